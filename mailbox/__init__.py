@@ -1,0 +1,1 @@
+"""Remote control between named nodes, on any transport."""

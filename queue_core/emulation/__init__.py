@@ -1,0 +1,1 @@
+"""AMQP semantics, written once for every store."""

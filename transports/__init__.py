@@ -1,0 +1,1 @@
+"""The bundled transports, loaded by name."""
