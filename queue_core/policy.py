@@ -3,10 +3,10 @@
 Everything here is pure. Time comes from a ``Clock`` that the caller passes in and randomness from a
 ``random.Random``, so that a test drives a thousand retries in no time. Durations are float seconds.
 
-The rules: a delay is drawn uniformly between zero and a ceiling that doubles with each attempt ("full
-jitter"), so that a thousand clients that lost one broker do not come back in step. A wait never outlives its
-deadline. ``retry`` is the only place that repeats a call; drivers below it never do, and nothing above it adds
-a second loop, since two nested loops multiply their waits.
+The rules: a delay is drawn uniformly between zero and a ceiling that doubles with each attempt
+("full jitter"), so that a thousand clients that lost one broker do not come back in step. A wait
+never outlives its deadline. ``retry`` is the only place that repeats a call; drivers below it
+never do, and nothing above it adds a second loop, since two nested loops multiply their waits.
 """
 
 from __future__ import annotations
@@ -26,10 +26,14 @@ _MAX_SLEEP = 1e6
 
 
 class Clock(Protocol):
-    """What the package needs to know about time. Implementations are safe to use from any thread."""
+    """What the package needs to know about time. Implementations are safe to use from any
+    thread.
+    """
 
     def monotonic(self) -> float:
-        """Return seconds since an arbitrary start; never goes back. The only clock for durations."""
+        """Return seconds since an arbitrary start; never goes back. The only clock for
+        durations.
+        """
         ...
 
     def time(self) -> float:
@@ -55,7 +59,9 @@ class SystemClock:
         return time.time()
 
     def sleep(self, seconds: float) -> None:
-        """Block the calling thread for ``seconds``; an infinite wait is cut to about eleven days."""
+        """Block the calling thread for ``seconds``; an infinite wait is cut to about eleven
+        days.
+        """
         if seconds > 0:
             time.sleep(min(seconds, _MAX_SLEEP))
 
@@ -89,7 +95,8 @@ class Backoff:
                 )
 
     def ceiling(self, attempt: int) -> float:
-        """Return the longest possible delay in seconds before attempt ``attempt + 1``, counted from zero.
+        """Return the longest possible delay in seconds before attempt ``attempt + 1``, counted
+        from zero.
 
         Any size of ``attempt`` is fine: the result is at most ``cap``.
         """
@@ -119,8 +126,8 @@ class Backoff:
 class Deadline:
     """A point on the monotonic clock by which something must be done.
 
-    Make it once at the entry of a call with ``Deadline.after`` and hand it down, so that the steps of the call
-    share one budget instead of each having its own.
+    Make it once at the entry of a call with ``Deadline.after`` and hand it down, so that the
+    steps of the call share one budget instead of each having its own.
 
     Attributes:
         at: the point, in seconds of ``clock.monotonic()``; ``math.inf`` means never.
@@ -132,7 +139,8 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float | None, clock: Clock) -> Deadline:
-        """Return the deadline ``seconds`` from now; ``None`` means no deadline, zero or less is expired at once.
+        """Return the deadline ``seconds`` from now; ``None`` means no deadline, zero or less is
+        expired at once.
 
         Raises:
             ConfigError: ``seconds`` is not a number.
@@ -175,23 +183,26 @@ def retry(
 ) -> T:
     """Call ``call()`` until it returns, and return its value.
 
-    After a failure for which ``retryable(error)`` is true it waits a jittered delay and tries again; any other
-    error passes through untouched. ``call`` always runs at least once, even when the deadline has passed. Blocks the
-    calling thread until success or until ``deadline``; a ``call`` that overstays is not interrupted.
+    After a failure for which ``retryable(error)`` is true it waits a jittered delay and tries
+    again; any other error passes through untouched. ``call`` always runs at least once, even when
+    the deadline has passed. Blocks the calling thread until success or until ``deadline``; a
+    ``call`` that overstays is not interrupted.
 
-    No wait reaches the deadline. A delay that would is cut to half of what is left, so that a long draw does not
-    give away time that the caller granted; once that half is below a tenth of ``backoff.base`` the last error is
-    raised.
+    No wait reaches the deadline. A delay that would is cut to half of what is left, so that a
+    long draw does not give away time that the caller granted; once that half is below a tenth of
+    ``backoff.base`` the last error is raised.
 
     Args:
         call: what to do; it gets no arguments and must be safe to repeat.
         backoff: the delays.
         deadline: until when to go on.
         clock: sleeps when ``wait`` is not given.
-        wait: an interruptible wait that takes seconds, such as ``Event.wait``. When it returns a true value
-            (the event was set: somebody wants to stop) the last error is raised at once.
+        wait: an interruptible wait that takes seconds, such as ``Event.wait``. When it returns a
+            true value (the event was set: somebody wants to stop) the last error is raised at
+            once.
         retryable: which errors are worth a wait.
-        on_retry: called before each wait with the error, the number of failures so far (from 1), and the delay.
+        on_retry: called before each wait with the error, the number of failures so far (from 1),
+            and the delay.
         rng: makes the delays repeatable.
 
     Raises:
