@@ -26,14 +26,10 @@ _MAX_SLEEP = 1e6
 
 
 class Clock(Protocol):
-    """What the package needs to know about time. Implementations are safe to use from any
-    thread.
-    """
+    """What the package needs to know about time. Safe to use from any thread."""
 
     def monotonic(self) -> float:
-        """Return seconds since an arbitrary start; never goes back. The only clock for
-        durations.
-        """
+        """Return seconds since an arbitrary start; never goes back. For every duration."""
         ...
 
     def time(self) -> float:
@@ -59,9 +55,7 @@ class SystemClock:
         return time.time()
 
     def sleep(self, seconds: float) -> None:
-        """Block the calling thread for ``seconds``; an infinite wait is cut to about eleven
-        days.
-        """
+        """Block the calling thread for ``seconds``; endless is cut to eleven days."""
         if seconds > 0:
             time.sleep(min(seconds, _MAX_SLEEP))
 
@@ -95,8 +89,7 @@ class Backoff:
                 )
 
     def ceiling(self, attempt: int) -> float:
-        """Return the longest possible delay in seconds before attempt ``attempt + 1``, counted
-        from zero.
+        """Return the longest delay in seconds after failure number ``attempt``, counted from 0.
 
         Any size of ``attempt`` is fine: the result is at most ``cap``.
         """
@@ -139,8 +132,9 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float | None, clock: Clock) -> Deadline:
-        """Return the deadline ``seconds`` from now; ``None`` means no deadline, zero or less is
-        expired at once.
+        """Return the deadline ``seconds`` from now.
+
+        ``None`` means no deadline; zero or less has expired at once.
 
         Raises:
             ConfigError: ``seconds`` is not a number.

@@ -173,8 +173,8 @@ class BrokerURL:
             raise ConfigError(f"unknown option {name!r} in the broker URL {self}: {advice}{known}")
 
 
-def parse(url: str) -> BrokerURL:
-    """Read one broker URL; white space around it is ignored.
+def parse(url: object) -> BrokerURL:
+    """Read one broker URL, a string; white space around it is ignored.
 
     Raises:
         ConfigError: the text is empty, no URL, or can be read in two ways. The message says what is
@@ -217,7 +217,7 @@ def parse(url: str) -> BrokerURL:
     return result
 
 
-def parse_alternates(urls: str) -> tuple[BrokerURL, ...]:
+def parse_alternates(urls: object) -> tuple[BrokerURL, ...]:
     """Read one or more broker URLs separated by ``;``, in the order in which they are to be tried.
 
     A ``;`` inside a password is written ``%3B``. Empty pieces are skipped.
@@ -225,8 +225,10 @@ def parse_alternates(urls: str) -> tuple[BrokerURL, ...]:
     Raises:
         ConfigError: nothing is given, or one of the URLs cannot be read.
     """
-    pieces = [piece for piece in urls.split(";") if piece.strip()] if isinstance(urls, str) else
-    [urls] if len(pieces) < 2:
+    if not isinstance(urls, str):
+        return (parse(urls),)
+    pieces = [piece for piece in urls.split(";") if piece.strip()]
+    if len(pieces) < 2:
         return (parse(pieces[0] if pieces else ""),)
     result = []
     for number, piece in enumerate(pieces, 1):
@@ -285,7 +287,7 @@ def _refuse_no_url(text: str) -> NoReturn:
 
 
 def _decode(text: str, part: str, what: str) -> str:
-    """Percent-decode ``part``; the errors of the decoder would quote it, so they are not
+    """Percent-decode ``part``; the decoder's own errors would quote it and are not chained."""
     chained.
     """
     try:

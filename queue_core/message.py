@@ -1,0 +1,280 @@
+"""Messages: what is sent, what is delivered, and what a handler holds.
+
+`Publication` goes down to a session, `Delivery` comes up from one, `Message` is what a handler gets. The first two are
+`msgspec.Struct`s, since one of each is made per message. A message never reaches into a connection: it settles through the
+`Settler` that it was given. Properties and body are decoded only when somebody asks for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from queue_core.errors import AlreadySettled
+from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits, decode
+
+Headers = dict[str, Any]
+Token = Any
+"""Names one claim of one message. Opaque and hashable: whatever the transport finds handy."""
+
+Action = Literal["ack", "reject", "requeue"]
+
+
+class Properties(msgspec.Struct, array_like=True, omit_defaults=True):
+    """The properties of a message, named as in AMQP 0-9-1 (basic class).
+
+    ``expiration`` is in seconds here (None: never); transports convert. ``compression`` lives in the headers, under
+    ``compression``, as kombu's programs have it.
+    """
+
+    content_type: str = ""
+    content_encoding: str = ""
+    headers: Headers = msgspec.field(default_factory=dict)
+    priority: int = 0
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: float | None = None
+    message_id: str | None = None
+    timestamp: float | None = None
+    type: str | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+    delivery_mode: int = 2
+
+
+class Publication(msgspec.Struct):
+    """One message on its way to a session.
+
+    Attributes:
+        exchange: name of the exchange; ``""`` is the default exchange, which routes to the queue named by the key.
+        routing_key: up to 255 bytes.
+        body: encoded.
+        properties: see `Properties`. ``properties.expiration`` is the message's ttl in seconds from now.
+        id: fresh for each publish and the same when it is retried, so that a store keeps one copy (DECISIONS 4).
+        mandatory: report `Unroutable` if no queue wants it.
+        delay: seconds before it becomes visible.
+    """
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: Properties
+    id: str
+    mandatory: bool = True
+    delay: float = 0.0
+
+
+class PropertyReader(Protocol):
+    """How one transport's raw property bytes are read, so that they can stay undecoded until somebody asks."""
+
+    def content(self, raw: bytes) -> tuple[str, str, str | None]:
+        """Return content type, content encoding and compression, as cheaply as possible."""
+
+    def properties(self, raw: bytes) -> Properties:
+        """Decode everything. Raises DecodeError for damaged bytes."""
+
+
+class Delivery(msgspec.Struct):
+    """One message as a session hands it up.
+
+    Attributes:
+        consumer: the consumer's name, as in ``Session.subscribe``.
+        queue: where it was taken from.
+        exchange, routing_key: as it was published.
+        body: encoded.
+        raw: the undecoded properties, readable by ``reader``.
+        token: for settling; opaque.
+        attempts: which delivery of this message it is, 1 for the first; 0 where the transport cannot count.
+        redelivered: it was delivered before.
+    """
+
+    consumer: str
+    queue: str
+    exchange: str
+    routing_key: str
+    body: bytes
+    raw: bytes
+    reader: PropertyReader
+    token: Token
+    attempts: int = 1
+    redelivered: bool = False
+
+
+class Settlement(msgspec.Struct):
+    """What becomes of one delivery: a value, applied in one place by the session.
+
+    Attributes:
+        delivery: which.
+        action: ``ack`` forgets it, ``reject`` dead-letters it, ``requeue`` returns it to its queue.
+        delay: seconds before a requeued message is visible again.
+        counted: for ``requeue``: False for a polite return that does not count as a delivery.
+        reason: for ``reject``: the reason in ``x-death``.
+    """
+
+    delivery: Delivery
+    action: Action = "ack"
+    delay: float = 0.0
+    counted: bool = True
+    reason: str = "rejected"
+
+
+class Settler(Protocol):
+    """Where messages send their settlements. Implemented by the consumer."""
+
+    def settle(self, settlement: Settlement) -> None:
+        """Record the settlement; does not block. Raises StaleDelivery or Closed."""
+
+    def settle_then(self, delivery: Delivery, then: Sequence[Any]) -> Sequence[Any]:
+        """Publish ``then`` and ack ``delivery`` in one step; blocks until confirmed. Returns the receipts."""
+
+
+class Message:
+    """A delivered message: its content, and the three ways to settle it.
+
+    Settling records the outcome and returns at once; ``Consumer.flush`` waits until the broker has it. Each
+    message is settled once; a second time raises `AlreadySettled`. Safe to settle from any thread.
+    """
+
+    __slots__ = ("_accept", "_codecs", "_delivery", "_limits", "_payload", "_properties", "_settled", "_settler")
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        settler: Settler,
+        *,
+        accept: Sequence[str] | None = None,
+        codecs: Codecs = DEFAULT_CODECS,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        """Wrap ``delivery``; ``accept``, ``codecs`` and ``limits`` are used when the payload is decoded."""
+        self._delivery = delivery
+        self._settler = settler
+        self._accept = accept
+        self._codecs = codecs
+        self._limits = limits
+        self._properties: Properties | None = None
+        self._payload: Any = msgspec.UNSET
+        self._settled = False
+
+    @property
+    def body(self) -> bytes:
+        """The encoded body."""
+        return self._delivery.body
+
+    @property
+    def payload(self) -> Any:
+        """The decoded body. Raises DecodeError, ContentDisallowed or TooLarge, each time it is asked for."""
+        if self._payload is msgspec.UNSET:
+            delivery = self._delivery
+            content_type, content_encoding, compression = delivery.reader.content(delivery.raw)
+            self._payload = decode(
+                delivery.body,
+                content_type,
+                content_encoding,
+                compression,
+                accept=self._accept,
+                codecs=self._codecs,
+                limits=self._limits,
+            )
+        return self._payload
+
+    @property
+    def properties(self) -> Properties:
+        """All properties, decoded at the first use. Raises DecodeError for damaged bytes."""
+        if self._properties is None:
+            self._properties = self._delivery.reader.properties(self._delivery.raw)
+        return self._properties
+
+    @property
+    def headers(self) -> Headers:
+        """The application's headers."""
+        return self.properties.headers
+
+    @property
+    def delivery(self) -> Delivery:
+        """The delivery as the transport gave it: raw bytes and token."""
+        return self._delivery
+
+    @property
+    def queue(self) -> str:
+        """The queue that it was taken from."""
+        return self._delivery.queue
+
+    @property
+    def exchange(self) -> str:
+        """The exchange that it was published to."""
+        return self._delivery.exchange
+
+    @property
+    def routing_key(self) -> str:
+        """The routing key that it was published with."""
+        return self._delivery.routing_key
+
+    @property
+    def redelivered(self) -> bool:
+        """It was delivered before, perhaps to a consumer that died."""
+        return self._delivery.redelivered
+
+    @property
+    def attempts(self) -> int:
+        """Which delivery this is, 1 for the first; 0 where the transport cannot count."""
+        return self._delivery.attempts
+
+    @property
+    def settled(self) -> bool:
+        """It was acked, rejected or requeued."""
+        return self._settled
+
+    def ack(self, then: Sequence[Any] | None = None) -> Sequence[Any]:
+        """Say that the message was handled; it is never delivered again once `Consumer.flush` returned.
+
+        Args:
+            then: publications (see ``Producer.prepare``) to send together with the ack: one atomic step on stores,
+                confirm and then ack on AMQP. With it the call blocks until both are confirmed (at most the
+                connection's timeout) and returns the receipts.
+
+        Raises:
+            AlreadySettled: it was settled before.
+            StaleDelivery: its lease or channel ended; somebody else has it or will get it.
+            PublishError: one of ``then`` was refused; the message is not acked.
+        """
+        if self._settled:
+            raise AlreadySettled(self._described("was settled before"))
+        if then:
+            receipts = self._settler.settle_then(self._delivery, then)
+            self._settled = True
+            return receipts
+        self._settler.settle(Settlement(self._delivery))
+        self._settled = True
+        return ()
+
+    def reject(self, reason: str = "rejected") -> None:
+        """Give the message up: it goes to the queue's dead-letter exchange, or is dropped where there is none."""
+        self._settle(Settlement(self._delivery, "reject", reason=reason))
+
+    def requeue(self, delay: float = 0.0, *, counted: bool = True) -> None:
+        """Return the message to its queue, to its old place where the transport can (`Features.requeue_in_place`).
+
+        Args:
+            delay: seconds before it is visible again.
+            counted: False takes this delivery back from the count of ``max_deliveries``.
+        """
+        self._settle(Settlement(self._delivery, "requeue", delay, counted))
+
+    def _settle(self, settlement: Settlement) -> None:
+        if self._settled:
+            raise AlreadySettled(self._described("was settled before"))
+        self._settler.settle(settlement)
+        self._settled = True
+
+    def _described(self, what: str) -> str:
+        return f"the message from queue {self.queue!r} with routing key {self.routing_key!r} {what}"
+
+    def __repr__(self) -> str:
+        """Name queue and key, never the body."""
+        state = "settled" if self._settled else "unsettled"
+        return f"<Message {state} queue={self.queue!r} routing_key={self.routing_key!r} bytes={len(self.body)}>"
+
+
