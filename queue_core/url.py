@@ -21,6 +21,7 @@ name.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import ipaddress
 import math
@@ -287,12 +288,11 @@ def _refuse_no_url(text: str) -> NoReturn:
 
 
 def _decode(text: str, part: str, what: str) -> str:
-    """Percent-decode ``part``; the decoder's own errors would quote it and are not chained."""
-    chained.
-    """
-    try:
+    """Percent-decode ``part``; the decoder's own error holds the secret and is not chained."""
+    decoded = None
+    with contextlib.suppress(UnicodeDecodeError):
         decoded = unquote(part, errors="strict")
-    except UnicodeDecodeError:
+    if decoded is None:
         _refuse(text, f"{what} is not UTF-8 after percent-decoding", "encode it as UTF-8 first")
     if _CONTROL.search(decoded):
         _refuse(text, f"{what} contains a control character", "remove it")
