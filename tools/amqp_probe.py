@@ -81,7 +81,7 @@ def _handshake(connection: socket.socket, user: str, password: str, vhost: str) 
 
 
 def probe(url: str, timeout: float = 5.0) -> None:
-    """Log in at ``url`` and open its virtual host; raise `NoAnswer` with the cause if that is impossible.
+    """Log in at ``url`` and open its virtual host; raise `NoAnswer` if that is impossible.
 
     Blocks at most about ``timeout`` seconds per answer of the server. TLS urls are only checked
     for an open port.

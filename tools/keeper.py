@@ -33,7 +33,7 @@ POLL = 0.2  # seconds between two looks at the processes
 
 @dataclass
 class Process:
-    """One process of a plan: its command, its whole environment, and what it gets when the keeper dies."""
+    """A process of a plan: command, whole environment, and its signal when the keeper dies."""
 
     argv: list[str]
     environment: dict[str, str]
@@ -42,7 +42,10 @@ class Process:
 
 @dataclass
 class Plan:
-    """What a keeper runs. ``grace`` is in seconds; ``user`` and ``group`` are ids or None to stay who we are."""
+    """What a keeper runs.
+
+    ``grace`` is in seconds; ``user`` and ``group`` are ids, None to stay who we are.
+    """
 
     folder: str
     processes: list[Process]
@@ -66,13 +69,13 @@ class Plan:
 
 
 def prctl(option: int, value: int) -> None:
-    """Call Linux's prctl; elsewhere do nothing (there the pipe and the pid files have to be enough)."""
+    """Call Linux's prctl; elsewhere do nothing (there pipe and pid files have to be enough)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
 def dies_with_parent(number: int) -> Callable[[], None]:
-    """A hook for a fresh child: send it signal ``number`` when its parent ends, even if that happened already."""
+    """A hook for a fresh child: it gets signal ``number`` when its parent ends, or has ended."""
     parent = os.getpid()
 
     def hook() -> None:
@@ -84,9 +87,9 @@ def dies_with_parent(number: int) -> Callable[[], None]:
 
 
 def born(pid: int) -> str | None:
-    """When process ``pid`` started, in the kernel's ticks: tells a process from a later one of the same id.
+    """When process ``pid`` started, in the kernel's ticks.
 
-    Returns "" where there is no /proc to ask and None when no such process is running.
+    It tells a process from a later one with the same id. Returns "" where there is no /proc to ask and None when no such process is running.
     """
     try:
         os.kill(pid, 0)
@@ -156,7 +159,7 @@ def _wait(plan: Plan, started: list[subprocess.Popen[bytes]], stopping: list[int
 
 
 def main(arguments: list[str]) -> int:
-    """Run the plan named by the only argument until there is a reason to stop; 0 unless a process ended by itself."""
+    """Run the plan named by the only argument; 0 unless one of its processes ended by itself."""
     plan = Plan.load(Path(arguments[0]))
     if plan.group is not None and os.geteuid() == 0:
         os.setgroups([])

@@ -97,16 +97,19 @@ class Service(Protocol):
     packages: tuple[str, ...]  # of Debian
 
     def check(self, url: str) -> None:
-        """Return if the server at ``url`` lets us work; raise `NoAnswer` with the cause. At most a few seconds."""
+        """Return if the server at ``url`` lets us work, else raise `NoAnswer` with the cause.
+
+        Blocks a few seconds at most.
+        """
 
     def find(self, run: str) -> Server | None:
-        """A running server on the standard port with a namespace named ``run`` made for us, or None."""
+        """A server on the standard port, with a namespace ``run`` made for us, or None."""
 
     def join(self, server: Server, run: str) -> Server:
         """The same private server with a namespace of its own named ``run``."""
 
     def start(self, folder: Path, *, owner: int | None) -> Server | None:
-        """Start a private server from installed binaries in ``folder``; None when they are not installed.
+        """Start a private server in ``folder``; None when its binaries are not installed.
 
         ``owner`` is the reading end of a pipe whose end stops the server, None for a detached one.
         Blocks until the server lets us in, at most `START_DEADLINE`.
@@ -116,7 +119,7 @@ class Service(Protocol):
         """The same with docker compose."""
 
     def stop(self, server: Server) -> None:
-        """Drop the namespace made by `find` or `join`, or stop the server made by `start` or `compose`."""
+        """Drop the namespace of `find` and `join`; stop the server of `start` and `compose`."""
 
 
 # ---------------------------------------------------------------- for every service
@@ -137,7 +140,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def unprivileged(*names: str) -> tuple[int, int] | None:
-    """User and group id of the first of ``names`` that exists, else nobody's; None when we are not root."""
+    """User and group id of the first of ``names`` that exists, else nobody's.
+
+    None when we are not root.
+    """
     if os.geteuid() != 0:
         return None
     for name in (*names, "nobody"):
@@ -301,7 +307,7 @@ class RabbitMQ:
         return self._with_vhost(joined, int(server.url.rpartition(":")[2].partition("/")[0]))
 
     def start(self, folder: Path, *, owner: int | None) -> Server | None:
-        """See `Service.start`: own node name, cookie, home, data, logs and three loopback ports; no plugin."""
+        """See `Service.start`: own node name, cookie, home, data, logs, ports; no plugin."""
         program = shutil.which("rabbitmq-server", path=_search_path())
         epmd = _epmd()
         if program is None or epmd is None:
@@ -391,7 +397,7 @@ class RabbitMQ:
         distribution: int,
         names: int,
     ) -> dict[str, str]:
-        """Write a node's files below ``data``; its whole environment (nothing of ours leaks into it)."""
+        """Write a node's files below ``data``; its whole environment (nothing of ours in it)."""
         for name in ("data", "home", "log"):
             (data / name).mkdir()
             if user is not None:
@@ -401,7 +407,9 @@ class RabbitMQ:
         owned_file(data / "environment", "", user)
         owned_file(
             data / "rabbitmq.conf",
-            f"listeners.tcp.1 = 127.0.0.1:{port}\ndisk_free_limit.absolute = 50MB\nlog.console = false\n",
+            f"listeners.tcp.1 = 127.0.0.1:{port}\n"
+            "disk_free_limit.absolute = 50MB\n"
+            "log.console = false\n",
             user,
         )
         # -noinput: the start script runs the node in the foreground only if it may read; there is
@@ -536,7 +544,7 @@ def _docker_answers() -> bool:
 
 
 def obtain(service: Service, folder: Path, *, owner: int | None) -> Server:
-    """A server by the rules of this module's docstring. Raises `ServiceError`, naming service and remedy.
+    """A server by the rules of this module's docstring; `ServiceError` when there is none.
 
     ``folder`` is where private servers keep their files; ``owner`` as in `Service.start`. May take
     minutes when something has to be installed.
@@ -548,7 +556,7 @@ def obtain(service: Service, folder: Path, *, owner: int | None) -> Server:
             service.check(given)
         except NoAnswer as error:
             raise ServiceError(
-                f"{service.title}: the server named by {service.variable} does not let us in: {error}",
+                f"{service.title}: the server of {service.variable} does not let us in: {error}",
                 f"start it, or unset {service.variable}",
             ) from error
         return Server(service.name, given, f"from {service.variable}", {service.variable: given})
@@ -571,10 +579,9 @@ def obtain(service: Service, folder: Path, *, owner: int | None) -> Server:
     if _docker_answers():
         return service.compose(where, owner=owner)
     raise ServiceError(
-        f"{service.title} is missing: {service.variable} is not set, no server on the standard port, no binaries, "
-        "no docker",
-        f"install {service.packages[0]} (Debian: sudo apt-get install {' '.join(service.packages)}), "
-        f"or set {service.variable}",
+        f"{service.title} is missing: {service.variable} is not set, and there is no server on "
+        "the standard port, no installed program and no docker",
+        f"sudo apt-get install {' '.join(service.packages)}",
     )
 
 
