@@ -42,6 +42,7 @@ _URL: Final = re.compile(
 )
 _START: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9.+-]*:?)?//?|")
 _HOST: Final = re.compile(r"[\w.~%-]*")
+_OPTION: Final = re.compile(r"[\w.-]+")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _SECRET_NAME: Final = re.compile(r"pass|pwd|token|secret", re.IGNORECASE)
@@ -201,6 +202,12 @@ def parse(url: object) -> BrokerURL:
             "an '@' after the first '/' or '?' can belong to the password or to what follows",
             "in a password write '/' as %2F and '?' as %3F; in a path or option write '@' as %40",
         )
+    if "://" in path:
+        _refuse(
+            text,
+            "a second '://' stands in the path",
+            "separate whole URLs by ';' where several may stand",
+        )
     credentials, at, address = authority.rpartition("@")
     user, colon, password = credentials.partition(":")
     host, port = _read_address(text, scheme, address)
@@ -336,8 +343,8 @@ def _read_query(text: str, query: str) -> Mapping[str, str]:
     options: dict[str, str] = {}
     for pair in query.split("&") if query else ():
         name, _, value = (_decode(text, p.replace("+", " "), "an option") for p in _split(pair))
-        if not name:
-            _refuse(text, "an option has no name", "write ?name=value&other=value")
+        if not _OPTION.fullmatch(name):
+            _refuse(text, "an option has no proper name", "write ?name=value&other=value")
         if name in options:
             _refuse(text, f"the option {name!r} occurs twice", "keep one of them")
         options[name] = value
