@@ -22,7 +22,7 @@ Run `queue_core.testing.StoreSuite` or `SessionSuite` against your transport: th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol, runtime_checkable
 
@@ -65,6 +65,7 @@ __all__ = [
     "Settlement",
     "Store",
     "Token",
+    "Transaction",
     "Transport",
     "require",
 ]
@@ -141,6 +142,18 @@ class Limit(msgspec.Struct, frozen=True):
 
     max_length: int
     overflow: Literal["drop-head", "reject-publish"] = "drop-head"
+
+
+class Transaction(msgspec.Struct):
+    """The caller's own database transaction, for stores with `Features.transactions`.
+
+    Attributes:
+        handle: the caller's object, for SQL a SQLAlchemy ``Session`` or ``Connection``.
+        on_end: called by the store once the transaction has ended: True for a commit, False for a rollback.
+    """
+
+    handle: object
+    on_end: Callable[[bool], None]
 
 
 class PutResult(msgspec.Struct):
@@ -272,7 +285,7 @@ class Store(Protocol):
         *,
         settle: Sequence[Token] = (),
         limits: Mapping[str, Limit] = {},
-        transaction: object | None = None,
+        transaction: Transaction | None = None,
     ) -> PutResult:
         """Settle claims and append envelopes, in that order and in one atomic step. Returning means stored.
 
@@ -286,7 +299,7 @@ class Store(Protocol):
            ``maxlen``, lowest priority and oldest first, for ``collect`` to hand out.
 
         ``batch`` may be empty, to check versions or only to settle. ``transaction`` is for stores with `Features.transactions`: do all of
-        this inside the caller's own transaction and leave the commit to him; others never get it.
+        this inside ``transaction.handle``, leave the commit to its owner, and call ``transaction.on_end`` when it came; others raise Unsupported.
         """
 
     def claim(
@@ -471,7 +484,7 @@ class Session(Protocol):
         """Delete the messages that wait in a queue (not the unacked ones); return how many. Raises QueueNotFound."""
 
     def publish(
-        self, publications: Sequence[Publication], *, timeout: float = 10.0, transaction: object | None = None
+        self, publications: Sequence[Publication], *, timeout: float = 10.0, transaction: Transaction | None = None
     ) -> Sequence[Outcome]:
         """Send all, wait for each one's fate, and return one outcome per publication, in order.
 
