@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 
 import pytest
@@ -283,6 +284,9 @@ wrappers = st.sampled_from(
 def test_a_raw_password_is_never_shown_however_broken_the_url_is(
     password: str, wrapper: str
 ) -> None:
+    if wrapper.endswith(("{}", "{}/vhost")) or "={}" in wrapper:
+        # nothing marks the end of the password here: these three then mean something else
+        password = re.sub("[@&;]", "", password)
     text = wrapper.format(password)
     assert SECRET not in redact(text)
     for read in (parse, parse_alternates):
