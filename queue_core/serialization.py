@@ -1,0 +1,552 @@
+"""Payloads to bytes and back: codecs, compression, accept lists and limits.
+
+``encode`` and ``decode`` are pure functions over a ``Codecs`` value, which is immutable: adding a
+codec gives a new one. The names on the wire are kombu's, so that its programs can read us.
+
+What arrives is hostile until proven otherwise. In this order, and before any codec sees a byte:
+the size is checked; the content type must be accepted; a compressed body is inflated once, never
+twice, into a bounded buffer; the nesting is measured. Only then the codec runs, and whatever it
+raises becomes a ``DecodeError`` that names the content type and the reason, never the body. Pickle
+runs code while it decodes: it is used only where the sender names it and the receiver lists it.
+
+What is sent obeys the same limits, so that nobody sends what nobody can read.
+
+JSON is strict: NaN and infinities are refused in both directions, also lone surrogates and numbers
+beyond a double or beyond 4,300 digits. Of a repeated key the last value counts. Tuples and sets
+arrive as lists; datetimes, UUIDs, decimals and nested bytes (base64) arrive as strings.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import pickle
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import accumulate, chain
+from types import MappingProxyType
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+from queue_core.errors import ConfigError, ContentDisallowed, DecodeError, MessageError, TooLarge
+
+_BOXES: Final = (list, dict, tuple, set, frozenset)
+_BYTES: Final = (bytes, bytearray, memoryview)
+_PLAIN: Final = frozenset({"utf-8", "binary", "", "utf8", "UTF-8", "us-ascii", "ascii"})
+_LATIN: Final = frozenset({"latin-1", "latin1", "iso-8859-1"})
+_ZLIB: Final = "application/x-gzip"
+_COMPRESSIONS: Final = ("zlib", "gzip", _ZLIB)
+_INFLATE_ZLIB_OR_GZIP: Final = 32 + zlib.MAX_WBITS
+_RATIO_FLOOR: Final = 1 << 20
+_SHOWN: Final = 80
+
+_TO_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
+_NO_MARK: Final = bytes(set(range(256)) - set(b'[]{}"'))
+_NO_MSGPACK_BOX: Final = bytes(set(range(256)) - set(range(0x80, 0xA0)) - set(range(0xDC, 0xE0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is refused without being decoded, and not sent either.
+
+    Attributes:
+        max_bytes: size of a body as it travels.
+        max_depth: lists and objects nested in one another, for JSON and MessagePack.
+        max_ratio: size after decompression divided by the size before; a body that stays below
+            1 MiB passes with any ratio.
+        max_decompressed: size in bytes after decompression.
+
+    Raises:
+        ConfigError: a limit is not a positive number.
+    """
+
+    max_bytes: int = 16 << 20
+    max_depth: int = 64
+    max_ratio: float = 100
+    max_decompressed: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        """Refuse limits that would refuse everything, or nothing in a strange way."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not value > 0:
+                raise ConfigError(f"Limits.{each.name} must be a positive number, not {value!r}")
+
+
+class Encoded(msgspec.Struct, frozen=True):
+    """A payload ready to be sent.
+
+    Attributes:
+        body: the bytes.
+        content_type, content_encoding: what they are, for the properties of the message.
+        compression: for the header ``compression``; None when the body is not compressed.
+    """
+
+    body: bytes
+    content_type: str
+    content_encoding: str
+    compression: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """One way to write payloads.
+
+    Attributes:
+        name: what users call it, as in ``serializer="json"`` and ``accept=["json"]``.
+        content_type: what it is called on the wire, in lower case.
+        content_encoding: ``utf-8`` for text, ``binary`` otherwise.
+        encode: payload to bytes; may raise anything, which becomes a `MessageError`.
+        decode: bytes to payload; may raise anything, which becomes a `DecodeError`. Gets bytes that
+            may come from anybody.
+        safe: whether a consumer that does not say what it accepts takes it.
+        aliases: other content types that are read as this one.
+        deeper_than: given encoded bytes and a limit, whether they nest deeper; None for formats
+            without nesting or with a guard of their own. Wrong bytes give any answer or raise.
+    """
+
+    name: str
+    content_type: str
+    content_encoding: str
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
+    safe: bool = False
+    aliases: tuple[str, ...] = ()
+    deeper_than: Callable[[bytes, int], bool] | None = None
+
+
+class Codecs:
+    """The codecs that a connection knows: an immutable value, safe to share between threads."""
+
+    __slots__ = ("_by_name", "_by_type")
+
+    def __init__(self, codecs: Iterable[Codec] = ()) -> None:
+        """Hold ``codecs``.
+
+        Raises:
+            ConfigError: two of them share a name or a content type.
+        """
+        by_name: dict[str, Codec] = {}
+        by_type: dict[str, Codec] = {}
+        for codec in codecs:
+            if codec.name in by_name:
+                raise ConfigError(f"two codecs are named {codec.name!r}")
+            by_name[codec.name] = codec
+            for content_type in (codec.content_type, *codec.aliases):
+                other = by_type.setdefault(content_type, codec)
+                if other is not codec:
+                    raise ConfigError(
+                        f"the codecs {other.name!r} and {codec.name!r} both claim the content "
+                        f"type {content_type!r}; give one of them another"
+                    )
+        self._by_name: Mapping[str, Codec] = MappingProxyType(by_name)
+        self._by_type: Mapping[str, Codec] = MappingProxyType(by_type)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all codecs, sorted."""
+        return tuple(sorted(self._by_name))
+
+    def with_codec(self, codec: Codec) -> Codecs:
+        """Return these codecs and ``codec``, which replaces one of the same name.
+
+        Raises:
+            ConfigError: another codec has the same content type.
+        """
+        return Codecs([*(c for c in self._by_name.values() if c.name != codec.name), codec])
+
+    def named(self, name: str) -> Codec:
+        """Return the codec with this name or content type.
+
+        Raises:
+            ConfigError: there is none; the message names the nearest and all.
+        """
+        codec = self._by_name.get(name) or self._by_type.get(name)
+        if codec is None:
+            raise ConfigError(f"unknown serializer {_shown(name)}{_nearest(name, self._by_name)}")
+        return codec
+
+    def accepting(self, accept: Sequence[str] | None) -> frozenset[str]:
+        """Return the names of the codecs that ``accept`` lists by name or content type.
+
+        None means the safe ones. For checking a user's list early: ``decode`` takes it as it is.
+
+        Raises:
+            ConfigError: an entry is unknown.
+        """
+        if accept is None:
+            return frozenset(codec.name for codec in self._by_name.values() if codec.safe)
+        if isinstance(accept, str):
+            accept = (accept,)
+        return frozenset(self.named(entry).name for entry in accept)
+
+    def for_content(self, content_type: str) -> Codec | None:
+        """Return the codec for a content type from the wire, or None; parameters are ignored."""
+        codec = self._by_type.get(content_type)
+        if codec is None and content_type:
+            codec = self._by_type.get(content_type[:256].partition(";")[0].strip().lower())
+        return codec
+
+
+def encode(
+    payload: Any,
+    serializer: str | None = None,
+    compression: str | None = None,
+    *,
+    codecs: Codecs | None = None,
+    limits: Limits | None = None,
+) -> Encoded:
+    """Turn ``payload`` into bytes.
+
+    Without a ``serializer`` bytes travel raw and all else as JSON. ``compression`` is ``zlib``; a
+    body that shrinks so much that receivers would refuse it is sent as it is.
+
+    Raises:
+        ConfigError: serializer or compression is unknown.
+        MessageError: the payload cannot be written this way; it names where in the payload.
+        TooLarge: the result exceeds ``limits``.
+    """
+    codecs = codecs or DEFAULT_CODECS
+    limits = limits or DEFAULT_LIMITS
+    if serializer is None:
+        serializer = "raw" if isinstance(payload, _BYTES) else "json"
+    codec = codecs.named(serializer)
+    try:
+        body = codec.encode(payload)
+        deep = codec.deeper_than is not None and codec.deeper_than(body, limits.max_depth)
+    except MessageError:
+        raise
+    except Exception as error:
+        _raise_unencodable(codec, payload, error)
+    if deep:
+        raise TooLarge(
+            f"the payload nests deeper than max_depth={limits.max_depth}; flatten it, "
+            f"or raise Limits.max_depth on both sides"
+        )
+    if compression is not None:
+        return _compress(codec, body, compression, limits)
+    if len(body) > limits.max_bytes:
+        raise _oversize(len(body), limits)
+    return Encoded(body, codec.content_type, codec.content_encoding)
+
+
+def decode(
+    body: bytes,
+    content_type: str,
+    content_encoding: str = "",
+    compression: str | None = None,
+    *,
+    accept: Sequence[str] | frozenset[str] | None = None,
+    codecs: Codecs | None = None,
+    limits: Limits | None = None,
+) -> Any:
+    """Turn the bytes of a message into its payload.
+
+    ``accept`` lists names or content types; None means the safe codecs, an empty list nothing.
+
+    Raises:
+        ContentDisallowed: content type or compression is unknown or not accepted. The body was
+            not touched.
+        TooLarge: size, nesting or compression ratio exceed ``limits``.
+        DecodeError: the body is not what its content type says.
+    """
+    codecs = codecs or DEFAULT_CODECS
+    limits = limits or DEFAULT_LIMITS
+    if len(body) > limits.max_bytes:
+        raise _oversize(len(body), limits)
+    codec = codecs.for_content(content_type)
+    if codec is None or not (codec.safe if accept is None else _accepted(codec, accept)):
+        _raise_disallowed(codec, content_type, accept, codecs)
+    if compression:
+        body = _decompress(body, codec, compression, limits)
+    if content_encoding not in _PLAIN:
+        body = _transcode(body, codec, content_encoding)
+    try:
+        if codec.deeper_than is None or not codec.deeper_than(body, limits.max_depth):
+            return codec.decode(body)
+    except MessageError:
+        raise
+    except Exception as error:
+        raise _undecodable(codec, _reason(error)) from error
+    raise TooLarge(
+        f"a {codec.content_type} body nests deeper than max_depth={limits.max_depth}; "
+        f"raise Limits.max_depth if the sender is trusted"
+    )
+
+
+def _accepted(codec: Codec, accept: Sequence[str] | frozenset[str]) -> bool:
+    if isinstance(accept, str):
+        accept = (accept,)  # else "in" would look for a part of the text
+    return (
+        codec.name in accept
+        or codec.content_type in accept
+        or any(alias in accept for alias in codec.aliases)
+    )
+
+
+def _compress(codec: Codec, body: bytes, compression: str, limits: Limits) -> Encoded:
+    if compression not in _COMPRESSIONS:
+        hint = _nearest(compression, _COMPRESSIONS)
+        raise ConfigError(f"unknown compression {_shown(compression)}{hint}")
+    packed = zlib.compress(body) if len(body) <= limits.max_decompressed else body
+    if packed is body or len(body) > _inflated_limit(len(packed), limits):
+        packed, name = body, None
+    else:
+        name = _ZLIB
+    if len(packed) > limits.max_bytes:
+        raise _oversize(len(packed), limits)
+    return Encoded(packed, codec.content_type, codec.content_encoding, name)
+
+
+def _inflated_limit(packed: int, limits: Limits) -> int:
+    allowed = max(_RATIO_FLOOR, packed * limits.max_ratio)
+    return int(min(allowed, limits.max_decompressed))
+
+
+def _decompress(body: bytes, codec: Codec, compression: str, limits: Limits) -> bytes:
+    """Inflate once. Memory never exceeds the limit, whatever the body promises."""
+    if compression not in _COMPRESSIONS:
+        raise ContentDisallowed(
+            f"the compression {_shown(compression)} of a {codec.content_type} body is not "
+            f"supported; the sender can use zlib or none"
+        )
+    most = _inflated_limit(len(body), limits)
+    inflater = zlib.decompressobj(_INFLATE_ZLIB_OR_GZIP)
+    try:
+        result = inflater.decompress(body, most + 1)
+    except zlib.error as error:
+        raise _undecodable(codec, f"damaged {compression} data") from error
+    if len(result) > most:
+        raise TooLarge(
+            f"a compressed {codec.content_type} body of {len(body)} bytes holds more than {most} "
+            f"bytes (max_ratio={limits.max_ratio:g}, max_decompressed={limits.max_decompressed})"
+        )
+    if not inflater.eof or inflater.unused_data:
+        what = "data after the end" if inflater.eof else "truncated"
+        raise _undecodable(codec, f"{compression} data: {what}")
+    return result
+
+
+def _transcode(body: bytes, codec: Codec, content_encoding: str) -> bytes:
+    """Bring a text body to UTF-8. Few encodings: Python has some that run for very long."""
+    name = content_encoding.lower() if len(content_encoding) <= _SHOWN else content_encoding
+    if name in _LATIN and codec.content_encoding == "utf-8":
+        return body.decode("latin-1").encode("utf-8")
+    if name in _PLAIN or name == "ascii-8bit":
+        return body
+    raise _undecodable(
+        codec, f"the content encoding {_shown(content_encoding)} is not supported, send utf-8"
+    )
+
+
+def _raise_disallowed(
+    codec: Codec | None, content_type: str, accept: Iterable[str] | None, codecs: Codecs
+) -> NoReturn:
+    known = f" ({codec.name})" if codec is not None else ""
+    what = f"the content type {_shown(content_type)}{known}" if content_type else "no content type"
+    entries = (accept,) if isinstance(accept, str) else accept
+    listed = sorted(codecs.accepting(None)) if entries is None else sorted(map(str, entries))
+    if codec is None:
+        advice = "the raw bytes are in message.body; Codecs.with_codec adds a codec"
+    elif codec.safe:
+        advice = f"add {codec.name!r} to accept"
+    else:
+        advice = f"add {codec.name!r} to accept only if every sender is trusted"
+    shown = ", ".join(listed) or "nothing"
+    raise ContentDisallowed(f"a message has {what}; accepted here: {shown}; {advice}")
+
+
+def _raise_unencodable(codec: Codec, payload: Any, error: Exception) -> NoReturn:
+    path, value = _find_unencodable(codec, payload)
+    where = f" at payload{path}" if path else ""
+    raise MessageError(
+        f"the payload cannot be written as {codec.name}: {_reason(error)} "
+        f"(type {type(value).__qualname__}{where}); convert it, or choose another serializer"
+    ) from error
+
+
+def _find_unencodable(codec: Codec, payload: Any) -> tuple[str, Any]:
+    """Return path and value of the innermost part that the codec refuses; slow, for errors only."""
+    path, value = "", payload
+    for _ in range(DEFAULT_LIMITS.max_depth):
+        if isinstance(value, dict):
+            parts: Iterable[tuple[Any, Any]] = value.items()
+        elif isinstance(value, list | tuple):
+            parts = enumerate(value)
+        else:
+            break
+        for key, part in parts:
+            try:
+                codec.encode(part)
+            except Exception:
+                path, value = f"{path}[{_shown(key)}]", part
+                break
+        else:
+            break
+    return path, value
+
+
+def _oversize(size: int, limits: Limits) -> TooLarge:
+    return TooLarge(
+        f"a body of {size} bytes exceeds max_bytes={limits.max_bytes}; store it elsewhere and send "
+        f"a reference, or raise Limits.max_bytes on both sides"
+    )
+
+
+def _undecodable(codec: Codec, reason: str) -> DecodeError:
+    return DecodeError(f"a body is not valid {codec.content_type}: {reason}")
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says, short and on one line."""
+    text = "".join(c if c.isprintable() else "?" for c in str(error)[:200])
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _shown(value: object) -> str:
+    text = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def _nearest(name: object, known: Iterable[str]) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name)[:_SHOWN], names, n=1)
+    return (f": did you mean {near[0]!r}?" if near else ";") + f" known: {', '.join(names)}"
+
+
+def _json_deeper_than(body: bytes, limit: int) -> bool:
+    """Return whether JSON text nests deeper; all steps run in C, and most bodies need only one.
+
+    Everything but quotes and brackets is dropped; pairs of quotes with nothing between go, which
+    keeps inside and outside apart; what is inside the others goes. Then ``[]`` pairs are taken
+    away, a level at a time, until the rest is small.
+    """
+    if body.count(b"[") + body.count(b"{") <= limit:
+        return False
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    marks = body.translate(_TO_SQUARE, _NO_MARK).replace(b'""', b"")
+    if b'"' in marks:
+        marks = b"".join(marks.split(b'"')[::2])
+    for level in range(8):
+        if marks.count(b"[") + level <= limit:
+            return False
+        marks = marks.replace(b"[]", b"")
+    depth = 8
+    for start in range(0, len(marks), 8192):
+        block = list(accumulate(map((92).__sub__, marks[start : start + 8192]), initial=depth))
+        if max(block) > limit:
+            return True
+        depth = block[-1]
+    return False
+
+
+def _msgpack_deeper_than(body: bytes, limit: int) -> bool:
+    """Return whether MessagePack nests deeper.
+
+    A body with few bytes that could start a container is not. The others are decoded, which the
+    interpreter's own recursion limit makes harmless, and looked at.
+    """
+    if len(body.translate(None, _NO_MSGPACK_BOX)) <= limit:
+        return False
+    boxes = [_msgpack_decoder.decode(body)]
+    for _ in range(limit + 1):
+        boxes = [part for box in boxes for part in _parts(box) if isinstance(part, _BOXES)]
+        if not boxes:
+            return False
+    return True
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return chain(value, value.values())
+    return value if isinstance(value, _BOXES) else ()
+
+
+def _encode_json(payload: Any) -> bytes:
+    body = _json_encoder.encode(payload)
+    # The encoder writes null for NaN and infinities, so only bodies with a null can hide one.
+    if b"null" in body and _has_no_number(payload):
+        raise ValueError("NaN and infinities have no form in JSON")
+    if isinstance(payload, _BYTES):
+        raise TypeError('bytes have no form in JSON, use serializer="raw"')
+    return body
+
+
+def _has_no_number(payload: Any) -> bool:
+    parts = [payload]
+    while parts:
+        boxes = []
+        for part in parts:
+            if part.__class__ is float:
+                if not math.isfinite(part):
+                    return True
+            elif isinstance(part, _BOXES):
+                boxes.append(part)
+        parts = [part for box in boxes for part in _parts(box)]
+    return False
+
+
+def _encode_text(payload: Any) -> bytes:
+    if not isinstance(payload, str):
+        raise TypeError(f"text takes a str, not {type(payload).__qualname__}")
+    return payload.encode("utf-8")
+
+
+def _decode_text(body: bytes) -> str:
+    return body.decode("utf-8")
+
+
+def _encode_raw(payload: Any) -> bytes:
+    if not isinstance(payload, _BYTES):
+        raise TypeError(f"raw takes bytes, not {type(payload).__qualname__}")
+    return bytes(payload)
+
+
+def _encode_pickle(payload: Any) -> bytes:
+    return pickle.dumps(payload, protocol=4)
+
+
+_json_encoder: Final = msgspec.json.Encoder()
+_json_decoder: Final = msgspec.json.Decoder()
+_msgpack_encoder: Final = msgspec.msgpack.Encoder()
+_msgpack_decoder: Final = msgspec.msgpack.Decoder()
+
+DEFAULT_LIMITS: Final = Limits()
+DEFAULT_CODECS: Final = Codecs(
+    [
+        Codec(
+            "json",
+            "application/json",
+            "utf-8",
+            _encode_json,
+            _json_decoder.decode,
+            safe=True,
+            deeper_than=_json_deeper_than,
+        ),
+        Codec(
+            "msgpack",
+            "application/x-msgpack",
+            "binary",
+            _msgpack_encoder.encode,
+            _msgpack_decoder.decode,
+            safe=True,
+            aliases=("application/msgpack", "application/vnd.msgpack"),
+            deeper_than=_msgpack_deeper_than,
+        ),
+        Codec(
+            "raw",
+            "application/data",
+            "binary",
+            _encode_raw,
+            bytes,
+            safe=True,
+            aliases=("application/octet-stream",),
+        ),
+        Codec("text", "text/plain", "utf-8", _encode_text, _decode_text, safe=True),
+        Codec("pickle", "application/x-python-serialize", "binary", _encode_pickle, pickle.loads),
+    ]
+)
