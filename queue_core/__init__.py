@@ -1,1 +1,102 @@
-"""The public names of queue_core."""
+"""One messaging API over RabbitMQ, SQL databases and memory.
+
+A mailbox and a task worker are built on it.
+
+Start with `Connection`. Transports are written against `queue_core.transport`.
+"""
+
+from queue_core.connection import Connection
+from queue_core.consumer import Consumer
+from queue_core.errors import (
+    AccessRefused,
+    AlreadySettled,
+    BrokerFull,
+    Closed,
+    ConfigError,
+    ConnectionLost,
+    ConnectTimeout,
+    ContentDisallowed,
+    DecodeError,
+    MessageError,
+    NotConfirmed,
+    PublishError,
+    QueueCoreError,
+    QueueNotFound,
+    Refused,
+    RemoteError,
+    SessionLost,
+    StaleDelivery,
+    StoreCorrupt,
+    TooLarge,
+    TopologyMismatch,
+    TransportError,
+    Unroutable,
+    Unsupported,
+    UsageError,
+)
+from queue_core.message import Message, Properties, Publication
+from queue_core.policy import Backoff, Clock, Deadline, SystemClock
+from queue_core.producer import Producer
+from queue_core.receipt import Receipt
+from queue_core.registry import find_transport, known_schemes, register_transport
+from queue_core.serialization import Codec, Codecs, Limits, decode, encode
+from queue_core.simple_queue import SimpleQueue
+from queue_core.topology import Binding, Exchange, Queue
+from queue_core.transport import Features, KeyEntry, KeyValue, QueueInfo
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "AccessRefused",
+    "AlreadySettled",
+    "Backoff",
+    "Binding",
+    "BrokerFull",
+    "Clock",
+    "Closed",
+    "Codec",
+    "Codecs",
+    "ConfigError",
+    "ConnectTimeout",
+    "Connection",
+    "ConnectionLost",
+    "Consumer",
+    "ContentDisallowed",
+    "Deadline",
+    "DecodeError",
+    "Exchange",
+    "Features",
+    "KeyEntry",
+    "KeyValue",
+    "Limits",
+    "Message",
+    "MessageError",
+    "NotConfirmed",
+    "Producer",
+    "Properties",
+    "Publication",
+    "PublishError",
+    "Queue",
+    "QueueCoreError",
+    "QueueInfo",
+    "QueueNotFound",
+    "Receipt",
+    "Refused",
+    "RemoteError",
+    "SessionLost",
+    "SimpleQueue",
+    "StaleDelivery",
+    "StoreCorrupt",
+    "SystemClock",
+    "TooLarge",
+    "TopologyMismatch",
+    "TransportError",
+    "Unroutable",
+    "Unsupported",
+    "UsageError",
+    "decode",
+    "encode",
+    "find_transport",
+    "known_schemes",
+    "register_transport",
+]

@@ -1,7 +1,7 @@
 """Every error that queue_core raises, in one tree.
 
-A class exists only where a caller acts differently on it; everything else is in the message, which says
-what failed, where, and what to do next. A password never appears in a message.
+A class exists only where a caller acts differently on it; everything else is in the message, which
+says what failed, where, and what to do next. A password never appears in a message.
 
 ::
 
@@ -29,7 +29,7 @@ what failed, where, and what to do next. A password never appears in a message.
         DecodeError             the body is not what its content type says
         ContentDisallowed       the content type or compression is not in the accept list
         TooLarge                beyond a limit of size, depth or compression ratio
-      RemoteError             a handler failed on another node: type name and text, never an exception object
+      RemoteError             a handler failed on another node: its type name and text
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class AlreadySettled(UsageError):
 
 
 class StaleDelivery(UsageError):
-    """The delivery belongs to a lease or channel that has ended; the message was given to somebody else."""
+    """The delivery belongs to a lease or channel that has ended; others have the message now."""
 
 
 class Closed(UsageError):
@@ -127,7 +127,7 @@ class PublishError(QueueCoreError):
     """A message was not accepted.
 
     Attributes:
-        receipts: for ``publish_many``, the receipts so far in input order; empty for a single publish.
+        receipts: for ``publish_many``, those so far in input order; empty for one publish.
     """
 
     def __init__(self, message: str, receipts: tuple[object, ...] = ()) -> None:

@@ -1,8 +1,9 @@
 """Messages: what is sent, what is delivered, and what a handler holds.
 
-`Publication` goes down to a session, `Delivery` comes up from one, `Message` is what a handler gets. The first two are
-`msgspec.Struct`s, since one of each is made per message. A message never reaches into a connection: it settles through the
-`Settler` that it was given. Properties and body are decoded only when somebody asks for them.
+`Publication` goes down to a session, `Delivery` comes up from one, `Message` is what a handler
+gets. The first two are `msgspec.Struct`s, since one of each is made per message. A message never
+reaches into a connection: it settles through the `Settler` that it was given. Properties and body
+are decoded only when somebody asks for them.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ Action = Literal["ack", "reject", "requeue"]
 class Properties(msgspec.Struct, array_like=True, omit_defaults=True):
     """The properties of a message, named as in AMQP 0-9-1 (basic class).
 
-    ``expiration`` is in seconds here (None: never); transports convert. ``compression`` lives in the headers, under
-    ``compression``, as kombu's programs have it.
+    ``expiration`` is in seconds here (None: never); transports convert. ``compression`` lives in
+    the headers, under ``compression``, as kombu's programs have it.
     """
 
     content_type: str = ""
@@ -48,11 +49,14 @@ class Publication(msgspec.Struct):
     """One message on its way to a session.
 
     Attributes:
-        exchange: name of the exchange; ``""`` is the default exchange, which routes to the queue named by the key.
+        exchange: name of the exchange; ``""`` is the default exchange, which routes to the queue
+            named by the key.
         routing_key: up to 255 bytes.
         body: encoded.
-        properties: see `Properties`. ``properties.expiration`` is the message's ttl in seconds from now.
-        id: fresh for each publish and the same when it is retried, so that a store keeps one copy (DECISIONS 4).
+        properties: see `Properties`. ``properties.expiration`` is the message's ttl in seconds from
+            now.
+        id: fresh for each publish and the same when it is retried, so that a store keeps one copy
+            (DECISIONS 4).
         mandatory: report `Unroutable` if no queue wants it.
         delay: seconds before it becomes visible.
     """
@@ -67,7 +71,10 @@ class Publication(msgspec.Struct):
 
 
 class PropertyReader(Protocol):
-    """How one transport's raw property bytes are read, so that they can stay undecoded until somebody asks."""
+    """How one transport's raw property bytes are read.
+
+    So that they can stay undecoded until somebody asks.
+    """
 
     def content(self, raw: bytes) -> tuple[str, str, str | None]:
         """Return content type, content encoding and compression, as cheaply as possible."""
@@ -86,7 +93,8 @@ class Delivery(msgspec.Struct):
         body: encoded.
         raw: the undecoded properties, readable by ``reader``.
         token: for settling; opaque.
-        attempts: which delivery of this message it is, 1 for the first; 0 where the transport cannot count.
+        attempts: which delivery of this message it is, 1 for the first; 0 where the transport
+            cannot count.
         redelivered: it was delivered before.
     """
 
@@ -127,17 +135,30 @@ class Settler(Protocol):
         """Record the settlement; does not block. Raises StaleDelivery or Closed."""
 
     def settle_then(self, delivery: Delivery, then: Sequence[Any]) -> Sequence[Any]:
-        """Publish ``then`` and ack ``delivery`` in one step; blocks until confirmed. Returns the receipts."""
+        """Publish ``then`` and ack ``delivery`` in one step; blocks until confirmed.
+
+        Returns the receipts.
+        """
 
 
 class Message:
     """A delivered message: its content, and the three ways to settle it.
 
-    Settling records the outcome and returns at once; ``Consumer.flush`` waits until the broker has it. Each
-    message is settled once; a second time raises `AlreadySettled`. Safe to settle from any thread.
+    Settling records the outcome and returns at once; ``Consumer.flush`` waits until the broker has
+    it. Each message is settled once; a second time raises `AlreadySettled`. Safe to settle from any
+    thread.
     """
 
-    __slots__ = ("_accept", "_codecs", "_delivery", "_limits", "_payload", "_properties", "_settled", "_settler")
+    __slots__ = (
+        "_accept",
+        "_codecs",
+        "_delivery",
+        "_limits",
+        "_payload",
+        "_properties",
+        "_settled",
+        "_settler",
+    )
 
     def __init__(
         self,
@@ -148,7 +169,10 @@ class Message:
         codecs: Codecs = DEFAULT_CODECS,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """Wrap ``delivery``; ``accept``, ``codecs`` and ``limits`` are used when the payload is decoded."""
+        """Wrap ``delivery``; ``accept``.
+
+        ``codecs`` and ``limits`` are used when the payload is decoded.
+        """
         self._delivery = delivery
         self._settler = settler
         self._accept = accept
@@ -165,7 +189,10 @@ class Message:
 
     @property
     def payload(self) -> Any:
-        """The decoded body. Raises DecodeError, ContentDisallowed or TooLarge, each time it is asked for."""
+        """The decoded body. Raises DecodeError, ContentDisallowed or TooLarge.
+
+        Each time it is asked for.
+        """
         if self._payload is msgspec.UNSET:
             delivery = self._delivery
             content_type, content_encoding, compression = delivery.reader.content(delivery.raw)
@@ -228,12 +255,14 @@ class Message:
         return self._settled
 
     def ack(self, then: Sequence[Any] | None = None) -> Sequence[Any]:
-        """Say that the message was handled; it is never delivered again once `Consumer.flush` returned.
+        """Say that the message was handled.
+
+        It is never delivered again once `Consumer.flush` returned.
 
         Args:
-            then: publications (see ``Producer.prepare``) to send together with the ack: one atomic step on stores,
-                confirm and then ack on AMQP. With it the call blocks until both are confirmed (at most the
-                connection's timeout) and returns the receipts.
+            then: publications (see ``Producer.prepare``) to send together with the ack: one atomic
+                step on stores, confirm and then ack on AMQP. With it the call blocks until both are
+                confirmed (at most the connection's timeout) and returns the receipts.
 
         Raises:
             AlreadySettled: it was settled before.
@@ -251,11 +280,16 @@ class Message:
         return ()
 
     def reject(self, reason: str = "rejected") -> None:
-        """Give the message up: it goes to the queue's dead-letter exchange, or is dropped where there is none."""
+        """Give the message up: it goes to the queue's dead-letter exchange.
+
+        Or is dropped where there is none.
+        """
         self._settle(Settlement(self._delivery, "reject", reason=reason))
 
     def requeue(self, delay: float = 0.0, *, counted: bool = True) -> None:
-        """Return the message to its queue, to its old place where the transport can (`Features.requeue_in_place`).
+        """Return the message to its queue.
+
+        To its old place where the transport can (`Features.requeue_in_place`).
 
         Args:
             delay: seconds before it is visible again.
@@ -275,6 +309,7 @@ class Message:
     def __repr__(self) -> str:
         """Name queue and key, never the body."""
         state = "settled" if self._settled else "unsettled"
-        return f"<Message {state} queue={self.queue!r} routing_key={self.routing_key!r} bytes={len(self.body)}>"
-
-
+        return (
+            f"<Message {state} queue={self.queue!r} routing_key={self.routing_key!r} "
+            f"bytes={len(self.body)}>"
+        )

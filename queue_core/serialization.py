@@ -19,76 +19,36 @@ arrive as lists; datetimes, UUIDs, decimals and nested bytes (base64) arrive as 
 from __future__ import annotations
 
 import difflib
-import math
 import pickle
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from itertools import accumulate, chain
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
 import msgspec
 
 from queue_core.errors import ConfigError, ContentDisallowed, DecodeError, MessageError, TooLarge
+from queue_core.limits import (
+    DEFAULT_LIMITS as DEFAULT_LIMITS,
+)
+from queue_core.limits import (
+    Limits as Limits,
+)
+from queue_core.limits import (
+    has_not_finite,
+    inflate,
+    json_deeper_than,
+    msgpack_deeper_than,
+    payload_deeper_than,
+)
 
-_BOXES: Final = (list, dict, tuple, set, frozenset)
 _BYTES: Final = (bytes, bytearray, memoryview)
 _PLAIN: Final = frozenset({"utf-8", "binary", "", "utf8", "UTF-8", "us-ascii", "ascii"})
 _LATIN: Final = frozenset({"latin-1", "latin1", "iso-8859-1"})
 _ZLIB: Final = "application/x-gzip"
 _COMPRESSIONS: Final = ("zlib", "gzip", _ZLIB)
-_INFLATE_ZLIB_OR_GZIP: Final = 32 + zlib.MAX_WBITS
-_RATIO_FLOOR: Final = 1 << 20
 _SHOWN: Final = 80
-
-_TO_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
-_NO_MARK: Final = bytes(set(range(256)) - set(b'[]{}"'))
-_NO_MSGPACK_BOX: Final = bytes(set(range(256)) - set(range(0x80, 0xA0)) - set(range(0xDC, 0xE0)))
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What is refused without being decoded, and not sent either.
-
-    Attributes:
-        max_bytes: size of a body as it travels.
-        max_depth: lists and objects nested in one another, for JSON and MessagePack.
-        max_ratio: size after decompression divided by the size before; a body that stays below
-            1 MiB passes with any ratio.
-        max_decompressed: size in bytes after decompression.
-
-    Raises:
-        ConfigError: a limit is not a positive number.
-    """
-
-    max_bytes: int = 16 << 20
-    max_depth: int = 64
-    max_ratio: float = 100
-    max_decompressed: int = 64 << 20
-
-    def __post_init__(self) -> None:
-        """Refuse limits that would refuse everything, or nothing in a strange way."""
-        for each in fields(self):
-            value = getattr(self, each.name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not value > 0:
-                raise ConfigError(f"Limits.{each.name} must be a positive number, not {value!r}")
-
-
-class Encoded(msgspec.Struct, frozen=True):
-    """A payload ready to be sent.
-
-    Attributes:
-        body: the bytes.
-        content_type, content_encoding: what they are, for the properties of the message.
-        compression: for the header ``compression``; None when the body is not compressed.
-    """
-
-    body: bytes
-    content_type: str
-    content_encoding: str
-    compression: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +64,8 @@ class Codec:
             may come from anybody.
         safe: whether a consumer that does not say what it accepts takes it.
         aliases: other content types that are read as this one.
-        deeper_than: given encoded bytes and a limit, whether they nest deeper; None for formats
-            without nesting or with a guard of their own. Wrong bytes give any answer or raise.
+        deeper_than: given encoded bytes and a limit, whether they nest deeper; its answer None means
+            that only the payload itself can tell. No function is for formats without nesting.
     """
 
     name: str
@@ -115,7 +75,7 @@ class Codec:
     decode: Callable[[bytes], Any]
     safe: bool = False
     aliases: tuple[str, ...] = ()
-    deeper_than: Callable[[bytes, int], bool] | None = None
+    deeper_than: Callable[[bytes, int], bool | None] | None = None
 
 
 class Codecs:
@@ -217,6 +177,10 @@ def encode(
     try:
         body = codec.encode(payload)
         deep = codec.deeper_than is not None and codec.deeper_than(body, limits.max_depth)
+        if deep is None:
+            deep = payload_deeper_than(payload, limits.max_depth)
+    except RecursionError:
+        deep = True
     except MessageError:
         raise
     except Exception as error:
@@ -257,18 +221,28 @@ def decode(
     limits = limits or DEFAULT_LIMITS
     if len(body) > limits.max_bytes:
         raise _oversize(len(body), limits)
-    codec = codecs.for_content(content_type)
+    codec = codecs._by_type.get(content_type) or codecs.for_content(content_type)
     if codec is None or not (codec.safe if accept is None else _accepted(codec, accept)):
         _raise_disallowed(codec, content_type, accept, codecs)
     if compression:
-        body = _decompress(body, codec, compression, limits)
+        if compression not in _COMPRESSIONS:
+            raise ContentDisallowed(
+                f"the compression {_shown(compression)} of a {codec.content_type} body is not "
+                f"supported; the sender can use zlib or none"
+            )
+        body = inflate(body, limits)
     if content_encoding not in _PLAIN:
         body = _transcode(body, codec, content_encoding)
     try:
-        if codec.deeper_than is None or not codec.deeper_than(body, limits.max_depth):
-            return codec.decode(body)
+        deep = codec.deeper_than is not None and codec.deeper_than(body, limits.max_depth)
+        if not deep:
+            payload = codec.decode(body)
+            if deep is False or not payload_deeper_than(payload, limits.max_depth):
+                return payload
     except MessageError:
         raise
+    except RecursionError:
+        pass
     except Exception as error:
         raise _undecodable(codec, _reason(error)) from error
     raise TooLarge(
@@ -292,42 +266,13 @@ def _compress(codec: Codec, body: bytes, compression: str, limits: Limits) -> En
         hint = _nearest(compression, _COMPRESSIONS)
         raise ConfigError(f"unknown compression {_shown(compression)}{hint}")
     packed = zlib.compress(body) if len(body) <= limits.max_decompressed else body
-    if packed is body or len(body) > _inflated_limit(len(packed), limits):
+    if packed is body or len(body) > limits.inflated(len(packed)):
         packed, name = body, None
     else:
         name = _ZLIB
     if len(packed) > limits.max_bytes:
         raise _oversize(len(packed), limits)
     return Encoded(packed, codec.content_type, codec.content_encoding, name)
-
-
-def _inflated_limit(packed: int, limits: Limits) -> int:
-    allowed = max(_RATIO_FLOOR, packed * limits.max_ratio)
-    return int(min(allowed, limits.max_decompressed))
-
-
-def _decompress(body: bytes, codec: Codec, compression: str, limits: Limits) -> bytes:
-    """Inflate once. Memory never exceeds the limit, whatever the body promises."""
-    if compression not in _COMPRESSIONS:
-        raise ContentDisallowed(
-            f"the compression {_shown(compression)} of a {codec.content_type} body is not "
-            f"supported; the sender can use zlib or none"
-        )
-    most = _inflated_limit(len(body), limits)
-    inflater = zlib.decompressobj(_INFLATE_ZLIB_OR_GZIP)
-    try:
-        result = inflater.decompress(body, most + 1)
-    except zlib.error as error:
-        raise _undecodable(codec, f"damaged {compression} data") from error
-    if len(result) > most:
-        raise TooLarge(
-            f"a compressed {codec.content_type} body of {len(body)} bytes holds more than {most} "
-            f"bytes (max_ratio={limits.max_ratio:g}, max_decompressed={limits.max_decompressed})"
-        )
-    if not inflater.eof or inflater.unused_data:
-        what = "data after the end" if inflater.eof else "truncated"
-        raise _undecodable(codec, f"{compression} data: {what}")
-    return result
 
 
 def _transcode(body: bytes, codec: Codec, content_encoding: str) -> bytes:
@@ -417,77 +362,14 @@ def _nearest(name: object, known: Iterable[str]) -> str:
     return (f": did you mean {near[0]!r}?" if near else ";") + f" known: {', '.join(names)}"
 
 
-def _json_deeper_than(body: bytes, limit: int) -> bool:
-    """Return whether JSON text nests deeper; all steps run in C, and most bodies need only one.
-
-    Everything but quotes and brackets is dropped; pairs of quotes with nothing between go, which
-    keeps inside and outside apart; what is inside the others goes. Then ``[]`` pairs are taken
-    away, a level at a time, until the rest is small.
-    """
-    if body.count(b"[") + body.count(b"{") <= limit:
-        return False
-    if b"\\" in body:
-        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    marks = body.translate(_TO_SQUARE, _NO_MARK).replace(b'""', b"")
-    if b'"' in marks:
-        marks = b"".join(marks.split(b'"')[::2])
-    for level in range(8):
-        if marks.count(b"[") + level <= limit:
-            return False
-        marks = marks.replace(b"[]", b"")
-    depth = 8
-    for start in range(0, len(marks), 8192):
-        block = list(accumulate(map((92).__sub__, marks[start : start + 8192]), initial=depth))
-        if max(block) > limit:
-            return True
-        depth = block[-1]
-    return False
-
-
-def _msgpack_deeper_than(body: bytes, limit: int) -> bool:
-    """Return whether MessagePack nests deeper.
-
-    A body with few bytes that could start a container is not. The others are decoded, which the
-    interpreter's own recursion limit makes harmless, and looked at.
-    """
-    if len(body.translate(None, _NO_MSGPACK_BOX)) <= limit:
-        return False
-    boxes = [_msgpack_decoder.decode(body)]
-    for _ in range(limit + 1):
-        boxes = [part for box in boxes for part in _parts(box) if isinstance(part, _BOXES)]
-        if not boxes:
-            return False
-    return True
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return chain(value, value.values())
-    return value if isinstance(value, _BOXES) else ()
-
-
 def _encode_json(payload: Any) -> bytes:
     body = _json_encoder.encode(payload)
     # The encoder writes null for NaN and infinities, so only bodies with a null can hide one.
-    if b"null" in body and _has_no_number(payload):
+    if b"null" in body and has_not_finite(payload):
         raise ValueError("NaN and infinities have no form in JSON")
     if isinstance(payload, _BYTES):
         raise TypeError('bytes have no form in JSON, use serializer="raw"')
     return body
-
-
-def _has_no_number(payload: Any) -> bool:
-    parts = [payload]
-    while parts:
-        boxes = []
-        for part in parts:
-            if part.__class__ is float:
-                if not math.isfinite(part):
-                    return True
-            elif isinstance(part, _BOXES):
-                boxes.append(part)
-        parts = [part for box in boxes for part in _parts(box)]
-    return False
 
 
 def _encode_text(payload: Any) -> bytes:
@@ -515,7 +397,6 @@ _json_decoder: Final = msgspec.json.Decoder()
 _msgpack_encoder: Final = msgspec.msgpack.Encoder()
 _msgpack_decoder: Final = msgspec.msgpack.Decoder()
 
-DEFAULT_LIMITS: Final = Limits()
 DEFAULT_CODECS: Final = Codecs(
     [
         Codec(
@@ -525,7 +406,7 @@ DEFAULT_CODECS: Final = Codecs(
             _encode_json,
             _json_decoder.decode,
             safe=True,
-            deeper_than=_json_deeper_than,
+            deeper_than=json_deeper_than,
         ),
         Codec(
             "msgpack",
@@ -535,7 +416,7 @@ DEFAULT_CODECS: Final = Codecs(
             _msgpack_decoder.decode,
             safe=True,
             aliases=("application/msgpack", "application/vnd.msgpack"),
-            deeper_than=_msgpack_deeper_than,
+            deeper_than=msgpack_deeper_than,
         ),
         Codec(
             "raw",

@@ -1,8 +1,8 @@
 """Exchanges, queues and bindings: plain values that describe what should exist on a broker.
 
-They are frozen, validated when made, and never bound to a connection, so one definition can be shared by every
-program and thread. Declaring is `Connection.declare`. Names follow one rule on every transport, so that a program
-that works on one broker works on the others.
+They are frozen, validated when made, and never bound to a connection, so one definition can be
+shared by every program and thread. Declaring is `Connection.declare`. Names follow one rule on
+every transport, so that a program that works on one broker works on the others.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def check_name(kind: str, name: str) -> str:
     """Return ``name`` if every transport can carry it as the name of a ``kind``.
 
     Raises:
-        ConfigError: it is empty, longer than 255 bytes in UTF-8, begins with ``amq.`` (reserved by AMQP 0-9-1,
-            section 3.1.3.1), or holds control characters, braces or glob characters.
+        ConfigError: it is empty, longer than 255 bytes in UTF-8, begins with ``amq.`` (reserved by
+            AMQP 0-9-1, section 3.1.3.1), or holds control characters, braces or glob characters.
     """
     if not isinstance(name, str) or not name:
         raise ConfigError(f"a {kind} needs a name: a non-empty string, not {name!r}")
@@ -41,16 +41,22 @@ def check_name(kind: str, name: str) -> str:
     if size > MAX_NAME_BYTES:
         raise ConfigError(f"{kind} name {name[:40]!r}... has {size} bytes; 255 is the limit")
     if name.startswith("amq."):
-        raise ConfigError(f"{kind} name {name!r}: names that begin with 'amq.' belong to the broker")
+        raise ConfigError(
+            f"{kind} name {name!r}: names that begin with 'amq.' belong to the broker"
+        )
     if found := _FORBIDDEN.search(name):
         raise ConfigError(
-            f"{kind} name {name!r} holds {found.group()!r}; control characters and {{}}*?[] cannot be used in names"
+            f"{kind} name {name!r} holds {found.group()!r}; control characters and {{}}*?[] "
+            "cannot be used in names"
         )
     return name
 
 
 def check_routing_key(key: str) -> str:
-    """Return ``key`` if it is a string of at most 255 bytes without control characters; raise ConfigError otherwise."""
+    """Return ``key`` if it is a string of at most 255 bytes without control characters.
+
+    Raise ConfigError otherwise.
+    """
     if not isinstance(key, str):
         raise ConfigError(f"a routing key is a string, not {type(key).__name__}")
     try:
@@ -65,22 +71,34 @@ def check_routing_key(key: str) -> str:
 
 
 def check_seconds(what: str, value: float | None, *, zero: bool = False) -> float | None:
-    """Return a duration in seconds, or None; raise ConfigError if it is not finite, is negative, or zero unasked."""
+    """Return a duration in seconds, or None.
+
+    Raise ConfigError if it is not finite, is negative, or zero unasked.
+    """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ConfigError(f"{what} is a number of seconds, not {value!r}")
     if value < 0 or (value == 0 and not zero):
-        raise ConfigError(f"{what} must be {'at least' if zero else 'more than'} 0 seconds, not {value!r}")
+        raise ConfigError(
+            f"{what} must be {'at least' if zero else 'more than'} 0 seconds, not {value!r}"
+        )
     if value > 2**32 / 1000:
-        raise ConfigError(f"{what} of {value!r} seconds is beyond the limit of {2**32 // 1000} seconds (49 days)")
+        raise ConfigError(
+            f"{what} of {value!r} seconds is beyond the limit of {2**32 // 1000} seconds (49 days)"
+        )
     return float(value)
 
 
 def _check_count(what: str, value: int | None, low: int, high: int | None = None) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or value < low
+        or (high is not None and value > high)
+    ):
         bound = f"from {low} to {high}" if high is not None else f"of at least {low}"
         raise ConfigError(f"{what} is a whole number {bound}, not {value!r}")
 
@@ -91,8 +109,8 @@ class Exchange:
 
     Args:
         name: up to 255 bytes.
-        type: ``direct`` (equal keys), ``topic`` (``*`` one word, ``#`` any number), ``fanout`` (everything) or
-            ``headers`` (binding arguments with ``x-match`` ``all`` or ``any``).
+        type: ``direct`` (equal keys), ``topic`` (``*`` one word, ``#`` any number), ``fanout``
+            (everything) or ``headers`` (binding arguments with ``x-match`` ``all`` or ``any``).
         durable: survives a restart of the broker.
         auto_delete: removed when the last binding from it goes.
         arguments: passed to an AMQP broker as they are; other transports accept none.
@@ -108,7 +126,10 @@ class Exchange:
         """Check name and type."""
         check_name("exchange", self.name)
         if self.type not in EXCHANGE_TYPES:
-            raise ConfigError(f"exchange {self.name!r}: type {self.type!r} is not one of {', '.join(EXCHANGE_TYPES)}")
+            raise ConfigError(
+                f"exchange {self.name!r}: type {self.type!r} is not one of "
+                f"{', '.join(EXCHANGE_TYPES)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +138,9 @@ class Queue:
 
     Args:
         name: up to 255 bytes; empty asks for a generated name (``declare`` returns the named copy).
-        exchange: bound to this exchange with ``routing_key`` when declared; an `Exchange` is declared too, a string
-            names one that must exist. None: reachable through the default exchange, by its name.
+        exchange: bound to this exchange with ``routing_key`` when declared; an `Exchange` is
+            declared too, a string names one that must exist.
+        None: reachable through the default exchange, by its name.
         routing_key: of that binding.
         bindings: more bindings to declare with the queue; their destination must be this queue.
         durable: survives a restart of the broker.
@@ -127,13 +149,17 @@ class Queue:
         expires: deleted after this many seconds without consumer or declaration.
         message_ttl: messages expire after this many seconds.
         max_length: messages that may wait (not counting unacked ones).
-        overflow: what happens beyond it: ``drop-head`` dead-letters the oldest, ``reject-publish`` refuses.
-        max_priority: 1 to 9: higher priorities are delivered first. None: priorities have no effect.
+        overflow: what happens beyond it: ``drop-head`` dead-letters the oldest, ``reject-publish``
+            refuses.
+        max_priority: 1 to 9: higher priorities are delivered first.
+        None: priorities have no effect.
         max_deliveries: deliveries of one message before it is dead-lettered as ``delivery_limit``.
-        dead_letter_exchange: where rejected, expired, overflowing and exhausted messages go; ``""`` is the default
-            exchange. None: they are dropped. It must exist when the queue is declared.
+        dead_letter_exchange: where rejected, expired, overflowing and exhausted messages go; ``""``
+            is the default exchange.
+        None: they are dropped. It must exist when the queue is declared.
         dead_letter_routing_key: their new routing key; None keeps the old one.
-        queue_type: AMQP only: ``quorum``, ``classic`` or ``auto`` (quorum where the other arguments allow it).
+        queue_type: AMQP only: ``quorum``, ``classic`` or ``auto`` (quorum where the other arguments
+            allow it).
         arguments: passed to an AMQP broker as they are; other transports accept none.
     """
 
@@ -167,12 +193,19 @@ class Queue:
         _check_count(f"{label}max_priority", self.max_priority, 1, MAX_PRIORITY)
         _check_count(f"{label}max_deliveries", self.max_deliveries, 1)
         if self.overflow not in ("drop-head", "reject-publish"):
-            raise ConfigError(f"{label}overflow is 'drop-head' or 'reject-publish', not {self.overflow!r}")
+            raise ConfigError(
+                f"{label}overflow is 'drop-head' or 'reject-publish', not {self.overflow!r}"
+            )
         if self.dead_letter_routing_key is not None and self.dead_letter_exchange is None:
-            raise ConfigError(f"{label}dead_letter_routing_key needs a dead_letter_exchange ('' is the default one)")
+            raise ConfigError(
+                f"{label}dead_letter_routing_key needs a dead_letter_exchange ('' is the "
+                "default one)"
+            )
         for binding in self.bindings:
             if binding.destination != self.name or binding.destination_type != "queue":
-                raise ConfigError(f"{label}its binding leads to {binding.destination!r}, not to this queue")
+                raise ConfigError(
+                    f"{label}its binding leads to {binding.destination!r}, not to this queue"
+                )
 
     @property
     def dead_letter_target(self) -> str | None:
@@ -197,7 +230,8 @@ class Binding:
         destination: name of a queue, or of an exchange with ``destination_type="exchange"``.
         routing_key: the key (direct) or pattern (topic); ignored by fanout and headers.
         destination_type: ``queue`` or ``exchange``.
-        arguments: for headers exchanges: the headers to match, and ``x-match``: ``all`` (default) or ``any``.
+        arguments: for headers exchanges: the headers to match, and ``x-match``: ``all`` (default)
+            or ``any``.
     """
 
     source: str
@@ -212,7 +246,10 @@ class Binding:
         check_name(self.destination_type, self.destination)
         check_routing_key(self.routing_key)
         if self.arguments.get("x-match", "all") not in ("all", "any"):
-            raise ConfigError(f"binding of {self.source!r}: x-match is 'all' or 'any', not {self.arguments['x-match']!r}")
+            raise ConfigError(
+                f"binding of {self.source!r}: x-match is 'all' or 'any', not "
+                f"{self.arguments['x-match']!r}"
+            )
 
 
 Entity = Exchange | Queue | Binding

@@ -2,22 +2,27 @@
 
 There are two ways in; choose one.
 
-**Store** - for anything that keeps rows: a database, a key-value server, a folder of files. Fourteen short methods, each
-one atomic step. `queue_core.emulation.StoreTransport` turns a store into a transport with exchanges, bindings,
-prefetch, leases, ttl, dead letters and the rest, so that a store knows nothing of AMQP. `transports/memory.py` is the
-reference and `examples/folder_transport.py` the smallest one.
+**Store** - for anything that keeps rows: a database, a key-value server, a folder of files.
+Fourteen short methods, each one atomic step. `queue_core.emulation.StoreTransport` turns a store
+into a transport with exchanges, bindings, prefetch, leases, ttl, dead letters and the rest, so that
+a store knows nothing of AMQP. `transports/memory.py` is the reference and
+`examples/folder_transport.py` the smallest one.
 
 **Session** - for a real broker, which does all of that by itself (`transports/amqp`).
 
 The rules that hold for both:
 
-- A method returns when its effect is certain, or raises a `TransportError`; then the effect is *unknown*, and the caller
-  repeats the call with the same ids. So every method is safe to repeat.
-- No method retries, reconnects by a schedule of its own, logs errors, or blocks beyond the bound that it names.
-- Only durations (float seconds) cross this line, never timestamps: clocks of different machines may differ.
-- What a transport cannot do is declared in its `Features`, and asking for it raises `Unsupported`. Nothing degrades in silence.
+- A method returns when its effect is certain, or raises a `TransportError`; then the effect is
+  *unknown*, and the caller repeats the call with the same ids. So every method is safe to repeat.
+- No method retries, reconnects by a schedule of its own, logs errors, or blocks beyond the bound
+  that it names.
+- Only durations (float seconds) cross this line, never timestamps: clocks of different machines may
+  differ.
+- What a transport cannot do is declared in its `Features`, and asking for it raises `Unsupported`.
+  Nothing degrades in silence.
 
-Run `queue_core.testing.StoreSuite` or `SessionSuite` against your transport: they are this contract as tests.
+Run `queue_core.testing.StoreSuite` or `SessionSuite` against your transport: they are this contract
+as tests.
 """
 
 from __future__ import annotations
@@ -75,41 +80,84 @@ __all__ = [
 class Features:
     """What a transport can do. Every field is False ("cannot") unless the transport says otherwise.
 
-    Asking for what is missing raises `Unsupported` with the field's name. The conformance suites read the same object:
-    they test each "can", and that each "cannot" raises. Fields up to ``key_value`` are a store's own and its author
-    declares them; the others come from `queue_core.emulation` for every store.
+    Asking for what is missing raises `Unsupported` with the field's name. The conformance suites
+    read the same object: they test each "can", and that each "cannot" raises. Fields up to
+    ``key_value`` are a store's own and its author declares them; the others come from
+    `queue_core.emulation` for every store.
     """
 
-    durable: bool = field(default=False, metadata={"doc": "confirmed messages survive the end of every process"})
+    durable: bool = field(
+        default=False, metadata={"doc": "confirmed messages survive the end of every process"}
+    )
     shared: bool = field(default=False, metadata={"doc": "other processes see the same queues"})
-    priority: bool = field(default=False, metadata={"doc": "priorities 0-9, higher first, in queues with max_priority"})
-    delay: bool = field(default=False, metadata={"doc": "a message can become visible later, to the millisecond"})
+    priority: bool = field(
+        default=False, metadata={"doc": "priorities 0-9, higher first, in queues with max_priority"}
+    )
+    delay: bool = field(
+        default=False, metadata={"doc": "a message can become visible later, to the millisecond"}
+    )
     transactions: bool = field(
-        default=False, metadata={"doc": "publish(transaction=...): stored if and only if the caller's own transaction commits"}
+        default=False,
+        metadata={
+            "doc": (
+                "publish(transaction=...): stored if and only if the caller's own "
+                "transaction commits"
+            )
+        },
     )
-    key_value: bool = field(default=False, metadata={"doc": "connection.key_value(): get, set, increment, delete"})
-    deduplicate: bool = field(default=False, metadata={"doc": "a repeated publish with the same id is stored once"})
+    key_value: bool = field(
+        default=False, metadata={"doc": "connection.key_value(): get, set, increment, delete"}
+    )
+    deduplicate: bool = field(
+        default=False, metadata={"doc": "a repeated publish with the same id is stored once"}
+    )
     atomic_settle: bool = field(
-        default=False, metadata={"doc": "message.ack(then=[...]): publish and ack in one atomic step, not confirm and then ack"}
+        default=False,
+        metadata={
+            "doc": (
+                "message.ack(then=[...]): publish and ack in one atomic step, not confirm "
+                "and then ack"
+            )
+        },
     )
-    requeue_in_place: bool = field(default=False, metadata={"doc": "requeue() returns a message to its old place"})
+    requeue_in_place: bool = field(
+        default=False, metadata={"doc": "requeue() returns a message to its old place"}
+    )
     message_ttl: bool = field(default=False, metadata={"doc": "a ttl per message and per queue"})
     queue_expiry: bool = field(default=False, metadata={"doc": "Queue(expires=...)"})
-    max_length: bool = field(default=False, metadata={"doc": "Queue(max_length=...), dropping the oldest or refusing"})
-    dead_letter: bool = field(default=False, metadata={"doc": "Queue(dead_letter_exchange=...) with x-death"})
+    max_length: bool = field(
+        default=False, metadata={"doc": "Queue(max_length=...), dropping the oldest or refusing"}
+    )
+    dead_letter: bool = field(
+        default=False, metadata={"doc": "Queue(dead_letter_exchange=...) with x-death"}
+    )
     max_deliveries: bool = field(default=False, metadata={"doc": "Queue(max_deliveries=...)"})
     exclusive: bool = field(default=False, metadata={"doc": "Queue(exclusive=True)"})
     auto_delete: bool = field(default=False, metadata={"doc": "auto_delete queues and exchanges"})
-    exchange_bindings: bool = field(default=False, metadata={"doc": "bindings from exchange to exchange"})
+    exchange_bindings: bool = field(
+        default=False, metadata={"doc": "bindings from exchange to exchange"}
+    )
     attempts: bool = field(default=False, metadata={"doc": "message.attempts counts deliveries"})
-    arguments: bool = field(default=False, metadata={"doc": "arguments= of exchanges and queues, passed to the broker"})
+    arguments: bool = field(
+        default=False, metadata={"doc": "arguments= of exchanges and queues, passed to the broker"}
+    )
 
     def describe(self) -> dict[str, tuple[bool, str]]:
         """Return field name -> (can, what it means), in the order of declaration."""
-        return {item.name: (getattr(self, item.name), str(item.metadata["doc"])) for item in fields(self)}
+        return {
+            item.name: (getattr(self, item.name), str(item.metadata["doc"]))
+            for item in fields(self)
+        }
+
+    def __str__(self) -> str:
+        """A table for people, one line per feature."""
+        return "\n".join(
+            f"{'yes' if can else 'no':<4}{name:<20}{meaning}"
+            for name, (can, meaning) in self.describe().items()
+        )
 
 
-# --- Store: values ---------------------------------------------------------------------------------------------------
+# --- Store: values --------------------------------------------------------------------------------
 
 
 class Envelope(msgspec.Struct):
@@ -117,13 +165,16 @@ class Envelope(msgspec.Struct):
 
     Attributes:
         queue: the queue that it waits in.
-        id: unique per (queue, id) while that copy exists; a second put with the same pair stores nothing.
+        id: unique per (queue, id) while that copy exists; a second put with the same pair stores
+            nothing.
         body, properties: opaque bytes, handed back unchanged.
         priority: 0 to 9; higher is claimed first.
         delay: seconds until it may be claimed. Its place in the queue is that of its put.
-        ttl: seconds until it is dead as ``expired`` if nobody claimed it by then; None is never; 0 is at once.
+        ttl: seconds until it is dead as ``expired`` if nobody claimed it by then; None is never; 0
+            is at once.
         max_deliveries: claims after which it is dead as ``delivery_limit``; 0 is no limit.
-        cause: a token that this copy replaces (a dead letter, a retry). If that token is stale, the copy is not stored.
+        cause: a token that this copy replaces (a dead letter, a retry). If that token is stale, the
+            copy is not stored.
     """
 
     queue: str
@@ -149,7 +200,8 @@ class Transaction(msgspec.Struct):
 
     Attributes:
         handle: the caller's object, for SQL a SQLAlchemy ``Session`` or ``Connection``.
-        on_end: called by the store once the transaction has ended: True for a commit, False for a rollback.
+        on_end: called by the store once the transaction has ended: True for a commit, False for a
+            rollback.
     """
 
     handle: object
@@ -160,11 +212,13 @@ class PutResult(msgspec.Struct):
     """What a put did. With ``stale_entries`` or ``full`` it did nothing at all.
 
     Attributes:
-        stale_entries: names in ``versions`` whose entry has another version now: read them, route again, put again.
+        stale_entries: names in ``versions`` whose entry has another version now: read them, route
+            again, put again.
         full: queues whose ``reject-publish`` limit does not leave room for the batch.
-        already: indices into the batch that an earlier put with the same (queue, id) had stored: a success.
-        stale_tokens: tokens in ``settle`` that are not held any more; their settling had no effect, and envelopes with such
-            a ``cause`` were not stored.
+        already: indices into the batch that an earlier put with the same (queue, id) had stored: a
+            success.
+        stale_tokens: tokens in ``settle`` that are not held any more; their settling had no effect,
+            and envelopes with such a ``cause`` were not stored.
     """
 
     stale_entries: Sequence[str] = ()
@@ -180,7 +234,8 @@ class Claim(msgspec.Struct):
         token: settles or releases this claim; a later claim of the same message has another token.
         queue, id, body, properties, priority: as they were put.
         attempts: counted claims of this message, this one included: 1 for the first.
-        reason: why it is dead; only from ``collect``: ``expired``, ``maxlen`` or ``delivery_limit``.
+        reason: why it is dead; only from ``collect``: ``expired``, ``maxlen`` or
+            ``delivery_limit``.
     """
 
     token: Token
@@ -194,14 +249,20 @@ class Claim(msgspec.Struct):
 
 
 class Claimed(msgspec.Struct):
-    """The answer to ``Store.claim``: the new claims in delivery order per queue, and the tokens of ``settle`` that were stale."""
+    """The answer to ``Store.claim``.
+
+    The new claims in delivery order per queue, and the tokens of ``settle`` that were stale.
+    """
 
     claims: Sequence[Claim] = ()
     stale_tokens: Sequence[Token] = ()
 
 
 class Counts(msgspec.Struct):
-    """How many messages a queue holds: ``ready`` to be claimed now, ``delayed``, and ``claimed`` by sessions."""
+    """How many messages a queue holds.
+
+    ``ready`` to be claimed now, ``delayed``, and ``claimed`` by sessions.
+    """
 
     ready: int = 0
     delayed: int = 0
@@ -209,14 +270,20 @@ class Counts(msgspec.Struct):
 
 
 class Entry(msgspec.Struct):
-    """One entry of the topology table: an opaque value, and a version that is never used twice for the same name."""
+    """One entry of the topology table.
+
+    An opaque value, and a version that is never used twice for the same name.
+    """
 
     version: int
     value: bytes
 
 
 class Change(msgspec.Struct):
-    """One change to the topology table: ``name`` gets ``value`` (None removes it) if its version is ``version`` (0: if it is absent)."""
+    """One change to the topology table.
+
+    ``name`` gets ``value`` (None removes it) if its version is ``version`` (0: if it is absent).
+    """
 
     name: str
     version: int
@@ -224,7 +291,10 @@ class Change(msgspec.Struct):
 
 
 class Lease(msgspec.Struct):
-    """What others see of a session: ``seconds`` is its lease, ``beats`` changes with every heartbeat."""
+    """What others see of a session.
+
+    ``seconds`` is its lease, ``beats`` changes with every heartbeat.
+    """
 
     seconds: float
     beats: int
@@ -237,20 +307,22 @@ class KeyEntry(msgspec.Struct):
     version: int
 
 
-# --- Store -----------------------------------------------------------------------------------------------------------
+# --- Store ----------------------------------------------------------------------------------------
 
 
 @runtime_checkable
 class Store(Protocol):
     """Rows with leases: the contract for everything that is not a broker itself.
 
-    A store object is one *handle*: one thread at a time uses it, and several handles on the same URL, in one process or in many,
-    see the same data. Every method is one atomic step for all of them: it happens as a whole or not at all. Arguments belong
-    to the caller and are not changed; results belong to the caller.
+    A store object is one *handle*: one thread at a time uses it, and several handles on the same
+    URL, in one process or in many, see the same data. Every method is one atomic step for all of
+    them: it happens as a whole or not at all. Arguments belong to the caller and are not changed;
+    results belong to the caller.
 
-    Every method may raise `ConnectionLost` (effect unknown; the handle may be used again and reconnects by itself, or stays broken
-    and is thrown away by the caller: both are fine), `BrokerFull`, `AccessRefused` or `StoreCorrupt`, and nothing else but what it names.
-    None blocks for more than a few round trips, except ``claim``.
+    Every method may raise `ConnectionLost` (effect unknown; the handle may be used again and
+    reconnects by itself, or stays broken and is thrown away by the caller: both are fine),
+    `BrokerFull`, `AccessRefused` or `StoreCorrupt`, and nothing else but what it names. None blocks
+    for more than a few round trips, except ``claim``.
     """
 
     # sessions: who holds what
@@ -258,22 +330,23 @@ class Store(Protocol):
     def open_session(self, session: str, lease: float) -> None:
         """Create the session, or renew it if it exists. It owns claims until it ends.
 
-        ``lease`` is in seconds and only noted for others: the store itself never ends a session because of time.
-        Session names are at most 400 characters.
+        ``lease`` is in seconds and only noted for others: the store itself never ends a session
+        because of time. Session names are at most 400 characters.
         """
 
     def heartbeat(self, sessions: Sequence[str]) -> Sequence[str]:
         """Change ``beats`` of each session named; return those that do not exist (any more)."""
 
     def sessions(self) -> Mapping[str, Lease]:
-        """Return every session, so that others can watch whose ``beats`` stand still for a whole lease."""
+        """Return every session: others watch whose ``beats`` stand still for a whole lease."""
 
     def end_session(self, session: str, beats: int | None = None) -> bool:
         """End the session and make everything that it holds ready again, at its old place.
 
-        With ``beats`` the session died: it ends only if its ``beats`` are still these (checked in the same atomic step), its claims
-        stay counted as attempts, and each of its messages notes one more *crash*. Without, it leaves politely: its
-        claims are taken back from the attempts. Returns whether this call ended it.
+        With ``beats`` the session died: it ends only if its ``beats`` are still these (checked in
+        the same atomic step), its claims stay counted as attempts, and each of its messages notes
+        one more *crash*. Without, it leaves politely: its claims are taken back from the attempts.
+        Returns whether this call ended it.
         """
 
     # messages
@@ -287,19 +360,26 @@ class Store(Protocol):
         limits: Mapping[str, Limit] = {},
         transaction: Transaction | None = None,
     ) -> PutResult:
-        """Settle claims and append envelopes, in that order and in one atomic step. Returning means stored.
+        """Settle claims and append envelopes, in that order and in one atomic step.
 
-        1. If an entry of the topology table has another version than in ``versions`` (0: absent), do nothing; say ``stale_entries``.
-        2. Forget the claims in ``settle`` for ever. A token that is not held any more is reported as stale, and every envelope
-           whose ``cause`` it is is left out.
-        3. If a ``reject-publish`` queue in ``limits`` would then hold more than ``max_length`` unclaimed messages (ready and delayed; dead
-           ones do not count; envelopes that exist already do not count twice), undo everything and say ``full``.
-        4. Append the others, in the order given. One whose (queue, id) exists is left out and reported as ``already``.
-        5. If a ``drop-head`` queue in ``limits`` now holds more unclaimed messages than ``max_length``, the surplus becomes dead as
-           ``maxlen``, lowest priority and oldest first, for ``collect`` to hand out.
+        Returning means stored.
 
-        ``batch`` may be empty, to check versions or only to settle. ``transaction`` is for stores with `Features.transactions`: do all of
-        this inside ``transaction.handle``, leave the commit to its owner, and call ``transaction.on_end`` when it came; others raise Unsupported.
+        1. If an entry of the topology table has another version than in ``versions`` (0: absent),
+           do nothing; say ``stale_entries``.
+        2. Forget the claims in ``settle`` for ever. A token that is not held any more is reported
+           as stale, and every envelope whose ``cause`` it is is left out.
+        3. If a ``reject-publish`` queue in ``limits`` would then hold more than ``max_length``
+           unclaimed messages (ready and delayed; dead ones do not count; envelopes that exist
+           already do not count twice), undo everything and say ``full``.
+        4. Append the others, in the order given. One whose (queue, id) exists is left out and
+           reported as ``already``.
+        5. If a ``drop-head`` queue in ``limits`` now holds more unclaimed messages than
+           ``max_length``, the surplus becomes dead as ``maxlen``, lowest priority and oldest first,
+           for ``collect`` to hand out.
+
+        ``batch`` may be empty, to check versions or only to settle. ``transaction`` is for stores
+        with `Features.transactions`: do all of this inside ``transaction.handle``, leave the commit
+        to its owner, and call ``transaction.on_end`` when it came; others raise Unsupported.
         """
 
     def claim(
@@ -312,18 +392,25 @@ class Store(Protocol):
         settle: Sequence[Token] = (),
         repeat: bool = False,
     ) -> Claimed:
-        """Settle, then take up to ``wants[queue]`` messages from each queue for the session, in one atomic step.
+        """Settle, then take up to ``wants[queue]`` messages from each queue for the session.
 
-        Per queue the best priority comes first, then the oldest. Each claim counts as an attempt. Not claimed are messages that are delayed, or
-        dead (expired, over ``max_deliveries``, overflowed): those wait for ``collect``. A message whose sessions crashed twice or more is claimed
-        alone: as the only one of its queue in an answer, so that it cannot take others down with it again.
+        In one atomic step.
 
-        Blocks until there is something, at most ``wait`` seconds (0 to 1); an empty answer is normal. Other handles are not blocked
-        meanwhile, and a message put by another handle or process ends the wait soon (within some milliseconds where the
-        store can, and never later than ``wait``).
+        Per queue the best priority comes first, then the oldest. Each claim counts as an attempt.
+        Not claimed are messages that are delayed, or dead (expired, over ``max_deliveries``,
+        overflowed): those wait for ``collect``. A message whose sessions crashed twice or more is
+        claimed
+        alone: as the only one of its queue in an answer, so that it cannot take others down with it
+            again.
 
-        ``request`` is a fresh id per claim. After a lost reply the caller repeats the call with the same id and ``repeat=True``: if the first call took
-        effect, the answer is what it took (as far as it is still held), and nothing new is taken.
+        Blocks until there is something, at most ``wait`` seconds (0 to 1); an empty answer is
+        normal. Other handles are not blocked meanwhile, and a message put by another handle or
+        process ends the wait soon (within some milliseconds where the store can, and never later
+        than ``wait``).
+
+        ``request`` is a fresh id per claim. After a lost reply the caller repeats the call with the
+        same id and ``repeat=True``: if the first call took effect, the answer is what it took (as
+        far as it is still held), and nothing new is taken.
 
         Raises:
             SessionLost: the session does not exist (any more). Nothing was settled or claimed.
@@ -332,24 +419,36 @@ class Store(Protocol):
     def owned(self, session: str) -> Sequence[Token]:
         """Return the tokens of everything that the session holds; empty for an unknown session."""
 
-    def release(self, tokens: Sequence[Token], *, delay: float = 0.0, counted: bool = True) -> Sequence[Token]:
-        """Make claimed messages ready again after ``delay`` seconds, at their old place; return the tokens that were stale.
+    def release(
+        self, tokens: Sequence[Token], *, delay: float = 0.0, counted: bool = True
+    ) -> Sequence[Token]:
+        """Make claimed messages ready again after ``delay`` seconds, at their old place.
 
-        ``counted=False`` takes the claim back from the attempts. A message past its ttl or out of deliveries becomes dead.
+        Return the tokens that were stale.
+
+        ``counted=False`` takes the claim back from the attempts. A message past its ttl or out of
+        deliveries becomes dead.
         """
 
     def collect(self, session: str, limit: int) -> Sequence[Claim]:
-        """Hand out up to ``limit`` dead messages to the session, each with its ``reason``; does not wait.
+        """Hand out up to ``limit`` dead messages to the session, each with its ``reason``.
 
-        Dead are unclaimed messages whose ttl is over (``expired``), whose attempts reached ``max_deliveries`` (``delivery_limit``), or that overflowed
-        (``maxlen``). The session holds them like any claim, and settles them with the ``put`` of their dead letters. Collecting is not an attempt.
+        Does not wait.
+
+        Dead are unclaimed messages whose ttl is over (``expired``), whose attempts reached
+        ``max_deliveries`` (``delivery_limit``), or that overflowed (``maxlen``). The session holds
+        them like any claim, and settles them with the ``put`` of their dead letters. Collecting is
+        not an attempt.
 
         Raises:
             SessionLost: the session does not exist (any more).
         """
 
     def inspect(self, queue: str) -> Counts:
-        """Count the queue's messages; dead ones that wait for ``collect`` are not counted. An unknown queue has none."""
+        """Count the queue's messages; dead ones that wait for ``collect`` are not counted.
+
+        An unknown queue has none.
+        """
 
     def purge(self, queue: str) -> int:
         """Delete the queue's unclaimed messages, delayed and dead ones too; return how many."""
@@ -357,51 +456,72 @@ class Store(Protocol):
     # topology
 
     def read_table(self, names: Sequence[str] | None = None) -> Mapping[str, Entry]:
-        """Return the entries of these names that exist; None asks for all. Names are at most 400 characters."""
+        """Return the entries of these names that exist; None asks for all.
+
+        Names are at most 400 characters.
+        """
 
     def write_table(self, changes: Sequence[Change], drop: Sequence[str] = ()) -> bool:
-        """Apply all changes and delete every message (claimed ones too) of the queues in ``drop``, in one atomic step.
+        """Apply all changes and delete every message (claimed ones too) of the queues in ``drop``.
 
-        Returns False and does nothing if the version of one entry is not the expected one. New versions are positive and never used before for that
-        name, not even before a removal.
+        In one atomic step.
+
+        Returns False and does nothing if the version of one entry is not the expected one. New
+        versions are positive and never used before for that name, not even before a removal.
         """
 
     def close(self) -> None:
-        """Give the handle's resources back. May be called twice, and from any thread while no other call runs."""
+        """Give the handle's resources back.
+
+        May be called twice, and from any thread while no other call runs.
+        """
 
 
 @runtime_checkable
 class KeyValue(Protocol):
-    """Optional: small values with expiry and compare-and-set. A store handle with `Features.key_value` has these methods too.
+    """Optional: small values with expiry and compare-and-set.
 
-    Keys are at most 400 characters. Threads and errors are as for `Store`. An expired key is absent.
+    A store handle with `Features.key_value` has these methods too.
+
+    Keys are at most 400 characters. Threads and errors are as for `Store`. An expired key is
+    absent.
     """
 
     def key_get(self, key: str) -> KeyEntry | None:
         """Return value and version, or None."""
 
-    def key_set(self, key: str, value: bytes, *, ttl: float | None = None, version: int | None = None) -> int | None:
-        """Set the key and return its new version (positive, never used before for that key while it exists).
+    def key_set(
+        self, key: str, value: bytes, *, ttl: float | None = None, version: int | None = None
+    ) -> int | None:
+        """Set the key and return its new version (positive.
 
-        ``ttl`` in seconds; None is for ever. ``version`` None: always; 0: only if the key is absent; n: only if its version is n. None is
-        returned when the condition did not hold.
+        Never used before for that key while it exists).
+
+        ``ttl`` in seconds; None is for ever. ``version`` None: always; 0: only if the key is
+        absent; n: only if its version is n. None is returned when the condition did not hold.
         """
 
     def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:
-        """Add to a counter (absent is 0) and return its new value. ``ttl`` is set when the key is made. The value reads as decimal ASCII."""
+        """Add to a counter (absent is 0) and return its new value.
+
+        ``ttl`` is set when the key is made. The value reads as decimal ASCII.
+        """
 
     def key_delete(self, key: str, *, version: int | None = None) -> bool:
-        """Delete the key (only if its version is ``version``, when given); return whether it was there and was deleted."""
+        """Delete the key (only if its version is ``version``, when given).
+
+        Return whether it was there and was deleted.
+        """
 
 
-# --- Session ---------------------------------------------------------------------------------------------------------
+# --- Session --------------------------------------------------------------------------------------
 
 
 class Outcome(msgspec.Struct):
     """What became of one publication.
 
-    ``status`` is ``confirmed``, ``unroutable`` (only if mandatory), ``refused`` (certainly not stored) or ``unknown`` (no answer within the timeout); ``detail`` says
-    more for people.
+    ``status`` is ``confirmed``, ``unroutable`` (only if mandatory), ``refused`` (certainly not
+    stored) or ``unknown`` (no answer within the timeout); ``detail`` says more for people.
     """
 
     status: Literal["confirmed", "unroutable", "refused", "unknown"]
@@ -426,12 +546,16 @@ class SessionOptions:
     """What a connection asks of a session.
 
     Attributes:
-        lease: seconds after which a dead process's messages return to their queues (AMQP: twice the heartbeat).
-        node: a name for this process; opening a session under the same name ends the older one at once. Empty: none.
+        lease: seconds after which a dead process's messages return to their queues (AMQP: twice the
+            heartbeat).
+        node: a name for this process; opening a session under the same name ends the older one at
+            once.
+        Empty: none.
         connect_timeout: seconds within which ``Transport.open`` succeeds or raises.
         timeout: seconds within which background work (heartbeats, ack flushes) must be answered.
         clock: for tests.
-        keeper: False starts no background thread: the test calls ``tick`` of the emulated session itself.
+        keeper: False starts no background thread: the test calls ``tick`` of the emulated session
+            itself.
     """
 
     lease: float = 30.0
@@ -445,9 +569,11 @@ class SessionOptions:
 class Session(Protocol):
     """One connection's dealings with a broker: what the client calls. Thread-safe.
 
-    A session lives until it is closed or lost. After `ConnectionLost` look at ``closed``: a session that is not closed may be used again,
-    and its deliveries are still good (stores: a reconnect is not the loss of a session); a closed one is over, and so are its deliveries (AMQP). After
-    `SessionLost` it is over in any case. Timeouts are in seconds; when one passes, `ConnectTimeout` is raised and the effect is unknown.
+    A session lives until it is closed or lost. After `ConnectionLost` look at ``closed``: a session
+    that is not closed may be used again, and its deliveries are still good (stores: a reconnect is
+    not the loss of a session); a closed one is over, and so are its deliveries (AMQP). After
+    `SessionLost` it is over in any case. Timeouts are in seconds; when one passes, `ConnectTimeout`
+    is raised and the effect is unknown.
     """
 
     @property
@@ -459,57 +585,86 @@ class Session(Protocol):
         """What this broker can do, as found when the session opened."""
 
     def declare(self, entity: Entity, *, passive: bool = False, timeout: float = 10.0) -> str:
-        """Create an exchange, queue or binding unless it is there; return its name (generated for a queue without one).
+        """Create an exchange, queue or binding unless it is there.
 
-        A queue brings its bindings, and the `Exchange` objects that it names. ``passive`` creates nothing and only looks.
+        Return its name (generated for a queue without one).
+
+        A queue brings its bindings, and the `Exchange` objects that it names. ``passive`` creates
+        nothing and only looks.
 
         Raises:
             TopologyMismatch: it exists with other arguments. Both sides are named.
-            QueueNotFound: a queue or exchange that it refers to (or that ``passive`` looks for) does not exist. The dead-letter exchange counts.
+            QueueNotFound: a queue or exchange that it refers to (or that ``passive`` looks for)
+                does not exist. The dead-letter exchange counts.
             Unsupported: it asks for a feature that is missing.
             AccessRefused: no permission, or the queue is exclusive to another connection.
         """
 
-    def delete(self, entity: Entity, *, if_unused: bool = False, if_empty: bool = False, timeout: float = 10.0) -> bool:
+    def delete(
+        self,
+        entity: Entity,
+        *,
+        if_unused: bool = False,
+        if_empty: bool = False,
+        timeout: float = 10.0,
+    ) -> bool:
         """Delete an exchange, queue (with its messages) or binding; return whether it existed.
 
         Raises:
-            TopologyMismatch: with ``if_unused`` or ``if_empty``: it is in use (a queue with consumers, an exchange with bindings) or not empty.
+            TopologyMismatch: with ``if_unused`` or ``if_empty``: it is in use (a queue with
+                consumers, an exchange with bindings) or not empty.
         """
 
     def inspect(self, queue: str, *, timeout: float = 10.0) -> QueueInfo:
         """Count a queue's messages and consumers. Raises QueueNotFound."""
 
     def purge(self, queue: str, *, timeout: float = 10.0) -> int:
-        """Delete the messages that wait in a queue (not the unacked ones); return how many. Raises QueueNotFound."""
+        """Delete the messages that wait in a queue (not the unacked ones); return how many.
+
+        Raises QueueNotFound.
+        """
 
     def publish(
-        self, publications: Sequence[Publication], *, timeout: float = 10.0, transaction: Transaction | None = None
+        self,
+        publications: Sequence[Publication],
+        *,
+        timeout: float = 10.0,
+        transaction: Transaction | None = None,
     ) -> Sequence[Outcome]:
         """Send all, wait for each one's fate, and return one outcome per publication, in order.
 
-        Order is kept. Not atomic as a whole: one may be refused and the next stored. ``unknown`` ones may be sent again with the same id.
+        Order is kept. Not atomic as a whole: one may be refused and the next stored. ``unknown``
+        ones may be sent again with the same id.
 
         Raises:
-            QueueNotFound: a named exchange does not exist. Others of the batch may have been stored.
+            QueueNotFound: a named exchange does not exist. Others of the batch may have been
+                stored.
             ConnectionLost: all are unknown.
             Unsupported: a delay, priority ... that this transport cannot do. Nothing was sent.
         """
 
     def subscribe(self, consumer: str, queue: str, *, prefetch: int, timeout: float = 10.0) -> None:
-        """Begin to take messages from ``queue`` for ``consumer`` (any string unique in this session), at most ``prefetch`` (1 to 65535) unsettled.
+        """Begin to take messages from ``queue`` for ``consumer``.
 
-        A consumer may subscribe to several queues, each with a window of its own. Raises QueueNotFound, or AccessRefused for somebody else's exclusive queue.
+        ``consumer`` is any string unique in this session; it holds at most ``prefetch`` (1 to 65535)
+        unsettled messages of this queue.
+
+        A consumer may subscribe to several queues, each with a window of its own. Raises
+        QueueNotFound, or AccessRefused for somebody else's exclusive queue.
         """
 
     def cancel(self, consumer: str, queue: str | None = None, *, timeout: float = 10.0) -> None:
-        """End the subscription to ``queue``, or all of the consumer's; unsettled deliveries go back uncounted and become stale.
+        """End the subscription to ``queue``, or all of the consumer's.
+
+        Unsettled deliveries go back uncounted and become stale.
 
         Nothing happens if there is none.
         """
 
     def receive(self, consumer: str, *, limit: int = 1000, wait: float = 1.0) -> Sequence[Delivery]:
-        """Return what is there for the consumer, up to ``limit``; wait at most ``wait`` seconds for the first; empty is normal.
+        """Return what is there for the consumer, up to ``limit``.
+
+        Wait at most ``wait`` seconds for the first; empty is normal.
 
         One thread at a time per consumer. Within a subscription deliveries are in queue order.
 
@@ -519,33 +674,45 @@ class Session(Protocol):
         """
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Record what becomes of deliveries; does not block. They are on their way within some 20 milliseconds.
+        """Record what becomes of deliveries; does not block.
+
+        They are on their way within some 20 milliseconds.
 
         Stale ones have no effect at the broker; ``flush`` reports them.
         """
 
-    def settle_then(self, delivery: Delivery, then: Sequence[Publication], *, timeout: float = 10.0) -> Sequence[Outcome]:
+    def settle_then(
+        self, delivery: Delivery, then: Sequence[Publication], *, timeout: float = 10.0
+    ) -> Sequence[Outcome]:
         """Publish ``then`` and ack ``delivery``; blocks until both are certain.
 
-        Atomic with `Features.atomic_settle`; otherwise each is confirmed before the ack is sent. If one outcome is not ``confirmed``, the delivery is not acked.
-        Raises StaleDelivery (with atomic_settle nothing was published).
+        Atomic with `Features.atomic_settle`; otherwise each is confirmed before the ack is sent. If
+        one outcome is not ``confirmed``, the delivery is not acked. Raises StaleDelivery (with
+        atomic_settle nothing was published).
         """
 
     def flush(self, consumer: str, *, timeout: float = 10.0) -> None:
-        """Block until every settlement recorded for the consumer is certain: from then on an acked message never comes again.
+        """Block until every settlement recorded for the consumer is certain.
+
+        From then on an acked message never comes again.
 
         Raises:
             StaleDelivery: one or more of them since the last flush were stale; says how many.
         """
 
     def wake(self, consumer: str) -> None:
-        """End a ``receive`` of this consumer early, where the transport can; callable from any thread, does not block."""
+        """End a ``receive`` of this consumer early, where the transport can.
+
+        Callable from any thread, does not block.
+        """
 
     def key_value(self) -> KeyValue:
         """Return a thread-safe `KeyValue`. Raises Unsupported where there is none."""
 
     def close(self, *, timeout: float = 10.0) -> None:
-        """Flush settlements, return what is unsettled uncounted, delete exclusive queues, and end. May be called twice.
+        """Flush settlements, return what is unsettled uncounted, delete exclusive queues, and end.
+
+        May be called twice.
 
         Blocks at most ``timeout``; what the broker did not answer by then is left to the lease.
         """
@@ -553,7 +720,10 @@ class Session(Protocol):
 
 @runtime_checkable
 class Transport(Protocol):
-    """A kind of broker: what the entry-point group ``queue_core.transports`` names, one per URL scheme."""
+    """A kind of broker: what the entry-point group ``queue_core.transports`` names.
+
+    One per URL scheme.
+    """
 
     @property
     def name(self) -> str:
@@ -570,7 +740,8 @@ class Transport(Protocol):
         """Connect within ``options.connect_timeout``.
 
         Raises:
-            ConfigError: the URL is wrong, or a driver is not installed (the message has the pip command).
+            ConfigError: the URL is wrong, or a driver is not installed (the message has the pip
+                command).
             AccessRefused, ConnectionLost, ConnectTimeout, StoreCorrupt, Unsupported: as they say.
         """
 

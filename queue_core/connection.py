@@ -1,0 +1,370 @@
+"""The client's front door: one object per broker, thread-safe, connecting when first needed.
+
+A connection opens one session at its transport, keeps it alive (`queue_core.recovery`), and hands
+out producers and consumers. What it declared and subscribed to is declared and subscribed to again
+after a reconnect. Closing it sends what is settled, returns what is not, and ends its threads.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Self, TypeVar, overload
+
+from queue_core.consumer import Consumer
+from queue_core.errors import ConfigError
+from queue_core.policy import Backoff, Clock, SystemClock
+from queue_core.producer import Producer
+from queue_core.recovery import Recovery
+from queue_core.registry import find_transport
+from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits
+from queue_core.simple_queue import SimpleQueue
+from queue_core.topology import Binding, Entity, Exchange, Queue, check_seconds
+from queue_core.transport import Features, KeyValue, QueueInfo, Session, SessionOptions, Transport
+from queue_core.url import parse_alternates
+
+E = TypeVar("E", Exchange, Queue, Binding)
+
+
+class Connection:
+    """A broker, by URL. A context manager; everything it hands out is closed with it."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        lease: float = 30.0,
+        node: str = "",
+        timeout: float = 10.0,
+        connect_timeout: float = 10.0,
+        backoff: Backoff | None = None,
+        transport: Transport | None = None,
+        codecs: Codecs = DEFAULT_CODECS,
+        limits: Limits = DEFAULT_LIMITS,
+        clock: Clock | None = None,
+    ) -> None:
+        """Check the URL and load its transport; nothing is connected yet.
+
+        Args:
+            url: for example ``sqlite:///queue.db``, ``amqp://user:password@host:5672//``,
+                ``memory://name``. Several, separated by ``;``, are tried in turn.
+            lease: seconds after which a dead process's unacked messages return to their queues.
+            node: a name for this process: connecting again under the same name returns the older
+                one's messages at once.
+            Empty: none.
+            timeout: seconds within which each call must be answered.
+            connect_timeout: seconds for each attempt to connect.
+            backoff: the waits between attempts to reconnect; 0.5 to 30 seconds with full jitter if
+                None.
+            transport: use this one instead of looking the scheme up.
+            codecs, limits: which serializers there are, and how large messages may be.
+            clock: for tests.
+
+        Raises:
+            ConfigError: the URL or an option in it is not understood, or its driver is not
+                installed.
+        """
+        for what, seconds in (
+            ("lease", lease),
+            ("timeout", timeout),
+            ("connect_timeout", connect_timeout),
+        ):
+            check_seconds(what, seconds)
+        urls = parse_alternates(url)
+        endpoints = [(item, transport or find_transport(item.scheme)) for item in urls]
+        for item, found in endpoints:
+            found.check(item)
+        options = SessionOptions(
+            lease=lease,
+            node=node,
+            connect_timeout=connect_timeout,
+            timeout=timeout,
+            clock=clock or SystemClock(),
+        )
+        self._recovery = Recovery(endpoints, options, backoff or Backoff())
+        self._timeout = timeout
+        self._codecs = codecs
+        self._limits = limits
+        self._consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
+
+    # --- the connection itself --------------------------------------------------------------------
+
+    @classmethod
+    def explain(cls, url: str) -> str:
+        """Say in words what a URL means: transport, host, options, password masked.
+
+        Does not connect. Raises ConfigError.
+        """
+        lines = []
+        for item in parse_alternates(url):
+            transport = find_transport(item.scheme)
+            transport.check(item)
+            lines.append(f"{item}\n  transport {transport.name}")
+            if item.host:
+                lines.append(
+                    f"  server    {item.host}{f':{item.port}' if item.port else ''}, user "
+                    f"{item.user or '(none)'}"
+                )
+            if item.database:
+                lines.append(f"  database  {item.database}")
+            lines.append(
+                "  can       "
+                + ", ".join(name for name, (can, _) in transport.features.describe().items() if can)
+            )
+            lines.append(
+                "  cannot    "
+                + (
+                    ", ".join(
+                        name for name, (can, _) in transport.features.describe().items() if not can
+                    )
+                    or "-"
+                )
+            )
+        return "\n".join(lines)
+
+    @property
+    def url(self) -> str:
+        """The URL in use, password masked."""
+        return str(self._recovery.endpoint[0])
+
+    @property
+    def features(self) -> Features:
+        """What the broker can do.
+
+        As found when connected, else what its transport can do in general. Print it for a table.
+        """
+        session = self._recovery.session
+        return session.features if session is not None else self._recovery.endpoint[1].features
+
+    @property
+    def closed(self) -> bool:
+        """It was closed."""
+        return self._recovery.closed
+
+    def connect(self, timeout: float | None = None) -> Self:
+        """Connect now instead of at the first use; returns itself.
+
+        Blocks at most ``timeout`` seconds (the connection's if None).
+
+        Raises:
+            ConnectionLost, ConnectTimeout, AccessRefused, StoreCorrupt: see `queue_core.errors`.
+        """
+        self._recovery.call(
+            lambda session, left: None, timeout=self._timeout if timeout is None else timeout
+        )
+        return self
+
+    def close(self) -> None:
+        """End: acks are sent, unsettled messages go back uncounted, exclusive queues are deleted.
+
+        Threads end.
+
+        May be called twice. Blocks at most about twice the connection's timeout.
+        """
+        if not self._recovery.closed:
+            for consumer in list(self._consumers):
+                consumer.close()
+        self._recovery.close(timeout=self._timeout)
+
+    def __enter__(self) -> Self:
+        """Return itself; the connection is made when first needed."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Show the URL without its password."""
+        return f"<Connection {self.url}{' closed' if self.closed else ''}>"
+
+    # --- topology ---------------------------------------------------------------------------------
+
+    @overload
+    def declare(self, entity: E, /, *, passive: bool = False) -> E: ...
+
+    @overload
+    def declare(
+        self, entity: Entity, second: Entity, /, *more: Entity, passive: bool = False
+    ) -> tuple[Entity, ...]: ...
+
+    def declare(
+        self, entity: Entity, /, *more: Entity, passive: bool = False
+    ) -> Entity | tuple[Entity, ...]:
+        """Create exchanges, queues and bindings unless they are there, in the order given.
+
+        They are declared again after each reconnect.
+
+        Args:
+            entity: what should exist. A queue brings its exchange and bindings.
+            more: more of them.
+            passive: create nothing, only check that they exist.
+
+        Returns:
+            The entity, or a tuple of them if several were given; a queue without a name comes back
+            with one.
+
+        Raises:
+            TopologyMismatch: it exists with other arguments.
+            QueueNotFound: something that it refers to does not exist.
+            Unsupported: the transport cannot do what it asks for.
+        """
+        done = tuple(self._declare(item, passive) for item in (entity, *more))
+        return done if more else done[0]
+
+    def _declare(self, entity: Entity, passive: bool) -> Entity:  # noqa: FBT001 - private
+        name = self._recovery.call(
+            lambda session, left: session.declare(entity, passive=passive, timeout=left),
+            timeout=self._timeout,
+        )
+        if isinstance(entity, Queue) and not entity.name:
+            entity = replace(entity, name=name)
+        if not passive:
+            self._recovery.remember(entity)
+        return entity
+
+    def delete(self, entity: Entity, *, if_unused: bool = False, if_empty: bool = False) -> bool:
+        """Delete an exchange, a queue with its messages, or a binding; return whether it existed.
+
+        Raises:
+            TopologyMismatch: it is in use or not empty, and ``if_unused`` or ``if_empty`` asked to
+                look.
+        """
+        existed = self._recovery.call(
+            lambda session, left: session.delete(
+                entity, if_unused=if_unused, if_empty=if_empty, timeout=left
+            ),
+            timeout=self._timeout,
+        )
+        self._recovery.forget(entity)
+        return existed
+
+    def inspect(self, queue: Queue | str) -> QueueInfo:
+        """Count a queue's messages and consumers. Raises QueueNotFound."""
+        return self._recovery.call(
+            lambda session, left: session.inspect(_name(queue), timeout=left), timeout=self._timeout
+        )
+
+    def purge(self, queue: Queue | str) -> int:
+        """Delete the messages that wait in a queue, not the unacked ones; return how many.
+
+        Raises QueueNotFound.
+        """
+        return self._recovery.call(
+            lambda session, left: session.purge(_name(queue), timeout=left), timeout=self._timeout
+        )
+
+    # --- publishing and consuming -----------------------------------------------------------------
+
+    def producer(
+        self,
+        exchange: Exchange | str = "",
+        *,
+        serializer: str | None = None,
+        compression: str | None = None,
+    ) -> Producer:
+        """Return a producer for an exchange (the default exchange if empty).
+
+        Does not declare or connect.
+        """
+        return Producer(
+            self._recovery,
+            exchange if isinstance(exchange, str) else exchange.name,
+            serializer=serializer,
+            compression=compression,
+            codecs=self._codecs,
+            limits=self._limits,
+            timeout=self._timeout,
+        )
+
+    def consumer(
+        self,
+        *queues: Queue | str,
+        prefetch: int = 100,
+        accept: Sequence[str] | None = None,
+        decode: bool = True,
+    ) -> Consumer:
+        """Return a consumer of one or more declared queues.
+
+        Subscribes at its first `receive`, or when entered with ``with``.
+
+        Args:
+            queues: what to consume. Given as `Queue` values, the consumer knows their dead-letter
+                exchange and ``max_deliveries``.
+            prefetch: how many unsettled messages of each queue may be here at once, 1 to 65535.
+            accept: which serializers to decode, by name or content type; None is the safe ones (all
+                but pickle).
+            decode: False hands messages out undecoded; their ``payload`` then decodes, or raises,
+                when asked for.
+        """
+        consumer = Consumer(
+            self._recovery,
+            queues,
+            prefetch=prefetch,
+            accept=accept,
+            decode=decode,
+            codecs=self._codecs,
+            limits=self._limits,
+            timeout=self._timeout,
+        )
+        self._consumers.add(consumer)
+        return consumer
+
+    def simple_queue(self, name: Queue | str) -> SimpleQueue:
+        """Declare a queue if needed and return a `queue.Queue` look-alike for it.
+
+        Blocks for a round trip.
+        """
+        queue = self.declare(Queue(name) if isinstance(name, str) else name)
+        return SimpleQueue(queue.name, self.producer(), self.consumer(queue, prefetch=1))
+
+    def key_value(self) -> KeyValue:
+        """Return the broker's key-value store, thread-safe and reconnecting.
+
+        Raises Unsupported where there is none.
+        """
+        self._recovery.call(lambda session, left: session.key_value(), timeout=self._timeout)
+        return _RecoveredKeyValue(self._recovery, self._timeout)
+
+
+class _RecoveredKeyValue:
+    """`KeyValue` on whatever session is current. See that protocol for the methods."""
+
+    def __init__(self, recovery: Recovery, timeout: float) -> None:
+        self._recovery = recovery
+        self._timeout = timeout
+
+    def key_get(self, key: str) -> Any:
+        return self._recovery.call(
+            lambda session, left: session.key_value().key_get(key), timeout=self._timeout
+        )
+
+    def key_set(
+        self, key: str, value: bytes, *, ttl: float | None = None, version: int | None = None
+    ) -> int | None:
+        def call(session: Session, left: float) -> int | None:
+            return session.key_value().key_set(key, value, ttl=ttl, version=version)
+
+        return self._recovery.call(call, timeout=self._timeout)
+
+    def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:
+        def call(session: Session, left: float) -> int:
+            return session.key_value().key_increment(key, amount, ttl=ttl)
+
+        return self._recovery.call(call, timeout=self._timeout)
+
+    def key_delete(self, key: str, *, version: int | None = None) -> bool:
+        return self._recovery.call(
+            lambda session, left: session.key_value().key_delete(key, version=version),
+            timeout=self._timeout,
+        )
+
+
+def _name(queue: Queue | str) -> str:
+    name = queue if isinstance(queue, str) else queue.name
+    if not name:
+        raise ConfigError(
+            "the queue needs a name; declare() returns the named copy of a queue without one"
+        )
+    return name

@@ -1,0 +1,395 @@
+"""Consuming: take messages, hand them out one by one, settle them.
+
+A consumer is used by one thread; its messages may be settled from any. The loop is: take what the
+session has, decode, hand out. Settlements go to the session at once and travel with its next round
+trip; `Consumer.flush` waits for them.
+
+A message that cannot be decoded, or whose content type is not accepted, is never handed out and
+never lost: it is copied to the queue's dead-letter exchange, or to ``<queue>.dlq``, with the reason
+in the header ``qc-error``, and acked in the same step.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
+
+from queue_core.errors import (
+    Closed,
+    ConfigError,
+    ConnectionLost,
+    DecodeError,
+    MessageError,
+    PublishError,
+    StaleDelivery,
+    TransportError,
+)
+from queue_core.message import Delivery, Message, Properties, Publication, Settlement
+from queue_core.policy import Backoff, Deadline
+from queue_core.receipt import Receipt
+from queue_core.recovery import Recovery
+from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits
+from queue_core.topology import Queue
+from queue_core.transport import Outcome, Session
+
+logger = logging.getLogger(__name__)
+
+MAX_WAIT = 1.0
+HANDLER_BACKOFF = Backoff(base=1.0, cap=60.0)
+
+
+class Consumer:
+    """Takes messages from one or more queues. Made by `Connection.consumer`; a context manager."""
+
+    def __init__(
+        self,
+        recovery: Recovery,
+        queues: Sequence[Queue | str],
+        *,
+        prefetch: int = 100,
+        accept: Sequence[str] | None = None,
+        decode: bool = True,
+        codecs: Codecs = DEFAULT_CODECS,
+        limits: Limits = DEFAULT_LIMITS,
+        timeout: float = 10.0,
+    ) -> None:
+        """Keep the settings; the first `receive` (or ``with``) subscribes."""
+        if (
+            isinstance(prefetch, bool)
+            or not isinstance(prefetch, int)
+            or not 1 <= prefetch <= 65535
+        ):
+            raise ConfigError(f"prefetch is a whole number from 1 to 65535, not {prefetch!r}")
+        self._recovery = recovery
+        self._queues = {name: queue for queue in queues for name in [_name(queue)]}
+        self._prefetch = prefetch
+        self._accept = accept
+        self._decode = decode
+        self._codecs = codecs
+        self._limits = limits
+        self._timeout = timeout
+        self._tag = f"c-{os.urandom(8).hex()}"
+        self._buffer: deque[Delivery] = deque()
+        self._settler: _SessionSettler | None = None
+        self._started = False
+        self._closed = threading.Event()
+        self.set_aside = 0
+        """How many messages could not be decoded and were copied to a dead-letter queue."""
+
+    # --- taking -----------------------------------------------------------------------------------
+
+    def receive(self, timeout: float | None = None) -> Message | None:
+        """Return the next message, or None if none came within ``timeout`` seconds (None.
+
+        Wait for ever).
+
+        While the broker is away it goes on trying to reconnect within the same timeout.
+
+        Raises:
+            QueueNotFound: a queue that it consumes does not exist, or was deleted; a next call goes
+                on with the others.
+            Closed: the consumer or its connection is closed.
+            ConnectionLost, AccessRefused: the first connection failed.
+        """
+        deadline = Deadline.after(timeout, self._recovery.options.clock)
+        while True:
+            while self._buffer:
+                message = self._open_message(self._buffer.popleft())
+                if message is not None:
+                    return message
+            if self._closed.is_set():
+                raise Closed("the consumer is closed")
+            if not self._fetch(deadline) and deadline.expired:
+                return None
+
+    def __iter__(self) -> Iterator[Message]:
+        """Yield messages until the consumer is closed (also by another thread)."""
+        while True:
+            try:
+                message = self.receive()
+            except Closed:
+                return
+            if message is not None:
+                yield message
+
+    def run(self, handler: Callable[[Message], object]) -> None:
+        """Call ``handler(message)`` for each message until the consumer is closed.
+
+        A message that it did not settle is acked after it.
+
+        If the handler raises, the message goes back: counted and with a growing delay if its queue
+            has ``max_deliveries`` (so that a bad message ends as a dead letter);
+        otherwise uncounted, the consumer closes and the error is raised. A message is never acked
+        because of an error.
+        """
+        for message in self:
+            try:
+                handler(message)
+            except Exception as error:
+                self._handler_failed(message, error)
+            else:
+                if not message.settled:
+                    message.ack()
+
+    def start(self) -> None:
+        """Subscribe now instead of at the first `receive`.
+
+        May be called twice. Blocks at most the connection's timeout per queue.
+        """
+        if self._closed.is_set():
+            raise Closed("the consumer is closed")
+        if not self._started:
+            for name in list(self._queues):
+                self._recovery.subscribe(self._tag, name, self._prefetch, timeout=self._timeout)
+            self._started = True
+
+    def add_queue(self, queue: Queue | str) -> None:
+        """Consume from one more queue. Raises QueueNotFound."""
+        self._queues[_name(queue)] = queue
+        if self._started:
+            self._recovery.subscribe(self._tag, _name(queue), self._prefetch, timeout=self._timeout)
+
+    def cancel_queue(self, queue: Queue | str) -> None:
+        """Stop consuming from a queue.
+
+        Its unsettled messages go back uncounted, and settling them raises or has no effect.
+        """
+        name = _name(queue)
+        self._queues.pop(name, None)
+        self._recovery.unsubscribe(self._tag, name)
+        self._buffer = deque(delivery for delivery in self._buffer if delivery.queue != name)
+        session = self._recovery.session
+        if session is not None:
+            session.cancel(self._tag, name, timeout=self._timeout)
+
+    # --- ending -----------------------------------------------------------------------------------
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Block until every ack, reject and requeue so far is certain.
+
+        An acked message never comes again.
+
+        Raises:
+            StaleDelivery: some came too late; their messages were given to somebody else.
+            ConnectTimeout: not within ``timeout`` seconds (the connection's timeout if None).
+        """
+        settler = self._settler
+        if settler is None:
+            return
+        if settler.stale:
+            raise StaleDelivery(
+                "the session ended before these settlements were certain; their messages are "
+                "delivered again"
+            )
+        settler.session.flush(self._tag, timeout=self._timeout if timeout is None else timeout)
+
+    def close(self) -> None:
+        """Stop: settlements are sent, everything unsettled goes back uncounted.
+
+        May be called twice, and from any thread.
+
+        Blocks at most the connection's timeout; what the broker did not hear by then returns with
+        the lease.
+        """
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._recovery.unsubscribe(self._tag, None)
+        session = self._recovery.session
+        if session is None or not self._started:
+            return
+        session.wake(self._tag)
+        try:
+            session.cancel(self._tag, timeout=self._timeout)
+        except TransportError as error:
+            logger.debug("cancelling consumer %s failed: %s", self._tag, error)
+
+    def __enter__(self) -> Self:
+        """Subscribe."""
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close."""
+        self.close()
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _fetch(self, deadline: Deadline) -> bool:
+        """Ask the session once, reconnecting as long as the deadline allows.
+
+        False if nothing came.
+        """
+        self.start()
+        if (lost := self._recovery.take_lost(self._tag)) is not None:
+            raise lost
+        try:
+            batch = self._recovery.call(
+                lambda session, left: self._take(session, min(MAX_WAIT, left)),
+                timeout=deadline.remaining(),
+            )
+        except ConnectionLost:
+            if self._settler is None or deadline.remaining() > MAX_WAIT:
+                raise
+            return False  # the deadline came while the broker was away; recovery has logged it
+        self._buffer.extend(batch)
+        return bool(batch)
+
+    def _take(self, session: Session, wait: float) -> Sequence[Delivery]:
+        if self._settler is None or self._settler.session is not session:
+            if self._settler is not None:
+                self._settler.stale = True
+                self._buffer.clear()
+            self._settler = _SessionSettler(self, session)
+        return session.receive(self._tag, wait=wait)
+
+    def _open_message(self, delivery: Delivery) -> Message | None:
+        """Wrap a delivery, or set it aside and return None."""
+        assert self._settler is not None, "deliveries come after the first fetch"
+        message = Message(
+            delivery, self._settler, accept=self._accept, codecs=self._codecs, limits=self._limits
+        )
+        if self._decode:
+            try:
+                message.payload  # noqa: B018 - decodes
+            except MessageError as error:
+                self._set_aside(message, error)
+                return None
+        return message
+
+    def _handler_failed(self, message: Message, error: Exception) -> None:
+        queue = self._queues.get(message.queue)
+        if message.settled:
+            pass
+        elif isinstance(error, MessageError):
+            self._set_aside(message, error)
+            return
+        elif isinstance(queue, Queue) and queue.max_deliveries:
+            delay = HANDLER_BACKOFF.delay(message.attempts) if self._can_delay() else 0.0
+            logger.exception(
+                "the handler of queue %s failed; delivery %d goes back for %.1f s",
+                message.queue,
+                message.attempts,
+                delay,
+            )
+            message.requeue(delay)
+            return
+        else:
+            message.requeue(counted=False)
+        self.close()
+        raise error
+
+    def _can_delay(self) -> bool:
+        assert self._settler is not None, "a handler runs after the first fetch"
+        return self._settler.session.features.delay
+
+    def _set_aside(self, message: Message, error: MessageError) -> None:
+        """Copy a message that nobody can read to where a person will find it, and ack it.
+
+        In one step.
+        """
+        self.set_aside += 1
+        logger.warning(
+            "message %r cannot be read (%s); it goes to the dead letters of its queue",
+            message,
+            error,
+        )
+        queue = self._queues.get(message.queue)
+        target = queue.dead_letter_target if isinstance(queue, Queue) else None
+        if target is not None:
+            key = queue.dead_letter_routing_key if isinstance(queue, Queue) else None
+            try:
+                message.ack(
+                    then=[
+                        _copy(message, error, target, message.routing_key if key is None else key)
+                    ]
+                )
+                return
+            except PublishError as failed:
+                logger.warning("the dead-letter exchange %r did not take it: %s", target, failed)
+        fallback = f"{message.queue[:250]}.dlq"
+        self._recovery.call(
+            lambda session, left: session.declare(Queue(fallback), timeout=left),
+            timeout=self._timeout,
+        )
+        message.ack(then=[_copy(message, error, "", fallback)])
+
+
+class _SessionSettler:
+    """Settles the deliveries of one session; refuses once another session took its place."""
+
+    __slots__ = ("_consumer", "session", "stale")
+
+    def __init__(self, consumer: Consumer, session: Session) -> None:
+        self._consumer = consumer
+        self.session = session
+        self.stale = False
+
+    def settle(self, settlement: Settlement) -> None:
+        self._check(settlement.delivery)
+        self.session.settle((settlement,))
+
+    def settle_then(self, delivery: Delivery, then: Sequence[Any]) -> Sequence[Any]:
+        self._check(delivery)
+        publications: list[Publication] = list(then)
+        timeout = self._consumer._timeout  # noqa: SLF001 - the settler is part of the consumer
+        deadline = Deadline.after(timeout, self._consumer._recovery.options.clock)  # noqa: SLF001
+
+        def settle(session: Session, left: float) -> Sequence[Outcome]:
+            if session is not self.session:
+                raise StaleDelivery(
+                    "the session that the message came from has ended; it is delivered again"
+                )
+            return session.settle_then(delivery, publications, timeout=left)
+
+        outcomes = self._consumer._recovery.call(settle, timeout=deadline.remaining())  # noqa: SLF001
+        for publication, outcome in zip(publications, outcomes, strict=True):
+            if outcome.status != "confirmed":
+                raise PublishError(
+                    f"not acked: the message to {publication.routing_key!r} was "
+                    f"{outcome.status} {outcome.detail}"
+                )
+        return [Receipt(publication, "confirmed") for publication in publications]
+
+    def _check(self, delivery: Delivery) -> None:
+        if self.stale or self.session.closed:
+            raise StaleDelivery(
+                f"the session that the message from {delivery.queue!r} came from has ended; the "
+                "message is delivered again"
+            )
+
+
+def _name(queue: Queue | str) -> str:
+    name = queue if isinstance(queue, str) else queue.name
+    if not name:
+        raise ConfigError(
+            "a consumer needs a queue with a name; declare() returns the named copy of a queue "
+            "without one"
+        )
+    return name
+
+
+def _copy(message: Message, error: MessageError, exchange: str, routing_key: str) -> Publication:
+    try:
+        properties = message.properties
+    except DecodeError:
+        properties = Properties()
+    headers = dict(properties.headers)
+    headers["qc-error"] = f"{type(error).__name__}: {error}"[:1000]
+    headers["qc-queue"] = message.queue
+    copied = Properties(
+        properties.content_type,
+        properties.content_encoding,
+        headers,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        message_id=properties.message_id,
+        timestamp=properties.timestamp,
+        type=properties.type,
+        app_id=properties.app_id,
+    )
+    return Publication(exchange, routing_key, message.body, copied, os.urandom(16).hex())

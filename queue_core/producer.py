@@ -1,0 +1,411 @@
+"""Publishing: encode, send, wait for the confirmation.
+
+A producer is immutable and may be shared by threads; the messages of one thread keep their order.
+Every publish has one of three ends: it returns a `Receipt` (the broker has the message), it raises
+`Unroutable` or `Refused` (the broker certainly has not), or it raises `NotConfirmed` (nobody can
+tell). While the broker is away the same message is sent again under the same id until the deadline,
+so that a store keeps one copy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from queue_core.errors import (
+    ConfigError,
+    ConnectionLost,
+    NotConfirmed,
+    PublishError,
+    Refused,
+    TooLarge,
+    Unroutable,
+)
+from queue_core.message import Headers, Properties, Publication
+from queue_core.policy import Deadline
+from queue_core.receipt import Receipt
+from queue_core.recovery import Recovery
+from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits, encode
+from queue_core.topology import MAX_PRIORITY, check_routing_key, check_seconds
+from queue_core.transport import Outcome, Session, Transaction
+
+WINDOW_MESSAGES = 4000
+WINDOW_BYTES = 4 * 1024 * 1024
+WINDOW_SECONDS = 0.02
+MAX_HEADERS = 1000
+MAX_HEADER_BYTES = 64 * 1024
+
+
+class Producer:
+    """Sends messages to one exchange. Made by `Connection.producer`."""
+
+    def __init__(
+        self,
+        recovery: Recovery,
+        exchange: str = "",
+        *,
+        serializer: str | None = None,
+        compression: str | None = None,
+        codecs: Codecs = DEFAULT_CODECS,
+        limits: Limits = DEFAULT_LIMITS,
+        timeout: float = 10.0,
+    ) -> None:
+        """Keep the defaults of later publishes; nothing is sent."""
+        self._recovery = recovery
+        self._exchange = exchange
+        self._serializer = serializer
+        self._compression = compression
+        self._codecs = codecs
+        self._limits = limits
+        self._timeout = timeout
+
+    @property
+    def exchange(self) -> str:
+        """The name of the exchange.
+
+        Empty for the default exchange, which routes to the queue named by the key.
+        """
+        return self._exchange
+
+    def publish(
+        self,
+        body: Any,
+        routing_key: str = "",
+        *,
+        transaction: object | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Receipt:
+        """Send one message and wait until the broker has it.
+
+        Args:
+            body: any value that the serializer takes; bytes with ``content_type`` are sent as they
+                are.
+            routing_key: up to 255 bytes.
+            transaction: SQL only: a SQLAlchemy Session or Connection on the same database. The
+                message is stored if and only if that transaction commits; the receipt is
+                ``pending`` until then.
+            timeout: seconds to wait for the confirmation; the connection's timeout if None.
+            options: as in `prepare`: exchange, headers, priority, ttl, delay, correlation_id,
+                reply_to, message_id, type, mandatory, serializer, compression, content_type,
+                content_encoding.
+
+        Raises:
+            Unroutable: no queue wants it, and it is mandatory (the default).
+            Refused: a queue that takes no more refused it.
+            NotConfirmed: no answer in time; it may or may not be stored.
+            QueueNotFound: the exchange does not exist.
+            MessageError: the body cannot be encoded, or is too large.
+            ConfigError: an option is not valid.
+            Unsupported: the transport lacks what an option asks for.
+            ConnectionLost: the broker could not be reached, and nothing was sent.
+        """
+        publication = self.prepare(body, routing_key, **options)
+        if transaction is not None:
+            return self._publish_in(transaction, publication, timeout)
+        return self._send([publication], timeout)[0]
+
+    def publish_many(
+        self,
+        messages: Iterable[tuple[Any, str] | Publication],
+        *,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> list[Receipt]:
+        """Send many messages, pipelined, and wait until the broker has every one.
+
+        Not atomic as a whole.
+
+        Args:
+            messages: pairs of body and routing key, or publications made by `prepare`. Read in
+                windows of 4,000 messages, 4 MiB or 20 ms, so that an endless iterable needs little
+                memory.
+            timeout: seconds for each window.
+            options: as in `publish`, for all pairs.
+
+        Returns:
+            Receipts in the order of the input.
+
+        Raises:
+            PublishError: the first one that was not accepted; ``receipts`` has those of the
+                messages before it in the input, and nothing more was read. Later ones of the same
+                window may have been stored.
+        """
+        receipts: list[Receipt] = []
+        for window in self._windows(messages, options):
+            try:
+                receipts += self._send(window, timeout)
+            except PublishError as error:
+                error.receipts = (*receipts, *error.receipts)
+                raise
+        return receipts
+
+    def prepare(
+        self,
+        body: Any,
+        routing_key: str = "",
+        *,
+        exchange: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        priority: int = 0,
+        ttl: float | None = None,
+        delay: float = 0.0,
+        correlation_id: str | None = None,
+        reply_to: str | None = None,
+        message_id: str | None = None,
+        type: str | None = None,  # noqa: A002 - AMQP's name
+        app_id: str | None = None,
+        timestamp: float | None = None,
+        mandatory: bool = True,
+        durable: bool = True,
+        serializer: str | None = None,
+        compression: str | None = None,
+        content_type: str | None = None,
+        content_encoding: str = "utf-8",
+    ) -> Publication:
+        """Encode a message without sending it; for `publish_many` and ``message.ack(then=[...])``.
+
+        Does not block.
+
+        Args:
+            body: any value that the serializer takes; bytes with ``content_type`` are sent as they
+                are.
+            routing_key: up to 255 bytes.
+            exchange: the producer's if None.
+            headers: up to 1,000, with names of up to 255 bytes, 64 KiB together.
+            priority: 0 to 9; acts in queues that were declared with ``max_priority``.
+            ttl: seconds from now after which it expires.
+            delay: seconds from now before it becomes visible; must be less than ``ttl``.
+            correlation_id, reply_to, message_id, type, app_id, timestamp: AMQP's properties,
+                carried unchanged.
+            mandatory: raise `Unroutable` if no queue wants it.
+            durable: False lets a broker keep it in memory only.
+            serializer: ``json``, ``msgpack``, ``text``, ``raw`` or ``pickle``; the producer's if
+                None, and if that is None too ``raw`` for bytes and ``json`` for all else.
+            compression: ``zlib``; the producer's if None.
+            content_type, content_encoding: say what ``body``, already encoded as bytes, is.
+
+        Raises:
+            MessageError, ConfigError: see `publish`.
+        """
+        check_routing_key(routing_key)
+        carried = _checked_headers(headers)
+        if priority or isinstance(priority, bool):
+            _check_priority(priority)
+        if ttl is not None:
+            check_seconds("ttl", ttl, zero=True)
+        if delay:
+            check_seconds("delay", delay, zero=True)
+            if ttl is not None and ttl <= delay:
+                raise ConfigError(
+                    f"the message would expire (ttl {ttl:g} s) before it becomes visible (delay "
+                    f"{delay:g} s)"
+                )
+        if content_type is not None:
+            encoded = self._as_is(body)
+        else:
+            product = encode(
+                body,
+                serializer or self._serializer,
+                compression or self._compression,
+                codecs=self._codecs,
+                limits=self._limits,
+            )
+            encoded, content_type, content_encoding = (
+                product.body,
+                product.content_type,
+                product.content_encoding,
+            )
+            if product.compression:
+                carried["compression"] = product.compression
+        properties = Properties(
+            content_type,
+            content_encoding,
+            carried,
+            priority,
+            correlation_id,
+            reply_to,
+            ttl,
+            message_id,
+            timestamp,
+            type,
+            None,
+            app_id,
+            2 if durable else 1,
+        )
+        target = self._exchange if exchange is None else exchange
+        return Publication(
+            target, routing_key, encoded, properties, os.urandom(16).hex(), mandatory, delay
+        )
+
+    def _as_is(self, body: Any) -> bytes:
+        if not isinstance(body, bytes):
+            raise ConfigError(
+                "with content_type= the body must be bytes that are encoded already, not "
+                f"{type(body).__name__}"
+            )
+        if len(body) > self._limits.max_bytes:
+            raise TooLarge(f"the body has {len(body)} bytes; the limit is {self._limits.max_bytes}")
+        return body
+
+    def _windows(
+        self, messages: Iterable[tuple[Any, str] | Publication], options: Mapping[str, Any]
+    ) -> Iterable[list[Publication]]:
+        clock = self._recovery.options.clock
+        window: list[Publication] = []
+        size, opened = 0, clock.monotonic()
+        for item in messages:
+            publication = (
+                item if isinstance(item, Publication) else self.prepare(item[0], item[1], **options)
+            )
+            window.append(publication)
+            size += len(publication.body)
+            full = len(window) >= WINDOW_MESSAGES or size >= WINDOW_BYTES
+            if full or clock.monotonic() - opened >= WINDOW_SECONDS:
+                yield window
+                window, size, opened = [], 0, clock.monotonic()
+        if window:
+            yield window
+
+    def _send(self, publications: Sequence[Publication], timeout: float | None) -> list[Receipt]:
+        """Publish until each is confirmed or refused.
+
+        Those of unknown fate go again with the same id.
+        """
+        deadline = Deadline.after(
+            self._timeout if timeout is None else timeout, self._recovery.options.clock
+        )
+        receipts: list[Receipt | None] = [None] * len(publications)
+        waiting = list(range(len(publications)))
+        sent = False
+
+        def send_waiting(session: Session, left: float) -> Sequence[Outcome]:
+            nonlocal sent
+            batch = (
+                [publications[index] for index in waiting]
+                if len(waiting) < len(publications)
+                else publications
+            )
+            outcomes = session.publish(batch, timeout=left)
+            sent = True
+            return outcomes
+
+        while True:
+            try:
+                outcomes = self._recovery.call(send_waiting, timeout=deadline.remaining())
+            except ConnectionLost as error:
+                if self._recovery.session is None and not sent:
+                    raise
+                raise NotConfirmed(
+                    f"{_described(publications[waiting[0]])} was not confirmed in time: {error}"
+                ) from error
+            unknown = []
+            for index, outcome in zip(waiting, outcomes, strict=True):
+                if outcome.status == "unknown":
+                    unknown.append(index)
+                elif outcome.status == "confirmed":
+                    receipts[index] = Receipt(publications[index], "confirmed")
+                else:
+                    raise _failure(publications[index], outcome, _before(receipts, index))
+            if not unknown:
+                return [receipt for receipt in receipts if receipt is not None]
+            waiting = unknown
+            if deadline.expired:
+                first = publications[waiting[0]]
+                raise NotConfirmed(
+                    f"{_described(first)} was not confirmed in time", _before(receipts, waiting[0])
+                )
+
+    def _publish_in(
+        self, handle: object, publication: Publication, timeout: float | None
+    ) -> Receipt:
+        receipt = Receipt(publication, "pending")
+
+        def ended(committed: bool) -> None:  # noqa: FBT001 - the contract's callback
+            receipt.status = "confirmed" if committed else "discarded"
+
+        def send(session: Session, left: float) -> Sequence[Outcome]:
+            return session.publish(
+                [publication], timeout=left, transaction=Transaction(handle, ended)
+            )
+
+        seconds = self._timeout if timeout is None else timeout
+        outcome = self._recovery.call(send, timeout=seconds)[0]
+        if outcome.status != "confirmed":
+            raise _failure(publication, outcome, ())
+        return receipt
+
+
+def _failure(
+    publication: Publication, outcome: Outcome, receipts: tuple[object, ...]
+) -> PublishError:
+    what = _described(publication)
+    detail = f": {outcome.detail}" if outcome.detail else ""
+    if outcome.status == "unroutable":
+        advice = (
+            ""
+            if outcome.detail
+            else (
+                ": no queue is bound for it; declare and bind the queue first, or pass "
+                "mandatory=False"
+            )
+        )
+        return Unroutable(f"{what} is unroutable{detail}{advice}", receipts)
+    if outcome.status == "refused":
+        return Refused(f"{what} was refused{detail}", receipts)
+    return NotConfirmed(f"{what} was not confirmed{detail}", receipts)
+
+
+def _described(publication: Publication) -> str:
+    target = (
+        f"exchange {publication.exchange!r}" if publication.exchange else "the default exchange"
+    )
+    return f"the message to {target} with routing key {publication.routing_key!r}"
+
+
+def _before(receipts: Sequence[Receipt | None], index: int) -> tuple[object, ...]:
+    return tuple(receipt for receipt in receipts[:index] if receipt is not None)
+
+
+def _check_priority(priority: int) -> None:
+    if (
+        isinstance(priority, bool)
+        or not isinstance(priority, int)
+        or not 0 <= priority <= MAX_PRIORITY
+    ):
+        raise ConfigError(f"priority is a whole number from 0 to {MAX_PRIORITY}, not {priority!r}")
+
+
+def _checked_headers(headers: Mapping[str, Any] | None) -> Headers:
+    if not headers:
+        return {}
+    carried = dict(headers)
+    if len(carried) > MAX_HEADERS:
+        raise ConfigError(f"a message has at most {MAX_HEADERS} headers, not {len(carried)}")
+    for name in carried:
+        if (
+            not isinstance(name, str)
+            or not name
+            or len(name.encode("utf-8", "replace")) > 255
+            or min(name) < " "
+        ):
+            raise ConfigError(
+                f"header name {name!r:.60} must be a string of 1 to 255 bytes without control "
+                "characters"
+            )
+    try:
+        size = len(msgspec.msgpack.encode(carried))
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise ConfigError(
+            f"a header value cannot be sent: {error}; use strings, numbers, booleans, bytes, "
+            "lists and dicts"
+        ) from error
+    if size > MAX_HEADER_BYTES:
+        raise TooLarge(
+            f"the headers take {size} bytes; {MAX_HEADER_BYTES} is the limit; put large data "
+            "into the body"
+        )
+    return carried

@@ -1,0 +1,304 @@
+"""Keeping one session alive: connect, repeat, reopen, replay.
+
+This is the only place that reconnects. `Recovery.call` runs an operation on the current session;
+when the broker went away it waits with full jitter and runs it again, until the caller's deadline.
+A session that is over is replaced by a new one, on which everything that this connection declared
+and subscribed to is declared and subscribed to again.
+
+The rules:
+
+- The first connect is tried once per URL and raises; an application that starts with a wrong URL
+  must hear it. Later ones go on as long as callers wait.
+- An error that waiting cannot mend (wrong password, other arguments) passes through at once.
+- What was lost while the connection was down - a queue that somebody deleted - is reported by the
+  consumer that used it, once.
+- A forked child abandons the parent's session without touching its sockets, and opens its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from queue_core.errors import (
+    Closed,
+    ConnectionLost,
+    ConnectTimeout,
+    QueueCoreError,
+    QueueNotFound,
+    SessionLost,
+    TransportError,
+)
+from queue_core.policy import Backoff, Deadline, retry
+from queue_core.topology import Binding, Entity, Exchange, Queue
+from queue_core.transport import Session, SessionOptions, Transport
+from queue_core.url import BrokerURL
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+Endpoint = tuple[BrokerURL, Transport]
+
+
+class Recovery:
+    """The session of one `Connection`, replaced when it is lost. Thread-safe."""
+
+    def __init__(
+        self, endpoints: Sequence[Endpoint], options: SessionOptions, backoff: Backoff
+    ) -> None:
+        """Prepare; nothing is connected before the first call.
+
+        ``endpoints`` are tried in order, from the last good one on.
+        """
+        self._endpoints = list(endpoints)
+        self._options = options
+        self._backoff = backoff
+        self._closing = threading.Event()
+        self._entities: dict[tuple[str, ...], Entity] = {}
+        self._subscriptions: dict[tuple[str, str], int] = {}
+        self._lost: dict[str, QueueNotFound] = {}
+        self._start_process()
+
+    def _start_process(self) -> None:
+        self._pid = os.getpid()
+        self._opening = (
+            threading.Lock()
+        )  # held while a session is opened, so that only one thread does
+        self._swapping = threading.Lock()  # held for the moment in which self._session changes
+        self._session: Session | None = None
+        self._connected_before = False
+        self._down = False
+
+    @property
+    def options(self) -> SessionOptions:
+        """What is asked of each session."""
+        return self._options
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The URL and transport of the current session, or those that will be tried first."""
+        return self._endpoints[0]
+
+    @property
+    def session(self) -> Session | None:
+        """The session if one is open. Does not connect."""
+        self._check_process()
+        session = self._session
+        return None if session is None or session.closed else session
+
+    def call(self, operation: Callable[[Session, float], T], *, timeout: float | None) -> T:
+        """Return ``operation(session, seconds left)``.
+
+        Repeated across lost connections until ``timeout`` seconds have passed.
+
+        ``operation`` must be safe to repeat. Blocks at most ``timeout`` (None: for ever) and the
+        time that the operation itself overstays.
+
+        Raises:
+            Closed: the connection is closed, also while waiting.
+            ConnectionLost, ConnectTimeout: the broker stayed away until the deadline, or the first
+                connect failed.
+            QueueCoreError: whatever the operation raises that waiting cannot mend.
+        """
+        deadline = Deadline.after(timeout, self._options.clock)
+
+        def attempt() -> T:
+            session = self.session or self._open(deadline)
+            try:
+                result = operation(session, deadline.remaining())
+            except (ConnectionLost, SessionLost) as error:
+                self._abandon(session, error)
+                raise
+            if self._down:
+                self._note_up()
+            return result
+
+        try:
+            return retry(
+                attempt,
+                backoff=self._backoff,
+                deadline=deadline,
+                clock=self._options.clock,
+                wait=self._closing.wait,
+                retryable=self._worth_waiting,
+                on_retry=self._note_down,
+            )
+        except TransportError as error:
+            if self._closing.is_set():
+                raise Closed(
+                    "the connection was closed while the call waited for the broker"
+                ) from error
+            raise
+
+    # --- what to replay ---------------------------------------------------------------------------
+
+    def remember(self, entity: Entity) -> None:
+        """Declare this again on each later session."""
+        self._entities[_key(entity)] = entity
+
+    def forget(self, entity: Entity) -> None:
+        """Stop declaring this, and the bindings that lead to or from it."""
+        self._entities.pop(_key(entity), None)
+        if isinstance(entity, Exchange | Queue):
+            name = entity.name
+            for key, known in list(self._entities.items()):
+                if isinstance(known, Binding) and name in (known.source, known.destination):
+                    del self._entities[key]
+
+    def subscribe(self, consumer: str, queue: str, prefetch: int, *, timeout: float) -> None:
+        """Subscribe now and on each later session; nothing happens if it is subscribed."""
+        if (consumer, queue) in self._subscriptions:
+            return
+        self.call(
+            lambda session, left: session.subscribe(
+                consumer, queue, prefetch=prefetch, timeout=left
+            ),
+            timeout=timeout,
+        )
+        self._subscriptions[(consumer, queue)] = prefetch
+
+    def unsubscribe(self, consumer: str, queue: str | None) -> None:
+        """Do not subscribe again. The session itself is told by the caller."""
+        for key in list(self._subscriptions):
+            if key[0] == consumer and queue in (None, key[1]):
+                del self._subscriptions[key]
+
+    def take_lost(self, consumer: str) -> QueueNotFound | None:
+        """Return, once, the error of a subscription that could not be replayed."""
+        return self._lost.pop(consumer, None) if self._lost else None
+
+    # --- opening ----------------------------------------------------------------------------------
+
+    def _open(self, deadline: Deadline) -> Session:
+        if not self._opening.acquire(timeout=min(deadline.remaining(), threading.TIMEOUT_MAX)):
+            raise ConnectTimeout(
+                f"{self._endpoints[0][0]} is still being connected by another thread"
+            )
+        try:
+            if self._closing.is_set():
+                raise Closed("the connection is closed; open a new Connection")
+            if (session := self.session) is not None:
+                return session
+            session = self._try_endpoints(deadline)
+            try:
+                self._replay(session, deadline)
+            except QueueCoreError:
+                _close_quietly(session)
+                raise
+            if self._closing.is_set():
+                _close_quietly(session)
+                raise Closed("the connection is closed; open a new Connection")
+            with self._swapping:
+                self._session = session
+            self._connected_before = True
+            return session
+        finally:
+            self._opening.release()
+
+    def _try_endpoints(self, deadline: Deadline) -> Session:
+        error: TransportError | None = None
+        for _ in range(len(self._endpoints)):
+            url, transport = self._endpoints[0]
+            seconds = max(0.1, deadline.bound(self._options.connect_timeout))
+            try:
+                return transport.open(url, replace(self._options, connect_timeout=seconds))
+            except TransportError as failed:
+                error = failed
+                self._endpoints.append(self._endpoints.pop(0))
+        assert error is not None, "there is at least one endpoint"
+        raise error
+
+    def _replay(self, session: Session, deadline: Deadline) -> None:
+        for entity in list(self._entities.values()):
+            session.declare(entity, timeout=deadline.bound(self._options.timeout))
+        for (consumer, queue), prefetch in list(self._subscriptions.items()):
+            try:
+                session.subscribe(
+                    consumer,
+                    queue,
+                    prefetch=prefetch,
+                    timeout=deadline.bound(self._options.timeout),
+                )
+            except QueueNotFound as error:
+                self.unsubscribe(consumer, queue)
+                self._lost[consumer] = error
+
+    def _abandon(self, session: Session, error: TransportError) -> None:
+        if not session.closed and not isinstance(error, SessionLost):
+            return  # the session survives this: its next call reconnects
+        with self._swapping:
+            if self._session is session:
+                self._session = None
+        _close_quietly(session)
+
+    def _worth_waiting(self, error: Exception) -> bool:
+        return (
+            self._connected_before
+            and isinstance(error, ConnectionLost | SessionLost)
+            and not self._closing.is_set()
+        )
+
+    def _note_down(self, error: Exception, attempt: int, delay: float) -> None:
+        level = logging.DEBUG if self._down else logging.WARNING
+        self._down = True
+        logger.log(
+            level,
+            "broker %s lost (%s); attempt %d in %.1f s",
+            self._endpoints[0][0],
+            error,
+            attempt + 1,
+            delay,
+        )
+
+    def _note_up(self) -> None:
+        self._down = False
+        logger.info("broker %s is back", self._endpoints[0][0])
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            # The sockets and locks belong to the parent: using or closing them would disturb it.
+            self._subscriptions.clear()
+            self._start_process()
+
+    def close(self, *, timeout: float) -> None:
+        """End the session and refuse further calls; may be called twice.
+
+        Blocks at most ``timeout`` seconds, about.
+        """
+        self._closing.set()
+        self._check_process()
+        with self._swapping:
+            session, self._session = self._session, None
+        if session is not None:
+            _close_quietly(session, timeout)
+
+    @property
+    def closed(self) -> bool:
+        """`close` was called."""
+        return self._closing.is_set()
+
+
+def _key(entity: Entity) -> tuple[str, ...]:
+    if isinstance(entity, Binding):
+        arguments = repr(sorted(entity.arguments.items()))
+        return (
+            "binding",
+            entity.source,
+            entity.destination_type,
+            entity.destination,
+            entity.routing_key,
+            arguments,
+        )
+    return (type(entity).__name__.lower(), entity.name)
+
+
+def _close_quietly(session: Session, timeout: float = 1.0) -> None:
+    try:
+        session.close(timeout=timeout)
+    except TransportError as error:
+        logger.debug("closing a session failed: %s", error)

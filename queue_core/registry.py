@@ -1,0 +1,119 @@
+"""From a URL scheme to a transport.
+
+Transports are found by name: first those given to `register_transport`, then the entry points of
+the group ``queue_core.transports`` that installed packages declare. A transport's module, and with
+it its driver, is imported only when a URL with its scheme is used. The two dictionaries below are
+the only state of a process that this package keeps, and using them is optional: `Connection(url,
+transport=...)` takes a transport directly.
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Iterable
+from typing import Protocol
+
+from queue_core.errors import ConfigError
+from queue_core.transport import Transport
+
+ENTRY_POINT_GROUP = "queue_core.transports"
+
+# Schemes whose transport is not part of this release, and other well-known spellings.
+_ALIASES = {"rabbitmq": "amqp", "pyamqp": "amqp", "sqlite3": "sqlite", "mem": "memory"}
+
+
+class _EntryPoint(Protocol):
+    @property
+    def name(self) -> str: ...
+    def load(self) -> object: ...
+
+
+_registered: dict[str, Transport] = {}
+_loaded: dict[str, Transport] = {}
+_lock = threading.Lock()
+
+
+def register_transport(scheme: str, transport: Transport) -> None:
+    """Make ``transport`` answer for URLs that begin with ``scheme://``, before any entry point.
+
+    Thread-safe.
+
+    Raises:
+        ConfigError: ``transport`` lacks methods of `queue_core.transport.Transport`; they are
+            named.
+    """
+    _check(scheme, transport)
+    with _lock:
+        _registered[scheme] = transport
+
+
+def find_transport(scheme: str) -> Transport:
+    """Return the transport for a URL scheme, importing it at the first use. Thread-safe.
+
+    Raises:
+        ConfigError: there is none (the nearest name is given), or its driver is not installed (the
+            pip command is given).
+    """
+    name = scheme.partition("+")[0]
+    with _lock:
+        known = _registered.get(name) or _loaded.get(name)
+    if known is not None:
+        return known
+    transport = _load(name)
+    with _lock:
+        return _loaded.setdefault(name, transport)
+
+
+def known_schemes() -> list[str]:
+    """Return every scheme that `find_transport` would find, sorted.
+
+    Reads the metadata of installed packages.
+    """
+    with _lock:
+        names = set(_registered)
+    return sorted(names | {point.name for point in _entry_points()})
+
+
+def _load(name: str) -> Transport:
+    for point in _entry_points():
+        if point.name == name:
+            try:
+                transport = point.load()
+            except ModuleNotFoundError as error:
+                raise ConfigError(
+                    f"the transport for {name}:// needs the Python module {error.name!r}, which "
+                    "is not installed; "
+                    f"install it with: pip install 'queue-core[all]'"
+                ) from error
+            return _check(name, transport)
+    raise ConfigError(_unknown(name, known_schemes()))
+
+
+def _entry_points() -> Iterable[_EntryPoint]:
+    # importlib.metadata costs 25 ms to import, and a program that registers its transport never
+    # needs it.
+    from importlib.metadata import entry_points  # noqa: PLC0415
+
+    return entry_points(group=ENTRY_POINT_GROUP)
+
+
+def _check(scheme: str, transport: object) -> Transport:
+    if isinstance(transport, Transport):
+        return transport
+    missing = [
+        name for name in ("name", "features", "check", "open") if not hasattr(transport, name)
+    ]
+    raise ConfigError(
+        f"the transport for {scheme}:// ({transport!r}) lacks {', '.join(missing)}; see "
+        "queue_core.transport.Transport"
+    )
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = _ALIASES.get(name) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
+    hint = f"did you mean {near}://? " if near else ""
+    return (
+        f"there is no transport for {name}://; {hint}Known are: "
+        f"{', '.join(f'{item}://' for item in known)}"
+    )
