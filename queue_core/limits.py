@@ -133,7 +133,7 @@ def msgpack_deeper_than(body: bytes, limit: int) -> bool | None:
 
 def payload_deeper_than(payload: Any, limit: int) -> bool:
     """Return whether lists, dicts, tuples and sets nest deeper; looks at ``limit`` levels."""
-    boxes = [payload] if payload.__class__ in _BOXES else []
+    boxes: list[Any] = [payload] if payload.__class__ in _BOXES else []
     for _ in range(limit):
         inner: list[Any] = []
         for box in boxes:

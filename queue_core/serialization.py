@@ -51,6 +51,21 @@ _COMPRESSIONS: Final = ("zlib", "gzip", _ZLIB)
 _SHOWN: Final = 80
 
 
+class Encoded(msgspec.Struct, frozen=True):
+    """A payload ready to be sent.
+
+    Attributes:
+        body: the bytes.
+        content_type, content_encoding: what they are, for the properties of the message.
+        compression: for the header ``compression``; None when the body is not compressed.
+    """
+
+    body: bytes
+    content_type: str
+    content_encoding: str
+    compression: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Codec:
     """One way to write payloads.
@@ -64,8 +79,8 @@ class Codec:
             may come from anybody.
         safe: whether a consumer that does not say what it accepts takes it.
         aliases: other content types that are read as this one.
-        deeper_than: given encoded bytes and a limit, whether they nest deeper; its answer None means
-            that only the payload itself can tell. No function is for formats without nesting.
+        deeper_than: given encoded bytes and a limit, whether they nest deeper; it answers None
+            when only the payload itself can tell. Formats without nesting need no such function.
     """
 
     name: str
