@@ -46,7 +46,8 @@ from pathlib import Path
 from typing import Protocol
 
 from amqp_probe import NoAnswer, probe
-from keeper import Plan, Process, born
+from keeper import Plan, Process
+from processes import born, contained
 
 ROOT = Path(__file__).resolve().parent.parent
 START_DEADLINE = 90.0  # seconds for a private server to let us in
@@ -172,6 +173,11 @@ def private_folder(folder: Path, name: str, owner: tuple[int, int] | None) -> Pa
     return wanted
 
 
+def _perishable(data: Path, folder: Path) -> list[str]:
+    """What goes when a server stops: all but the logs; everything if it lies outside ``folder``."""
+    return [str(data / "data"), str(data / "home")] if data.parent == folder else [str(data)]
+
+
 def owned_file(path: Path, text: str, owner: tuple[int, int] | None, mode: int = 0o644) -> Path:
     """Write a file of the server user."""
     path.write_text(text, encoding="utf-8")
@@ -222,6 +228,8 @@ def await_ready(service: Service, server: Server, deadline: float = START_DEADLI
     """Block until a freshly started server lets us in; stop it and raise when it does not."""
     began = time.monotonic()
     cause = "no attempt was made"
+    output = Path(server.folder, "output.log")
+    kept = output.parent.parent / f"{service.name}-failed.log"
     while time.monotonic() - began < deadline:
         _reap(server.keeper)
         if not server.alive():
@@ -235,10 +243,10 @@ def await_ready(service: Service, server: Server, deadline: float = START_DEADLI
         else:
             say(f"{service.title} answers after {time.monotonic() - began:.1f} s ({server.origin})")
             return
+    if output.exists():
+        kept.write_bytes(output.read_bytes())
     end_keeper(server)
-    raise ServiceError(
-        f"{service.title} did not start: {cause}", f"read {server.folder}/output.log"
-    )
+    raise ServiceError(f"{service.title} did not start: {cause}", f"less {kept}")
 
 
 def run_quietly(
@@ -286,16 +294,21 @@ class RabbitMQ:
         except NoAnswer:
             return None
         server = Server(self.name, "", "the server on port 5672", {}, namespace=run)
-        control = shutil.which("rabbitmqctl", path=_search_path())
-        for make in (self._by_command, self._by_management):
-            if make is self._by_command and control is None:
+        # The system's own command first: on Debian it becomes the user that may talk to the node.
+        control = shutil.which("rabbitmqctl", path=f"/usr/sbin:{_search_path()}")
+        for prefix in ([control] if control else None, []):
+            if prefix is None:
                 continue
-            server.control = [control] if make is self._by_command and control else []
+            server.control = prefix
             try:
-                make(server, "add")
+                self._change(server, "add")
+                probe(self._with_vhost(server, 5672).url)
             except ServiceError:
                 continue
-            return self._with_vhost(server, 5672)
+            except NoAnswer:  # the command administers another node than the one on the port
+                self._change(server, "delete")
+                continue
+            return server
         say("a RabbitMQ answers on port 5672, but gives us no virtual host of our own; not used")
         return None
 
@@ -323,7 +336,7 @@ class RabbitMQ:
                 Process([epmd, "-port", str(names), "-address", "127.0.0.1"], environment),
                 Process([program], environment),
             ],
-            remove=[str(data / "data"), str(data / "home")],
+            remove=_perishable(data, folder),
         )
         if user is not None:
             plan.user, plan.group = user
@@ -385,8 +398,7 @@ class RabbitMQ:
         if server.keeper:
             end_keeper(server)
         elif server.namespace:
-            make = self._by_command if server.control else self._by_management
-            make(server, "delete")
+            self._change(server, "delete")
 
     @staticmethod
     def _prepare(
@@ -442,6 +454,10 @@ class RabbitMQ:
         server.url = f"amqp://guest:guest@127.0.0.1:{port}/{server.namespace}"
         server.environment = {**server.environment, self.variable: server.url}
         return server
+
+    def _change(self, server: Server, action: str) -> None:
+        """Add or delete the server's namespace. Raises `ServiceError`."""
+        (self._by_command if server.control else self._by_management)(server, action)
 
     @staticmethod
     def _by_command(server: Server, action: str) -> None:
@@ -674,7 +690,7 @@ def _run(folder: Path, command: list[str]) -> int:
         environment = dict(os.environ)
         for server in servers.values():
             environment.update(server.environment)
-        return subprocess.run(command, env=environment, check=False).returncode
+        return contained(command, environment, None)
 
 
 def _interrupt(number: int, _frame: object) -> None:
