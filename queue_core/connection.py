@@ -50,9 +50,8 @@ class Connection:
             url: for example ``sqlite:///queue.db``, ``amqp://user:password@host:5672//``,
                 ``memory://name``. Several, separated by ``;``, are tried in turn.
             lease: seconds after which a dead process's unacked messages return to their queues.
-            node: a name for this process: connecting again under the same name returns the older
-                one's messages at once.
-            Empty: none.
+            node: a name for this process, or empty: connecting again under the same name returns
+                the older one's messages at once.
             timeout: seconds within which each call must be answered.
             connect_timeout: seconds for each attempt to connect.
             backoff: the waits between attempts to reconnect; 0.5 to 30 seconds with full jitter if
@@ -158,9 +157,8 @@ class Connection:
     def close(self) -> None:
         """End: acks are sent, unsettled messages go back uncounted, exclusive queues are deleted.
 
-        Threads end.
-
-        May be called twice. Blocks at most about twice the connection's timeout.
+        Every consumer is closed and every thread has ended when it returns. May be called twice.
+        Blocks at most about twice the connection's timeout.
         """
         if not self._recovery.closed:
             for consumer in list(self._consumers):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import msgspec
 
@@ -37,6 +37,28 @@ WINDOW_BYTES = 4 * 1024 * 1024
 WINDOW_SECONDS = 0.02
 MAX_HEADERS = 1000
 MAX_HEADER_BYTES = 64 * 1024
+
+
+class PublishOptions(TypedDict, total=False):
+    """The options of `Producer.prepare` and of everything that calls it; described there."""
+
+    exchange: str | None
+    headers: Mapping[str, Any] | None
+    priority: int
+    ttl: float | None
+    delay: float
+    correlation_id: str | None
+    reply_to: str | None
+    message_id: str | None
+    type: str | None
+    app_id: str | None
+    timestamp: float | None
+    mandatory: bool
+    durable: bool
+    serializer: str | None
+    compression: str | None
+    content_type: str | None
+    content_encoding: str
 
 
 class Producer:
@@ -77,7 +99,7 @@ class Producer:
         *,
         transaction: object | None = None,
         timeout: float | None = None,
-        **options: Any,
+        **options: Unpack[PublishOptions],
     ) -> Receipt:
         """Send one message and wait until the broker has it.
 
@@ -113,7 +135,7 @@ class Producer:
         messages: Iterable[tuple[Any, str] | Publication],
         *,
         timeout: float | None = None,
-        **options: Any,
+        **options: Unpack[PublishOptions],
     ) -> list[Receipt]:
         """Send many messages, pipelined, and wait until the broker has every one.
 
@@ -252,7 +274,7 @@ class Producer:
         return body
 
     def _windows(
-        self, messages: Iterable[tuple[Any, str] | Publication], options: Mapping[str, Any]
+        self, messages: Iterable[tuple[Any, str] | Publication], options: PublishOptions
     ) -> Iterable[list[Publication]]:
         clock = self._recovery.options.clock
         window: list[Publication] = []

@@ -139,8 +139,8 @@ class Queue:
     Args:
         name: up to 255 bytes; empty asks for a generated name (``declare`` returns the named copy).
         exchange: bound to this exchange with ``routing_key`` when declared; an `Exchange` is
-            declared too, a string names one that must exist.
-        None: reachable through the default exchange, by its name.
+            declared too, a string names one that must exist. Without it the queue is reached
+            through the default exchange, by its name.
         routing_key: of that binding.
         bindings: more bindings to declare with the queue; their destination must be this queue.
         durable: survives a restart of the broker.

@@ -392,16 +392,13 @@ class Store(Protocol):
         settle: Sequence[Token] = (),
         repeat: bool = False,
     ) -> Claimed:
-        """Settle, then take up to ``wants[queue]`` messages from each queue for the session.
-
-        In one atomic step.
+        """Settle, then take up to ``wants[queue]`` messages from each queue, in one atomic step.
 
         Per queue the best priority comes first, then the oldest. Each claim counts as an attempt.
         Not claimed are messages that are delayed, or dead (expired, over ``max_deliveries``,
         overflowed): those wait for ``collect``. A message whose sessions crashed twice or more is
-        claimed
-        alone: as the only one of its queue in an answer, so that it cannot take others down with it
-            again.
+        claimed alone, as the only one of its queue in an answer, so that it cannot take others down
+        with it again.
 
         Blocks until there is something, at most ``wait`` seconds (0 to 1); an empty answer is
         normal. Other handles are not blocked meanwhile, and a message put by another handle or
@@ -424,21 +421,17 @@ class Store(Protocol):
     ) -> Sequence[Token]:
         """Make claimed messages ready again after ``delay`` seconds, at their old place.
 
-        Return the tokens that were stale.
-
-        ``counted=False`` takes the claim back from the attempts. A message past its ttl or out of
-        deliveries becomes dead.
+        Returns the tokens that were stale. ``counted=False`` takes the claim back from the
+        attempts. A message past its ttl or out of deliveries becomes dead.
         """
 
     def collect(self, session: str, limit: int) -> Sequence[Claim]:
         """Hand out up to ``limit`` dead messages to the session, each with its ``reason``.
 
-        Does not wait.
-
-        Dead are unclaimed messages whose ttl is over (``expired``), whose attempts reached
-        ``max_deliveries`` (``delivery_limit``), or that overflowed (``maxlen``). The session holds
-        them like any claim, and settles them with the ``put`` of their dead letters. Collecting is
-        not an attempt.
+        Does not wait. Dead are unclaimed messages whose ttl is over (``expired``), whose attempts
+        reached ``max_deliveries`` (``delivery_limit``), or that overflowed (``maxlen``). The
+        session holds them like any claim, and settles them with the ``put`` of their dead letters.
+        Collecting is not an attempt.
 
         Raises:
             SessionLost: the session does not exist (any more).
@@ -462,12 +455,11 @@ class Store(Protocol):
         """
 
     def write_table(self, changes: Sequence[Change], drop: Sequence[str] = ()) -> bool:
-        """Apply all changes and delete every message (claimed ones too) of the queues in ``drop``.
+        """Apply all changes and delete all messages of the queues in ``drop``, claimed ones too.
 
-        In one atomic step.
-
-        Returns False and does nothing if the version of one entry is not the expected one. New
-        versions are positive and never used before for that name, not even before a removal.
+        One atomic step. Returns False and does nothing if the version of one entry is not the
+        expected one. New versions are positive and never used before for that name, not even before
+        a removal.
         """
 
     def close(self) -> None:
@@ -646,8 +638,8 @@ class Session(Protocol):
     def subscribe(self, consumer: str, queue: str, *, prefetch: int, timeout: float = 10.0) -> None:
         """Begin to take messages from ``queue`` for ``consumer``.
 
-        ``consumer`` is any string unique in this session; it holds at most ``prefetch`` (1 to 65535)
-        unsettled messages of this queue.
+        ``consumer`` is any string unique in this session; it holds at most ``prefetch`` (1 to
+        65535) unsettled messages of this queue.
 
         A consumer may subscribe to several queues, each with a window of its own. Raises
         QueueNotFound, or AccessRefused for somebody else's exclusive queue.
