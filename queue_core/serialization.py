@@ -30,18 +30,25 @@ import msgspec
 
 from queue_core.errors import ConfigError, ContentDisallowed, DecodeError, MessageError, TooLarge
 from queue_core.limits import (
-    DEFAULT_LIMITS as DEFAULT_LIMITS,
-)
-from queue_core.limits import (
-    Limits as Limits,
-)
-from queue_core.limits import (
+    DEFAULT_LIMITS,
+    Limits,
     has_not_finite,
     inflate,
     json_deeper_than,
     msgpack_deeper_than,
     payload_deeper_than,
 )
+
+__all__ = [
+    "DEFAULT_CODECS",
+    "DEFAULT_LIMITS",
+    "Codec",
+    "Codecs",
+    "Encoded",
+    "Limits",
+    "decode",
+    "encode",
+]
 
 _BYTES: Final = (bytes, bytearray, memoryview)
 _PLAIN: Final = frozenset({"utf-8", "binary", "", "utf8", "UTF-8", "us-ascii", "ascii"})
@@ -188,7 +195,7 @@ def encode(
     limits = limits or DEFAULT_LIMITS
     if serializer is None:
         serializer = "raw" if isinstance(payload, _BYTES) else "json"
-    codec = codecs.named(serializer)
+    codec = codecs._by_name.get(serializer) or codecs.named(serializer)
     try:
         body = codec.encode(payload)
         deep = codec.deeper_than is not None and codec.deeper_than(body, limits.max_depth)
