@@ -107,7 +107,7 @@ def json_deeper_than(body: bytes, limit: int) -> bool:
     marks = body.translate(_TO_SQUARE, _NO_MARK).replace(b'""', b"")
     if b'"' in marks:
         marks = b"".join(marks.split(b'"')[::2])
-    levels = 3
+    levels = min(3, limit)
     for level in range(levels):
         if marks.count(b"[") + level <= limit:
             return False
