@@ -79,7 +79,7 @@ make_environment() {
         uv venv -q --seed --python "$FOUND" "$VENV" >/dev/null 2>&1; then
         return
     fi
-    "$FOUND" -c 'import ensurepip, venv' >/dev/null 2>&1 || add_venv_module
+    "$FOUND" -c 'import venv, ensurepip as pip; pip.version()' >/dev/null 2>&1 || add_venv_module
     problem=$("$FOUND" -m venv "$VENV" 2>&1) ||
         fail "could not make $VENV: $(printf '%s\n' "$problem" | tail -n 1)" \
             "rm -rf $VENV, then see what this says: $FOUND -m venv $VENV"

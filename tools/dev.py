@@ -222,6 +222,8 @@ def all_tests(run: Run) -> None:
             run.environment.update(servers.await_urls())
         except ServiceError as error:
             run.failed("servers", f"{error.cause} (next: {error.remedy})")
+        if not any(folder.name == "conformance" for folder in _other_folders()):
+            run.failed("conformance", "tests/conformance has no tests")
         for folder in _other_folders():
             run.pytest(folder.name, folder, *_spread(folder))
         run.pytest("readme", *_test_paths(*IN_DOCS))
