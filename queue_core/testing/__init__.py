@@ -1,1 +1,25 @@
-"""The conformance kit that ships with the package."""
+"""The conformance kit that ships with the package: the contract of a transport as tests.
+
+`StoreSuite` and `SessionSuite` are subclassed with one fixture each; `eventually` waits for a
+condition with a deadline; `FaultProxy` breaks TCP connections on purpose. It needs the extra
+``test`` (pytest, hypothesis).
+"""
+
+import pytest
+
+# Failed assertions of the suites explain themselves as those in test files do.
+pytest.register_assert_rewrite(
+    "queue_core.testing.session_bench",
+    "queue_core.testing.session_deadletters",
+    "queue_core.testing.session_delivery",
+    "queue_core.testing.session_features",
+    "queue_core.testing.session_lifetime",
+    "queue_core.testing.session_routing",
+    "queue_core.testing.session_threads",
+    "queue_core.testing.session_topology",
+)
+
+from queue_core.testing.eventually import eventually  # noqa: E402 - after the line above
+from queue_core.testing.session_suite import SessionSuite  # noqa: E402
+
+__all__ = ["SessionSuite", "eventually"]

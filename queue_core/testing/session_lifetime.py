@@ -1,0 +1,276 @@
+"""`SessionSuite`, part 5: crashes, closing, and what lives as long as somebody uses it."""
+# ruff: noqa: D102 - the names of tests are sentences
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from queue_core.errors import AccessRefused, QueueCoreError, QueueNotFound, TransportError
+from queue_core.testing.session_bench import Bench, SessionTests, exists, timed
+from queue_core.testing.session_features import needs
+from queue_core.topology import Queue
+
+
+class LifetimeTests(SessionTests):
+    """Sessions end politely or not; queues end with them or on their own."""
+
+    # close
+
+    def test_close_gives_back_what_is_unsettled_uncounted(self, bench: Bench) -> None:
+        queue = bench.queue()
+        bench.send(queue, b"1", b"2", b"3")
+        session = bench.open()
+        tap = bench.tap(queue, session=session)
+        deliveries = tap.take(3)
+        tap.ack(deliveries[0], flush=False)
+        session.close()
+        again = bench.tap(queue).take(2)
+        assert [delivery.body for delivery in again] == [b"2", b"3"]
+        if bench.features.attempts and bench.features.atomic_settle:
+            assert [delivery.attempts for delivery in again] == [1, 1]
+
+    def test_close_flushes_what_was_settled(self, bench: Bench) -> None:
+        queue = bench.queue()
+        bench.send(queue, *[b"%d" % number for number in range(20)])
+        session = bench.open()
+        tap = bench.tap(queue, session=session)
+        tap.ack(*tap.take(20), flush=False)
+        session.close()
+        bench.holds(queue, 0)
+        bench.expect(queue, [])
+
+    def test_close_may_be_called_twice_and_is_quick(self, bench: Bench) -> None:
+        session = bench.open()
+        bench.tap(bench.queue(), session=session)
+        states = [session.closed]
+        for limit in (5.0, 1.0):
+            assert timed(session.close) < limit
+            states.append(session.closed)
+        assert states == [False, True, True]
+
+    def test_a_closed_session_does_nothing_more(self, bench: Bench) -> None:
+        queue = bench.queue()
+        session = bench.open()
+        session.close()
+        for call in (
+            lambda: session.publish([bench.publication(queue, b"x")]),
+            lambda: session.declare(Queue(bench.name("queue"))),
+            lambda: session.inspect(queue.name),
+            lambda: session.subscribe("c", queue.name, prefetch=1),
+        ):
+            with pytest.raises(QueueCoreError):
+                call()
+        bench.expect(queue, [])
+
+    def test_one_session_can_open_after_another(self, bench: Bench) -> None:
+        queue = bench.queue()
+        for number in range(5):
+            session = bench.open()
+            bench.send(queue, b"%d" % number, session=session)
+            assert bench.tap(queue, session=session).one().body == b"0"
+            session.close()
+        bench.holds(queue, 5)
+
+    # crash
+
+    def test_a_crashed_sessions_messages_come_back_within_the_lease(self, bench: Bench) -> None:
+        queue = bench.queue()
+        bench.send(queue, b"1", b"2", b"3")
+        session = bench.open_mortal()
+        bench.tap(queue, session=session).take(3)
+        other = bench.tap(queue)
+        other.none()
+        bench.crash(session)
+        again = other.take(3, within=bench.lease + 5.0)
+        assert sorted(delivery.body for delivery in again) == [b"1", b"2", b"3"]
+        assert all(delivery.redelivered for delivery in again)
+        if bench.features.attempts:
+            assert [delivery.attempts for delivery in again] == [2, 2, 2]
+
+    def test_a_living_session_keeps_its_messages_far_beyond_the_lease(self, bench: Bench) -> None:
+        queue = bench.queue()
+        bench.send(queue, b"long work")
+        session = bench.open(lease=bench.lease)
+        tap = bench.tap(queue, session=session)
+        delivery = tap.one()
+        other = bench.tap(queue)
+        other.none(3 * bench.lease)
+        tap.ack(delivery)
+        tap.cancel()
+        other.none()
+
+    @needs("atomic_settle")
+    def test_a_session_given_up_for_dead_changes_nothing_any_more(self, bench: Bench) -> None:
+        """The emulated kind comes back to life after its messages were given to somebody else."""
+        queue = bench.queue()
+        bench.send(queue, b"1")
+        session = bench.open_mortal()
+        tap = bench.tap(queue, session=session)
+        delivery = tap.one()
+        bench.crash(session)
+        other = bench.tap(queue)
+        other.one(within=bench.lease + 5.0)
+        with pytest.raises((TransportError, QueueCoreError)):
+            tap.ack(delivery)
+        other.requeue(*other.held)
+        other.cancel()
+        bench.expect(queue, [b"1"])
+
+    @needs("atomic_settle")
+    def test_a_node_that_returns_ends_its_older_session_at_once(self, bench: Bench) -> None:
+        queue = bench.queue()
+        bench.send(queue, b"1")
+        node = bench.name("node")
+        older = bench.open(node=node, lease=60.0)
+        tap = bench.tap(queue, session=older)
+        tap.one()
+        newer = bench.open(node=node, lease=60.0)
+        assert bench.tap(queue, session=newer).one(within=5.0).body == b"1"
+        with pytest.raises(TransportError):
+            for _ in range(10):
+                older.receive(tap.consumer, wait=0.5)
+        assert older.closed
+
+    # exclusive
+
+    @needs("exclusive")
+    def test_an_exclusive_queue_refuses_other_sessions(self, bench: Bench) -> None:
+        owner, other = bench.open(), bench.open()
+        queue = bench.queue(session=owner, exclusive=True, durable=False)
+        owner.declare(queue)
+        bench.send(queue, b"from outside", session=other)
+        for call in (
+            lambda: other.subscribe("c", queue.name, prefetch=1),
+            lambda: other.declare(queue),
+            lambda: other.declare(Queue(queue.name), passive=True),
+        ):
+            with pytest.raises(AccessRefused, match=queue.name):
+                call()
+        assert bench.tap(queue, session=owner).one().body == b"from outside"
+
+    @needs("exclusive")
+    def test_an_exclusive_queue_goes_with_its_session(self, bench: Bench) -> None:
+        owner = bench.open()
+        queue = bench.queue(session=owner, exclusive=True, durable=False)
+        bench.send(queue, b"x")
+        owner.close()
+        bench.soon(lambda: not bench.exists(Queue(queue.name)))
+        assert bench.publish(bench.publication(queue, b""))[0].status == "unroutable"
+
+    @needs("exclusive")
+    def test_an_exclusive_queue_goes_with_a_crashed_session(self, bench: Bench) -> None:
+        owner = bench.open_mortal()
+        queue = bench.queue(session=owner, exclusive=True, durable=False)
+        with pytest.raises(AccessRefused):
+            bench.session.subscribe("c", queue.name, prefetch=1)
+        bench.crash(owner)
+        bench.late(lambda: _gone(bench, queue), bench.lease + 5.0)
+
+    @needs("exclusive")
+    def test_the_name_of_an_exclusive_queue_is_free_afterwards(self, bench: Bench) -> None:
+        owner = bench.open()
+        queue = bench.queue(session=owner, exclusive=True, durable=False)
+        bench.send(queue, b"old")
+        owner.close()
+        bench.soon(lambda: not bench.exists(Queue(queue.name)))
+        bench.declare(Queue(queue.name))
+        bench.expect(queue, [])
+
+    # auto_delete
+
+    @needs("auto_delete")
+    def test_an_auto_delete_queue_goes_with_its_last_consumer(self, bench: Bench) -> None:
+        queue = bench.queue(auto_delete=True)
+        one, two = bench.tap(queue), bench.tap(queue, session=bench.open())
+        one.cancel()
+        time.sleep(bench.suite.quiet)
+        assert bench.exists(queue)
+        two.cancel()
+        bench.soon(lambda: not bench.exists(queue))
+
+    @needs("auto_delete")
+    def test_an_auto_delete_queue_waits_for_its_first_consumer(self, bench: Bench) -> None:
+        maker = bench.open()
+        queue = bench.queue(session=maker, auto_delete=True)
+        maker.close()
+        time.sleep(bench.suite.quiet)
+        bench.send(queue, b"kept")
+        tap = bench.tap(queue)
+        assert tap.one().body == b"kept"
+
+    @needs("auto_delete")
+    def test_an_auto_delete_queue_goes_with_its_consumers_session(self, bench: Bench) -> None:
+        queue = bench.queue(auto_delete=True)
+        session = bench.open()
+        bench.tap(queue, session=session)
+        session.close()
+        bench.soon(lambda: not bench.exists(queue))
+
+    @needs("auto_delete")
+    def test_an_auto_delete_queue_goes_with_a_crashed_consumer(self, bench: Bench) -> None:
+        queue = bench.queue(auto_delete=True)
+        session = bench.open_mortal()
+        bench.tap(queue, session=session)
+        assert bench.exists(queue)
+        bench.crash(session)
+        bench.late(lambda: not bench.exists(queue), bench.lease + 5.0)
+
+    # expires
+
+    @needs("queue_expiry")
+    def test_a_queue_expires_when_nobody_uses_it(self, bench: Bench) -> None:
+        fanout = bench.exchange("fanout")
+        queue = bench.queue((fanout, ""), expires=0.5)
+        bench.send(fanout, b"x")
+        time.sleep(0.2)
+        assert bench.publish(bench.publication(fanout, b""))[0].status == "confirmed"
+        bench.late(
+            lambda: bench.publish(bench.publication(fanout, b""))[0].status == "unroutable",
+            0.5 + 5.0,
+            "publishing does not keep it alive",
+        )
+        assert not bench.exists(queue)
+
+    @needs("queue_expiry")
+    def test_a_consumer_keeps_a_queue_from_expiring(self, bench: Bench) -> None:
+        queue = bench.queue(expires=0.5)
+        tap = bench.tap(queue)
+        tap.none(1.5)
+        bench.send(queue, b"still there")
+        assert tap.one().body == b"still there"
+        tap.cancel()
+        bench.late(lambda: _unroutable(bench, queue), 0.5 + 5.0)
+
+    @needs("queue_expiry")
+    def test_declaring_keeps_a_queue_from_expiring(self, bench: Bench) -> None:
+        queue = bench.queue(expires=1.0)
+        for _ in range(6):
+            time.sleep(0.3)
+            bench.session.declare(queue)
+        bench.send(queue, b"still there")
+
+    @needs("queue_expiry")
+    def test_a_queue_expires_after_its_consumer_crashed(self, bench: Bench) -> None:
+        session = bench.open_mortal()
+        queue = bench.queue(session=session, expires=0.5)
+        bench.tap(queue, session=session)
+        bench.crash(session)
+        bench.late(lambda: _unroutable(bench, queue), bench.lease + 0.5 + 5.0)
+
+
+def _gone(bench: Bench, queue: Queue) -> bool:
+    try:
+        return not exists(bench.session, Queue(queue.name))
+    except AccessRefused:
+        return False
+
+
+def _unroutable(bench: Bench, queue: Queue) -> bool:
+    """Look for a queue without using it, which would keep it alive."""
+    try:
+        outcomes = bench.publish(bench.publication(queue, b"", expiration=0.0))
+    except QueueNotFound:
+        return True
+    return outcomes[0].status == "unroutable"
