@@ -75,6 +75,7 @@ class Consumer:
         self._tag = f"c-{os.urandom(8).hex()}"
         self._buffer: deque[Delivery] = deque()
         self._settler: _SessionSettler | None = None
+        self._unflushed_lost = False
         self._started = False
         self._closed = threading.Event()
         self.set_aside = 0
@@ -97,6 +98,8 @@ class Consumer:
         """
         deadline = Deadline.after(timeout, self._recovery.options.clock)
         while True:
+            if self._buffer and self._settler is not None and self._settler.over:
+                self._note_over(self._settler)
             while self._buffer:
                 message = self._open_message(self._buffer.popleft())
                 if message is not None:
@@ -178,14 +181,16 @@ class Consumer:
             ConnectTimeout: not within ``timeout`` seconds (the connection's timeout if None).
         """
         settler = self._settler
-        if settler is None:
-            return
-        if settler.stale:
+        if settler is not None and settler.over:
+            self._note_over(settler)
+        if self._unflushed_lost:
+            self._unflushed_lost = False
             raise StaleDelivery(
                 "the session ended before these settlements were certain; their messages are "
                 "delivered again"
             )
-        settler.session.flush(self._tag, timeout=self._timeout if timeout is None else timeout)
+        if settler is not None and settler.unflushed:
+            settler.session.flush(self._tag, timeout=self._timeout if timeout is None else timeout)
 
     def close(self) -> None:
         """Stop: settlements are sent, everything unsettled goes back uncounted.
@@ -242,10 +247,15 @@ class Consumer:
     def _take(self, session: Session, wait: float) -> Sequence[Delivery]:
         if self._settler is None or self._settler.session is not session:
             if self._settler is not None:
-                self._settler.stale = True
-                self._buffer.clear()
+                self._note_over(self._settler)
             self._settler = _SessionSettler(self, session)
         return session.receive(self._tag, wait=wait)
+
+    def _note_over(self, settler: _SessionSettler) -> None:
+        """The session ended: its messages are delivered again, to us or to others."""
+        self._buffer.clear()
+        self._unflushed_lost |= settler.unflushed
+        settler.unflushed = False
 
     def _open_message(self, delivery: Delivery) -> Message | None:
         """Wrap a delivery, or set it aside and return None."""
@@ -322,15 +332,21 @@ class Consumer:
 class _SessionSettler:
     """Settles the deliveries of one session; refuses once another session took its place."""
 
-    __slots__ = ("_consumer", "session", "stale")
+    __slots__ = ("_consumer", "session", "unflushed")
 
     def __init__(self, consumer: Consumer, session: Session) -> None:
         self._consumer = consumer
         self.session = session
-        self.stale = False
+        self.unflushed = False
+
+    @property
+    def over(self) -> bool:
+        """The session has ended: its deliveries belong to others now."""
+        return self.session.closed
 
     def settle(self, settlement: Settlement) -> None:
         self._check(settlement.delivery)
+        self.unflushed = True
         self.session.settle((settlement,))
 
     def settle_then(self, delivery: Delivery, then: Sequence[Any]) -> Sequence[Any]:
@@ -356,7 +372,7 @@ class _SessionSettler:
         return [Receipt(publication, "confirmed") for publication in publications]
 
     def _check(self, delivery: Delivery) -> None:
-        if self.stale or self.session.closed:
+        if self.over:
             raise StaleDelivery(
                 f"the session that the message from {delivery.queue!r} came from has ended; the "
                 "message is delivered again"

@@ -311,15 +311,14 @@ class Producer:
                 if len(waiting) < len(publications)
                 else publications
             )
-            outcomes = session.publish(batch, timeout=left)
             sent = True
-            return outcomes
+            return session.publish(batch, timeout=left)
 
         while True:
             try:
                 outcomes = self._recovery.call(send_waiting, timeout=deadline.remaining())
             except ConnectionLost as error:
-                if self._recovery.session is None and not sent:
+                if not sent:
                     raise
                 raise NotConfirmed(
                     f"{_described(publications[waiting[0]])} was not confirmed in time: {error}"

@@ -263,8 +263,8 @@ def redact(text: str) -> str:
         if not colon and head.endswith("://") and not re.search(r"[/?;]", user):
             before = user
     else:
-        name, colon, tail = after.partition(":")
-        if colon and not re.match(r"\d{1,5}(?:[/?]|\Z)", tail):
+        name, colon, tail = after.partition("?")[0].partition(":")
+        if colon and not re.match(r"\d{1,5}(?:/|\Z)", tail):
             return f"{head}{name}:{_MASK}"
     address, mark, query = after.partition("?")
     pairs = [pair.partition("=") for pair in query.split("&")]

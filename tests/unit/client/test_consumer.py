@@ -1,0 +1,268 @@
+"""Consumer: handing out, settling, setting aside, and what a new session means for old messages."""
+
+import queue as stdlib_queue
+
+import pytest
+
+from queue_core.consumer import Consumer
+from queue_core.errors import (
+    AlreadySettled,
+    Closed,
+    ConfigError,
+    ConnectionLost,
+    PublishError,
+    QueueNotFound,
+    StaleDelivery,
+)
+from queue_core.message import Properties, Publication
+from queue_core.producer import Producer
+from queue_core.simple_queue import SimpleQueue
+from queue_core.topology import Queue
+from queue_core.transport import Outcome
+
+
+@pytest.fixture
+def consumer(recovery):
+    return Consumer(recovery, ["q"], prefetch=10)
+
+
+def publication():
+    return Publication("", "results", b"1", Properties(), "id-1")
+
+
+def test_messages_come_one_by_one_and_decoded(broker, consumer):
+    broker.batches.append([broker.delivery(b"1"), broker.delivery(b'{"a":2}')])
+    assert [consumer.receive(1).payload, consumer.receive(1).payload] == [1, {"a": 2}]
+    assert broker.sessions[0].calls[:2] == [("subscribe", "q", 10), ("receive",)]
+
+
+def test_receive_returns_none_when_nothing_came_in_time(broker, consumer):
+    start = broker.clock.monotonic()
+    assert consumer.receive(timeout=3.5) is None
+    assert broker.clock.monotonic() - start == pytest.approx(3.5)
+
+
+def test_receive_keeps_trying_while_the_broker_is_away_and_then_returns_none(broker, consumer):
+    broker.batches.append([broker.delivery()])
+    consumer.receive(1)
+    broker.failures.append(ConnectionLost("cut"))
+    broker.refusals.extend(ConnectionLost("down") for _ in range(1000))
+    assert consumer.receive(timeout=20) is None
+    broker.refusals.clear()
+    broker.batches.append([broker.delivery(b"2")])
+    assert consumer.receive(1).payload == 2
+
+
+def test_a_first_connection_that_fails_is_raised(broker, consumer):
+    broker.refusals.extend([ConnectionLost("a"), ConnectionLost("b")])
+    with pytest.raises(ConnectionLost):
+        consumer.receive(1)
+
+
+def test_each_message_is_settled_once(broker, consumer):
+    broker.batches.append([broker.delivery()])
+    message = consumer.receive(1)
+    message.ack()
+    for again in (message.ack, message.reject, message.requeue):
+        with pytest.raises(AlreadySettled):
+            again()
+    assert [item.action for item in broker.sessions[0].settled] == ["ack"]
+
+
+def test_reject_and_requeue_carry_their_arguments(broker, consumer):
+    broker.batches.append([broker.delivery(), broker.delivery()])
+    consumer.receive(1).reject("no such order")
+    consumer.receive(1).requeue(5, counted=False)
+    rejected, requeued = broker.sessions[0].settled
+    assert (rejected.action, rejected.reason) == ("reject", "no such order")
+    assert (requeued.action, requeued.delay, requeued.counted) == ("requeue", 5, False)
+
+
+def test_ack_then_publishes_and_acks(broker, consumer):
+    broker.batches.append([broker.delivery()])
+    (receipt,) = consumer.receive(1).ack(then=[publication()])
+    assert receipt.status == "confirmed"
+    assert len(broker.sessions[0].settled) == 1
+
+
+def test_ack_then_does_not_ack_when_the_publication_is_refused(broker, consumer):
+    broker.batches.append([broker.delivery()])
+    broker.outcomes.append([Outcome("refused", "full")])
+    message = consumer.receive(1)
+    with pytest.raises(PublishError, match="full"):
+        message.ack(then=[publication()])
+    assert not message.settled
+    assert broker.sessions[0].settled == []
+
+
+def test_messages_of_a_lost_session_are_stale(broker, consumer, recovery):
+    broker.batches.append([broker.delivery(), broker.delivery()])
+    consumer.receive(1).ack()
+    message = consumer.receive(1)
+    broker.failures.append(ConnectionLost("cut"))
+    recovery.call(lambda session, left: session.purge("q"), timeout=10)
+    broker.batches.append([broker.delivery(b"3")])
+    with pytest.raises(StaleDelivery):
+        message.ack()
+    with pytest.raises(StaleDelivery):
+        message.ack(then=[publication()])
+    with pytest.raises(StaleDelivery):
+        consumer.flush()
+    assert broker.published == []
+
+
+def test_after_a_new_session_the_buffer_of_the_old_one_is_not_handed_out(
+    broker, consumer, recovery
+):
+    broker.batches.append([broker.delivery(b"1"), broker.delivery(b"2")])
+    assert consumer.receive(1).payload == 1
+    broker.failures.append(ConnectionLost("cut"))
+    recovery.call(lambda session, left: session.purge("q"), timeout=10)
+    broker.batches.append([broker.delivery(b"3")])
+    assert consumer.receive(1).payload == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "reason"),
+    [
+        (b"{", "application/json", "DecodeError"),
+        (b"cos\nsystem\n", "application/x-python-serialize", "ContentDisallowed"),
+        (b"x", "", "ContentDisallowed"),
+        (b"[" * 100 + b"]" * 100, "application/json", "TooLarge"),
+    ],
+)
+def test_what_cannot_be_read_goes_to_a_dead_letter_queue_with_the_reason(
+    broker, consumer, body, content_type, reason
+):
+    broker.batches.append([broker.delivery(body, content_type), broker.delivery(b"2")])
+    assert consumer.receive(1).payload == 2
+    (copy,) = broker.published
+    assert (copy.exchange, copy.routing_key, copy.body) == ("", "q.dlq", body)
+    assert copy.properties.headers["qc-error"].startswith(reason)
+    assert copy.properties.headers["lang"] == "en"
+    assert consumer.set_aside == 1
+    assert len(broker.sessions[0].settled) == 1
+
+
+def test_a_dead_letter_exchange_is_used_for_them_when_the_queue_has_one(broker, recovery):
+    queue = Queue("q", dead_letter_exchange="dlx", dead_letter_routing_key="dead")
+    consumer = Consumer(recovery, [queue])
+    broker.batches.append([broker.delivery(b"{")])
+    assert consumer.receive(1) is None
+    assert [(copy.exchange, copy.routing_key) for copy in broker.published] == [("dlx", "dead")]
+
+
+def test_an_undecodable_message_is_handed_out_when_asked_for(broker, recovery):
+    consumer = Consumer(recovery, ["q"], decode=False)
+    broker.batches.append([broker.delivery(b"{")])
+    assert consumer.receive(1).body == b"{"
+
+
+def test_pickle_is_decoded_only_when_accepted(broker, recovery):
+    consumer = Consumer(recovery, ["q"], accept=["pickle"])
+    broker.batches.append([broker.delivery(b"I7\n.", "application/x-python-serialize")])
+    assert consumer.receive(1).payload == 7
+
+
+def test_run_acks_what_the_handler_left_open(broker, consumer):
+    broker.batches.append([broker.delivery(b"1"), broker.delivery(b"2")])
+    seen = []
+
+    def handler(message):
+        seen.append(message.payload)
+        if len(seen) == 1:
+            message.requeue()
+        else:
+            consumer.close()
+
+    consumer.run(handler)
+    assert seen == [1, 2]
+    assert [item.action for item in broker.sessions[0].settled] == ["requeue", "ack"]
+
+
+def test_run_stops_and_raises_when_a_handler_fails_and_the_queue_has_no_limit(broker, consumer):
+    broker.batches.append([broker.delivery()])
+
+    def handler(message):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        consumer.run(handler)
+    (returned,) = broker.sessions[0].settled
+    assert (returned.action, returned.counted) == ("requeue", False)
+
+
+def test_run_returns_a_failed_message_counted_when_the_queue_has_a_limit(broker, recovery):
+    consumer = Consumer(recovery, [Queue("q", max_deliveries=3)])
+    broker.batches.append([broker.delivery(b"1", attempts=2), broker.delivery(b"2")])
+
+    def handler(message):
+        if message.payload == 1:
+            raise ValueError("no")
+        consumer.close()
+
+    consumer.run(handler)
+    returned = broker.sessions[0].settled[0]
+    assert (returned.action, returned.counted) == ("requeue", True)
+    assert 0 <= returned.delay <= 4
+
+
+def test_a_deleted_queue_is_reported(broker, consumer):
+    consumer.start()
+    broker.failures.append(QueueNotFound("queue 'q' was deleted"))
+    with pytest.raises(QueueNotFound):
+        consumer.receive(1)
+
+
+def test_closing_cancels_and_ends_iteration(broker, consumer):
+    with consumer:
+        pass
+    consumer.close()
+    assert broker.sessions[0].calls == [("subscribe", "q", 10), ("cancel", None)]
+    assert list(consumer) == []
+    with pytest.raises(Closed):
+        consumer.receive(1)
+
+
+def test_queues_can_be_added_and_cancelled(broker, consumer):
+    consumer.start()
+    consumer.add_queue("r")
+    broker.batches.append(
+        [broker.delivery(b"1", queue="r"), broker.delivery(b"2"), broker.delivery(b"3", queue="r")]
+    )
+    assert consumer.receive(1).payload == 1
+    consumer.cancel_queue("r")
+    assert consumer.receive(1).payload == 2
+    assert consumer.receive(1) is None
+
+
+@pytest.mark.parametrize("prefetch", [0, 65536, True, "many"])
+def test_prefetch_is_checked(recovery, prefetch):
+    with pytest.raises(ConfigError):
+        Consumer(recovery, ["q"], prefetch=prefetch)
+
+
+def test_a_queue_without_a_name_cannot_be_consumed(recovery):
+    with pytest.raises(ConfigError, match="declare"):
+        Consumer(recovery, [Queue()])
+
+
+def test_a_message_shows_its_queue_but_never_its_body(broker, consumer):
+    broker.batches.append([broker.delivery(b'"secret"')])
+    shown = repr(consumer.receive(1))
+    assert "'q'" in shown
+    assert "secret" not in shown
+
+
+def test_a_simple_queue_behaves_like_a_queue(broker, recovery, consumer):
+    simple = SimpleQueue("q", Producer(recovery), consumer)
+    simple.put({"a": 1})
+    assert broker.published[0].routing_key == "q"
+    broker.batches.append([broker.delivery(b'{"a":1}')])
+    assert simple.get(timeout=1) == {"a": 1}
+    with pytest.raises(stdlib_queue.Empty):
+        simple.get_nowait()
+    broker.outcomes.append([Outcome("refused", "full")])
+    with pytest.raises(stdlib_queue.Full):
+        simple.put(1)
+    simple.close()

@@ -1,0 +1,133 @@
+"""Recovery: which errors are waited for, what is replayed, what is given up."""
+
+import os
+
+import pytest
+
+from queue_core.errors import (
+    AccessRefused,
+    Closed,
+    ConnectionLost,
+    QueueNotFound,
+    SessionLost,
+    TopologyMismatch,
+)
+from queue_core.topology import Binding, Exchange, Queue
+
+
+def purge(recovery, timeout=10.0):
+    return recovery.call(lambda session, left: session.purge("q", timeout=left), timeout=timeout)
+
+
+def test_nothing_connects_before_the_first_call(broker, recovery):
+    assert recovery.session is None
+    assert broker.opened == []
+    assert purge(recovery) == 3
+    assert len(broker.opened) == 1
+
+
+def test_the_first_connect_tries_each_url_once_and_raises(broker, recovery):
+    broker.refusals.extend([ConnectionLost("a is down"), ConnectionLost("b is down")])
+    with pytest.raises(ConnectionLost, match="b is down"):
+        purge(recovery)
+    assert [url.host for url in broker.opened] == ["a", "b"]
+    assert broker.clock.slept == []
+
+
+def test_the_second_url_serves_when_the_first_is_down(broker, recovery):
+    broker.refusals.append(ConnectionLost("a is down"))
+    assert purge(recovery) == 3
+    assert recovery.endpoint[0].host == "b"
+
+
+def test_a_lost_session_is_replaced_and_everything_is_replayed_in_order(broker, recovery):
+    exchange, queue = Exchange("x"), Queue("q", exchange="x")
+    purge(recovery)
+    recovery.remember(exchange)
+    recovery.remember(queue)
+    recovery.subscribe("c", "q", 7, timeout=10.0)
+    broker.failures.append(ConnectionLost("cut"))
+    assert purge(recovery) == 3
+    first, second = broker.sessions
+    assert first.calls[-1] == ("close",)
+    assert second.calls == [
+        ("declare", exchange),
+        ("declare", queue),
+        ("subscribe", "q", 7),
+        ("purge", "q"),
+    ]
+
+
+def test_a_session_that_survives_the_connection_is_used_again(broker, recovery):
+    purge(recovery)
+    broker.dies = False
+    broker.failures.append(ConnectionLost("the database restarted"))
+    assert purge(recovery) == 3
+    assert len(broker.sessions) == 1
+
+
+def test_a_lost_lease_always_means_a_new_session(broker, recovery):
+    purge(recovery)
+    broker.dies = False
+    broker.failures.append(SessionLost("somebody else has the messages"))
+    assert purge(recovery) == 3
+    assert len(broker.sessions) == 2
+
+
+def test_waiting_ends_at_the_deadline_with_the_last_error(broker, recovery):
+    purge(recovery)
+    broker.failures.append(ConnectionLost("cut"))
+    broker.refusals.extend(ConnectionLost(f"attempt {number}") for number in range(1000))
+    start = broker.clock.monotonic()
+    with pytest.raises(ConnectionLost, match="attempt"):
+        purge(recovery, timeout=60.0)
+    assert 50.0 < broker.clock.monotonic() - start <= 60.0
+
+
+def test_an_error_that_waiting_cannot_mend_passes_at_once(broker, recovery):
+    purge(recovery)
+    broker.failures.append(TopologyMismatch("other arguments"))
+    with pytest.raises(TopologyMismatch):
+        purge(recovery)
+    broker.failures.append(ConnectionLost("cut"))
+    broker.refusals.extend([AccessRefused("password changed"), AccessRefused("here too")])
+    with pytest.raises(AccessRefused):
+        purge(recovery)
+
+
+def test_a_subscription_whose_queue_is_gone_is_reported_once(broker, recovery):
+    recovery.subscribe("c", "gone", 1, timeout=10.0)
+    broker.failures.extend([ConnectionLost("cut"), QueueNotFound("no queue 'gone'")])
+    assert purge(recovery) == 3
+    assert "gone" in str(recovery.take_lost("c"))
+    assert recovery.take_lost("c") is None
+
+
+def test_forgetting_a_queue_forgets_its_bindings(broker, recovery):
+    recovery.remember(Exchange("x"))
+    recovery.remember(Queue("q"))
+    recovery.remember(Binding("x", "q", "key"))
+    recovery.forget(Queue("q"))
+    purge(recovery)
+    assert broker.sessions[0].calls == [("declare", Exchange("x")), ("purge", "q")]
+
+
+def test_closing_refuses_later_calls_and_may_happen_twice(broker, recovery):
+    purge(recovery)
+    recovery.close(timeout=1.0)
+    recovery.close(timeout=1.0)
+    assert broker.sessions[0].calls.count(("close",)) == 1
+    with pytest.raises(Closed):
+        purge(recovery)
+
+
+def test_a_forked_child_leaves_the_parents_session_alone(broker, recovery, monkeypatch):
+    purge(recovery)
+    recovery.subscribe("c", "q", 7, timeout=10.0)
+    pid = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: pid + 1)
+    assert recovery.session is None
+    purge(recovery)
+    parent, child = broker.sessions
+    assert not parent.closed
+    assert child.calls == [("purge", "q")]
