@@ -6,7 +6,7 @@ import re
 import traceback
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from queue_core.errors import ConfigError
@@ -274,12 +274,14 @@ wrappers = st.sampled_from(
 )
 
 
+@settings(max_examples=1000)
 @given(password=passwords, wrapper=wrappers)
 @example(password=SECRET + "@/?#;%" + SECRET, wrapper="amqp://user:{}@host:5672/vhost")
 @example(password=SECRET + ";" + SECRET, wrapper="amqp://user:{}@host/v")
 @example(password="1234;" + SECRET, wrapper="amqp://user:{}@host/v")
 @example(password="12/" + SECRET, wrapper="amqp://user:{}@host/v")
 @example(password="12?" + SECRET, wrapper="amqp://user:{}@host/v")
+@example(password=SECRET + ":" + SECRET, wrapper="redis://host?password={}")
 @example(password=SECRET + "%ff", wrapper="amqp://user:{}@host/v")
 def test_a_raw_password_is_never_shown_however_broken_the_url_is(
     password: str, wrapper: str
