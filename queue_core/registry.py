@@ -19,7 +19,7 @@ from queue_core.transport import Transport
 
 ENTRY_POINT_GROUP = "queue_core.transports"
 
-# Schemes whose transport is not part of this release, and other well-known spellings.
+# Well-known spellings that are not ours.
 _ALIASES = {"rabbitmq": "amqp", "pyamqp": "amqp", "sqlite3": "sqlite", "mem": "memory"}
 
 
@@ -28,6 +28,9 @@ class _EntryPoint(Protocol):
     def name(self) -> str: ...
     def load(self) -> object: ...
 
+
+# Which extra brings a driver's module.
+_EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
 
 _registered: dict[str, Transport] = {}
 _loaded: dict[str, Transport] = {}
@@ -81,10 +84,10 @@ def _load(name: str) -> Transport:
             try:
                 transport = point.load()
             except ModuleNotFoundError as error:
+                extra = _EXTRAS.get(error.name or "", "all")
                 raise ConfigError(
-                    f"the transport for {name}:// needs the Python module {error.name!r}, which "
-                    "is not installed; "
-                    f"install it with: pip install 'queue-core[all]'"
+                    f"the transport for {name}:// needs the Python module {error.name!r}, "
+                    f"which is not installed; run: pip install 'queue-core[{extra}]'"
                 ) from error
             return _check(name, transport)
     raise ConfigError(_unknown(name, known_schemes()))
