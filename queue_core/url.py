@@ -90,8 +90,13 @@ class BrokerURL:
 
     @property
     def vhost(self) -> str:
-        """The virtual host of an AMQP URL, percent-decoded; ``/`` when the URL names none."""
-        return unquote(self.path[1:]) if self.path else "/"
+        """The virtual host of an AMQP URL, percent-decoded; ``/`` when the URL names none.
+
+        ``amqp://host``, ``amqp://host/`` and ``amqp://host//`` all mean ``/``, as they do for pika
+        and kombu. RabbitMQ's URI specification reads the second as the virtual host with the
+        empty name, which nobody has.
+        """
+        return unquote(self.path[1:]) or "/"
 
     @property
     def database(self) -> str:
@@ -358,12 +363,6 @@ def _split(pair: str) -> tuple[str, str, str]:
 def _check_scheme_rules(text: str, url: BrokerURL) -> None:
     """Refuse what the grammar allows and the scheme's users certainly did not mean."""
     transport = url.transport
-    if transport in ("amqp", "amqps") and url.path == "/":
-        _refuse(
-            text,
-            "it ends in a single '/', which means the virtual host with the empty name",
-            "for the default virtual host write nothing, '//' or '/%2F' after the host",
-        )
     if transport == "sqlite":
         if url.host or url.user is not None or url.password is not None or url.port is not None:
             _refuse(
