@@ -20,6 +20,7 @@ pytest.register_assert_rewrite(
 )
 
 from queue_core.testing.eventually import eventually  # noqa: E402 - after the line above
+from queue_core.testing.faults import FaultProxy  # noqa: E402
 from queue_core.testing.session_suite import SessionSuite  # noqa: E402
 
-__all__ = ["SessionSuite", "eventually"]
+__all__ = ["FaultProxy", "SessionSuite", "eventually"]
