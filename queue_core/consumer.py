@@ -67,7 +67,7 @@ class Consumer:
         self._recovery = recovery
         self._queues = {name: queue for queue in queues for name in [_name(queue)]}
         self._prefetch = prefetch
-        self._accept = accept
+        self._accept = None if accept is None else codecs.accepting(accept)
         self._decode = decode
         self._codecs = codecs
         self._limits = limits

@@ -165,7 +165,7 @@ class Message:
         delivery: Delivery,
         settler: Settler,
         *,
-        accept: Sequence[str] | None = None,
+        accept: Sequence[str] | frozenset[str] | None = None,
         codecs: Codecs = DEFAULT_CODECS,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
