@@ -1,1 +1,42 @@
-"""The AMQP 0-9-1 transport."""
+"""The AMQP 0-9-1 transport, for RabbitMQ: ``amqp://`` and, with TLS, ``amqps://``.
+
+The broker does by itself what `queue_core.emulation` does for stores, so this package implements `Session` directly:
+
+- ``session``: the contract; two connections, one for publishing
+- ``io``: a connection and its one thread
+- ``publishing``, ``consuming``, ``administration``: the three things that a session does on them
+- ``frames``, ``tables``, ``properties``: the bytes of the hot path, pure
+- ``topology``, ``options``, ``errors``: arguments, URL options and errors translated, pure
+
+URL options: ``heartbeat`` (seconds; default half the lease), ``connect_timeout``, ``blocked_timeout`` (seconds that an alarm may
+block publishing before the connection is given up; 300), ``frame_max`` (bytes), ``channel_max``; with ``amqps`` also ``cafile``,
+``certfile``, ``keyfile`` and ``verify`` (``verify=false`` accepts any certificate).
+"""
+
+from __future__ import annotations
+
+from queue_core.transport import Features, Session, SessionOptions, Transport
+from queue_core.transports.amqp.options import check_url, read_settings
+from queue_core.transports.amqp.session import AmqpSession
+from queue_core.transports.amqp.topology import FEATURES, NAME
+from queue_core.url import BrokerURL
+
+__all__ = ["AmqpTransport", "transport"]
+
+
+class AmqpTransport:
+    """RabbitMQ over pika."""
+
+    name: str = NAME
+    features: Features = FEATURES
+
+    def check(self, url: BrokerURL) -> None:
+        """Raise ConfigError if an option is unknown or out of bounds."""
+        check_url(url)
+
+    def open(self, url: BrokerURL, options: SessionOptions) -> Session:
+        """Connect within ``options.connect_timeout``; see `Transport.open`."""
+        return AmqpSession(read_settings(url, options), options)
+
+
+transport: Transport = AmqpTransport()

@@ -1,0 +1,430 @@
+"""Consuming: one channel per subscription, deliveries handed to the consumer's thread, settlements coalesced.
+
+A subscription is one consumer on one queue with a prefetch window of its own. Its channel's delivery tags are numbered from
+1, so a token is (epoch, tag): the epoch names one life of one subscription's channel, and a token of an older life
+is never sent to the broker (an unknown tag would close the channel and give everybody's messages back).
+
+Settlements are recorded in a deque and written by the I/O thread, all that are there in one send. Acks up to the lowest
+unsettled tag leave as one frame with ``multiple``; others one by one, so that an ack never covers a message that is
+still being worked on. ``barrier`` asks the broker something on the same channel: its answer proves that everything
+before it was processed.
+
+When the broker ends one channel and not the connection (its ack timeout does that), the unsettled deliveries
+are stale and the next ``receive`` subscribes again. When it cancels the consumer (the queue was deleted), ``receive``
+raises QueueNotFound once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import Counter, deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from queue_core.errors import (
+    ConnectionLost,
+    QueueCoreError,
+    QueueNotFound,
+    StaleDelivery,
+    UsageError,
+)
+from queue_core.message import Delivery, Settlement
+from queue_core.transports.amqp import frames
+from queue_core.transports.amqp.errors import translate
+from queue_core.transports.amqp.io import Channel, Link, by_us, fail
+from queue_core.transports.amqp.properties import READER
+
+Token = tuple[int, int]
+
+
+class Inbox:
+    """One consumer: its subscriptions, and what has arrived for it. Fields are guarded by ``condition``."""
+
+    def __init__(self, consumer: str) -> None:
+        self.consumer = consumer
+        self.condition = threading.Condition()
+        self.deliveries: deque[Delivery] = deque()
+        self.subscriptions: dict[str, Subscription] = {}
+        self.problems: deque[QueueCoreError] = deque()
+        self.broken: deque[Subscription] = deque()
+        self.woken = False
+
+    def notify(self) -> None:
+        """Let the receiver look again."""
+        with self.condition:
+            self.condition.notify_all()
+
+    def drop(self, epoch: int) -> None:
+        """Forget what has arrived under ``epoch``: those messages went back."""
+        with self.condition:
+            self.deliveries = deque(item for item in self.deliveries if item.token[0] != epoch)
+
+
+class Subscription:
+    """One life of a consumer on a queue. Apart from its fixed fields it belongs to the I/O thread."""
+
+    def __init__(self, inbox: Inbox, queue: str, prefetch: int, epoch: int) -> None:
+        self.inbox = inbox
+        self.queue = queue
+        self.prefetch = prefetch
+        self.epoch = epoch
+        self.channel: Channel
+        self.unsettled: dict[int, None] = {}
+        self.acks: list[int] = []
+        self.others: list[bytes] = []
+        self.unproved = 0
+        self.ended = False
+
+    @property
+    def tag(self) -> str:
+        """The consumer tag."""
+        return f"qc-{self.epoch}"
+
+    def written(self) -> bytes:
+        """Return the frames for what was settled since the last time, and forget it."""
+        number = self.channel.number
+        parts, self.others = self.others, []
+        acks, self.acks = self.acks, []
+        self.unproved += len(parts) + len(acks)
+        if acks:
+            low = next(iter(self.unsettled), None)
+            covered = [tag for tag in acks if low is None or tag < low]
+            if covered:
+                parts.append(frames.ack(number, max(covered), multiple=len(covered) > 1))
+            if len(covered) < len(acks):
+                parts += [frames.ack(number, tag) for tag in acks if low is not None and tag > low]
+        return b"".join(parts)
+
+
+class Consuming:
+    """All subscriptions of a session, on its consuming link. Methods block at most until their deadline."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._epochs = itertools.count(1)
+        self._lock = threading.Lock()
+        self._inboxes: dict[str, Inbox] = {}
+        self._live: dict[int, Subscription] = {}
+        self._outbox: deque[Settlement] = deque()
+        self._arrived: set[Inbox] = set()
+        self._stale: Counter[str] = Counter()
+        self._lost: BaseException | None = None
+        link.connection.after_read = self._after_read
+
+    # subscriptions
+
+    def subscribe(self, consumer: str, queue: str, prefetch: int, deadline: float) -> None:
+        """Begin to take messages; see `Session.subscribe`. Again with the same arguments changes nothing."""
+        if not 1 <= prefetch <= 65_535:
+            raise UsageError(f"prefetch is a number from 1 to 65535, not {prefetch!r}")
+        inbox = self._inbox(consumer)
+        present = inbox.subscriptions.get(queue)
+        if present is not None and not present.ended:
+            if present.prefetch != prefetch:
+                raise UsageError(
+                    f"consumer {consumer!r} has queue {queue!r} with prefetch {present.prefetch}; cancel it first"
+                )
+            return
+        self._subscribe(inbox, queue, prefetch, deadline)
+
+    def _subscribe(self, inbox: Inbox, queue: str, prefetch: int, deadline: float) -> None:
+        doing = f"subscribe to queue {queue!r}"
+        subscription = Subscription(inbox, queue, prefetch, next(self._epochs))
+        reader = frames.ContentReader(on_deliver=partial(self._on_deliver, subscription))
+        channel = Channel.open(
+            self._link,
+            deadline,
+            doing,
+            reader=reader,
+            on_closed=partial(self._on_closed, subscription),
+        )
+        subscription.channel = channel
+        try:
+            channel.rpc("basic_qos", deadline, doing, prefetch_count=prefetch)
+            self._link.call(partial(self._consume, subscription), deadline, doing)
+        except BaseException:
+            subscription.ended = True
+            channel.close()
+            raise
+        with inbox.condition:
+            former = inbox.subscriptions.get(queue)
+            inbox.subscriptions[queue] = subscription
+        if former is not None:
+            former.channel.close()
+
+    def _consume(self, subscription: Subscription, future: Future[Any]) -> None:
+        channel = subscription.channel
+        if channel.closed is None:
+            self._live[subscription.epoch] = subscription
+            channel.raw.add_on_cancel_callback(partial(self._on_cancel, subscription))
+        arguments = {
+            "queue": subscription.queue,
+            "on_message_callback": _ignore,
+            "consumer_tag": subscription.tag,
+        }
+        channel.request("basic_consume", arguments, future)
+
+    def cancel(self, consumer: str, queue: str | None, deadline: float) -> None:
+        """End subscriptions; see `Session.cancel`."""
+        inbox = self._inboxes.get(consumer)
+        if inbox is None:
+            return
+        with inbox.condition:
+            names = list(inbox.subscriptions) if queue is None else [queue]
+            gone = [inbox.subscriptions.pop(name) for name in names if name in inbox.subscriptions]
+            inbox.broken = deque(item for item in inbox.broken if item.queue not in names)
+        for subscription in gone:
+            self._link.call(
+                partial(self._end, subscription), deadline, f"cancel queue {subscription.queue!r}"
+            )
+
+    def _end(self, subscription: Subscription, future: Future[Any]) -> None:
+        """In the I/O thread: settle what is recorded, then close the channel, which gives the rest back."""
+        self.drain()
+        subscription.ended = True
+        self._live.pop(subscription.epoch, None)
+        subscription.inbox.drop(subscription.epoch)
+        channel = subscription.channel
+        if channel.closed is not None:
+            future.set_result(None)
+            return
+        channel.raw.add_on_close_callback(lambda raw, reason: _done(future))
+        channel.close_now()
+
+    # deliveries
+
+    def receive(self, consumer: str, limit: int, wait: float, timeout: float) -> list[Delivery]:
+        """Return what is there; see `Session.receive`. ``timeout`` bounds subscribing again after a channel's end."""
+        inbox = self._inbox(consumer)
+        deadline = monotonic() + wait
+        with inbox.condition:
+            while not (
+                inbox.deliveries or inbox.problems or inbox.broken or inbox.woken or self._lost
+            ):
+                left = deadline - monotonic()
+                if left <= 0 or not inbox.condition.wait(left):
+                    break
+            inbox.woken = False
+            if inbox.deliveries:
+                count = min(limit, len(inbox.deliveries))
+                return [inbox.deliveries.popleft() for _ in range(count)]
+            if inbox.problems:
+                raise inbox.problems.popleft()
+            broken = inbox.broken.popleft() if inbox.broken else None
+        if self._lost is not None:
+            raise self.failure("receive")
+        if broken is not None:
+            self._subscribe(inbox, broken.queue, broken.prefetch, monotonic() + timeout)
+        return []
+
+    def wake(self, consumer: str) -> None:
+        """End a ``receive`` early."""
+        inbox = self._inbox(consumer)
+        with inbox.condition:
+            inbox.woken = True
+            inbox.condition.notify_all()
+
+    def _on_deliver(
+        self,
+        subscription: Subscription,
+        tag: int,
+        redelivered: bool,
+        exchange: str,
+        key: str,
+        raw: bytes,
+        body: bytes,
+    ) -> None:
+        if subscription.ended:
+            return
+        subscription.unsettled[tag] = None
+        inbox = subscription.inbox
+        inbox.deliveries.append(
+            Delivery(
+                inbox.consumer,
+                subscription.queue,
+                exchange,
+                key,
+                body,
+                raw,
+                READER,
+                (subscription.epoch, tag),
+                0,
+                redelivered,
+            )
+        )
+        self._arrived.add(inbox)
+
+    def _after_read(self) -> None:
+        if self._arrived:
+            arrived, self._arrived = self._arrived, set()
+            for inbox in arrived:
+                inbox.notify()
+
+    def _on_cancel(self, subscription: Subscription, frame: Any) -> None:
+        """The broker cancelled: the queue is gone. What was delivered may still be settled."""
+        if subscription.ended:
+            return
+        inbox = subscription.inbox
+        with inbox.condition:
+            if inbox.subscriptions.get(subscription.queue) is subscription:
+                del inbox.subscriptions[subscription.queue]
+            inbox.problems.append(
+                QueueNotFound(f"queue {subscription.queue!r} was deleted while it was consumed")
+            )
+            inbox.condition.notify_all()
+        if not subscription.unsettled:
+            subscription.channel.close_now()
+
+    def _on_closed(self, subscription: Subscription, reason: BaseException) -> None:
+        """The channel is over: unsettled deliveries went back, what was sent without proof may have."""
+        inbox = subscription.inbox
+        self._live.pop(subscription.epoch, None)
+        unproved = subscription.unproved + len(subscription.acks) + len(subscription.others)
+        subscription.acks, subscription.others, subscription.unproved = [], [], 0
+        subscription.unsettled.clear()
+        if subscription.ended:
+            return
+        subscription.ended = True
+        inbox.drop(subscription.epoch)
+        if unproved and not by_us(reason):
+            with self._lock:
+                self._stale[inbox.consumer] += unproved
+        with inbox.condition:
+            if inbox.subscriptions.get(subscription.queue) is subscription and not by_us(reason):
+                inbox.broken.append(subscription)
+            inbox.condition.notify_all()
+
+    # settling
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Record settlements; does not block."""
+        self._outbox.extend(settlements)
+        try:
+            self._link.submit(self.drain)
+        except QueueCoreError:
+            self._count_rest()
+
+    def held(self, delivery: Delivery) -> bool:
+        """Whether the delivery was not settled yet and has not gone back, as far as is known here."""
+        epoch, tag = delivery.token
+        subscription = self._live.get(epoch)
+        return subscription is not None and tag in subscription.unsettled
+
+    def drain(self) -> None:
+        """In the I/O thread: write everything that is recorded."""
+        touched: set[Subscription] = set()
+        outbox, live = self._outbox, self._live
+        while outbox:
+            settlement = outbox.popleft()
+            epoch, tag = settlement.delivery.token
+            subscription = live.get(epoch)
+            if subscription is None or tag not in subscription.unsettled:
+                with self._lock:
+                    self._stale[settlement.delivery.consumer] += 1
+                continue
+            del subscription.unsettled[tag]
+            touched.add(subscription)
+            if settlement.action == "ack":
+                subscription.acks.append(tag)
+            else:
+                subscription.others.append(_returned(subscription.channel.number, tag, settlement))
+        connection = self._link.connection
+        for subscription in touched:
+            if subscription.channel.closed is None:
+                connection.emit(subscription.written())
+
+    def flush(self, consumer: str, deadline: float) -> None:
+        """Prove that what was settled has reached the broker; see `Session.flush`."""
+        inbox = self._inbox(consumer)
+        if self._lost is not None:
+            raise self.failure("flush")
+        self._link.call(
+            partial(self._barrier, inbox),
+            deadline,
+            f"flush the settlements of consumer {consumer!r}",
+        )
+        with self._lock:
+            stale = self._stale.pop(consumer, 0)
+        if stale:
+            raise StaleDelivery(
+                f"{stale} settlements of consumer {consumer!r} had no effect, or none that is certain: their channel had "
+                "ended and the messages went back to their queues"
+            )
+
+    def _barrier(self, inbox: Inbox, future: Future[Any]) -> None:
+        """In the I/O thread: ask on each channel that carried settlements; answer when all have answered."""
+        self.drain()
+        waiting = [item for item in self._live.values() if item.inbox is inbox and item.unproved]
+        left = len(waiting)
+        if not left:
+            future.set_result(None)
+            return
+
+        def answered(subscription: Subscription, proved: int, reply: Future[Any]) -> None:
+            nonlocal left
+            if reply.exception() is None:
+                subscription.unproved -= proved
+            left -= 1
+            if not left:
+                _done(future)
+
+        for subscription in waiting:
+            reply: Future[Any] = Future()
+            reply.add_done_callback(partial(answered, subscription, subscription.unproved))
+            try:
+                subscription.channel.request(
+                    "basic_qos", {"prefetch_count": subscription.prefetch}, reply
+                )
+            except Exception as error:
+                fail(reply, error)
+
+    # the end
+
+    def lost(self, error: BaseException) -> None:
+        """In the I/O thread: the connection is over, and so are all deliveries."""
+        self._lost = error
+        self._live.clear()
+        self._count_rest()
+        with self._lock:
+            inboxes = list(self._inboxes.values())
+        for inbox in inboxes:
+            with inbox.condition:
+                inbox.deliveries.clear()
+                inbox.condition.notify_all()
+
+    def failure(self, doing: str) -> QueueCoreError:
+        """Return the error for a call on a lost connection."""
+        return translate(self._lost or ConnectionLost("the connection is over"), doing)
+
+    def _count_rest(self) -> None:
+        with self._lock:
+            while self._outbox:
+                self._stale[self._outbox.popleft().delivery.consumer] += 1
+
+    def _inbox(self, consumer: str) -> Inbox:
+        inbox = self._inboxes.get(consumer)
+        if inbox is None:
+            with self._lock:
+                inbox = self._inboxes.setdefault(consumer, Inbox(consumer))
+        return inbox
+
+
+def _returned(channel: int, tag: int, settlement: Settlement) -> bytes:
+    if settlement.action == "reject":
+        return frames.reject(channel, tag, requeue=False)
+    if settlement.counted:
+        return frames.reject(channel, tag, requeue=True)
+    return frames.nack(channel, tag, requeue=True)
+
+
+def _done(future: Future[Any]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _ignore(*arguments: Any) -> None:
+    """Stand where pika wants a message callback; the reader takes deliveries before pika sees them."""

@@ -1,0 +1,184 @@
+"""pika's exceptions and the broker's reply codes as queue_core's errors; the only place that knows both.
+
+The text of the broker is kept: it names entity, virtual host and what differs. Passwords never pass here, since
+neither the broker's texts nor pika's exceptions hold them, and addresses are given as host and port only.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Final
+
+from pika.adapters.utils import connection_workflow
+from pika.exceptions import (
+    AMQPConnectionError,
+    AMQPHeartbeatTimeout,
+    AuthenticationError,
+    ChannelClosed,
+    ChannelWrongStateError,
+    ConnectionBlockedTimeout,
+    ConnectionClosed,
+    ConnectionClosedByClient,
+    IncompatibleProtocolError,
+    NoFreeChannels,
+    ProbableAccessDeniedError,
+    ProbableAuthenticationError,
+    ProtocolSyntaxError,
+)
+
+from queue_core.errors import (
+    AccessRefused,
+    BrokerFull,
+    ConfigError,
+    ConnectionLost,
+    ConnectTimeout,
+    QueueCoreError,
+    QueueNotFound,
+    TooLarge,
+    TopologyMismatch,
+    Unsupported,
+    UsageError,
+)
+
+ACCESS_REFUSED: Final = 403
+NOT_FOUND: Final = 404
+RESOURCE_LOCKED: Final = 405
+PRECONDITION_FAILED: Final = 406
+NOT_ALLOWED: Final = 530
+NOT_IMPLEMENTED: Final = 540
+
+_MISSING_EXCHANGE: Final = re.compile(r"exchange '(?P<name>.*)' in vhost '", re.DOTALL)
+
+
+def translate(error: BaseException, doing: str) -> QueueCoreError:
+    """Return the error to raise ``from error``; ``doing`` says what failed, such as ``declare queue 'a'``."""
+    if isinstance(error, QueueCoreError):
+        return error
+    if isinstance(error, ChannelClosed):
+        return _closed_channel(error.reply_code, error.reply_text, doing)
+    if isinstance(error, FutureTimeout | TimeoutError):
+        return ConnectTimeout(f"{doing}: the broker did not answer in time")
+    if isinstance(error, NoFreeChannels):
+        return ConnectionLost(f"{doing}: all channels that the broker allows are in use")
+    if isinstance(error, ChannelWrongStateError):
+        return ConnectionLost(f"{doing}: the channel was closed meanwhile")
+    if isinstance(error, AMQPConnectionError):
+        return ConnectionLost(f"{doing}: {_lost(error)}")
+    return ConnectionLost(f"{doing}: {type(error).__name__}: {error}")
+
+
+def _closed_channel(code: int, text: str, doing: str) -> QueueCoreError:
+    message = f"{doing}: the broker says {code} {text}"
+    if code == NOT_FOUND:
+        return QueueNotFound(message)
+    if code in (ACCESS_REFUSED, RESOURCE_LOCKED):
+        return AccessRefused(message)
+    if code == PRECONDITION_FAILED:
+        if "message size" in text:
+            return TooLarge(message)
+        if "user_id property" in text:
+            return AccessRefused(message)
+        return TopologyMismatch(message)
+    if code == NOT_IMPLEMENTED:
+        return Unsupported("arguments", "amqp", message)
+    return ConnectionLost(message)
+
+
+def _lost(error: AMQPConnectionError) -> str:
+    if isinstance(error, ConnectionBlockedTimeout):
+        return "the broker blocked publishing for too long (memory or disk alarm); the connection was given up"
+    if isinstance(error, AMQPHeartbeatTimeout):
+        return "the broker sent nothing for longer than the heartbeat allows; the connection was given up"
+    if isinstance(error, ConnectionClosedByClient):
+        return "the connection was closed"
+    if isinstance(error, ConnectionClosed):
+        return f"the broker closed the connection: {error.reply_code} {error.reply_text}"
+    texts = ", ".join(str(argument) for argument in error.args) or type(error).__name__
+    return f"the connection was lost: {texts}"
+
+
+def translate_connect(error: BaseException, where: str, vhost: str, user: str) -> QueueCoreError:
+    """Return the error for a connection that did not come up; ``where`` is ``host:port``."""
+    if isinstance(error, QueueCoreError):
+        return error
+    cause = _root(error)
+    if isinstance(cause, FutureTimeout | TimeoutError):
+        return ConnectTimeout(
+            f"no answer from the broker at {where} in time; check host, port and firewall"
+        )
+    if isinstance(cause, ProbableAuthenticationError | AuthenticationError):
+        return AccessRefused(
+            f"the broker at {where} refused user {user!r}; check user and password"
+        )
+    if isinstance(cause, ConnectionClosed) and cause.reply_code == ACCESS_REFUSED:
+        return AccessRefused(
+            f"the broker at {where} refused user {user!r}; check user and password"
+        )
+    if isinstance(cause, ProbableAccessDeniedError) or (
+        isinstance(cause, ConnectionClosed) and cause.reply_code in (NOT_ALLOWED, NOT_FOUND)
+    ):
+        return AccessRefused(
+            f"the broker at {where} does not let user {user!r} into the virtual host {vhost!r}; check that it "
+            f"exists and that the user has permissions there ({_text(cause)})"
+        )
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return AccessRefused(
+            f"the certificate of the broker at {where} was not accepted: {cause.verify_message}; give its "
+            "authority as option cafile"
+        )
+    if isinstance(cause, ssl.SSLError):
+        return ConnectionLost(
+            f"TLS with the broker at {where} failed: {cause.reason or cause}; is it a TLS port?"
+        )
+    if isinstance(cause, socket.gaierror):
+        return ConnectionLost(f"cannot resolve the host of the broker at {where}; check its name")
+    if isinstance(cause, ConnectionRefusedError):
+        return ConnectionLost(
+            f"nothing listens at {where}; is the broker running, and on this port?"
+        )
+    if isinstance(cause, IncompatibleProtocolError | ProtocolSyntaxError):
+        return ConnectionLost(f"what listens at {where} does not speak AMQP 0-9-1; check the port")
+    return ConnectionLost(f"cannot connect to the broker at {where}: {_text(cause)}")
+
+
+def _root(error: BaseException) -> BaseException:
+    """Dig the cause out of what pika's connection workflow wraps around it; the last attempt tells most."""
+    seen = 0
+    while seen < 10:
+        seen += 1
+        inner: BaseException | None = None
+        if isinstance(error, connection_workflow.AMQPConnectionWorkflowFailed):
+            inner = error.exceptions[-1] if error.exceptions else None
+        elif isinstance(error, connection_workflow.AMQPConnectorException | AMQPConnectionError):
+            inner = next((item for item in error.args if isinstance(item, BaseException)), None)
+        if inner is None:
+            return error
+        error = inner
+    return error
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, ConnectionClosed):
+        return f"{error.reply_code} {error.reply_text}"
+    text = ", ".join(str(argument) for argument in error.args)
+    return text or type(error).__name__
+
+
+def missing_exchange(error: BaseException) -> str | None:
+    """Return the name of the exchange that a publish failed on, as far as the broker's text tells."""
+    if isinstance(error, ChannelClosed) and (found := _MISSING_EXCHANGE.search(error.reply_text)):
+        return found["name"]
+    return None
+
+
+__all__ = [
+    "BrokerFull",
+    "ConfigError",
+    "UsageError",
+    "missing_exchange",
+    "translate",
+    "translate_connect",
+]

@@ -1,0 +1,213 @@
+"""The few AMQP 0-9-1 frames on the hot path: publish and settle going out, deliveries and confirms coming in.
+
+pika speaks the rest of the protocol (handshake, heartbeats, every request with an answer). It spends most of its
+time per message in general-purpose callbacks and in decoding the header table, which a consumer rarely looks at. So
+these frames are written and read here: property tables stay raw bytes in both directions.
+
+The rules: pure, no I/O, no pika; all integers are big-endian (specification section 4.2); a reader takes whole
+frames only and says whether a frame was its own, so that pika still gets everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Final
+
+METHOD_FRAME: Final = 1
+HEADER_FRAME: Final = 2
+BODY_FRAME: Final = 3
+FRAME_END: Final = 0xCE
+FRAME_OVERHEAD: Final = 8
+
+FRAME_HEAD: Final = Struct(">BHI")
+_PUBLISH_HEAD: Final = Struct(">BHIHHH")
+_CONTENT_HEAD: Final = Struct(">BHIHHQ")
+_SETTLE: Final = Struct(">BHIHHQBB")
+_METHOD_ID: Final = Struct(">I")
+_TAG_AND_FLAG: Final = Struct(">QB")
+_BODY_SIZE: Final = Struct(">Q")
+
+_BASIC: Final = 60
+_DELIVER: Final = 60 << 16 | 60
+_RETURN: Final = 60 << 16 | 50
+_ACK: Final = 60 << 16 | 80
+_NACK: Final = 60 << 16 | 120
+_END: Final = b"\xce"
+
+
+def short_string(text: str) -> bytes:
+    """Return ``text`` as an AMQP short string: one length byte and up to 255 bytes of UTF-8; ValueError if longer."""
+    data = text.encode()
+    if len(data) > 255:
+        raise ValueError(f"{len(data)} bytes where AMQP allows 255")
+    return bytes((len(data),)) + data
+
+
+def publish(
+    channel: int,
+    exchange: bytes,
+    routing_key: bytes,
+    *,
+    mandatory: bool,
+    properties: bytes,
+    body: bytes,
+    frame_max: int,
+) -> bytes:
+    """Return the frames of one basic.publish: method, content header, and the body in pieces of ``frame_max``.
+
+    ``exchange`` and ``routing_key`` are short strings already, ``properties`` the encoded property list.
+    """
+    parts = [
+        _PUBLISH_HEAD.pack(
+            METHOD_FRAME, channel, 7 + len(exchange) + len(routing_key), _BASIC, 40, 0
+        ),
+        exchange,
+        routing_key,
+        b"\x01\xce" if mandatory else b"\x00\xce",
+        _CONTENT_HEAD.pack(HEADER_FRAME, channel, 12 + len(properties), _BASIC, 0, len(body)),
+        properties,
+        _END,
+    ]
+    size = frame_max - FRAME_OVERHEAD
+    if len(body) <= size:
+        if body:
+            parts += (FRAME_HEAD.pack(BODY_FRAME, channel, len(body)), body, _END)
+    else:
+        for start in range(0, len(body), size):
+            piece = body[start : start + size]
+            parts += (FRAME_HEAD.pack(BODY_FRAME, channel, len(piece)), piece, _END)
+    return b"".join(parts)
+
+
+def ack(channel: int, tag: int, *, multiple: bool = False) -> bytes:
+    """Return a basic.ack; ``multiple`` acks every unsettled delivery up to ``tag``."""
+    return _SETTLE.pack(METHOD_FRAME, channel, 13, _BASIC, 80, tag, multiple, FRAME_END)
+
+
+def reject(channel: int, tag: int, *, requeue: bool) -> bytes:
+    """Return a basic.reject."""
+    return _SETTLE.pack(METHOD_FRAME, channel, 13, _BASIC, 90, tag, requeue, FRAME_END)
+
+
+def nack(channel: int, tag: int, *, requeue: bool) -> bytes:
+    """Return a basic.nack of one delivery."""
+    return _SETTLE.pack(METHOD_FRAME, channel, 13, _BASIC, 120, tag, requeue << 1, FRAME_END)
+
+
+OnDeliver = Callable[[int, bool, str, str, bytes, bytes], None]
+"""Called with delivery tag, redelivered, exchange, routing key, raw properties, body."""
+
+OnReturn = Callable[[int, str, str, str, bytes, bytes], None]
+"""Called with reply code, reply text, exchange, routing key, raw properties, body."""
+
+OnConfirm = Callable[[int, bool, bool], None]
+"""Called with delivery tag, multiple, and whether it is an ack (else a nack)."""
+
+
+class ContentReader:
+    """Reads one channel's deliveries, returns and confirms out of whole frames.
+
+    Handlers run inside ``feed``, on the thread that reads the socket.
+    """
+
+    __slots__ = (
+        "_deliver",
+        "_on_confirm",
+        "_on_deliver",
+        "_on_return",
+        "_pieces",
+        "_raw",
+        "_room",
+        "_size",
+        "_start",
+    )
+
+    def __init__(
+        self,
+        *,
+        on_deliver: OnDeliver | None = None,
+        on_return: OnReturn | None = None,
+        on_confirm: OnConfirm | None = None,
+    ) -> None:
+        self._on_deliver = on_deliver
+        self._on_return = on_return
+        self._on_confirm = on_confirm
+        self._start: tuple[int, int | str, str, str] | None = None
+        self._deliver = False
+        self._raw = b""
+        self._size = 0
+        self._room = 0
+        self._pieces: list[bytes] = []
+
+    def feed(self, kind: int, data: bytes, start: int, end: int) -> bool:
+        """Take the frame whose payload is ``data[start:end]``; return False if it is not for this reader."""
+        if kind == METHOD_FRAME:
+            return self._method(data, start, end)
+        if self._start is None:
+            return False
+        if kind == HEADER_FRAME:
+            (self._size,) = _BODY_SIZE.unpack_from(data, start + 4)
+            self._raw = data[start + 12 : end]
+            self._room = self._size
+            if self._size == 0:
+                self._finished(b"")
+            return True
+        if kind == BODY_FRAME:
+            piece = data[start:end]
+            self._room -= len(piece)
+            if self._room < 0:
+                raise ValueError("the broker sent a longer body than it had announced")
+            if self._room:
+                self._pieces.append(piece)
+            elif self._pieces:
+                self._pieces.append(piece)
+                body = b"".join(self._pieces)
+                self._pieces = []
+                self._finished(body)
+            else:
+                self._finished(piece)
+            return True
+        return False
+
+    def _method(self, data: bytes, start: int, end: int) -> bool:
+        (method,) = _METHOD_ID.unpack_from(data, start)
+        if method == _DELIVER and self._on_deliver is not None:
+            at = start + 5 + data[start + 4]
+            tag, redelivered = _TAG_AND_FLAG.unpack_from(data, at)
+            exchange, at = _text(data, at + 9)
+            key, _ = _text(data, at)
+            self._start = (tag, redelivered, exchange, key)
+            self._deliver = True
+            return True
+        if method in (_ACK, _NACK) and self._on_confirm is not None:
+            tag, flags = _TAG_AND_FLAG.unpack_from(data, start + 4)
+            self._on_confirm(tag, bool(flags & 1), method == _ACK)
+            return True
+        if method == _RETURN and self._on_return is not None:
+            text, at = _text(data, start + 6)
+            exchange, at = _text(data, at)
+            key, _ = _text(data, at)
+            code = int.from_bytes(data[start + 4 : start + 6], "big")
+            self._start = (code, text, exchange, key)
+            self._deliver = False
+            return True
+        return False
+
+    def _finished(self, body: bytes) -> None:
+        begun, self._start = self._start, None
+        assert begun is not None
+        number, second, exchange, key = begun
+        if self._deliver:
+            assert self._on_deliver is not None
+            self._on_deliver(number, bool(second), exchange, key, self._raw, body)
+        else:
+            assert self._on_return is not None
+            self._on_return(number, str(second), exchange, key, self._raw, body)
+
+
+def _text(data: bytes, at: int) -> tuple[str, int]:
+    """Read a short string; what is not UTF-8 is kept as surrogates, so that nothing is lost or refused here."""
+    begin = at + 1
+    end = begin + data[at]
+    return data[begin:end].decode("utf-8", "surrogateescape"), end

@@ -1,0 +1,299 @@
+"""Publishing with confirms: every publication gets a fate, and nobody waits without a deadline.
+
+One channel in confirm mode on a connection of its own, since an alarm of the broker stops publishing connections as
+a whole. All publications of a call leave in one burst; the broker's answers are matched by sequence number
+(acks may come out of order, and several in one), and its returns by message id. A return always precedes the ack
+of its message, which carries the final word.
+
+Matching a return: it holds the message's properties and no sequence number. Where the user gave no message id, the
+publication's own id is sent as the message id. Where several outstanding ones share id, exchange and key (a user
+who gives the same id twice), the one whose properties are equal byte for byte is taken, else the oldest.
+
+The connection is made at the first publish and again by the first publish after its loss, never on a schedule.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from queue_core.errors import ConnectionLost, QueueCoreError, UsageError
+from queue_core.message import Publication
+from queue_core.transport import Outcome
+from queue_core.transports.amqp import frames
+from queue_core.transports.amqp.errors import missing_exchange, translate
+from queue_core.transports.amqp.io import Channel, Link
+from queue_core.transports.amqp.properties import encode_properties, message_id_of
+
+_TURN = 500
+_CONFIRMED = Outcome("confirmed")
+
+Prepared = tuple[str, str, bytes, bytes, bool, str]
+"""Exchange, routing key, properties, body, mandatory, message id."""
+
+
+class Batch:
+    """The publications of one call and what is known of each."""
+
+    __slots__ = ("_done", "_left", "error", "items", "outcomes", "position")
+
+    def __init__(self, items: Sequence[Prepared]) -> None:
+        self.items = items
+        self.outcomes: list[Outcome | None] = [None] * len(items)
+        self.position = 0
+        self.error: BaseException | None = None
+        self._left = len(items)
+        self._done = threading.Event()
+
+    def settle(self, index: int, outcome: Outcome) -> None:
+        """Record a fate; the last one wakes the caller."""
+        if self.outcomes[index] is None:
+            self.outcomes[index] = outcome
+            self._left -= 1
+            if not self._left:
+                self._done.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Wake the caller: nothing more will come."""
+        self.error = self.error or error
+        self._done.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Return whether everything that will come has come."""
+        return self._done.wait(seconds)
+
+
+class Pending:
+    """One publication on its way."""
+
+    __slots__ = ("batch", "index", "returned")
+
+    def __init__(self, batch: Batch, index: int) -> None:
+        self.batch = batch
+        self.index = index
+        self.returned: str | None = None
+
+
+class ConfirmChannel:
+    """A channel in confirm mode and what is outstanding on it. All but ``open`` and ``send`` runs in the I/O thread."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._channel: Channel
+        self._sequence = 0
+        self._outstanding: dict[int, Pending] = {}
+        self._by_identity: dict[tuple[str, str, str], list[Pending]] = {}
+        self._closed: BaseException | None = None
+
+    @classmethod
+    def open(cls, link: Link, deadline: float) -> ConfirmChannel:
+        """Open it on ``link``."""
+        self = cls(link)
+        reader = frames.ContentReader(on_return=self._on_return, on_confirm=self._on_confirm)
+        doing = "open a channel for publishing"
+        self._channel = Channel.open(
+            link, deadline, doing, reader=reader, on_closed=self._on_closed
+        )
+        try:
+            self._channel.rpc("confirm_delivery", deadline, doing, ack_nack_callback=_ignore)
+        except BaseException:
+            self._channel.close()
+            raise
+        return self
+
+    @property
+    def usable(self) -> bool:
+        """Neither channel nor connection has ended."""
+        return self._closed is None and not self._link.ended
+
+    def send(self, batch: Batch) -> None:
+        """Hand a batch to the I/O thread."""
+        self._link.submit(partial(self._send, batch))
+
+    def _on_closed(self, error: BaseException) -> None:
+        """Channel or connection ended: nothing that is outstanding will be answered."""
+        self._closed = error
+        outstanding, self._outstanding = self._outstanding, {}
+        self._by_identity.clear()
+        for batch in {
+            id(pending.batch): pending.batch for pending in outstanding.values()
+        }.values():
+            batch.fail(error)
+
+    def _send(self, batch: Batch) -> None:
+        if self._closed is not None:
+            batch.fail(self._closed)
+            return
+        connection = self._link.connection
+        number, frame_max = self._channel.number, connection.params.frame_max
+        end = min(len(batch.items), batch.position + _TURN)
+        for index in range(batch.position, end):
+            exchange, key, properties, body, mandatory, identity = batch.items[index]
+            data = frames.publish(
+                number,
+                frames.short_string(exchange),
+                frames.short_string(key),
+                mandatory=mandatory,
+                properties=properties,
+                body=body,
+                frame_max=frame_max,
+            )
+            self._sequence += 1
+            self._outstanding[self._sequence] = pending = Pending(batch, index)
+            if mandatory:
+                self._by_identity.setdefault((identity, exchange, key), []).append(pending)
+            connection.emit(data)
+        batch.position = end
+        if end < len(batch.items):
+            try:
+                self._link.submit(partial(self._send, batch))
+            except QueueCoreError as error:
+                batch.fail(self._closed or error)
+
+    def _on_confirm(self, tag: int, multiple: bool, accepted: bool) -> None:
+        outstanding = self._outstanding
+        if not multiple:
+            pending = outstanding.pop(tag, None)
+            if pending is not None:
+                self._answered(pending, accepted)
+            return
+        while outstanding:
+            first = next(iter(outstanding))
+            if first > tag:
+                return
+            self._answered(outstanding.pop(first), accepted)
+
+    def _answered(self, pending: Pending, accepted: bool) -> None:
+        batch, index = pending.batch, pending.index
+        exchange, key, _, _, mandatory, identity = batch.items[index]
+        if mandatory:
+            self._forget((identity, exchange, key), pending)
+        if not accepted:
+            batch.settle(
+                index,
+                Outcome("refused", "the broker refused it: a queue is full, or cannot store it"),
+            )
+        elif pending.returned is not None:
+            batch.settle(index, Outcome("unroutable", pending.returned))
+        else:
+            batch.settle(index, _CONFIRMED)
+
+    def _forget(self, identity: tuple[str, str, str], pending: Pending) -> None:
+        same = self._by_identity.get(identity)
+        if same is not None:
+            if len(same) == 1:
+                del self._by_identity[identity]
+            else:
+                same.remove(pending)
+
+    def _on_return(
+        self, code: int, text: str, exchange: str, key: str, raw: bytes, body: bytes
+    ) -> None:
+        same = self._by_identity.get((message_id_of(raw) or "", exchange, key), [])
+        fresh = [pending for pending in same if pending.returned is None]
+        if fresh:
+            alike = (item for item in fresh if item.batch.items[item.index][2] == raw)
+            next(alike, fresh[0]).returned = f"no queue took it: {code} {text}"
+
+
+class Publisher:
+    """What a session publishes with. Thread-safe."""
+
+    def __init__(self, make_link: Callable[[], Link]) -> None:
+        """``make_link()`` makes an unopened link; it is opened at the first publish."""
+        self._make_link = make_link
+        self._lock = threading.Lock()
+        self._link: Link | None = None
+        self._channel: ConfirmChannel | None = None
+        self._closed = False
+
+    def publish(self, publications: Sequence[Publication], timeout: float) -> list[Outcome]:
+        """Send all and return each one's outcome; see `Session.publish`."""
+        if not publications:
+            return []
+        deadline = monotonic() + timeout
+        batch = Batch([_prepared(publication) for publication in publications])
+        channel, link = self._ready(deadline)
+        link.wait_unblocked(deadline)
+        channel.send(batch)
+        answered = batch.wait(max(0.0, deadline - monotonic()))
+        if batch.error is not None:
+            return _after_end(batch, batch.error, link)
+        detail = f"no confirmation from the broker at {link.where} within {timeout:g} seconds"
+        if not answered and link.blocked:
+            detail += "; it takes no messages now (memory or disk alarm)"
+        unknown = Outcome("unknown", detail)
+        return [unknown if outcome is None else outcome for outcome in batch.outcomes]
+
+    def close(self, timeout: float) -> None:
+        """End the connection, if there is one; what is outstanding is unknown."""
+        self._closed = True
+        link = self._link
+        if link is not None:
+            link.close(timeout)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's connection."""
+        self._closed = True
+        if self._link is not None:
+            self._link.abandon()
+
+    def _ready(self, deadline: float) -> tuple[ConfirmChannel, Link]:
+        if not self._lock.acquire(timeout=max(0.0, deadline - monotonic())):
+            raise ConnectionLost("publish: the connection to the broker is still being made")
+        try:
+            if self._closed:
+                raise ConnectionLost("publish: the session is closed")
+            if self._link is None or self._link.ended:
+                if self._link is not None:
+                    self._link.close(0.0)
+                self._channel = None
+                link = self._make_link()
+                self._link = link
+                link.open(max(0.0, deadline - monotonic()))
+            if self._channel is None or not self._channel.usable:
+                self._channel = ConfirmChannel.open(self._link, deadline)
+            return self._channel, self._link
+        finally:
+            self._lock.release()
+
+
+def _prepared(publication: Publication) -> Prepared:
+    properties = publication.properties
+    identity = properties.message_id if properties.message_id is not None else publication.id
+    for what, text in (
+        ("exchange name", publication.exchange),
+        ("routing key", publication.routing_key),
+    ):
+        try:
+            frames.short_string(text)
+        except ValueError as error:
+            raise UsageError(f"the {what} {text[:40]!r} cannot be sent: {error}") from error
+    return (
+        publication.exchange,
+        publication.routing_key,
+        encode_properties(properties, identity),
+        publication.body,
+        publication.mandatory,
+        identity,
+    )
+
+
+def _after_end(batch: Batch, error: BaseException, link: Link) -> list[Outcome]:
+    """Say what is known after channel or connection ended under a batch."""
+    missing = missing_exchange(error)
+    named = missing is None or any(item[0] == missing for item in batch.items)
+    reason: QueueCoreError = translate(error, "publish")
+    if not isinstance(reason, ConnectionLost) and named:
+        raise reason from error
+    if not any(batch.outcomes):
+        raise ConnectionLost(f"{reason}; whether the messages were stored is unknown") from error
+    unknown = Outcome("unknown", str(reason))
+    return [unknown if outcome is None else outcome for outcome in batch.outcomes]
+
+
+def _ignore(frame: Any) -> None:
+    """Stand where pika wants a confirm callback; the reader takes confirms before pika sees them."""

@@ -1,0 +1,207 @@
+"""The `Session` of the AMQP transport: two connections, one for publishing and one for everything else.
+
+An alarm of the broker (memory, disk) stops every connection that publishes; acks on another one go on. The consuming
+connection is made by ``open``, the publishing one by the first publish.
+
+The session is over when the consuming connection is: then all deliveries are back in their queues, and ``closed`` is
+True. The loss of the publishing connection alone makes outstanding publications unknown, and the next publish connects
+again. Whoever recovers opens a new session; nothing here retries.
+
+In a forked child the session is closed: the first call lets go of the inherited sockets and raises ConnectionLost.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from time import monotonic
+
+from queue_core.errors import Closed, ConnectionLost, StaleDelivery, Unsupported
+from queue_core.message import Delivery, Publication, Settlement
+from queue_core.topology import Entity
+from queue_core.transport import Features, KeyValue, Outcome, QueueInfo, SessionOptions
+from queue_core.transports.amqp.administration import Administration
+from queue_core.transports.amqp.consuming import Consuming
+from queue_core.transports.amqp.io import Link
+from queue_core.transports.amqp.options import Settings
+from queue_core.transports.amqp.publishing import Publisher
+from queue_core.transports.amqp.topology import FEATURES, need
+
+
+class AmqpSession:
+    """One connection's dealings with a RabbitMQ. Thread-safe; made by the transport's ``open``."""
+
+    def __init__(self, settings: Settings, options: SessionOptions) -> None:
+        """Connect; raises what `Transport.open` names."""
+        self._pid = os.getpid()
+        self._options = options
+        self._closing = threading.Lock()
+        self._closed = False
+        self._lost: BaseException | None = None
+        self._consuming: Consuming | None = None
+        self._link = Link(settings, "consuming", on_lost=self._on_lost)
+        self._publisher = Publisher(lambda: Link(settings, "publishing"))
+        self._link.open(options.connect_timeout)
+        self._administration = Administration(self._link)
+        self._consuming = Consuming(self._link)
+        if self._lost is not None:
+            self._consuming.lost(self._lost)
+
+    @property
+    def closed(self) -> bool:
+        """It was closed, its consuming connection is over, or this is a forked child."""
+        return (
+            self._closed or self._lost is not None or self._link.ended or os.getpid() != self._pid
+        )
+
+    @property
+    def features(self) -> Features:
+        """What this transport can do."""
+        return FEATURES
+
+    # topology
+
+    def declare(self, entity: Entity, *, passive: bool = False, timeout: float = 10.0) -> str:
+        """Create an exchange, queue or binding unless it is there; see `Session.declare`."""
+        self._enter("declare")
+        return self._administration.declare(entity, passive=passive, timeout=timeout)
+
+    def delete(
+        self,
+        entity: Entity,
+        *,
+        if_unused: bool = False,
+        if_empty: bool = False,
+        timeout: float = 10.0,
+    ) -> bool:
+        """Delete; for a binding True means that both ends exist, since AMQP does not tell more."""
+        self._enter("delete")
+        return self._administration.delete(
+            entity, if_unused=if_unused, if_empty=if_empty, timeout=timeout
+        )
+
+    def inspect(self, queue: str, *, timeout: float = 10.0) -> QueueInfo:
+        """Count ready messages and consumers; the broker does not tell about others."""
+        self._enter("inspect")
+        return self._administration.inspect(queue, timeout=timeout)
+
+    def purge(self, queue: str, *, timeout: float = 10.0) -> int:
+        """Delete the messages that wait."""
+        self._enter("purge")
+        return self._administration.purge(queue, timeout=timeout)
+
+    # publishing
+
+    def publish(
+        self,
+        publications: Sequence[Publication],
+        *,
+        timeout: float = 10.0,
+        transaction: object | None = None,
+    ) -> Sequence[Outcome]:
+        """Send all, wait for each one's confirm; see `Session.publish`."""
+        self._enter("publish")
+        if transaction is not None:
+            need("transactions")
+        if any(publication.delay > 0 for publication in publications):
+            need("delay")
+        return self._publisher.publish(publications, timeout)
+
+    # consuming
+
+    def subscribe(self, consumer: str, queue: str, *, prefetch: int, timeout: float = 10.0) -> None:
+        """Begin to take messages, on a channel of its own."""
+        self._enter("subscribe").subscribe(consumer, queue, prefetch, monotonic() + timeout)
+
+    def cancel(self, consumer: str, queue: str | None = None, *, timeout: float = 10.0) -> None:
+        """End subscriptions; unsettled deliveries are back in their queues when this returns."""
+        self._enter("cancel").cancel(consumer, queue, monotonic() + timeout)
+
+    def receive(self, consumer: str, *, limit: int = 1000, wait: float = 1.0) -> Sequence[Delivery]:
+        """Return what is there for the consumer; ``attempts`` is always 0, since classic queues do not count."""
+        return self._enter("receive").receive(consumer, limit, wait, self._options.timeout)
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Record what becomes of deliveries; it leaves within a few milliseconds."""
+        if any(item.delay > 0 and item.action == "requeue" for item in settlements):
+            need("delay")
+        if os.getpid() != self._pid:
+            self._enter("settle")
+        assert self._consuming is not None
+        self._consuming.settle(settlements)
+
+    def settle_then(
+        self, delivery: Delivery, then: Sequence[Publication], *, timeout: float = 10.0
+    ) -> Sequence[Outcome]:
+        """Publish ``then``, wait for the confirms, and only then ack; blocks until both are certain."""
+        consuming = self._enter("settle")
+        deadline = monotonic() + timeout
+        if not consuming.held(delivery):
+            raise StaleDelivery(
+                f"the delivery from queue {delivery.queue!r} was settled or has gone back"
+            )
+        outcomes = self.publish(then, timeout=timeout)
+        if all(outcome.status == "confirmed" for outcome in outcomes):
+            consuming.settle([Settlement(delivery)])
+            consuming.flush(delivery.consumer, deadline)
+        return outcomes
+
+    def flush(self, consumer: str, *, timeout: float = 10.0) -> None:
+        """Block until the broker has processed every settlement recorded for the consumer."""
+        self._enter("flush").flush(consumer, monotonic() + timeout)
+
+    def wake(self, consumer: str) -> None:
+        """End a ``receive`` of this consumer early."""
+        if self._consuming is not None and os.getpid() == self._pid:
+            self._consuming.wake(consumer)
+
+    def key_value(self) -> KeyValue:
+        """Raise Unsupported: AMQP has no keys and values."""
+        need("key_value")
+        raise Unsupported("key_value", "amqp")
+
+    # the end
+
+    def close(self, *, timeout: float = 10.0) -> None:
+        """Write recorded settlements, give the rest back, end both connections and their threads."""
+        if os.getpid() != self._pid:
+            self._abandon()
+            return
+        deadline = monotonic() + timeout
+        with self._closing:
+            self._closed = True
+            if self._consuming is not None:
+                self._consuming.settle([])
+            closer = threading.Thread(
+                target=self._publisher.close, args=(timeout,), name="queue-core-closing"
+            )
+            closer.start()
+            self._link.close(timeout)
+            closer.join(max(0.1, deadline - monotonic()))
+
+    def _enter(self, doing: str) -> Consuming:
+        """Check that the session can be used, and return its consuming side."""
+        if os.getpid() != self._pid:
+            self._abandon()
+            raise ConnectionLost(
+                f"{doing}: the connection belongs to the parent process; open a new session"
+            )
+        if self._closed:
+            raise Closed(f"{doing}: the session is closed")
+        consuming = self._consuming
+        assert consuming is not None
+        if self._lost is not None or self._link.ended:
+            raise consuming.failure(doing) if self._lost is not None else self._link.failure(doing)
+        return consuming
+
+    def _abandon(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._link.abandon()
+            self._publisher.abandon()
+
+    def _on_lost(self, error: BaseException) -> None:
+        self._lost = error
+        if self._consuming is not None:
+            self._consuming.lost(error)

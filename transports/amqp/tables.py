@@ -1,0 +1,290 @@
+"""AMQP field tables and short strings as bytes, both ways (specification 4.2.5, with RabbitMQ's type letters).
+
+pika has such a codec too, but it refuses floats when writing and cuts them to whole numbers when reading. The rules
+here: nothing is rounded or cut in silence; what AMQP cannot carry raises `UsageError` naming the key; bytes
+that are damaged, or nested deeper than `MAX_DEPTH`, raise `DecodeError` and nothing else.
+"""
+
+from __future__ import annotations
+
+import calendar
+import datetime
+import decimal
+import struct
+from collections.abc import Callable, Mapping
+from struct import Struct
+from typing import Any, Final
+
+from queue_core.errors import DecodeError, UsageError
+
+MAX_DEPTH: Final = 32
+
+_U32: Final = Struct(">I")
+_INT32: Final = Struct(">ci")
+_INT64: Final = Struct(">cq")
+_DOUBLE: Final = Struct(">cd")
+_LONG: Final = Struct(">cI")
+_STAMP: Final = Struct(">cQ")
+_DECIMAL: Final = Struct(">cBi")
+
+_NUMBERS: Final[Mapping[int, Struct]] = {
+    ord("b"): Struct(">b"),
+    ord("B"): Struct(">B"),
+    ord("s"): Struct(">h"),
+    ord("U"): Struct(">h"),
+    ord("u"): Struct(">H"),
+    ord("I"): Struct(">i"),
+    ord("i"): Struct(">I"),
+    ord("l"): Struct(">q"),
+    ord("L"): Struct(">q"),
+    ord("f"): Struct(">f"),
+    ord("d"): Struct(">d"),
+}
+_SIZES: Final[Mapping[int, int]] = {
+    **{kind: number.size for kind, number in _NUMBERS.items()},
+    ord("t"): 1,
+    ord("V"): 0,
+    ord("T"): 8,
+    ord("D"): 5,
+}
+_LONG_KINDS: Final = frozenset(b"SxAF")
+DAMAGED: Final = (struct.error, IndexError, ValueError, OverflowError, RecursionError)
+"""What reading damaged bytes can raise; callers turn it into `DecodeError`."""
+
+
+def encode_table(table: Mapping[str, Any]) -> bytes:
+    """Return ``table`` as a field table with its length in front.
+
+    Raises:
+        UsageError: a key or value cannot be carried; the message names the key.
+    """
+    parts: list[bytes] = []
+    _encode_items(table, parts, MAX_DEPTH)
+    data = b"".join(parts)
+    return _U32.pack(len(data)) + data
+
+
+def _encode_items(table: Mapping[str, Any], parts: list[bytes], depth: int) -> None:
+    for key, value in table.items():
+        if not isinstance(key, str):
+            raise UsageError(f"AMQP header names are strings, not {key!r}")
+        name = _utf8(key, key)
+        if len(name) > 255:
+            raise UsageError(
+                f"AMQP header name {key[:40]!r}... has {len(name)} bytes; 255 is the limit"
+            )
+        parts.append(bytes((len(name),)))
+        parts.append(name)
+        _encode_value(key, value, parts, depth)
+
+
+def _encode_value(key: str, value: Any, parts: list[bytes], depth: int) -> None:
+    encoder = _ENCODERS.get(type(value))
+    if encoder is not None:
+        encoder(key, value, parts)
+        return
+    for kind, candidate in _ENCODERS.items():
+        if isinstance(value, kind):
+            candidate(key, value, parts)
+            return
+    if depth <= 0:
+        raise UsageError(f"AMQP header {key!r} is nested deeper than {MAX_DEPTH} levels")
+    inner: list[bytes] = []
+    if isinstance(value, Mapping):
+        letter = b"F"
+        _encode_items(value, inner, depth - 1)
+    elif isinstance(value, list | tuple):
+        letter = b"A"
+        for item in value:
+            _encode_value(key, item, inner, depth - 1)
+    else:
+        raise UsageError(
+            f"AMQP header {key!r}: a {type(value).__name__} cannot be carried in a header"
+        )
+    data = b"".join(inner)
+    parts.append(_LONG.pack(letter, len(data)))
+    parts.append(data)
+
+
+def _utf8(key: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"AMQP header {key!r} holds text that is not valid Unicode") from None
+
+
+def _encode_str(key: str, value: str, parts: list[bytes]) -> None:
+    data = _utf8(key, value)
+    parts.append(_LONG.pack(b"S", len(data)))
+    parts.append(data)
+
+
+def _encode_bytes(key: str, value: bytes, parts: list[bytes]) -> None:
+    parts.append(_LONG.pack(b"x", len(value)))
+    parts.append(bytes(value))
+
+
+def _encode_bool(key: str, value: bool, parts: list[bytes]) -> None:
+    parts.append(b"t\x01" if value else b"t\x00")
+
+
+def _encode_int(key: str, value: int, parts: list[bytes]) -> None:
+    if -(2**31) <= value < 2**31:
+        parts.append(_INT32.pack(b"I", value))
+    elif -(2**63) <= value < 2**63:
+        parts.append(_INT64.pack(b"l", value))
+    else:
+        raise UsageError(
+            f"AMQP header {key!r}: {value} needs more than 64 bits; send it as a string"
+        )
+
+
+def _encode_float(key: str, value: float, parts: list[bytes]) -> None:
+    parts.append(_DOUBLE.pack(b"d", value))
+
+
+def _encode_none(key: str, value: None, parts: list[bytes]) -> None:
+    parts.append(b"V")
+
+
+def _encode_datetime(key: str, value: datetime.datetime, parts: list[bytes]) -> None:
+    seconds = calendar.timegm(value.utctimetuple())
+    if seconds < 0:
+        raise UsageError(f"AMQP header {key!r}: AMQP has no timestamps before 1970")
+    parts.append(_STAMP.pack(b"T", seconds))
+
+
+def _encode_decimal(key: str, value: decimal.Decimal, parts: list[bytes]) -> None:
+    exponent = value.as_tuple().exponent
+    if isinstance(exponent, int):
+        places = max(0, -exponent)
+        raw = int(value.scaleb(places)) if value.adjusted() < 10 else 2**31
+        if places <= 255 and -(2**31) <= raw < 2**31:
+            parts.append(_DECIMAL.pack(b"D", places, raw))
+            return
+    raise UsageError(f"AMQP header {key!r}: decimal {value} does not fit; send it as a string")
+
+
+_ENCODERS: Final[Mapping[type, Callable[[str, Any, list[bytes]], None]]] = {
+    str: _encode_str,
+    bool: _encode_bool,
+    int: _encode_int,
+    float: _encode_float,
+    type(None): _encode_none,
+    bytes: _encode_bytes,
+    bytearray: _encode_bytes,
+    datetime.datetime: _encode_datetime,
+    decimal.Decimal: _encode_decimal,
+}
+
+
+def decode_table(data: bytes, at: int = 0, depth: int = MAX_DEPTH) -> tuple[dict[str, Any], int]:
+    """Read the field table at offset ``at``; return it and the offset behind it.
+
+    Raises:
+        DecodeError: it is damaged or nested too deep.
+    """
+    try:
+        return _decode_table(data, at, depth)
+    except DAMAGED as error:
+        raise DecodeError(f"damaged AMQP header table: {error}") from error
+
+
+def _decode_table(data: bytes, at: int, depth: int) -> tuple[dict[str, Any], int]:
+    end = _end(data, at)
+    at += 4
+    table: dict[str, Any] = {}
+    while at < end:
+        size = data[at]
+        key = data[at + 1 : at + 1 + size].decode("utf-8", "surrogateescape")
+        table[key], at = _decode_value(data, at + 1 + size, depth)
+    if at != end:
+        raise ValueError("an entry reaches beyond the table")
+    return table, end
+
+
+def _end(data: bytes, at: int) -> int:
+    """Return where the long item whose length stands at ``at`` ends; ValueError if that is beyond the data."""
+    (size,) = _U32.unpack_from(data, at)
+    end = at + 4 + int(size)
+    if end > len(data):
+        raise ValueError("it is cut off")
+    return end
+
+
+def _decode_value(data: bytes, at: int, depth: int) -> tuple[Any, int]:
+    kind = data[at]
+    at += 1
+    if number := _NUMBERS.get(kind):
+        return number.unpack_from(data, at)[0], at + number.size
+    if kind in _LONG_KINDS:
+        return _decode_long(kind, data, at, depth)
+    end = at + _SIZES[kind] if kind in _SIZES else -1
+    if end < 0 or end > len(data):
+        raise ValueError(f"unknown type {chr(kind)!r}" if end < 0 else "it is cut off")
+    if kind == ord("t"):
+        return data[at] != 0, end
+    if kind == ord("V"):
+        return None, end
+    if kind == ord("T"):
+        return _timestamp(int.from_bytes(data[at:end], "big")), end
+    raw = int.from_bytes(data[at + 1 : end], "big", signed=True)
+    return decimal.Decimal(raw).scaleb(-data[at]), end
+
+
+def _decode_long(kind: int, data: bytes, at: int, depth: int) -> tuple[Any, int]:
+    if kind == ord("F"):
+        if depth <= 0:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+        return _decode_table(data, at, depth - 1)
+    end = _end(data, at)
+    if kind == ord("A"):
+        if depth <= 0:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+        items = []
+        at += 4
+        while at < end:
+            item, at = _decode_value(data, at, depth - 1)
+            items.append(item)
+        return items, end
+    value = data[at + 4 : end]
+    if kind == ord("S"):
+        try:
+            return value.decode(), end
+        except UnicodeDecodeError:
+            return value, end
+    return value, end
+
+
+def _timestamp(seconds: int) -> datetime.datetime | int:
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    except (OverflowError, ValueError, OSError):
+        return seconds
+
+
+def find_text(data: bytes, at: int, name: bytes) -> str | None:
+    """Return the string under ``name`` in the table at ``at`` without decoding the rest; None if there is none.
+
+    Raises one of `DAMAGED` when the table is damaged before that entry.
+    """
+    end = _end(data, at)
+    at += 4
+    while at < end:
+        size = data[at]
+        key_end = at + 1 + size
+        kind = data[key_end]
+        found = size == len(name) and data[at + 1 : key_end] == name
+        at = key_end + 1
+        if kind in _LONG_KINDS:
+            stop = _end(data, at)
+            if found and kind == ord("S"):
+                return data[at + 4 : stop].decode()
+            at = stop
+        elif kind in _SIZES:
+            at += _SIZES[kind]
+        else:
+            raise ValueError(f"unknown type {chr(kind)!r}")
+        if found:
+            return None
+    return None

@@ -1,0 +1,162 @@
+"""Exchanges, queues and bindings as AMQP arguments: pure, and checked before anything is sent.
+
+RabbitMQ accepts several combinations that lose messages in silence, and answers others with texts that name an
+argument nobody wrote. Both are refused here with a message that names the queue and the remedy.
+
+Queue type ``auto``: quorum if the queue is durable, named by the user, shared, not auto-delete and without priorities;
+classic otherwise. A quorum queue always gets ``x-delivery-limit``, since without it a requeued message goes to the
+tail. Nobody asked for a limit (``max_deliveries`` is not supported here), so it is set out of reach: a message
+is never dropped because it came back often.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final, Literal
+
+from queue_core.errors import ConfigError
+from queue_core.topology import Binding, Exchange, Queue
+from queue_core.transport import Features, require
+from queue_core.transports.amqp.properties import milliseconds
+
+NAME: Final = "amqp"
+UNREACHABLE_LIMIT: Final = 2**31 - 1
+GENERATED_PREFIX: Final = "qc.gen-"
+
+FEATURES: Final = Features(
+    durable=True,
+    shared=True,
+    priority=True,
+    requeue_in_place=True,
+    message_ttl=True,
+    queue_expiry=True,
+    max_length=True,
+    dead_letter=True,
+    exclusive=True,
+    auto_delete=True,
+    exchange_bindings=True,
+    arguments=True,
+)
+
+_ADVICE: Final[Mapping[str, str]] = {
+    "max_deliveries": (
+        "leave max_deliveries out and count in the handler, or let a quorum queue limit them with "
+        "arguments={'x-delivery-limit': n}"
+    ),
+    "delay": "publish without delay, or use a store such as sqlite:// for delayed messages",
+    "transactions": "publish after the commit, or use a SQL broker in the same database",
+    "key_value": "name a second URL with backend= for what needs keys and values",
+}
+_ONLY_QUORUM: Final = ("x-delivery-limit", "x-dead-letter-strategy")
+
+
+def need(feature: str) -> None:
+    """Raise Unsupported, with advice, unless the transport has ``feature``."""
+    require(FEATURES, feature, NAME, _ADVICE.get(feature, ""))
+
+
+def named(queue: Queue) -> Queue:
+    """Return the queue itself, or a copy with a generated name; copies of its exchange binding follow the name."""
+    return queue if queue.name else replace(queue, name=f"{GENERATED_PREFIX}{uuid.uuid4()}")
+
+
+def queue_type(queue: Queue) -> Literal["classic", "quorum"]:
+    """Return which type the queue gets."""
+    explicit = queue.arguments.get("x-queue-type")
+    if explicit in ("classic", "quorum"):
+        return "quorum" if explicit == "quorum" else "classic"
+    if queue.queue_type != "auto":
+        return queue.queue_type
+    shared = queue.durable and not queue.exclusive and not queue.auto_delete
+    plain = queue.max_priority is None and "x-max-priority" not in queue.arguments
+    user_named = bool(queue.name) and not queue.name.startswith(GENERATED_PREFIX)
+    return "quorum" if shared and plain and user_named else "classic"
+
+
+def queue_arguments(queue: Queue) -> dict[str, Any]:
+    """Return the ``x-`` arguments to declare a named queue with; the user's own win over derived ones.
+
+    Raises:
+        Unsupported: it asks for ``max_deliveries``.
+        ConfigError: the arguments contradict one another or would lose messages in silence.
+    """
+    if queue.max_deliveries is not None:
+        need("max_deliveries")
+    kind = queue_type(queue)
+    arguments: dict[str, Any] = {}
+    if kind == "quorum":
+        arguments["x-queue-type"] = "quorum"
+        arguments["x-delivery-limit"] = UNREACHABLE_LIMIT
+    elif queue.queue_type == "classic":
+        arguments["x-queue-type"] = "classic"
+    if queue.message_ttl is not None:
+        arguments["x-message-ttl"] = milliseconds(queue.message_ttl)
+    if queue.expires is not None:
+        arguments["x-expires"] = max(1, milliseconds(queue.expires))
+    if queue.max_length is not None:
+        arguments["x-max-length"] = queue.max_length
+        if queue.overflow != "drop-head":
+            arguments["x-overflow"] = queue.overflow
+    if queue.max_priority is not None:
+        arguments["x-max-priority"] = queue.max_priority
+    if queue.dead_letter_target is not None:
+        arguments["x-dead-letter-exchange"] = queue.dead_letter_target
+    if queue.dead_letter_routing_key is not None:
+        arguments["x-dead-letter-routing-key"] = queue.dead_letter_routing_key
+    arguments.update(queue.arguments)
+    _check(queue, kind, arguments)
+    return arguments
+
+
+def _check(queue: Queue, kind: str, arguments: Mapping[str, Any]) -> None:
+    label = f"queue {queue.name!r}"
+    if kind == "quorum":
+        for wrong, what in (
+            (not queue.durable, "durable=False"),
+            (queue.exclusive, "exclusive=True"),
+            (queue.auto_delete, "auto_delete=True"),
+            ("x-max-priority" in arguments, "max_priority"),
+        ):
+            if wrong:
+                raise ConfigError(
+                    f"{label}: a quorum queue cannot have {what}; use queue_type='classic' or 'auto'"
+                )
+    elif kind == "classic":
+        for name in _ONLY_QUORUM:
+            if name in arguments:
+                raise ConfigError(
+                    f"{label}: {name} works on quorum queues only; use queue_type='quorum'"
+                )
+    if arguments.get("x-dead-letter-strategy") == "at-least-once":
+        if "x-dead-letter-exchange" not in arguments:
+            raise ConfigError(f"{label}: at-least-once dead-lettering needs a dead_letter_exchange")
+        if arguments.get("x-overflow") != "reject-publish":
+            raise ConfigError(
+                f"{label}: at-least-once dead-lettering needs overflow='reject-publish' and a max_length; otherwise "
+                "RabbitMQ falls back to at-most-once in silence"
+            )
+
+
+def exchanges_of(queue: Queue) -> tuple[list[Exchange], list[str]]:
+    """Return the exchanges to declare with a named queue, and the names of those that must exist already."""
+    given = [queue.exchange, queue.dead_letter_exchange]
+    own = {item.name: item for item in given if isinstance(item, Exchange)}
+    names = [binding.source for binding in queue.all_bindings()]
+    if queue.dead_letter_target:
+        names.append(queue.dead_letter_target)
+    others = dict.fromkeys(name for name in names if name not in own)
+    return list(own.values()), list(others)
+
+
+def described(entity: Exchange | Queue | Binding) -> str:
+    """Name an entity for messages."""
+    if isinstance(entity, Exchange):
+        return f"exchange {entity.name!r}"
+    if isinstance(entity, Queue):
+        return f"queue {entity.name!r}"
+    return (
+        f"binding of {entity.destination_type} {entity.destination!r} to exchange {entity.source!r} "
+        f"with key {entity.routing_key!r}"
+    )
