@@ -1,4 +1,4 @@
-"""The servers of the tests: tools/dev.py and tools/services.py put their urls in the environment."""
+"""The urls of the servers that the tests use; tools/dev.py puts them into the environment."""
 
 import os
 
