@@ -36,6 +36,7 @@ REPORTS = ROOT / ".services" / "reports"
 # Seconds for one stage; all of them together stay well below 20 minutes.
 STAGE_LIMIT = 600.0
 FAST_LIMIT = 120.0
+SHOWN = 30  # failures that are named again at the end
 # Folders of tests/ that are not stages of their own.
 IN_UNIT = ("unit", "typing")
 IN_DOCS = ("docs", "test_readme.py")
@@ -166,8 +167,8 @@ def _other_folders() -> list[Path]:
 
 
 def _spread(folder: Path) -> list[str]:
-    """Two processes where tests do not measure time; whole classes stay together."""
-    return ["-n", "2", "--dist", "loadscope"] if folder.name in ("unit", "conformance") else []
+    """Two processes where tests do not measure time."""
+    return ["-n", "2", "--dist", "worksteal"] if folder.name in ("unit", "conformance") else []
 
 
 def wheel(run: Run) -> None:
@@ -273,7 +274,6 @@ class Servers:
 
 def table(results: list[Result]) -> list[str]:
     """Lines of a table transport x suite, from the names of files and classes in conformance."""
-    transports: list[str] = []
     cells: dict[tuple[str, str], dict[str, int]] = {}
     for result in results:
         for case in result.cases if result.stage == "conformance" else ():
@@ -286,12 +286,11 @@ def table(results: list[Result]) -> list[str]:
             suite = last.removeprefix("Test")
             for word in (transport, transport.capitalize(), transport.upper(), "SQLite"):
                 suite = suite.removeprefix(word)
-            if transport not in transports:
-                transports.append(transport)
             counts = cells.setdefault((suite or "Suite", transport), {})
             counts[case.outcome] = counts.get(case.outcome, 0) + 1
     if not cells:
         return []
+    transports = sorted({transport for _, transport in cells})
     rows = [["suite", *transports]]
     for suite in sorted({suite for suite, _ in cells}):
         row = [suite]
@@ -320,8 +319,10 @@ def report(run: Run, command: str, *, skips_fail: bool) -> int:
     bad = [(r.stage, c) for r in run.results for c in r.cases if c.outcome == "failed"]
     skipped = [(r.stage, c) for r in run.results for c in r.cases if c.outcome == "skipped"]
     for label, problems in (("failed", bad), ("skipped", skipped)):
-        for stage, case in problems:
+        for stage, case in problems[:SHOWN]:
             print(f"{label}: [{stage}] {case.name} - {case.reason[:160]}")
+        if len(problems) > SHOWN:
+            print(f"{label}: ... and {len(problems) - SHOWN} more")
     lines = table(run.results)
     if lines:
         print("\n--- conformance: transport x suite")
