@@ -1,5 +1,6 @@
 """No process of a test server outlives its purpose, whoever is killed."""
 
+import importlib
 import json
 import os
 import signal
@@ -100,9 +101,9 @@ def test_the_keeper_ends_all_when_one_process_ends(
 
 def test_a_plan_survives_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(TOOLS))
-    from keeper import Plan, Process  # noqa: PLC0415 - the tools are no package
-
-    plan = Plan(str(tmp_path), [Process(["a", "b"], {"C": "d"})], owned=True, after=[["e"]])
+    keeper = importlib.import_module("keeper")
+    process = keeper.Process(["a", "b"], {"C": "d"})
+    plan = keeper.Plan(str(tmp_path), [process], owned=True, after=[["e"]])
     plan.save(tmp_path / "plan")
-    assert Plan.load(tmp_path / "plan") == plan
+    assert keeper.Plan.load(tmp_path / "plan") == plan
     assert json.loads((tmp_path / "plan").read_text())["owned"] is True
