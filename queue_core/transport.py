@@ -293,7 +293,9 @@ class Change(msgspec.Struct):
 class Lease(msgspec.Struct):
     """What others see of a session.
 
-    ``seconds`` is its lease, ``beats`` changes with every heartbeat.
+    ``seconds`` is its lease, ``beats`` changes with every heartbeat. A session has no ``beats``
+    twice, not even when it has ended and is opened again under the same name: whoever watched the
+    earlier one must not end the later one.
     """
 
     seconds: float
@@ -330,6 +332,7 @@ class Store(Protocol):
     def open_session(self, session: str, lease: float) -> None:
         """Create the session, or renew it if it exists. It owns claims until it ends.
 
+        Renewing sets the lease and changes ``beats``, like a heartbeat.
         ``lease`` is in seconds and only noted for others: the store itself never ends a session
         because of time. Session names are at most 400 characters.
         """
@@ -403,11 +406,13 @@ class Store(Protocol):
         Blocks until there is something, at most ``wait`` seconds (0 to 1); an empty answer is
         normal. Other handles are not blocked meanwhile, and a message put by another handle or
         process ends the wait soon (within some milliseconds where the store can, and never later
-        than ``wait``).
+        than ``wait``). Settling does not wait with it. If the session ends meanwhile, nothing is
+        claimed and the answer is empty.
 
         ``request`` is a fresh id per claim. After a lost reply the caller repeats the call with the
         same id and ``repeat=True``: if the first call took effect, the answer is what it took (as
-        far as it is still held), and nothing new is taken.
+        far as it is still held), and nothing new is taken. The ``stale_tokens`` of a repeat tell
+        nothing: they may include what the first call settled.
 
         Raises:
             SessionLost: the session does not exist (any more). Nothing was settled or claimed.
@@ -431,7 +436,8 @@ class Store(Protocol):
         Does not wait. Dead are unclaimed messages whose ttl is over (``expired``), whose attempts
         reached ``max_deliveries`` (``delivery_limit``), or that overflowed (``maxlen``). The
         session holds them like any claim, and settles them with the ``put`` of their dead letters.
-        Collecting is not an attempt.
+        Collecting is not an attempt. Dead is for ever: what is released, or comes back from a
+        session that ended, waits for ``collect`` again, with the same ``attempts``.
 
         Raises:
             SessionLost: the session does not exist (any more).
@@ -497,6 +503,9 @@ class KeyValue(Protocol):
         """Add to a counter (absent is 0) and return its new value.
 
         ``ttl`` is set when the key is made. The value reads as decimal ASCII.
+
+        Raises:
+            UsageError: the key holds something else than a whole number.
         """
 
     def key_delete(self, key: str, *, version: int | None = None) -> bool:

@@ -17,10 +17,20 @@ pytest.register_assert_rewrite(
     "queue_core.testing.session_routing",
     "queue_core.testing.session_threads",
     "queue_core.testing.session_topology",
+    "queue_core.testing.store_bench",
+    "queue_core.testing.store_claim",
+    "queue_core.testing.store_features",
+    "queue_core.testing.store_put",
+    "queue_core.testing.store_races",
+    "queue_core.testing.store_return",
+    "queue_core.testing.store_sessions",
+    "queue_core.testing.store_table",
 )
 
-from queue_core.testing.eventually import eventually  # noqa: E402 - after the line above
+from queue_core.testing.clocks import FakeClock  # noqa: E402 - after the line above
+from queue_core.testing.eventually import eventually  # noqa: E402
 from queue_core.testing.faults import FaultProxy  # noqa: E402
 from queue_core.testing.session_suite import SessionSuite  # noqa: E402
+from queue_core.testing.store_suite import StoreSuite  # noqa: E402
 
-__all__ = ["FaultProxy", "SessionSuite", "eventually"]
+__all__ = ["FakeClock", "FaultProxy", "SessionSuite", "StoreSuite", "eventually"]
