@@ -117,7 +117,7 @@ class Run:
             report = REPORTS / f"{name}.xml"
             report.unlink(missing_ok=True)
             # -P: the root of the checkout on sys.path would put our mailbox before the library's.
-            argv = [python or sys.executable, "-P", "-m", "pytest", "-q", "-rs"]
+            argv = [python or sys.executable, "-P", "-m", "pytest", "-q", "-rs", "--tb=short"]
             argv += [f"--junitxml={report}", *arguments]
             code = contained([str(word) for word in argv], self.environment, self.limit)
             cases = read_report(report)
