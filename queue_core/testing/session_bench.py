@@ -257,6 +257,22 @@ class Bench:
         )
         assert [outcome.status for outcome in outcomes] == ["confirmed"] * len(bodies), outcomes
 
+    def fill(self, queue: Queue, limit: int) -> list[bytes]:
+        """Publish to a ``reject-publish`` queue until it refuses; return the bodies that it took.
+
+        Where answers are immediate it must refuse at its limit; a broker may let some more pass.
+        """
+        stored: list[bytes] = []
+        while True:
+            body = b"filling %d" % len(stored)
+            status = self.publish(self.publication(queue, body))[0].status
+            if status == "refused":
+                assert len(stored) >= limit
+                return stored
+            assert status == "confirmed"
+            stored.append(body)
+            assert len(stored) <= (limit if self.strict else limit + 10), "it never refuses"
+
     # consuming
 
     def tap(

@@ -238,16 +238,25 @@ class RoutingTests(SessionTests):
         bench.expect(queue, [b"the session still works"])
 
     @needs("max_length")
-    def test_a_full_queue_refuses(self, bench: Bench) -> None:
+    def test_a_full_queue_refuses_and_takes_again_when_there_is_room(self, bench: Bench) -> None:
         queue = bench.queue(max_length=2, overflow="reject-publish")
-        outcomes = bench.publish(*(bench.publication(queue, b"%d" % n) for n in range(4)))
-        assert [outcome.status for outcome in outcomes] == ["confirmed"] * 2 + ["refused"] * 2
-        tap = bench.tap(queue, prefetch=1)
-        tap.ack(tap.one())
+        stored = bench.fill(queue, 2)
+        tap = bench.tap(queue, prefetch=len(stored))
+        tap.ack(*tap.take(len(stored)))
         tap.cancel()
-        bench.holds(queue, 1)
-        bench.send(queue, b"4")
-        bench.expect(queue, [b"1", b"4"])
+        bench.send(queue, b"room")
+        bench.expect(queue, [b"room"])
+
+    @needs("max_length")
+    def test_each_publication_of_a_batch_is_refused_on_its_own(self, bench: Bench) -> None:
+        queue = bench.queue(max_length=2, overflow="reject-publish")
+        batch = [bench.publication(queue, b"%d" % number) for number in range(20)]
+        statuses = [outcome.status for outcome in bench.publish(*batch)]
+        assert set(statuses) <= {"confirmed", "refused"}
+        if bench.strict:  # a broker may look at the length later than it takes the batch
+            assert statuses == ["confirmed"] * 2 + ["refused"] * 18
+        stored = [b"%d" % number for number in range(20) if statuses[number] == "confirmed"]
+        bench.expect(queue, stored)
 
     @needs("max_length")
     def test_one_full_queue_refuses_a_fanout(self, bench: Bench) -> None:
@@ -255,13 +264,13 @@ class RoutingTests(SessionTests):
         fanout = bench.exchange("fanout")
         full = bench.queue((fanout, ""), max_length=1, overflow="reject-publish")
         free = bench.queue((fanout, ""))
-        bench.send(full, b"in the way")
+        stored = bench.fill(full, 1)
         outcome = bench.publish(bench.publication(fanout, b"copy"))[0]
         assert outcome.status == "refused"
         if bench.features.atomic_settle:
             assert full.name in outcome.detail
             bench.expect(free, [])
-        bench.expect(full, [b"in the way"])
+        bench.expect(full, stored)
 
     @needs("deduplicate")
     def test_a_repeated_id_is_stored_once_in_each_queue(self, bench: Bench) -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from queue_core.errors import QueueCoreError
 from queue_core.message import Delivery, Settlement
+from queue_core.policy import Deadline, SystemClock
 from queue_core.testing.session_bench import Bench, SessionTests, timed
 
 THREADS = 8
@@ -66,16 +67,12 @@ class ThreadTests(SessionTests):
         bench.send(queue, *[b"%d" % number for number in range(total)])
         taps = [bench.tap(queue, prefetch=5) for _ in range(4)]
         seen: queues.SimpleQueue[bytes] = queues.SimpleQueue()
-        left = threading.Semaphore(total)
+        deadline = Deadline.after(bench.patience * 2, SystemClock())
 
         def consume(index: int) -> None:
             tap = taps[index]
-            while left.acquire(blocking=False):
-                delivery = None
-                while delivery is None and seen.qsize() < total:
-                    found = tap.session.receive(tap.consumer, limit=1, wait=0.2)
-                    delivery = found[0] if found else None
-                if delivery is not None:
+            while seen.qsize() < total and not deadline.expired:
+                for delivery in tap.session.receive(tap.consumer, limit=2, wait=0.1):
                     tap.session.settle([Settlement(delivery)])
                     seen.put(delivery.body)
             tap.flush()
