@@ -1,1 +1,45 @@
-"""The SQL transport."""
+"""The SQL transport: queues in tables, on SQLite now.
+
+``sqlite:///relative.db`` or ``sqlite:////absolute.db``; `sqlite_file.check` describes the options. The
+tables can live in an application's own database, so that a publish can join its transaction. The
+file gets a write-ahead log, and a directory with ``-side`` at the end of its name beside it.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from queue_core.transport import Features, SessionOptions
+from queue_core.transports.sql.sqlite import SqliteDialect, SqliteLanguage
+from queue_core.transports.sql.sqlite_file import SqliteFile, check
+from queue_core.transports.sql.statements import Statements
+from queue_core.transports.sql.store import SqlStore
+from queue_core.url import BrokerURL
+
+__all__ = ["FEATURES", "check", "open_store"]
+
+FEATURES = Features(
+    durable=True, shared=True, priority=True, delay=True, transactions=True, key_value=True
+)
+"""What the SQLite store can do by itself."""
+
+
+@functools.cache
+def _language() -> tuple[SqliteLanguage, Statements]:
+    """Compile the statements once for all handles of the process."""
+    language = SqliteLanguage()
+    return language, Statements(language)
+
+
+def open_store(url: BrokerURL, options: SessionOptions) -> SqlStore:
+    """Return a connected handle on the database that ``url`` names; creates the file if need be.
+
+    Raises:
+        ConfigError: the URL or the place of the file is wrong.
+        AccessRefused, ConnectionLost, BrokerFull, StoreCorrupt: as they say.
+    """
+    check(url)
+    language, statements = _language()
+    store = SqlStore(SqliteDialect(SqliteFile(url), options.clock, language), statements)
+    store.connect()
+    return store

@@ -1,0 +1,108 @@
+"""One store handle's way to its database: reading, writing in one atomic step, and what goes wrong.
+
+Everything that a store does runs through `Database.read` or `Database.write`, so that transactions,
+the mapping of errors and the state after an error are in one place. After an error no transaction
+is open, and the next call connects again if need be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from queue_core.errors import ConnectionLost, QueueCoreError, StoreCorrupt, UsageError
+from queue_core.transports.sql.dialects import Cursor, Dialect
+from queue_core.transports.sql.statements import Statement, Statements
+
+T = TypeVar("T")
+
+
+class Undo(Exception):  # noqa: N818 - it is no error
+    """Raised inside a write to take everything back and return ``answer`` all the same."""
+
+    def __init__(self, answer: Any = None) -> None:
+        """Carry the answer."""
+        super().__init__()
+        self.answer = answer
+
+
+class Steps:
+    """Runs statements on one cursor at one moment of the store's clock: what a read or a write is
+    made of.
+    """
+
+    __slots__ = ("cursor", "now", "numbers")
+
+    def __init__(self, cursor: Cursor, dialect: Dialect) -> None:
+        """Take the time."""
+        self.cursor = cursor
+        self.now = dialect.now()
+        self.numbers = dialect.numbers
+
+    def run(self, statement: Statement, **values: object) -> int:
+        """Run a statement without result; return how many rows it changed."""
+        self.cursor.execute(statement.text, statement.bind(now=self.now, **values))
+        return self.cursor.rowcount
+
+    def rows(self, statement: Statement, **values: object) -> list[Any]:
+        """Run a statement and return all of its rows."""
+        self.cursor.execute(statement.text, statement.bind(now=self.now, **values))
+        return self.cursor.fetchall()
+
+    def row(self, statement: Statement, **values: object) -> Any:
+        """Run a statement and return its first row, or None."""
+        self.cursor.execute(statement.text, statement.bind(now=self.now, **values))
+        return self.cursor.fetchone()
+
+
+class Database:
+    """What the parts of a store share. One thread at a time."""
+
+    __slots__ = ("dialect", "statements")
+
+    def __init__(self, dialect: Dialect, statements: Statements) -> None:
+        """Connect nothing yet."""
+        self.dialect = dialect
+        self.statements = statements
+
+    def read(self, work: Callable[[Steps], T]) -> T:
+        """Run ``work`` outside of a transaction: each statement sees the last commit. Blocks
+        nobody.
+        """
+        try:
+            return work(Steps(self.dialect.cursor(), self.dialect))
+        except Exception as error:
+            self._raise(error)
+            raise
+
+    def write(self, work: Callable[[Steps], T]) -> T:
+        """Run ``work`` in a transaction of its own and commit; when it raises, nothing happened
+        (`Undo`: and return its answer).
+        """
+        dialect = self.dialect
+        try:
+            cursor = dialect.cursor()
+            dialect.begin(cursor)
+            try:
+                result = work(Steps(cursor, dialect))
+                dialect.commit(cursor)
+            except BaseException:
+                dialect.rollback()
+                raise
+        except Undo as undo:
+            answer: T = undo.answer
+            return answer
+        except Exception as error:
+            self._raise(error)
+            raise
+        return result
+
+    def _raise(self, error: Exception) -> None:
+        """Raise what the error means, if it is about the database."""
+        meaning = error if isinstance(error, QueueCoreError) else self.dialect.explain(error)
+        if meaning is None:
+            return
+        if isinstance(meaning, ConnectionLost | StoreCorrupt | UsageError) and meaning is not error:
+            self.dialect.drop()
+        if meaning is not error:
+            raise meaning from error

@@ -1,0 +1,217 @@
+"""Putting: settle, check limits, append, as one transaction.
+
+The usual case costs one statement for all settlings and one for all envelopes. Only when their
+counts say that something was stale or stored before is everything taken back and done once more row
+by row, to learn which. Inside the caller's own transaction, which must not be taken back, it is row
+by row from the start, under a savepoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from queue_core.message import Token
+from queue_core.transport import Envelope, Limit, PutResult
+from queue_core.transports.sql.database import Steps, Undo
+from queue_core.transports.sql.statements import SWEEP, Statements
+from queue_core.transports.sql.tables import DEAD, DELAYED, EXPIRED, READY
+
+
+class Careful(Exception):  # noqa: N818 - it is no error
+    """Something was stale or stored before: take everything back and find out what."""
+
+
+def stale_entries(steps: Steps, statements: Statements, versions: Mapping[str, int]) -> list[str]:
+    """Return the names whose entry has another version."""
+    stale = []
+    for name, version in versions.items():
+        row = steps.row(statements.version, entry=name)
+        if (row[0] if row is not None else 0) != version:
+            stale.append(name)
+    return stale
+
+
+def settle(
+    steps: Steps, statements: Statements, tokens: Sequence[Token], *, careful: bool
+) -> list[Token]:
+    """Forget claims; return the stale tokens. Without ``careful`` raises `Careful` if there are
+    any.
+    """
+    if not careful:
+        steps.cursor.executemany(statements.settle, tokens)
+        if steps.cursor.rowcount != len(tokens):
+            raise Careful
+        return []
+    stale = []
+    for token in dict.fromkeys(tokens):
+        if not _is_token(token):
+            stale.append(token)
+            continue
+        steps.cursor.execute(statements.settle, token)
+        if steps.cursor.rowcount != 1:
+            stale.append(token)
+    return stale
+
+
+def sweep(steps: Steps, statements: Statements) -> None:
+    """Let the messages whose ttl is over be dead, up to a bound."""
+    if steps.row(statements.has_expired) is not None:
+        steps.run(statements.bury_expired)
+
+
+class Put:
+    """One call of ``Store.put``."""
+
+    __slots__ = ("_batch", "_limits", "_settle", "_statements", "_versions")
+
+    def __init__(
+        self,
+        statements: Statements,
+        batch: Sequence[Envelope],
+        versions: Mapping[str, int],
+        settle: Sequence[Token],
+        limits: Mapping[str, Limit],
+    ) -> None:
+        """Remember the arguments, which stay the caller's."""
+        self._statements = statements
+        self._batch = batch
+        self._versions = versions
+        self._settle = settle
+        self._limits = limits
+
+    def run(self, steps: Steps, *, careful: bool) -> PutResult:
+        """Do it in the open transaction. Raises `Undo` with the answer if nothing may remain of it,
+        or `Careful`.
+        """
+        statements = self._statements
+        if self._versions and (names := stale_entries(steps, statements, self._versions)):
+            raise Undo(PutResult(stale_entries=names))
+        stale = settle(steps, statements, self._settle, careful=careful) if self._settle else []
+        wanted = self._wanted(steps, set(stale))
+        already, added = self._append(steps, wanted, careful=careful)
+        if self._limits:
+            self._keep_limits(steps, added)
+        return PutResult(already=already, stale_tokens=stale)
+
+    def stored(self, result: PutResult) -> list[Envelope]:
+        """Return the envelopes that this put has stored, given its answer."""
+        if result.stale_entries or result.full:
+            return []
+        stale, already = set(result.stale_tokens), set(result.already)
+        return [
+            envelope
+            for index, envelope in enumerate(self._batch)
+            if index not in already and (envelope.cause is None or envelope.cause not in stale)
+        ]
+
+    def _wanted(self, steps: Steps, stale: set[Token]) -> list[int]:
+        """Return the indices of the envelopes whose cause, if any, is good."""
+        settled = None
+        wanted = []
+        for index, envelope in enumerate(self._batch):
+            cause = envelope.cause
+            if cause is not None:
+                if settled is None:
+                    settled = set(self._settle)
+                if cause in stale or (cause not in settled and not self._is_held(steps, cause)):
+                    continue
+            wanted.append(index)
+        return wanted
+
+    def _is_held(self, steps: Steps, token: Token) -> bool:
+        if not _is_token(token):
+            return False
+        steps.cursor.execute(self._statements.is_held, token)
+        return steps.cursor.fetchone() is not None
+
+    def _append(
+        self, steps: Steps, wanted: list[int], *, careful: bool
+    ) -> tuple[list[int], set[str]]:
+        """Append; return the indices that were there before, and the queues that got something."""
+        insert = self._statements.insert_message
+        now, batch, cursor = steps.now, self._batch, steps.cursor
+        if not careful:
+            if wanted:
+                cursor.executemany(insert, [_row(batch[index], now) for index in wanted])
+                if cursor.rowcount != len(wanted):
+                    raise Careful
+            return [], {batch[index].queue for index in wanted} if self._limits else set()
+        already, added = [], set()
+        for index in wanted:
+            cursor.execute(insert, _row(batch[index], now))
+            if cursor.rowcount == 1:
+                added.add(batch[index].queue)
+            else:
+                already.append(index)
+        return already, added
+
+    def _keep_limits(self, steps: Steps, added: set[str]) -> None:
+        sweep(steps, self._statements)
+        full = []
+        for queue, limit in self._limits.items():
+            if limit.overflow == "reject-publish":
+                if queue in added and self._surplus(steps, queue, limit.max_length) > 0:
+                    full.append(queue)
+            else:
+                while (surplus := self._surplus(steps, queue, limit.max_length)) > 0:
+                    self._overflow(steps, queue, surplus)
+        if full:
+            raise Undo(PutResult(full=full))
+
+    def _surplus(self, steps: Steps, queue: str, max_length: int) -> int:
+        count = steps.row(self._statements.unclaimed, queue=queue, cap=max_length + SWEEP)[0]
+        return int(count) - max_length
+
+    def _overflow(self, steps: Steps, queue: str, surplus: int) -> None:
+        """Let the ``surplus`` messages of lowest priority, the oldest of them first, be dead."""
+        statements = self._statements
+        delayed = steps.rows(statements.oldest_delayed, queue=queue, room=surplus)
+        chosen: list[tuple[int, int]] = [(row[0], row[1]) for row in delayed]
+        lowest = steps.row(statements.lowest, queue=queue)
+        found = 0
+        priority = lowest[0] if lowest is not None else 10
+        while found < surplus and priority < 10:
+            rows = steps.rows(
+                statements.oldest, queue=queue, priority=priority, room=surplus - found
+            )
+            chosen += [(row[0], row[1]) for row in rows]
+            found += len(rows)
+            priority += 1
+        chosen.sort()
+        steps.run(
+            statements.bury_overflowed, numbers=steps.numbers(seq for _, seq in chosen[:surplus])
+        )
+
+
+def _row(envelope: Envelope, now: int) -> tuple[object, ...]:
+    """Return a new message in the order of `INSERTED`."""
+    delay, ttl = envelope.delay, envelope.ttl
+    state, reason, available_at, expires_at = READY, 0, now, None
+    if delay > 0:
+        state, available_at = DELAYED, now + int(delay * 1_000_000)
+    if ttl is not None:
+        expires_at = now + int(ttl * 1_000_000)
+        if ttl <= 0:
+            state, reason = DEAD, EXPIRED
+    return (
+        envelope.queue,
+        envelope.id,
+        envelope.priority,
+        state,
+        reason,
+        envelope.max_deliveries,
+        available_at,
+        expires_at,
+        envelope.properties,
+        envelope.body,
+    )
+
+
+def _is_token(token: Token) -> bool:
+    return (
+        isinstance(token, tuple)
+        and len(token) == 2
+        and isinstance(token[0], int)
+        and isinstance(token[1], int)
+        and token[1] != 0
+    )

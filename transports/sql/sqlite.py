@@ -1,0 +1,268 @@
+"""SQLite: one file on a local disk, shared by the processes of one machine.
+
+The rules:
+
+- Write-ahead log, ``synchronous=FULL`` unless the URL says otherwise, and ``BEGIN IMMEDIATE`` for
+  everything that may write: a transaction that began as a reader fails at once when somebody else
+  wrote in between.
+- Writers take turns at the `Gate`; waiting consumers are woken by `Wakeup`.
+- Time is the host's clock as it is, since every process that can open the file has the same one.
+  When somebody sets it, delays and ttls under way end earlier or later by as much; leases are not
+  concerned.
+- An ack needs room in the log, so publishes are refused while less than 16 MiB of the disk, or a
+  tenth of ``max_size``, is free.
+- A connection inherited through ``fork`` is never touched, not even closed: closing drops locks and
+  may remove the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, cast
+
+from sqlalchemy import Connection, FromClause, Table, Update, bindparam, func
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import Dialect as Compiler
+from sqlalchemy.sql.dml import Insert
+from sqlalchemy.sql.elements import ColumnElement
+
+from queue_core.errors import BrokerFull, ConnectionLost, QueueCoreError, UsageError
+from queue_core.policy import Clock
+from queue_core.transports.sql.dialects import Cursor
+from queue_core.transports.sql.errors import explain_sqlite, refused
+from queue_core.transports.sql.gate import Gate
+from queue_core.transports.sql.sqlite_file import SqliteFile
+from queue_core.transports.sql.wakeup import Wakeup
+
+_RESERVE: Final = 16 * 1024 * 1024
+_left_alone: list[object] = []
+
+
+class SqliteLanguage:
+    """How SQLite writes SQL."""
+
+    __slots__ = ("compiler",)
+
+    compiler: Compiler
+
+    def __init__(self) -> None:
+        """Make the compiler."""
+        self.compiler = sqlite.dialect(paramstyle="qmark")  # type: ignore[no-untyped-call]
+
+    def now(self) -> ColumnElement[int]:
+        """The host's clock, given with each statement."""
+        return bindparam("now")
+
+    def insert_new(self, table: Table) -> Insert:
+        """``ON CONFLICT DO NOTHING``."""
+        return sqlite.insert(table).on_conflict_do_nothing()
+
+    def insert_or_replace(self, table: Table) -> Insert:
+        """``INSERT OR REPLACE``."""
+        return sqlite.insert(table).prefix_with("OR REPLACE")
+
+    def numbers(self) -> FromClause:
+        """A JSON list."""
+        return func.json_each(bindparam("numbers")).table_valued("value")
+
+    def claim(self, take: Update) -> Update:
+        """As it is: there is one writer."""
+        return take
+
+
+class SqliteDialect:
+    """One handle on one SQLite file; see `Dialect`."""
+
+    def __init__(self, file: SqliteFile, clock: Clock, language: SqliteLanguage) -> None:
+        """Open nothing yet."""
+        self.language = language
+        self.place = file.place
+        self._file = file
+        self._clock = clock
+        self._gate = Gate(file.open_side_file, file.patience)
+        self._wakeup = Wakeup(file.side, file.poll)
+        self._connection: Connection | None = None
+        self._raw: sqlite3.Connection | None = None
+        self._cursor: sqlite3.Cursor | None = None
+        self._pid = os.getpid()
+        self._identity: tuple[int, int] | None = None
+        self._data_version = 0
+
+    # connecting
+
+    def cursor(self) -> Cursor:
+        """Return this process's cursor: connected, with the schema, outside of a transaction."""
+        if self._pid != os.getpid():
+            self._leave_alone()
+        cursor, raw = self._cursor, self._raw
+        if cursor is None or raw is None:
+            return self._connect()
+        if raw.in_transaction:
+            self.rollback()
+            return self._cursor or self._connect()
+        return cursor
+
+    def _connect(self) -> sqlite3.Cursor:
+        connection = self._file.connect(self.language.compiler)
+        self._identity = self._file.identity()
+        self._connection = connection
+        self._raw = cast(sqlite3.Connection, connection.connection.driver_connection)
+        self._cursor = self._raw.cursor()
+        return self._cursor
+
+    def _leave_alone(self) -> None:
+        """Keep the parent's connection as it is, for ever, and forget it."""
+        _left_alone.append((self._connection, self._raw, self._cursor))
+        self._connection = self._raw = self._cursor = None
+        self._pid = os.getpid()
+
+    # transactions
+
+    def now(self) -> int:
+        """The host's clock."""
+        return int(self._clock.time() * 1_000_000)
+
+    def numbers(self, values: Iterable[int]) -> object:
+        """A JSON list."""
+        return json.dumps(list(values))
+
+    def begin(self, cursor: Cursor) -> None:
+        """Take the turn, and SQLite's write lock."""
+        if self._file.identity() != self._identity:
+            # Writing into a file that was deleted would succeed, and nobody would ever see it.
+            self.drop()
+            raise ConnectionLost(
+                f"{self.place} was deleted or replaced while it was in use; "
+                "the next call opens the one that is there"
+            )
+        self._gate.enter()
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+        except BaseException:
+            self._gate.leave()
+            raise
+
+    def commit(self, cursor: Cursor) -> None:
+        """Commit, and let the next one in."""
+        cursor.execute("COMMIT")
+        self._gate.leave()
+
+    def rollback(self) -> None:
+        """Roll back, and let the next one in; drop the connection if even that fails."""
+        try:
+            if self._raw is not None and self._raw.in_transaction:
+                self._raw.rollback()
+        except sqlite3.Error:
+            self.drop()
+        finally:
+            self._gate.leave()
+
+    def check_room(self, cursor: Cursor) -> None:
+        """Refuse publishes while the disk, or ``max_size``, is nearly full."""
+        free = self._file.free()
+        if free < _RESERVE:
+            raise BrokerFull(
+                f"no room for {self.place}: its disk has {free} bytes left, and {_RESERVE} are "
+                "kept for settling; free some space"
+            )
+        most = self._file.max_pages
+        if most:
+            used = _pragma(cursor, "page_count") - _pragma(cursor, "freelist_count")
+            if used > most * 9 // 10:
+                raise BrokerFull(
+                    f"no room for {self.place}: {used} of {most} pages are used, and a tenth is "
+                    "kept for settling; raise max_size in its URL, or let consumers drain it"
+                )
+
+    # waiting
+
+    def mark(self, cursor: Cursor, queues: Sequence[str]) -> None:
+        """Ask for hints, and read the file's change counter."""
+        self._wakeup.listen(queues)
+        self._data_version = _pragma(cursor, "data_version")
+
+    def wait(self, cursor: Cursor, seconds: float) -> None:
+        """Wait for a hint, or for another value of the change counter."""
+        before = self._data_version
+        self._wakeup.wait(seconds, lambda: _pragma(cursor, "data_version") != before)
+
+    def rest(self) -> None:
+        """Ask for no more hints."""
+        self._wakeup.rest()
+
+    def notify(self, queues: Iterable[str]) -> None:
+        """Send hints."""
+        self._wakeup.notify(queues)
+
+    def announce(self, queues: Iterable[str]) -> None:
+        """Send hints through a socket of its own: this is the thread of somebody's commit."""
+        with contextlib.closing(Wakeup(self._file.side, self._file.poll)) as wakeup:
+            wakeup.notify(queues)
+
+    # the caller's own transaction
+
+    def joined(self, connection: Connection) -> Cursor:
+        """Return a cursor in the caller's transaction.
+
+        Begins it where SQLAlchemy has and the driver has not yet.
+        """
+        bind = connection.engine.url.render_as_string(hide_password=True)
+        if connection.dialect.name != "sqlite":
+            raise self._elsewhere(bind)
+        raw: Any = connection.connection.driver_connection
+        if not isinstance(raw, sqlite3.Connection):
+            raise UsageError(
+                f"transaction= of {bind} is not a synchronous connection; pass a synchronous "
+                "Session or Connection"
+            )
+        path = next((row[2] for row in raw.execute("PRAGMA database_list") if row[1] == "main"), "")
+        if not path or not os.path.exists(path) or not os.path.samefile(path, self._file.path):
+            raise self._elsewhere(f"{bind} ({path or 'in memory'})")
+        if connection.get_isolation_level() == "AUTOCOMMIT":
+            raise UsageError(f"transaction= of {bind} is in AUTOCOMMIT mode: nothing to join")
+        if not connection.in_transaction():
+            connection.begin()
+        if not raw.in_transaction:
+            raw.execute("BEGIN IMMEDIATE")
+        return raw.cursor()
+
+    def _elsewhere(self, bind: str) -> UsageError:
+        return UsageError(
+            f"transaction= belongs to {bind}, and the broker is {self.place}; "
+            "both must be the same database"
+        )
+
+    def explain(self, error: Exception) -> QueueCoreError | None:
+        """See `explain_sqlite`; the system's errors concern the files beside the database."""
+        if isinstance(error, PermissionError):
+            return refused(str(error), self.place)
+        if isinstance(error, OSError):
+            return ConnectionLost(f"{self.place} failed: {error}")
+        return explain_sqlite(error, self.place)
+
+    # leaving
+
+    def drop(self) -> None:
+        """Close the connection; the next call opens another one."""
+        connection, self._connection, self._raw, self._cursor = self._connection, None, None, None
+        self._gate.leave()
+        if connection is not None:
+            with contextlib.suppress(Exception):  # it is thrown away because it is broken
+                connection.close()
+
+    def close(self) -> None:
+        """Close connection, gate and sockets, but nothing that a parent process owns."""
+        if self._pid != os.getpid():
+            self._leave_alone()
+        self.drop()
+        self._gate.close()
+        self._wakeup.close()
+
+
+def _pragma(cursor: Cursor, name: str) -> int:
+    cursor.execute(f"PRAGMA {name}")
+    return int(cursor.fetchone()[0])

@@ -1,0 +1,210 @@
+"""A SQLite file: what its URL says, what can be wrong with its place, and how a connection to it is
+made.
+
+The directory beside the database, named like it with ``-side`` at the end, holds the gate's files
+and the sockets of waiting consumers. It is as open to others as the database, and may be deleted
+when no program uses the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+from typing import Final, cast
+
+from sqlalchemy import URL, Connection, NullPool, create_engine
+from sqlalchemy.engine import Dialect as Compiler
+
+from queue_core.errors import ConfigError
+from queue_core.transports.sql.errors import refused
+from queue_core.transports.sql.schema import is_current, make
+from queue_core.transports.sql.tables import PREFIX
+from queue_core.url import BrokerURL
+
+OPTIONS: Final = ("synchronous", "timeout", "poll", "max_size")
+"""The options of an ``sqlite://`` URL; `check` says what they mean."""
+
+_SYNCHRONOUS: Final = ("normal", "full", "extra")
+_SECONDS: Final = (("timeout", 0.01, 600.0), ("poll", 0.001, 1.0))
+_LEAST_SIZE: Final = 1 << 18
+_CACHE_KIB: Final = 8192
+_LOG_LIMIT: Final = 64 * 1024 * 1024
+
+
+def check(url: BrokerURL) -> None:
+    """Check path and options of an ``sqlite://`` URL; opens nothing.
+
+    ``synchronous``: ``full`` (the default: what was confirmed survives a power cut), ``normal`` (it
+    survives the death of every process; a power cut may take the last moments) or ``extra``.
+    ``timeout``: seconds that a call waits for other writers (5). ``poll``: seconds between two
+    looks of a waiting consumer at the file (0.05). ``max_size``: bytes that the file may have (no
+    limit); publishes are refused when nine tenths are used.
+
+    Raises:
+        ConfigError: no file is named, or an option is unknown or has a bad value.
+    """
+    url.check_options(OPTIONS)
+    if url.driver not in (None, "pysqlite"):
+        raise ConfigError(f"{url}: the driver is Python's own sqlite3; write sqlite:///queue.db")
+    if url.database in ("", ":memory:"):
+        raise ConfigError(
+            f"{url} names no file; write sqlite:///queue.db, or memory:// for a queue in memory"
+        )
+    if url.option("synchronous", str, "full").lower() not in _SYNCHRONOUS:
+        raise ConfigError(f"option 'synchronous' of {url} is one of {', '.join(_SYNCHRONOUS)}")
+    for name, low, high in _SECONDS:
+        if not low <= url.option(name, float, low) <= high:
+            raise ConfigError(
+                f"option {name!r} of {url} is a number of seconds from {low:g} to {high:g}"
+            )
+    if url.option("max_size", int, _LEAST_SIZE) < _LEAST_SIZE:
+        raise ConfigError(
+            f"option 'max_size' of {url} is a number of bytes of at least {_LEAST_SIZE}"
+        )
+
+
+class SqliteFile:
+    """One SQLite file and what its URL asks for."""
+
+    __slots__ = (
+        "max_pages",
+        "patience",
+        "path",
+        "place",
+        "poll",
+        "side",
+        "_max_size",
+        "_synchronous",
+    )
+
+    def __init__(self, url: BrokerURL) -> None:
+        """Remember where the file is, also if the working directory changes; opens nothing."""
+        self.path = os.path.realpath(url.database)
+        self.place = f"the SQLite database {self.path}"
+        self.side = f"{self.path}-side"
+        self.patience = url.option("timeout", float, 5.0) / 2
+        self.poll = url.option("poll", float, 0.05)
+        self.max_pages = 0
+        self._max_size = url.option("max_size", int, 0)
+        self._synchronous = url.option("synchronous", str, "full").upper()
+
+    def connect(self, compiler: Compiler) -> Connection:
+        """Return a connection in autocommit mode to the file, which has the schema then."""
+        self._check_place()
+        engine = create_engine(
+            URL.create("sqlite+pysqlite", database=self.path),
+            poolclass=NullPool,
+            connect_args={
+                "timeout": self.patience,
+                "check_same_thread": False,
+                "isolation_level": None,
+            },
+        )
+        connection = engine.connect()
+        try:
+            raw = cast(sqlite3.Connection, connection.connection.driver_connection)
+            cursor = raw.cursor()
+            self._prepare(cursor)
+            self.make_side()
+            self._ensure_schema(cursor, compiler)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def identity(self) -> tuple[int, int] | None:
+        """Return what tells this file from another one of the same name; None if there is none."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def free(self) -> int:
+        """Return the bytes that are left on the disk."""
+        disk = os.statvfs(os.path.dirname(self.path))
+        return disk.f_bavail * disk.f_frsize
+
+    def make_side(self) -> None:
+        """Make the directory beside the database, as open to others as the database is."""
+        if os.path.isdir(self.side):
+            return
+        with contextlib.suppress(FileExistsError):
+            mode = stat.S_IMODE(os.stat(self.path).st_mode) & 0o666
+            os.mkdir(self.side)
+            os.chmod(self.side, mode | (mode & 0o444) >> 2)
+
+    def open_side_file(self, name: str) -> int:
+        """Open a file of that directory, and make it if need be; return the descriptor."""
+        path = os.path.join(self.side, name)
+        try:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self.make_side()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, stat.S_IMODE(os.stat(self.path).st_mode) & 0o666)
+        return descriptor
+
+    def _check_place(self) -> None:
+        """Say what is wrong with the path better than SQLite would."""
+        directory = os.path.dirname(self.path)
+        if not os.path.isdir(directory):
+            raise ConfigError(
+                f"{self.place}: the directory {directory} does not exist; "
+                f"create it with: mkdir -p {directory}"
+            )
+        if os.path.isdir(self.path):
+            raise ConfigError(f"{self.place} is a directory; name a file in it")
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise refused(f"no permission to write in the directory {directory}", self.place)
+        if os.path.exists(self.path):
+            if not os.path.isfile(self.path):
+                raise ConfigError(f"{self.place} is no regular file; name another one")
+            if not os.access(self.path, os.R_OK | os.W_OK):
+                raise refused("no permission to read and write the file", self.place)
+
+    def _prepare(self, cursor: sqlite3.Cursor) -> None:
+        mode = cursor.execute("PRAGMA journal_mode").fetchone()[0]
+        if mode != "wal":
+            mode = cursor.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise ConfigError(
+                f"{self.place} cannot use a write-ahead log (its mode is {mode}); "
+                "put it on a local disk"
+            )
+        cursor.execute(f"PRAGMA synchronous = {self._synchronous}")
+        cursor.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        cursor.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT}")
+        if self._max_size:
+            pages = self._max_size // cursor.execute("PRAGMA page_size").fetchone()[0]
+            self.max_pages = cursor.execute(f"PRAGMA max_page_count = {pages}").fetchone()[0]
+
+    def _ensure_schema(self, cursor: sqlite3.Cursor, compiler: Compiler) -> None:
+        if is_current(cursor, _columns(cursor), self.place):
+            return
+        cursor.execute("BEGIN IMMEDIATE")
+        try:
+            columns = _columns(cursor)
+            if not is_current(cursor, columns, self.place):
+                make(cursor, compiler, exists=bool(columns))
+            cursor.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                cursor.execute("ROLLBACK")
+            raise
+
+
+def _columns(cursor: sqlite3.Cursor) -> dict[str, set[str]]:
+    """Return the columns of the tables and views whose names begin like ours."""
+    columns: dict[str, set[str]] = {}
+    cursor.execute(
+        "SELECT t.name, c.name FROM sqlite_master AS t JOIN pragma_table_info(t.name) AS c "
+        "WHERE t.type IN ('table', 'view') AND substr(t.name, 1, ?) = ?",
+        (len(PREFIX), PREFIX),
+    )
+    for table, column in cursor.fetchall():
+        columns.setdefault(table, set()).add(column)
+    return columns
