@@ -1,1 +1,63 @@
-"""The command line."""
+"""The command ``queue-core``.
+
+Each command is a module of its own, imported when it is called, so that ``--help`` is quick and
+loads no driver. Results go to stdout, everything else to stderr. An error is one to three lines -
+what, because, try - without a traceback, and ends with the exit code that
+`queue_core.worker.cli.errors` gives it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+
+import click
+
+from queue_core import __version__
+from queue_core.worker.cli.errors import report
+
+# name -> module with the command, and what it says of itself in the list
+COMMANDS = {
+    "worker": ("queue_core.worker.cli.worker", "Run tasks from queues."),
+    "demo": ("queue_core.worker.cli.demo", "See it work: a thousand tasks, one killed worker."),
+    "features": ("queue_core.worker.cli.look", "Show what a broker can and cannot do."),
+    "explain": ("queue_core.worker.cli.look", "Say in words what a broker URL means."),
+}
+
+
+class _Commands(click.Group):
+    """Finds commands by name without importing the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            near = difflib.get_close_matches(cmd_name, COMMANDS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"there is no command {cmd_name!r}{hint}")
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command: click.Command = module.commands[cmd_name]
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="queue-core")
+def cli() -> None:
+    """Messaging and tasks on RabbitMQ, SQL databases and memory."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit the process with its code."""
+    try:
+        code = cli.main(
+            arguments, "queue-core", standalone_mode=False, auto_envvar_prefix="QUEUE_CORE"
+        )
+    except BaseException as error:
+        code = report(error)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,1 +1,2 @@
-"""Where tasks run: threads of this process, or child processes. One small protocol, `queue_core.worker.pools.base.Pool`."""
+"""Where tasks run: threads of this process, or child processes. One small protocol,
+`queue_core.worker.pools.base.Pool`."""

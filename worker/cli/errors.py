@@ -1,0 +1,122 @@
+"""From an exception to what the user sees: up to three lines on stderr, and an exit code.
+
+::
+
+    0   done                             69  broker not reachable
+    1   failed                           70  a bug of queue-core
+    2   wrong usage                      75  timed out, try again
+    9   worker: stopped by force         76  not ours, damaged, or of a newer version
+    77  access refused                   78  bad configuration, or a missing extra
+    130 interrupted
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import click
+
+from queue_core import (
+    AccessRefused,
+    ConfigError,
+    ConnectionLost,
+    ConnectTimeout,
+    QueueCoreError,
+    StoreCorrupt,
+    TopologyMismatch,
+    Unsupported,
+    UsageError,
+)
+from queue_core.worker.locate import AppNotFound
+
+USAGE, UNREACHABLE, BUG, TIMED_OUT, DAMAGED, REFUSED, CONFIG = 2, 69, 70, 75, 76, 77, 78
+INTERRUPTED = 130
+
+# The first class that fits decides: exit code, and what to try.
+_KINDS: tuple[tuple[type[QueueCoreError], int, str], ...] = (
+    (Unsupported, CONFIG, "queue-core features URL"),
+    (TopologyMismatch, CONFIG, ""),
+    (ConfigError, CONFIG, ""),
+    (UsageError, USAGE, ""),
+    (AccessRefused, REFUSED, "check the user, the password and the virtual host of the URL"),
+    (ConnectTimeout, TIMED_OUT, "check that the broker runs and answers, then try again"),
+    (ConnectionLost, UNREACHABLE, "check that the broker runs, and host and port of the URL"),
+    (StoreCorrupt, DAMAGED, ""),
+)
+
+
+class CommandError(Exception):
+    """A command failed in a way that it can explain itself."""
+
+    def __init__(self, error: str, because: str = "", advice: str = "", code: int = 1) -> None:
+        """Keep the parts."""
+        super().__init__(error)
+        self.error = error
+        self.because = because
+        self.advice = advice
+        self.code = code
+
+
+def report(error: BaseException) -> int:
+    """Print what went wrong and return the exit code."""
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        show("interrupted")
+        return INTERRUPTED
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, CommandError):
+        show(error.error, error.because, error.advice)
+        return error.code
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "queue-core"
+        show(_one_line(error.format_message()), advice=f"{command} --help")
+        return error.exit_code
+    if isinstance(error, AppNotFound):
+        show(error.error, error.because, error.advice)
+        _show_trace(error.trace)
+        return CONFIG if error.trace else USAGE
+    if isinstance(error, QueueCoreError):
+        return _report_known(error)
+    if isinstance(error, BrokenPipeError):
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - or the interpreter complains at its end
+        return 1
+    traceback.print_exception(error)
+    show(f"a bug in queue-core: {type(error).__name__}", advice="report it with the lines above")
+    return BUG
+
+
+def _report_known(error: QueueCoreError) -> int:
+    code, advice = next(
+        ((code, advice) for kind, code, advice in _KINDS if isinstance(error, kind)), (1, "")
+    )
+    cause = error.__cause__
+    text = _one_line(str(error))
+    because = _one_line(f"{type(cause).__name__}: {cause}") if cause is not None else ""
+    if cause is not None and str(cause) in text:
+        because = ""
+    if not advice and ";" in text:
+        text, _, advice = (part.strip() for part in text.rpartition(";"))
+    show(text, because, advice)
+    _show_trace("".join(traceback.format_exception(error)))
+    return code
+
+
+def show(error: str, because: str = "", advice: str = "") -> None:
+    """Print an error."""
+    for label, text in (("error:", error), ("because:", because), ("try:", advice)):
+        if text:
+            click.echo(f"{label:<8} {text}", err=True)
+
+
+def _show_trace(trace: str) -> None:
+    if trace and os.environ.get("QUEUE_CORE_TRACEBACK"):
+        click.echo(trace.rstrip(), err=True)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,26 @@
+"""Readers for option values that several commands have."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)")
+
+
+def duration(value: str) -> float:
+    """Read ``30``, ``250ms``, ``10s``, ``5m`` or ``2h`` as seconds."""
+    match = _DURATION.fullmatch(value.strip().lower())
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no duration; write 250ms, 10s, 5m or 2h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def names(value: str) -> tuple[str, ...]:
+    """Read names separated by commas."""
+    read = tuple(name.strip() for name in value.split(","))
+    if not all(read):
+        raise click.BadParameter(f"{value!r} has an empty name in it")
+    return read

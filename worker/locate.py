@@ -1,0 +1,163 @@
+"""From ``module:attribute`` to an app, with an answer a person can use when there is none."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from queue_core import ConfigError
+from queue_core.worker.app import App
+
+
+class AppNotFound(ConfigError):
+    """The app cannot be imported.
+
+    Attributes:
+        error: what is wrong, one line.
+        because: why, or empty.
+        advice: what to try, or empty.
+        trace: the traceback of the app's own failure, or empty.
+    """
+
+    def __init__(self, error: str, because: str = "", advice: str = "", trace: str = "") -> None:
+        """Keep the parts for the command line."""
+        self.error = error
+        self.because = because
+        self.advice = advice
+        self.trace = trace
+        super().__init__("; ".join(part for part in (error, because, advice) if part))
+
+
+def find_app(spec: str) -> App:
+    """Import ``module:attribute``, or ``module`` with one app in it, and return the app.
+
+    Runs the module's code. ``sys.path`` is used as it is.
+
+    Raises:
+        AppNotFound: there is no such module or attribute (the nearest one is named), it is no app,
+            or its import failed.
+    """
+    name, _, attribute = spec.partition(":")
+    if not name or name.startswith("."):
+        raise AppNotFound(f"{spec!r} does not name an app", advice="-A module:app")
+    if name.endswith(".py") or "/" in name:
+        stem = name.removesuffix(".py").replace("/", ".").strip(".")
+        raise AppNotFound(
+            f"{name!r} is a file; the name of its module is needed",
+            advice=f"-A {stem}:{attribute or 'app'}",
+        )
+    module = _import(name, attribute)
+    if not attribute:
+        return _only_app(module)
+    found: object = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise _no_attribute(module, name, attribute)
+        found = getattr(found, part)
+    if not isinstance(found, App):
+        raise AppNotFound(
+            f"{spec} is a {type(found).__name__}, not an App", advice=_suggest(module, name)
+        )
+    return found
+
+
+def _import(name: str, attribute: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise _no_module(name, attribute, error.name) from None
+        raise _broken(name, error) from error
+    except (Exception, SystemExit) as error:
+        raise _broken(name, error) from error
+
+
+def _no_module(name: str, attribute: str, missing: str) -> AppNotFound:
+    near = difflib.get_close_matches(name, sorted(_modules_here()), n=1)
+    advice = (
+        f"-A {near[0]}:{attribute or 'app'}"
+        if near
+        else "run the command in the folder of the module, or set PYTHONPATH"
+    )
+    return AppNotFound(f"there is no module {missing!r}", advice=advice)
+
+
+def _modules_here() -> set[str]:
+    """The modules and packages in the folders of the path that a user may mean: not the installed
+    ones."""
+    names: set[str] = set()
+    for folder in sys.path:
+        path = Path(folder or ".")
+        if not path.is_dir() or "site-packages" in path.parts or (path / "tokenize.py").exists():
+            continue
+        names |= {entry.stem for entry in path.glob("*.py") if entry.stem.isidentifier()}
+        names |= {
+            f"{entry.parent.name}.{entry.stem}"
+            for entry in path.glob("*/*.py")
+            if entry.stem.isidentifier()
+        }
+    return {name.removesuffix(".__init__") for name in names}
+
+
+def _no_attribute(module: ModuleType, name: str, attribute: str) -> AppNotFound:
+    apps = _apps(module)
+    near = difflib.get_close_matches(
+        attribute, apps or [item for item in vars(module) if item[0] != "_"], n=1, cutoff=0.3
+    )
+    if not near and apps:
+        near = apps[:1]
+    return AppNotFound(
+        f"module {name!r} has no attribute {attribute!r}",
+        advice=f"-A {name}:{near[0]}" if near else "",
+    )
+
+
+def _only_app(module: ModuleType) -> App:
+    apps = _apps(module)
+    if len({id(getattr(module, item)) for item in apps}) == 1:
+        found: App = getattr(module, apps[0])
+        return found
+    name = module.__name__
+    if not apps:
+        raise AppNotFound(
+            f"there is no App in module {name!r}",
+            advice="from queue_core.worker import App; app = App(...)",
+        )
+    raise AppNotFound(
+        f"module {name!r} has several apps: {', '.join(apps)}", advice=f"-A {name}:{apps[0]}"
+    )
+
+
+def _apps(module: ModuleType) -> list[str]:
+    return [item for item, value in vars(module).items() if isinstance(value, App)]
+
+
+def _suggest(module: ModuleType, name: str) -> str:
+    apps = _apps(module)
+    return f"-A {name}:{apps[0]}" if apps else ""
+
+
+def _broken(name: str, error: BaseException) -> AppNotFound:
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f"{error.filename}:{error.lineno}"
+    else:
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if "importlib" not in frame.filename
+        ]
+        frames = [frame for frame in frames if frame.filename != __file__]
+        where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else name
+    text = str(error.msg if isinstance(error, SyntaxError) else error)
+    return AppNotFound(
+        f"the module {name!r} cannot be imported",
+        f"{type(error).__name__}: {text} ({where})",
+        "python -m " + name
+        if not isinstance(error, ModuleNotFoundError)
+        else f"pip install {error.name}",
+        "".join(traceback.format_exception(error)),
+    )

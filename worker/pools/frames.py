@@ -1,0 +1,117 @@
+"""Messages over a stream socket between the worker and a child: four bytes of length, then msgpack.
+
+Pure but for the two helpers that the child uses. Several messages travel in one send; `Reader` puts
+them together again from whatever pieces arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from queue_core.worker.outcome import (
+    Abandoned,
+    AppInfo,
+    Crashed,
+    Done,
+    Failed,
+    Job,
+    Rejected,
+    Returned,
+)
+
+T = TypeVar("T")
+
+CHUNK = 256 * 1024
+_LENGTH = 4
+
+
+class Setup(msgspec.Struct, tag="setup", array_like=True):
+    """The first message to a child: what to import and how.
+
+    Attributes:
+        app: ``module:attribute``.
+        path: the parent's ``sys.path``.
+        broker: replaces the app's own if not None.
+        log_level: of the child's root logger.
+    """
+
+    app: str
+    path: list[str]
+    broker: str | None
+    log_level: str
+
+
+class Stop(msgspec.Struct, tag="stop", array_like=True):
+    """To the child: finish what runs, start nothing more."""
+
+
+class NotReady(msgspec.Struct, tag="notready", array_like=True):
+    """From the child: the app cannot be imported. ``trace`` is for people who ask for it."""
+
+    error: str
+    because: str
+    advice: str
+    trace: str
+
+
+class Leaving(msgspec.Struct, tag="leaving", array_like=True):
+    """From the child: it starts nothing more; what it was given and did not report is unstarted."""
+
+
+class Ended(msgspec.Struct, tag="ended", array_like=True):
+    """From the child: the outcome of one ticket."""
+
+    ticket: int
+    outcome: Done | Failed | Rejected | Returned | Abandoned | Crashed
+
+
+ToChild = Setup | Job | Stop
+FromChild = AppInfo | NotReady | Leaving | Ended
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=repr)
+
+
+def pack(message: ToChild | FromChild) -> bytes:
+    """Encode one message with its length in front.
+
+    A header value that msgpack does not know travels as its repr.
+    """
+    body = _encoder.encode(message)
+    return len(body).to_bytes(_LENGTH, "little") + body
+
+
+class Reader(Generic[T]):
+    """Takes bytes as they arrive and yields whole messages of one direction."""
+
+    def __init__(self, kind: Any) -> None:
+        """``kind`` is the union of messages to expect: `ToChild` or `FromChild`."""
+        self._decoder = msgspec.msgpack.Decoder(kind)
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[T]:
+        """Add bytes and yield every message that is complete now.
+
+        Raises:
+            msgspec.DecodeError: the other side sent something else; the stream is of no use any
+            more.
+        """
+        self._buffer += data
+        at = 0
+        try:
+            while len(self._buffer) - at >= _LENGTH:
+                end = at + _LENGTH + int.from_bytes(self._buffer[at : at + _LENGTH], "little")
+                if len(self._buffer) < end:
+                    break
+                message: T = self._decoder.decode(bytes(self._buffer[at + _LENGTH : end]))
+                at = end
+                yield message
+        finally:
+            del self._buffer[:at]
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes of an incomplete message are held."""
+        return len(self._buffer)

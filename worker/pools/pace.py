@@ -1,0 +1,50 @@
+"""How many jobs may wait behind a running one, from how long their kind took so far. Pure.
+
+A second job on a busy child saves a round trip when tasks are short, and makes it wait for minutes
+when they are not. So a child gets a job behind another only while the work already there is
+expected to take less than `MAX_BEHIND` seconds together; a task that was never measured is expected
+to take for ever.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+MAX_BEHIND = 0.005
+MAX_WINDOW = 16
+MAX_KINDS = 10_000
+_WEIGHT = 0.2
+
+
+class Pace:
+    """A moving average of the run time of each kind of task."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._average: dict[str, float] = {}
+
+    def observe(self, name: str, seconds: float) -> None:
+        """Take one run into account. A slow one counts at once, fast ones only bit by bit."""
+        known = self._average.get(name)
+        if known is None:
+            if len(self._average) >= MAX_KINDS:
+                self._average.clear()
+            self._average[name] = seconds
+        else:
+            self._average[name] = max(known + _WEIGHT * (seconds - known), seconds / 4)
+
+    def expect(self, name: str) -> float:
+        """Return the seconds that a task of this kind is expected to take; infinite if unknown."""
+        return self._average.get(name, math.inf)
+
+    def room(self, names: Iterable[str]) -> float:
+        """Return how loaded a child is that has jobs of these kinds: 0.0 idle; ``math.inf`` full;
+        otherwise the expected seconds of work."""
+        load, count = 0.0, 0
+        for name in names:
+            load += self.expect(name)
+            count += 1
+        if not count:
+            return 0.0
+        return load if load <= MAX_BEHIND and count < MAX_WINDOW else math.inf

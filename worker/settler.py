@@ -1,0 +1,194 @@
+"""From outcomes to settlements: the one place where the worker acks, gives back and gives up.
+
+- A result is certain before its message is acked: stored before, or sent in the same step.
+- A message that can never run (unknown task, unreadable body, a third crash) is copied to the dead
+  letters of its queue, or to ``<queue>.dlq``, with the reason in the header ``qc-error``, and acked
+  in the same step. Whoever waits for it gets a failure.
+- What was not started goes back uncounted; what a dead process ran goes back counted.
+
+Settling may block for round trips, so it happens on a few threads of its own and neither the pool
+nor the consumer waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from queue_core import (
+    Backoff,
+    Connection,
+    Message,
+    Publication,
+    PublishError,
+    Queue,
+    QueueCoreError,
+    StaleDelivery,
+    TransportError,
+)
+from queue_core.worker.outcome import Abandoned, Crashed, Done, Failed, Outcome, Rejected, Returned
+from queue_core.worker.protocol import Failure
+from queue_core.worker.results.base import Deliverer
+from queue_core.worker.trace import failure_reply
+
+logger = logging.getLogger(__name__)
+
+THREADS = 4
+MAX_CRASHES = 3
+CRASHES_HEADER = "qc-crashes"
+ERROR_HEADER = "qc-error"
+QUEUE_HEADER = "qc-queue"
+_PATIENCE = Backoff(base=0.2, cap=5.0)
+_TRIES = 8
+
+
+class Settler:
+    """Settles messages according to outcomes. Thread-safe; owns `THREADS` threads until `close`."""
+
+    def __init__(
+        self, connection: Connection, deliverer: Deliverer, queues: Mapping[str, Queue]
+    ) -> None:
+        """``queues`` tells where the dead letters of each queue go."""
+        self._connection = connection
+        self._producer = connection.producer()
+        self._deliverer = deliverer
+        self._queues = queues
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="settler")
+        self._closing = threading.Event()
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def can_delay(self) -> bool:
+        """Whether the broker can hold a message back."""
+        return self._connection.features.delay
+
+    def settle(self, message: Message, outcome: Outcome) -> None:
+        """Settle now if that cannot block, else soon. Never raises."""
+        self.counts[type(outcome).__name__.lower()] += 1
+        if isinstance(outcome, Returned | Abandoned):
+            self._apply(message, outcome)
+        else:
+            self._threads.submit(self._apply, message, outcome)
+
+    def close(self, *, patient: bool = True) -> None:
+        """Finish what was begun; ``patient=False`` does not wait for a broker that is away."""
+        if not patient:
+            self._closing.set()
+        self._threads.shutdown(wait=True)
+
+    def _apply(self, message: Message, outcome: Outcome) -> None:
+        for attempt in range(_TRIES):
+            try:
+                self._step(message, outcome, last=attempt == _TRIES - 1)
+                return
+            except StaleDelivery as error:
+                logger.warning("%s: what it did may be done twice: %s", _label(message), error)
+                return
+            except (PublishError, TransportError) as error:
+                if attempt == _TRIES - 1 or self._closing.wait(_PATIENCE.delay(attempt)):
+                    logger.error(
+                        "%s stays unsettled and is delivered again: %s", _label(message), error
+                    )
+                    return
+                logger.debug("settling %s is tried again: %s", _label(message), error)
+            except Exception:
+                logger.exception("%s cannot be settled and is delivered again", _label(message))
+                return
+
+    def _step(self, message: Message, outcome: Outcome, *, last: bool) -> None:
+        """Settle one message by one outcome, once."""
+        if isinstance(outcome, Done | Failed):
+            try:
+                message.ack(then=self._reply(message, outcome.reply))
+            except PublishError as error:
+                if not last:
+                    raise
+                logger.error("the result of %s cannot be sent: %s", _label(message), error)
+                message.ack()
+        elif isinstance(outcome, Rejected):
+            logger.error("%s is given up: %s", _label(message), outcome.reason)
+            self._give_up(message, outcome.reason, outcome.reply)
+        elif isinstance(outcome, Crashed):
+            self._crashed(message, outcome.how)
+        else:
+            message.requeue(counted=False)
+
+    def _reply(self, message: Message, reply: bytes | None) -> Sequence[Publication]:
+        """Make the result certain, or return what the ack must send with it."""
+        if reply is None or message.headers.get("ignore_result"):
+            return ()
+        return self._deliverer.deliver(message, task_id(message), reply)
+
+    def _crashed(self, message: Message, how: str) -> None:
+        """A child died while it ran this message: once more, unless it did so too often."""
+        counted = self._connection.features.attempts
+        known = message.headers.get(CRASHES_HEADER)
+        crashes = message.attempts if counted else (known if isinstance(known, int) else 0) + 1
+        if crashes >= MAX_CRASHES:
+            reason = f"crash loop: the process that ran it died {crashes} times ({how})"
+            logger.error("%s is given up: %s", _label(message), reason)
+            what = Failure("WorkerLost", __name__, [reason])
+            reply = failure_reply(task_id(message), task_name(message), what)
+            self._give_up(message, reason, reply)
+            return
+        logger.warning("%s goes back: the process that ran it died (%s)", _label(message), how)
+        if counted:
+            message.requeue()
+        else:
+            again = self._copy(message, "", message.queue, {CRASHES_HEADER: crashes})
+            message.ack(then=[again])
+
+    def _give_up(self, message: Message, reason: str, reply: bytes | None) -> None:
+        headers = {ERROR_HEADER: reason[:1000], QUEUE_HEADER: message.queue}
+        queue = self._queues.get(message.queue)
+        target = None if queue is None else queue.dead_letter_target
+        if queue is not None and target is not None:
+            key = queue.dead_letter_routing_key
+            key = message.routing_key if key is None else key
+            dead = self._copy(message, target, key, headers)
+        else:
+            name = f"{message.queue[:250]}.dlq"
+            self._connection.declare(Queue(name))
+            dead = self._copy(message, "", name, headers)
+        message.ack(then=[*self._reply(message, reply), dead])
+
+    def _copy(
+        self, message: Message, exchange: str, key: str, headers: Mapping[str, object]
+    ) -> Publication:
+        properties = message.properties
+        return self._producer.prepare(
+            message.body,
+            key,
+            exchange=exchange,
+            headers={**properties.headers, **headers},
+            priority=properties.priority,
+            correlation_id=properties.correlation_id,
+            reply_to=properties.reply_to,
+            message_id=properties.message_id,
+            type=properties.type,
+            app_id=properties.app_id,
+            content_type=properties.content_type or "application/octet-stream",
+            content_encoding=properties.content_encoding,
+        )
+
+
+def task_id(message: Message) -> str:
+    """Return the id of the task that the message asks for, or an empty string."""
+    known = message.headers.get("id")
+    return known if isinstance(known, str) else message.properties.correlation_id or ""
+
+
+def task_name(message: Message) -> str:
+    """Return the name of the task that the message asks for, or an empty string."""
+    known = message.headers.get("task")
+    return known if isinstance(known, str) else ""
+
+
+def _label(message: Message) -> str:
+    try:
+        return f"{task_name(message) or 'message'} {task_id(message)[:8]} from {message.queue}"
+    except QueueCoreError:
+        return f"an unreadable message from {message.queue}"
