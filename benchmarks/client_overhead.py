@@ -1,7 +1,7 @@
-"""What the client costs per message: consume and ack through `Connection`, minus the bare store's own loop.
+"""What the client costs per message: consume and ack, minus the bare store's own loop.
 
-Run it with ``python -m benchmarks.client_overhead`` or as a file. Both loops work on the memory store in one process, in
-turn, several times; the medians and their difference are printed. Wall time, microseconds per message.
+Run it as a file. Both loops work on the memory store in one process, in turn, several times; the
+medians and their difference are printed. Wall time, microseconds per message.
 """
 
 from __future__ import annotations

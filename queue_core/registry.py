@@ -89,6 +89,11 @@ def _load(name: str) -> Transport:
                     f"the transport for {name}:// needs the Python module {error.name!r}, "
                     f"which is not installed; run: pip install 'queue-core[{extra}]'"
                 ) from error
+            except (AttributeError, ImportError) as error:
+                raise ConfigError(
+                    f"the entry point of {name}:// cannot be loaded: {error}; "
+                    "look at [options.entry_points] of the package that declares it"
+                ) from error
             return _check(name, transport)
     raise ConfigError(_unknown(name, known_schemes()))
 

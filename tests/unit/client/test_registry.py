@@ -51,6 +51,15 @@ def test_a_missing_driver_is_one_line_with_the_pip_command(points):
         registry.find_transport("postgresql")
 
 
+def test_an_entry_point_that_names_nothing_says_so(points):
+    def load():
+        raise AttributeError("module 'mine' has no attribute 'transport'")
+
+    points.append(Point("mine", load))
+    with pytest.raises(ConfigError, match="mine://.*no attribute 'transport'"):
+        registry.find_transport("mine")
+
+
 def test_what_is_not_a_transport_is_refused_with_what_it_lacks(points):
     with pytest.raises(ConfigError, match="features, check, open"):
         registry.register_transport("odd", type("Odd", (), {"name": "odd"})())
