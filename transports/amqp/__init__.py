@@ -1,6 +1,7 @@
 """The AMQP 0-9-1 transport, for RabbitMQ: ``amqp://`` and, with TLS, ``amqps://``.
 
-The broker does by itself what `queue_core.emulation` does for stores, so this package implements `Session` directly:
+The broker does by itself what `queue_core.emulation` does for stores, so this package implements
+`Session` directly:
 
 - ``session``: the contract; two connections, one for publishing
 - ``io``: a connection and its one thread
@@ -8,9 +9,10 @@ The broker does by itself what `queue_core.emulation` does for stores, so this p
 - ``frames``, ``tables``, ``properties``: the bytes of the hot path, pure
 - ``topology``, ``options``, ``errors``: arguments, URL options and errors translated, pure
 
-URL options: ``heartbeat`` (seconds; default half the lease), ``connect_timeout``, ``blocked_timeout`` (seconds that an alarm may
-block publishing before the connection is given up; 300), ``frame_max`` (bytes), ``channel_max``; with ``amqps`` also ``cafile``,
-``certfile``, ``keyfile`` and ``verify`` (``verify=false`` accepts any certificate).
+URL options: ``heartbeat`` (seconds; default half the lease), ``connect_timeout``,
+``blocked_timeout`` (seconds that an alarm may block publishing before the connection is given up;
+300), ``frame_max`` (bytes), ``channel_max``; with ``amqps`` also ``cafile``, ``certfile``,
+``keyfile`` and ``verify`` (``verify=false`` accepts any certificate).
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Declaring, deleting and counting: each call on a throw-away channel of the consuming connection.
 
-Throw-away, since the broker answers a wrong request by closing the channel, and consumers must not notice. The
-consuming connection, since an exclusive queue belongs to the connection that declared it.
+Throw-away, since the broker answers a wrong request by closing the channel, and consumers must not
+notice. The consuming connection, since an exclusive queue belongs to the connection that declared
+it.
 
-What a declaration refers to is looked at first, so that a missing exchange leaves nothing half declared. AMQP cannot
-look at a binding: a passive declaration of one is refused, and deleting one says True whenever both ends exist.
+What a declaration refers to is looked at first, so that a missing exchange leaves nothing half
+declared. AMQP cannot look at a binding: a passive declaration of one is refused, and deleting one
+says True whenever both ends exist.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
-from queue_core.errors import QueueNotFound, Unsupported
+from queue_core.errors import AccessRefused, QueueNotFound, TopologyMismatch, Unsupported
 from queue_core.topology import Binding, Entity, Exchange, Queue
 from queue_core.transport import QueueInfo
 from queue_core.transports.amqp.io import Channel, Link
@@ -33,8 +35,10 @@ Ask = Callable[..., Any]
 class Administration:
     """The declaring side of a session. Thread-safe; calls block at most ``timeout`` seconds."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, make_link: Callable[[], Link]) -> None:
+        """``make_link()`` makes one more, unopened link, for questions that may cost it."""
         self._link = link
+        self._make_link = make_link
 
     def declare(self, entity: Entity, *, passive: bool, timeout: float) -> str:
         """Create or look; see `Session.declare`."""
@@ -45,15 +49,15 @@ class Administration:
                     NAME,
                     "declare it: that changes nothing if it is there",
                 )
-            with self._channel(described(entity), timeout) as ask:
+            with self._channel(self._link, described(entity), monotonic() + timeout) as ask:
                 _bind(ask, entity)
             return entity.destination
         if passive:
-            with self._channel(described(entity), timeout) as ask:
+            with self._channel(self._link, described(entity), monotonic() + timeout) as ask:
                 _look(ask, entity)
             return entity.name
         if isinstance(entity, Exchange):
-            with self._channel(described(entity), timeout) as ask:
+            with self._channel(self._link, described(entity), monotonic() + timeout) as ask:
                 _declare_exchange(ask, entity)
             return entity.name
         return self._declare_queue(named(entity), timeout)
@@ -61,7 +65,7 @@ class Administration:
     def _declare_queue(self, queue: Queue, timeout: float) -> str:
         arguments = queue_arguments(queue)
         own, others = exchanges_of(queue)
-        with self._channel(described(queue), timeout) as ask:
+        with self._channel(self._link, described(queue), monotonic() + timeout) as ask:
             for exchange in own:
                 _declare_exchange(ask, exchange)
             for name in others:
@@ -86,46 +90,69 @@ class Administration:
 
     def delete(self, entity: Entity, *, if_unused: bool, if_empty: bool, timeout: float) -> bool:
         """Delete; see `Session.delete`."""
-        doing = f"delete {described(entity)}"
+        deadline = monotonic() + timeout
         try:
-            with self._channel(described(entity), timeout) as ask:
-                if isinstance(entity, Binding):
-                    _look(ask, Exchange(entity.source))
-                    _look(ask, _destination(entity))
-                    _unbind(ask, entity)
-                    return True
-                _look(ask, entity)
-                if isinstance(entity, Queue):
-                    ask(
-                        "queue_delete",
-                        doing,
-                        queue=entity.name,
-                        if_unused=if_unused,
-                        if_empty=if_empty,
-                    )
-                else:
-                    ask("exchange_delete", doing, exchange=entity.name, if_unused=if_unused)
+            if isinstance(entity, Queue) and (if_unused or if_empty):
+                self._delete_conditionally(entity, if_unused, if_empty, deadline)
                 return True
+            with self._channel(self._link, described(entity), deadline) as ask:
+                _delete(ask, entity, if_unused)
         except QueueNotFound:
             return False
+        return True
+
+    def _delete_conditionally(
+        self, queue: Queue, if_unused: bool, if_empty: bool, deadline: float
+    ) -> None:
+        """Delete a queue if the broker agrees; it has three ways to answer.
+
+        A quorum queue knows no conditions and ends the whole connection (540), so the question is
+        asked on a connection of its own. An exclusive queue refuses strangers (405), but is never a
+        quorum queue and may be asked here. Quorum queues are looked at first and deleted then,
+        which is two steps: a message that comes between them is lost.
+        """
+        what = described(queue)
+        arguments = {"queue": queue.name, "if_unused": if_unused, "if_empty": if_empty}
+        link = self._make_link()
+        try:
+            link.open(max(0.0, deadline - monotonic()))
+            with self._channel(link, what, deadline) as ask:
+                _look(ask, queue)
+                ask("queue_delete", f"delete {what}", **arguments)
+                return
+        except AccessRefused:
+            with self._channel(self._link, what, deadline) as ask:
+                _look(ask, queue)
+                ask("queue_delete", f"delete {what}", **arguments)
+                return
+        except Unsupported:
+            pass
+        finally:
+            link.close(1.0)
+        with self._channel(self._link, what, deadline) as ask:
+            found = _look(ask, queue)
+            if if_unused and found.consumer_count:
+                raise TopologyMismatch(f"delete {what}: it has {found.consumer_count} consumers")
+            if if_empty and found.message_count:
+                raise TopologyMismatch(f"delete {what}: it holds {found.message_count} messages")
+            ask("queue_delete", f"delete {what}", queue=queue.name)
 
     def inspect(self, queue: str, *, timeout: float) -> QueueInfo:
         """Count; see `Session.inspect`."""
         doing = f"inspect queue {queue!r}"
-        with self._channel(doing, timeout) as ask:
+        with self._channel(self._link, doing, monotonic() + timeout) as ask:
             answer = ask("queue_declare", doing, queue=queue, passive=True)
         return QueueInfo(queue, ready=answer.message_count, consumers=answer.consumer_count)
 
     def purge(self, queue: str, *, timeout: float) -> int:
         """Delete what waits; see `Session.purge`."""
         doing = f"purge queue {queue!r}"
-        with self._channel(doing, timeout) as ask:
+        with self._channel(self._link, doing, monotonic() + timeout) as ask:
             return int(ask("queue_purge", doing, queue=queue).message_count)
 
     @contextmanager
-    def _channel(self, what: str, timeout: float) -> Iterator[Ask]:
-        deadline = monotonic() + timeout
-        channel = Channel.open(self._link, deadline, f"open a channel for {what}")
+    def _channel(self, link: Link, what: str, deadline: float) -> Iterator[Ask]:
+        channel = Channel.open(link, deadline, f"open a channel for {what}")
 
         def ask(method: str, doing: str, **arguments: Any) -> Any:
             return channel.rpc(method, deadline, doing, **arguments)
@@ -134,6 +161,20 @@ class Administration:
             yield ask
         finally:
             channel.close()
+
+
+def _delete(ask: Ask, entity: Entity, if_unused: bool) -> None:
+    doing = f"delete {described(entity)}"
+    if isinstance(entity, Binding):
+        _look(ask, Exchange(entity.source))
+        _look(ask, _destination(entity))
+        _unbind(ask, entity)
+        return
+    _look(ask, entity)
+    if isinstance(entity, Queue):
+        ask("queue_delete", doing, queue=entity.name)
+    else:
+        ask("exchange_delete", doing, exchange=entity.name, if_unused=if_unused)
 
 
 def _look(ask: Ask, entity: Exchange | Queue) -> Any:

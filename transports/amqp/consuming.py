@@ -1,17 +1,20 @@
 """Consuming: one channel per subscription, deliveries handed to the consumer's thread, settlements coalesced.
 
-A subscription is one consumer on one queue with a prefetch window of its own. Its channel's delivery tags are numbered from
-1, so a token is (epoch, tag): the epoch names one life of one subscription's channel, and a token of an older life
-is never sent to the broker (an unknown tag would close the channel and give everybody's messages back).
+A subscription is one consumer on one queue with a prefetch window of its own. Its channel's
+delivery tags are numbered from 1, so a token is (epoch, tag): the epoch names one life of one
+subscription's channel, and a token of an older life is never sent to the broker (an unknown tag
+would close the channel and give everybody's messages back).
 
-Settlements are recorded in a deque and written by the I/O thread, all that are there in one send. Acks up to the lowest
-unsettled tag leave as one frame with ``multiple``; others one by one, so that an ack never covers a message that is
-still being worked on. ``barrier`` asks the broker something on the same channel: its answer proves that everything
-before it was processed.
+Settlements are recorded in a deque and written by the I/O thread, all that are there in one send.
+Acks up to the lowest unsettled tag leave as one frame with ``multiple``; others one by one, so
+that an ack never covers a message that is still being worked on. What is requeued leaves in the
+order of delivery: a quorum queue puts returned messages before all others, but in the order in
+which they come back. A barrier asks the broker something on the same channel: its answer proves
+that everything before it was processed.
 
-When the broker ends one channel and not the connection (its ack timeout does that), the unsettled deliveries
-are stale and the next ``receive`` subscribes again. When it cancels the consumer (the queue was deleted), ``receive``
-raises QueueNotFound once.
+When the broker ends one channel and not the connection (its ack timeout does that), the unsettled
+deliveries are stale and the next ``receive`` subscribes again. When it cancels the consumer (the
+queue was deleted), ``receive`` raises QueueNotFound once.
 """
 
 from __future__ import annotations
@@ -75,7 +78,7 @@ class Subscription:
         self.channel: Channel
         self.unsettled: dict[int, None] = {}
         self.acks: list[int] = []
-        self.others: list[bytes] = []
+        self.others: dict[int, bytes] = {}
         self.unproved = 0
         self.ended = False
 
@@ -87,7 +90,8 @@ class Subscription:
     def written(self) -> bytes:
         """Return the frames for what was settled since the last time, and forget it."""
         number = self.channel.number
-        parts, self.others = self.others, []
+        others, self.others = self.others, {}
+        parts = [others[tag] for tag in sorted(others)]
         acks, self.acks = self.acks, []
         self.unproved += len(parts) + len(acks)
         if acks:
@@ -284,7 +288,7 @@ class Consuming:
         inbox = subscription.inbox
         self._live.pop(subscription.epoch, None)
         unproved = subscription.unproved + len(subscription.acks) + len(subscription.others)
-        subscription.acks, subscription.others, subscription.unproved = [], [], 0
+        subscription.acks, subscription.others, subscription.unproved = [], {}, 0
         subscription.unsettled.clear()
         if subscription.ended:
             return
@@ -331,7 +335,8 @@ class Consuming:
             if settlement.action == "ack":
                 subscription.acks.append(tag)
             else:
-                subscription.others.append(_returned(subscription.channel.number, tag, settlement))
+                frame = _returned(subscription.channel.number, tag, settlement)
+                subscription.others[tag] = frame
         connection = self._link.connection
         for subscription in touched:
             if subscription.channel.closed is None:

@@ -1,7 +1,8 @@
 """pika's exceptions and the broker's reply codes as queue_core's errors; the only place that knows both.
 
-The text of the broker is kept: it names entity, virtual host and what differs. Passwords never pass here, since
-neither the broker's texts nor pika's exceptions hold them, and addresses are given as host and port only.
+The text of the broker is kept: it names entity, virtual host and what differs. Passwords never
+pass here, since neither the broker's texts nor pika's exceptions hold them, and addresses are
+given as host and port only.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ def translate(error: BaseException, doing: str) -> QueueCoreError:
     if isinstance(error, QueueCoreError):
         return error
     if isinstance(error, ChannelClosed):
+        return _closed_channel(error.reply_code, error.reply_text, doing)
+    if isinstance(error, ConnectionClosed) and error.reply_code == NOT_IMPLEMENTED:
         return _closed_channel(error.reply_code, error.reply_text, doing)
     if isinstance(error, FutureTimeout | TimeoutError):
         return ConnectTimeout(f"{doing}: the broker did not answer in time")
@@ -152,7 +155,9 @@ def _root(error: BaseException) -> BaseException:
         inner: BaseException | None = None
         if isinstance(error, connection_workflow.AMQPConnectionWorkflowFailed):
             inner = error.exceptions[-1] if error.exceptions else None
-        elif isinstance(error, connection_workflow.AMQPConnectorException | AMQPConnectionError):
+        elif isinstance(error, connection_workflow.AMQPConnectorPhaseErrorBase):
+            inner = error.exception
+        elif isinstance(error, AMQPConnectionError):
             inner = next((item for item in error.args if isinstance(item, BaseException)), None)
         if inner is None:
             return error

@@ -1,11 +1,13 @@
 """The few AMQP 0-9-1 frames on the hot path: publish and settle going out, deliveries and confirms coming in.
 
-pika speaks the rest of the protocol (handshake, heartbeats, every request with an answer). It spends most of its
-time per message in general-purpose callbacks and in decoding the header table, which a consumer rarely looks at. So
-these frames are written and read here: property tables stay raw bytes in both directions.
+pika speaks the rest of the protocol (handshake, heartbeats, every request with an answer). It
+spends most of its time per message in general-purpose callbacks and in decoding the header table,
+which a consumer rarely looks at. So these frames are written and read here: property tables stay
+raw bytes in both directions.
 
-The rules: pure, no I/O, no pika; all integers are big-endian (specification section 4.2); a reader takes whole
-frames only and says whether a frame was its own, so that pika still gets everything else.
+The rules: pure, no I/O, no pika; all integers are big-endian (specification section 4.2); a reader
+takes whole frames only and says whether a frame was its own, so that pika still gets everything
+else.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ def publish(
 ) -> bytes:
     """Return the frames of one basic.publish: method, content header, and the body in pieces of ``frame_max``.
 
-    ``exchange`` and ``routing_key`` are short strings already, ``properties`` the encoded property list.
+    ``exchange`` and ``routing_key`` are short strings already, ``properties`` the encoded property
+    list.
     """
     parts = [
         _PUBLISH_HEAD.pack(

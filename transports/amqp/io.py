@@ -1,19 +1,21 @@
 """One TCP connection to the broker, and the one thread that serves it.
 
-pika's `SelectConnection` runs in that thread and nothing else touches it. Other threads hand work over through a deque
-and one wake-up, and wait with a deadline; what the work writes leaves in one send. Heartbeats are thus
-served while user code blocks.
+pika's `SelectConnection` runs in that thread and nothing else touches it. Other threads hand work
+over through a deque and one wake-up, and wait with a deadline; what the work writes leaves in one
+send. Heartbeats are thus served while user code blocks.
 
-The rules: a link is used once; when its connection or its loop ends, for whatever reason (an exception in a callback
-included), everybody who waits gets the reason, later calls raise it, and the thread ends. Nothing reconnects
-here. ``close`` is bounded even if the broker does not answer. A forked child calls ``abandon`` and nothing else: a
-regular close would send a goodbye in the parent's name.
+The rules: a link is used once; when its connection or its loop ends, for whatever reason (an
+exception in a callback included), everybody who waits gets the reason, later calls raise it, and
+the thread ends. Nothing reconnects here. ``close`` is bounded even if the broker does not answer.
+A forked child calls ``abandon`` and nothing else: a regular close would send a goodbye in the
+parent's name.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -46,10 +48,11 @@ Work = Callable[["Future[Any]"], None]
 class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika ships no types
     """pika's connection with a faster way in and out for the frames that come per message.
 
-    The private names of pika 1.4 that are used here, and nowhere else: ``_adapter_emit_data`` (collect writes while a
-    burst runs), ``_on_data_available`` (let a `ContentReader` take its frames before pika decodes them),
-    ``_proto_connection_made`` (read 64 KiB at a time instead of 4), ``_terminate_stream`` (give up on a
-    peer that does not answer), ``_transport._sock`` (let go of the socket in a forked child or after a crash).
+    The private names of pika 1.4 that are used here, and nowhere else: ``_adapter_emit_data``
+    (collect writes while a burst runs), ``_on_data_available`` (let a `ContentReader` take its
+    frames before pika decodes them), ``_proto_connection_made`` (read 64 KiB at a time instead of
+    4), ``_terminate_stream`` (give up on a peer that does not answer), ``_transport._sock`` (let
+    go of the socket in a forked child or after a crash).
     """
 
     def __init__(self, parameters: pika.ConnectionParameters, **callbacks: Any) -> None:
@@ -91,6 +94,13 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika ship
         if sock is not None:
             with contextlib.suppress(OSError):
                 os.close(sock.detach())
+
+    def shutdown(self) -> None:
+        """Let both sides find the TCP connection closed. From any thread."""
+        sock = getattr(self._transport, "_sock", None)
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def _proto_connection_made(self, transport: Any) -> None:
         transport._MAX_RECV_BYTES = _READ_SIZE
@@ -206,6 +216,12 @@ class Link:
         if connection is not None:
             connection.detach()
 
+    def cut(self) -> None:
+        """Drop the connection without a word, as the end of the process would; for tests."""
+        connection = self._connection
+        if connection is not None:
+            connection.shutdown()
+
     # work
 
     def submit(self, work: Callable[[], None]) -> None:
@@ -229,7 +245,8 @@ class Link:
     def call(self, work: Work, deadline: float, doing: str) -> Any:
         """Have ``work(future)`` done in the I/O thread and return what the future is given.
 
-        ``deadline`` is a point of `time.monotonic`. An exception of ``work`` itself counts as its answer.
+        ``deadline`` is a point of `time.monotonic`. An exception of ``work`` itself counts as its
+        answer.
 
         Raises:
             ConnectTimeout: no answer by the deadline. Others as `errors.translate` says.

@@ -1,6 +1,7 @@
 """A broker URL as connection parameters: which options there are, their defaults and bounds.
 
-Pure but for reading certificate files. TLS verifies certificate and host name unless the URL says ``verify=false``.
+Pure but for reading certificate files. TLS verifies certificate and host name unless the URL says
+``verify=false``.
 """
 
 from __future__ import annotations

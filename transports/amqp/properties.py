@@ -1,12 +1,12 @@
 """The properties of a message as AMQP bytes, both ways.
 
-A delivery keeps the property list exactly as the broker sent it; `AmqpPropertyReader` reads it when somebody asks, and
-finds content type, encoding and compression without decoding the headers. Writing is the reverse, once per
-publication.
+A delivery keeps the property list exactly as the broker sent it; `AmqpPropertyReader` reads it
+when somebody asks, and finds content type, encoding and compression without decoding the headers.
+Writing is the reverse, once per publication.
 
-What AMQP carries coarser than `Properties`: ``timestamp`` is whole seconds, ``expiration`` whole milliseconds
-(rounded up, so that a ttl is never shorter than asked). ``delivery_mode`` is always sent; a message without it
-is transient (1), as for every other client.
+What AMQP carries coarser than `Properties`: ``timestamp`` is whole seconds, ``expiration`` whole
+milliseconds (rounded up, so that a ttl is never shorter than asked). ``delivery_mode`` is always
+sent; a message without it is transient (1), as for every other client.
 """
 
 from __future__ import annotations
@@ -44,13 +44,12 @@ def milliseconds(seconds: float) -> int:
     return max(0, math.ceil(round(seconds * 1000, 3)))
 
 
-def encode_properties(properties: Properties, message_id: str | None = None) -> bytes:
+def encode_properties(properties: Properties) -> bytes:
     """Return the property list (flags and values) for a content header.
 
-    ``message_id`` is used where the properties have none.
-
     Raises:
-        UsageError: something does not fit: a text over 255 bytes, a header type that AMQP does not have.
+        UsageError: something does not fit: a text over 255 bytes, a header type that AMQP does not
+            have.
     """
     flags = _DELIVERY_MODE
     parts: list[bytes] = [b""]
@@ -76,10 +75,9 @@ def encode_properties(properties: Properties, message_id: str | None = None) -> 
     if properties.expiration is not None:
         flags |= _EXPIRATION
         parts.append(short_string(str(milliseconds(properties.expiration))))
-    identity = message_id if properties.message_id is None else properties.message_id
-    if identity is not None:
+    if properties.message_id is not None:
         flags |= _MESSAGE_ID
-        parts.append(_short("message_id", identity))
+        parts.append(_short("message_id", properties.message_id))
     if properties.timestamp is not None:
         flags |= _TIMESTAMP
         if not 0 <= properties.timestamp < 2**63:
@@ -194,8 +192,3 @@ class AmqpPropertyReader:
 
 
 READER: Final = AmqpPropertyReader()
-
-
-def message_id_of(raw: bytes) -> str | None:
-    """Return the message id of a raw property list, to match a returned message with its publication."""
-    return decode_properties(raw).message_id

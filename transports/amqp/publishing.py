@@ -1,19 +1,23 @@
 """Publishing with confirms: every publication gets a fate, and nobody waits without a deadline.
 
-One channel in confirm mode on a connection of its own, since an alarm of the broker stops publishing connections as
-a whole. All publications of a call leave in one burst; the broker's answers are matched by sequence number
-(acks may come out of order, and several in one), and its returns by message id. A return always precedes the ack
-of its message, which carries the final word.
+One channel in confirm mode on a connection of its own, since an alarm of the broker stops
+publishing connections as a whole. All publications of a call leave in one burst; the broker's
+answers are matched by sequence number (acks may come out of order, and several in one). A return
+always precedes the ack of its message, which then carries the final word.
 
-Matching a return: it holds the message's properties and no sequence number. Where the user gave no message id, the
-publication's own id is sent as the message id. Where several outstanding ones share id, exchange and key (a user
-who gives the same id twice), the one whose properties are equal byte for byte is taken, else the oldest.
+A return has no sequence number. It is matched with the oldest mandatory publication not yet
+returned that has the same exchange, key, properties and body, byte for byte: where two are equal
+in all of these, it does not matter which. If none is (the broker takes a BCC header out), exchange
+and key decide, since returns come in the order of publishing. So no message id is needed, and the
+user's message stays as he made it.
 
-The connection is made at the first publish and again by the first publish after its loss, never on a schedule.
+The connection is made at the first publish and again by the first publish after its loss, never on
+a schedule.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,13 +30,13 @@ from queue_core.transport import Outcome
 from queue_core.transports.amqp import frames
 from queue_core.transports.amqp.errors import missing_exchange, translate
 from queue_core.transports.amqp.io import Channel, Link
-from queue_core.transports.amqp.properties import encode_properties, message_id_of
+from queue_core.transports.amqp.properties import encode_properties
 
 _TURN = 500
 _CONFIRMED = Outcome("confirmed")
 
-Prepared = tuple[str, str, bytes, bytes, bool, str]
-"""Exchange, routing key, properties, body, mandatory, message id."""
+Prepared = tuple[str, str, bytes, bytes, bool]
+"""Exchange, routing key, properties, body, mandatory."""
 
 
 class Batch:
@@ -85,7 +89,7 @@ class ConfirmChannel:
         self._channel: Channel
         self._sequence = 0
         self._outstanding: dict[int, Pending] = {}
-        self._by_identity: dict[tuple[str, str, str], list[Pending]] = {}
+        self._last_returned = 0
         self._closed: BaseException | None = None
 
     @classmethod
@@ -117,7 +121,6 @@ class ConfirmChannel:
         """Channel or connection ended: nothing that is outstanding will be answered."""
         self._closed = error
         outstanding, self._outstanding = self._outstanding, {}
-        self._by_identity.clear()
         for batch in {
             id(pending.batch): pending.batch for pending in outstanding.values()
         }.values():
@@ -131,7 +134,7 @@ class ConfirmChannel:
         number, frame_max = self._channel.number, connection.params.frame_max
         end = min(len(batch.items), batch.position + _TURN)
         for index in range(batch.position, end):
-            exchange, key, properties, body, mandatory, identity = batch.items[index]
+            exchange, key, properties, body, mandatory = batch.items[index]
             data = frames.publish(
                 number,
                 frames.short_string(exchange),
@@ -142,9 +145,7 @@ class ConfirmChannel:
                 frame_max=frame_max,
             )
             self._sequence += 1
-            self._outstanding[self._sequence] = pending = Pending(batch, index)
-            if mandatory:
-                self._by_identity.setdefault((identity, exchange, key), []).append(pending)
+            self._outstanding[self._sequence] = Pending(batch, index)
             connection.emit(data)
         batch.position = end
         if end < len(batch.items):
@@ -168,9 +169,6 @@ class ConfirmChannel:
 
     def _answered(self, pending: Pending, accepted: bool) -> None:
         batch, index = pending.batch, pending.index
-        exchange, key, _, _, mandatory, identity = batch.items[index]
-        if mandatory:
-            self._forget((identity, exchange, key), pending)
         if not accepted:
             batch.settle(
                 index,
@@ -181,22 +179,29 @@ class ConfirmChannel:
         else:
             batch.settle(index, _CONFIRMED)
 
-    def _forget(self, identity: tuple[str, str, str], pending: Pending) -> None:
-        same = self._by_identity.get(identity)
-        if same is not None:
-            if len(same) == 1:
-                del self._by_identity[identity]
-            else:
-                same.remove(pending)
-
     def _on_return(
         self, code: int, text: str, exchange: str, key: str, raw: bytes, body: bytes
     ) -> None:
-        same = self._by_identity.get((message_id_of(raw) or "", exchange, key), [])
-        fresh = [pending for pending in same if pending.returned is None]
-        if fresh:
-            alike = (item for item in fresh if item.batch.items[item.index][2] == raw)
-            next(alike, fresh[0]).returned = f"no queue took it: {code} {text}"
+        pending = self._returned(exchange, key, raw, body)
+        if pending is not None:
+            pending.returned = f"no queue took it: {code} {text}"
+
+    def _returned(self, exchange: str, key: str, raw: bytes, body: bytes) -> Pending | None:
+        """Find the publication that came back; the search goes on where the last one was found."""
+        first = next(iter(self._outstanding), 0)
+        start = max(first, self._last_returned + 1)
+        alike: int | None = None
+        for sequence in itertools.chain(range(start, self._sequence + 1), range(first, start)):
+            pending = self._outstanding.get(sequence)
+            if pending is None or pending.returned is not None:
+                continue
+            item = pending.batch.items[pending.index]
+            if item[4] and item[0] == exchange and item[1] == key:
+                if item[2] == raw and item[3] == body:
+                    self._last_returned = sequence
+                    return pending
+                alike = sequence if alike is None else alike
+        return self._outstanding[alike] if alike is not None else None
 
 
 class Publisher:
@@ -241,6 +246,11 @@ class Publisher:
         if self._link is not None:
             self._link.abandon()
 
+    def cut(self) -> None:
+        """Drop the connection without a word; for tests."""
+        if self._link is not None:
+            self._link.cut()
+
     def _ready(self, deadline: float) -> tuple[ConfirmChannel, Link]:
         if not self._lock.acquire(timeout=max(0.0, deadline - monotonic())):
             raise ConnectionLost("publish: the connection to the broker is still being made")
@@ -262,8 +272,6 @@ class Publisher:
 
 
 def _prepared(publication: Publication) -> Prepared:
-    properties = publication.properties
-    identity = properties.message_id if properties.message_id is not None else publication.id
     for what, text in (
         ("exchange name", publication.exchange),
         ("routing key", publication.routing_key),
@@ -275,10 +283,9 @@ def _prepared(publication: Publication) -> Prepared:
     return (
         publication.exchange,
         publication.routing_key,
-        encode_properties(properties, identity),
+        encode_properties(publication.properties),
         publication.body,
         publication.mandatory,
-        identity,
     )
 
 

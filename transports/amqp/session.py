@@ -1,13 +1,15 @@
 """The `Session` of the AMQP transport: two connections, one for publishing and one for everything else.
 
-An alarm of the broker (memory, disk) stops every connection that publishes; acks on another one go on. The consuming
-connection is made by ``open``, the publishing one by the first publish.
+An alarm of the broker (memory, disk) stops every connection that publishes; acks on another one go
+on. The consuming connection is made by ``open``, the publishing one by the first publish.
 
-The session is over when the consuming connection is: then all deliveries are back in their queues, and ``closed`` is
-True. The loss of the publishing connection alone makes outstanding publications unknown, and the next publish connects
-again. Whoever recovers opens a new session; nothing here retries.
+The session is over when the consuming connection is: then all deliveries are back in their queues,
+and ``closed`` is True. The loss of the publishing connection alone makes outstanding publications
+unknown, and the next publish connects again. Whoever recovers opens a new session; nothing here
+retries.
 
-In a forked child the session is closed: the first call lets go of the inherited sockets and raises ConnectionLost.
+In a forked child the session is closed: the first call lets go of the inherited sockets and raises
+ConnectionLost.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ class AmqpSession:
         self._link = Link(settings, "consuming", on_lost=self._on_lost)
         self._publisher = Publisher(lambda: Link(settings, "publishing"))
         self._link.open(options.connect_timeout)
-        self._administration = Administration(self._link)
+        self._administration = Administration(self._link, lambda: Link(settings, "asking"))
         self._consuming = Consuming(self._link)
         if self._lost is not None:
             self._consuming.lost(self._lost)
@@ -179,6 +181,11 @@ class AmqpSession:
             closer.start()
             self._link.close(timeout)
             closer.join(max(0.1, deadline - monotonic()))
+
+    def cut(self) -> None:
+        """Drop both connections without a word, as the end of the process would; for tests."""
+        self._link.cut()
+        self._publisher.cut()
 
     def _enter(self, doing: str) -> Consuming:
         """Check that the session can be used, and return its consuming side."""

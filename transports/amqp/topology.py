@@ -1,12 +1,14 @@
 """Exchanges, queues and bindings as AMQP arguments: pure, and checked before anything is sent.
 
-RabbitMQ accepts several combinations that lose messages in silence, and answers others with texts that name an
-argument nobody wrote. Both are refused here with a message that names the queue and the remedy.
+RabbitMQ accepts several combinations that lose messages in silence, and answers others with texts
+that name an argument nobody wrote. Both are refused here with a message that names the queue and
+the remedy.
 
-Queue type ``auto``: quorum if the queue is durable, named by the user, shared, not auto-delete and without priorities;
-classic otherwise. A quorum queue always gets ``x-delivery-limit``, since without it a requeued message goes to the
-tail. Nobody asked for a limit (``max_deliveries`` is not supported here), so it is set out of reach: a message
-is never dropped because it came back often.
+Queue type ``auto``: quorum if the queue is durable, named by the user, shared, not auto-delete,
+without priorities and without ``overflow="reject-publish"``; classic otherwise. (A quorum queue
+refuses only some time after it became full.) A quorum queue always gets ``x-delivery-limit``, since
+without it a requeued message goes to the tail. Nobody asked for a limit (``max_deliveries`` is not
+supported here), so it is set out of reach: a message is never dropped because it came back often.
 """
 
 from __future__ import annotations
@@ -69,10 +71,13 @@ def queue_type(queue: Queue) -> Literal["classic", "quorum"]:
         return "quorum" if explicit == "quorum" else "classic"
     if queue.queue_type != "auto":
         return queue.queue_type
+    if "x-dead-letter-strategy" in queue.arguments:
+        return "quorum"
     shared = queue.durable and not queue.exclusive and not queue.auto_delete
+    exact = queue.overflow == "drop-head" and queue.arguments.get("x-overflow") is None
     plain = queue.max_priority is None and "x-max-priority" not in queue.arguments
     user_named = bool(queue.name) and not queue.name.startswith(GENERATED_PREFIX)
-    return "quorum" if shared and plain and user_named else "classic"
+    return "quorum" if shared and plain and exact and user_named else "classic"
 
 
 def queue_arguments(queue: Queue) -> dict[str, Any]:
