@@ -1,0 +1,121 @@
+"""What the parts of one emulated session share, and whether it may still be used.
+
+The rules: a session that was lost (its lease ended) or closed says so to every later call. A
+process that inherited a session through a fork may not use it, nor touch its handles, whose
+sockets and locks belong to the parent.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from queue_core.emulation.handles import Pool
+from queue_core.emulation.leases import Fence, Names
+from queue_core.emulation.publishing import Publisher
+from queue_core.emulation.table import Table
+from queue_core.errors import Closed, SessionLost
+from queue_core.transport import Features, SessionOptions, Store
+
+__all__ = ["Chore", "Core"]
+
+Chore = Callable[[Store], None]
+"""Something that must be done at the store, repeated until it succeeds."""
+
+
+class Wakeable(Protocol):
+    """The keeper, as far as others call it."""
+
+    def call(self, due: float) -> None:
+        """Come round by ``due`` (monotonic seconds of the session's clock)."""
+
+
+class Core:
+    """The middle of a session; its parts refer to it and not to each other."""
+
+    def __init__(
+        self, transport: str, features: Features, options: SessionOptions, pool: Pool
+    ) -> None:
+        """Name the session; nothing is opened."""
+        self.transport = transport
+        self.features = features
+        self.options = options
+        self.clock = options.clock
+        self.pool = pool
+        self.table = Table()
+        self.publisher = Publisher(self.table, features, transport, options.clock)
+        self.uid = uuid.uuid4().hex
+        self.main = Names.main(options.node, self.uid)
+        self.fence = Fence(options.lease, options.clock.monotonic())
+        self.lock = threading.Lock()
+        self.exclusive: dict[str, str] = {}
+        """Exclusive queues of this session, with their uid."""
+        self.chores: deque[Chore] = deque()
+        self.keeper: Wakeable | None = None
+        self.wake_all: Callable[[], None] = lambda: None
+        self._pid = os.getpid()
+        self._lost = False
+        self._closed = False
+
+    @property
+    def ours(self) -> bool:
+        """Whether this process opened the session."""
+        return os.getpid() == self._pid
+
+    @property
+    def over(self) -> bool:
+        """The session cannot be used any more."""
+        return self._closed or self._lost or not self.ours
+
+    @property
+    def lost(self) -> bool:
+        """The lease ended."""
+        return self._lost
+
+    @property
+    def closed(self) -> bool:
+        """It was closed."""
+        return self._closed
+
+    def guard(self) -> None:
+        """Raise Closed or SessionLost if the session cannot be used any more."""
+        if self._closed:
+            raise Closed("the session is closed")
+        if self._lost:
+            raise SessionLost(
+                f"the lease of session {self.main!r} ended and its messages went back to their"
+                f" queues; open a new session ({self.options.lease:g} seconds without a heartbeat,"
+                " or another process took the node's name)"
+            )
+        if os.getpid() != self._pid:
+            raise Closed(
+                f"this session belongs to process {self._pid}; a forked child opens its own"
+            )
+
+    def lose(self) -> None:
+        """Note that the session does not exist at the store any more."""
+        self._lost = True
+        self.wake_all()
+
+    def shut(self) -> bool:
+        """Note that the session is closed; False if it was before."""
+        with self.lock:
+            if self._closed:
+                return False
+            self._closed = True
+        self.wake_all()
+        return True
+
+    def later(self, chore: Chore) -> None:
+        """Have the keeper do this until it succeeds."""
+        self.chores.append(chore)
+        self.call_keeper(0.0)
+
+    def call_keeper(self, due: float) -> None:
+        """Have the keeper come round by ``due``."""
+        if self.keeper is not None:
+            self.keeper.call(due)

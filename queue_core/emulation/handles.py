@@ -1,0 +1,183 @@
+"""Store handles: who has which, and what becomes of one that failed.
+
+A handle serves one thread at a time. Consumers and the keeper have their own; everybody else takes
+one from the `Pool` for the length of a call.
+
+The rules: a handle that raised a transport error is closed and never used again, and when the
+connection was lost the idle ones are closed too, since they lead to the same place. Waiting for a
+handle has a deadline. A handle inherited through a fork is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, TypeVar, cast
+
+from queue_core.errors import (
+    Closed,
+    ConnectionLost,
+    ConnectTimeout,
+    QueueCoreError,
+    SessionLost,
+    TransportError,
+)
+from queue_core.transport import KeyEntry, KeyValue, Store
+
+__all__ = ["Pool", "PooledKeyValue", "close_quietly"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+MAX_HANDLES: Final = 8
+MAX_IDLE: Final = 4
+
+
+def close_quietly(store: Store) -> None:
+    """Close a handle whose end interests nobody any more."""
+    try:
+        store.close()
+    except QueueCoreError as error:
+        logger.debug("closing a store handle failed: %s", error)
+
+
+class Pool:
+    """A few store handles for short calls. Thread-safe."""
+
+    def __init__(self, open_store: Callable[[], Store]) -> None:
+        """Open handles with ``open_store`` when they are needed."""
+        self._open = open_store
+        self._condition = threading.Condition()
+        self._idle: list[Store] = []
+        self._used = 0
+        self._closed = False
+
+    def open(self) -> Store:
+        """Return a new handle that the caller owns."""
+        return self._open()
+
+    def borrow(self, timeout: float = 10.0) -> _Borrowed:
+        """Return a context manager that gives a handle; waits at most ``timeout`` seconds for it.
+
+        Raises:
+            ConnectTimeout: all handles were in use for that long.
+            Closed: the pool is closed.
+        """
+        return _Borrowed(self, timeout)
+
+    def take(self, timeout: float) -> Store:
+        """Take a handle out of the pool; `give` or `discard` must follow."""
+        with self._condition:
+            if not self._condition.wait_for(
+                lambda: self._closed or self._used < MAX_HANDLES, min(timeout, 1e6)
+            ):
+                raise ConnectTimeout(
+                    f"all {MAX_HANDLES} store handles of this connection were in use"
+                    f" for {timeout:g} seconds"
+                )
+            if self._closed:
+                raise Closed("the session is closed")
+            self._used += 1
+            if self._idle:
+                return self._idle.pop()
+        try:
+            return self._open()
+        except BaseException:
+            with self._condition:
+                self._used -= 1
+                self._condition.notify()
+            raise
+
+    def give(self, store: Store) -> None:
+        """Put a handle back."""
+        with self._condition:
+            self._used -= 1
+            self._condition.notify()
+            if not self._closed and len(self._idle) < MAX_IDLE:
+                self._idle.append(store)
+                return
+        close_quietly(store)
+
+    def discard(self, store: Store, *, lost: bool) -> None:
+        """Throw a handle away; ``lost`` throws the idle ones away too."""
+        with self._condition:
+            self._used -= 1
+            self._condition.notify()
+            others = self._idle if lost else []
+            if lost:
+                self._idle = []
+        for handle in (store, *others):
+            close_quietly(handle)
+
+    def close(self) -> None:
+        """Close the idle handles now and the others when they come back. May be called twice."""
+        with self._condition:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            self._condition.notify_all()
+        for handle in idle:
+            close_quietly(handle)
+
+
+class _Borrowed(contextlib.AbstractContextManager[Store]):
+    __slots__ = ("_pool", "_store", "_timeout")
+
+    def __init__(self, pool: Pool, timeout: float) -> None:
+        self._pool = pool
+        self._timeout = timeout
+
+    def __enter__(self) -> Store:
+        self._store = self._pool.take(self._timeout)
+        return self._store
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None or (
+            isinstance(error, QueueCoreError) and not isinstance(error, TransportError)
+        ):
+            self._pool.give(self._store)
+        elif isinstance(error, SessionLost):
+            self._pool.give(self._store)
+        else:
+            self._pool.discard(self._store, lost=isinstance(error, ConnectionLost))
+
+
+class PooledKeyValue:
+    """A thread-safe `KeyValue` on the handles of a pool."""
+
+    def __init__(self, pool: Pool, timeout: float, check: Callable[[], None]) -> None:
+        """Wait at most ``timeout`` seconds for a handle; ``check`` says whether we are open."""
+        self._pool = pool
+        self._timeout = timeout
+        self._check = check
+
+    def _call(self, operation: Callable[[KeyValue], T]) -> T:
+        self._check()
+        with self._pool.borrow(self._timeout) as store:
+            return operation(cast(KeyValue, store))
+
+    def key_get(self, key: str) -> KeyEntry | None:
+        """See `KeyValue.key_get`."""
+        return self._call(lambda store: store.key_get(key))
+
+    def key_set(
+        self, key: str, value: bytes, *, ttl: float | None = None, version: int | None = None
+    ) -> int | None:
+        """See `KeyValue.key_set`."""
+        return self._call(lambda store: store.key_set(key, value, ttl=ttl, version=version))
+
+    def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:
+        """See `KeyValue.key_increment`."""
+        return self._call(lambda store: store.key_increment(key, amount, ttl=ttl))
+
+    def key_delete(self, key: str, *, version: int | None = None) -> bool:
+        """See `KeyValue.key_delete`."""
+        return self._call(lambda store: store.key_delete(key, version=version))

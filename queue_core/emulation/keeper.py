@@ -1,0 +1,320 @@
+"""The keeper: what a session has to do by itself, on one thread or, in tests, by `Keeper.tick`.
+
+- *beat*: keep our sessions alive, every third of the shortest lease.
+- *send*: settlements that no `receive` took along.
+- *watch*: end the sessions of those who died, after the rules of `leases.Watch`.
+- *collect*: every second, bury dead messages, also when nobody consumes.
+- *look*: every second, see whether the queues that we consume from still exist.
+
+`Schedule` says when; it is pure. The keeper has a store handle of its own. It is the one place of
+a session where an error of the store is not the caller's: it throws the handle away, tries again a
+little later, and says so at debug level; who else uses the store hears of it by himself. Only the
+end of our own session is told, to everybody.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable
+from typing import Final
+
+from queue_core.emulation.consuming import Consumer
+from queue_core.emulation.core import Core
+from queue_core.emulation.declaring import Declarer
+from queue_core.emulation.entries import q
+from queue_core.emulation.handles import close_quietly
+from queue_core.emulation.leases import Names, Watch
+from queue_core.emulation.publishing import Dead
+from queue_core.errors import QueueCoreError, SessionLost, TransportError
+from queue_core.policy import Deadline
+from queue_core.transport import Store
+
+__all__ = ["Keeper", "Schedule"]
+
+logger = logging.getLogger(__name__)
+
+BEATS_PER_LEASE: Final = 3
+COLLECT_INTERVAL: Final = 1.0
+COLLECT_BATCH: Final = 100
+LOOK_INTERVAL: Final = 1.0
+RETRY_INTERVAL: Final = 0.5
+SHORTEST_BEAT: Final = 0.02
+LONGEST_SLEEP: Final = 1.0
+
+
+class Schedule:
+    """When each duty is due: pure, in monotonic seconds."""
+
+    __slots__ = ("_due",)
+
+    def __init__(self, duties: Iterable[str], now: float) -> None:
+        """Everything is due now."""
+        self._due = dict.fromkeys(duties, now)
+
+    def due(self, duty: str, now: float) -> bool:
+        """Whether it is time."""
+        return self._due[duty] <= now
+
+    def done(self, duty: str, due: float) -> None:
+        """Note when it is due again."""
+        self._due[duty] = due
+
+    def sooner(self, duty: str, due: float) -> None:
+        """Have it due by then at the latest."""
+        self._due[duty] = min(self._due[duty], due)
+
+    def next(self) -> float:
+        """Return when the first one is due."""
+        return min(self._due.values())
+
+
+class Keeper:
+    """The background work of one session."""
+
+    def __init__(
+        self, core: Core, declarer: Declarer, consumers: Callable[[], Collection[Consumer]]
+    ) -> None:
+        """Prepare; `start` starts the thread."""
+        self._core = core
+        self._declarer = declarer
+        self._consumers = consumers
+        self._watch = Watch()
+        self._store: Store | None = None
+        self._collector = ""
+        self._collector_failed = False
+        self._idle: dict[str, float] = {}
+        self._event = threading.Event()
+        self._next_wake = float("-inf")
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._running = threading.Lock()
+        self._duties: dict[str, Callable[[Store], float]] = {
+            "beat": self._beat,
+            "chores": self._do_chores,
+            "watch": self._observe,
+            "collect": self._collect,
+            "look": self._look,
+        }
+        self._schedule = Schedule(self._duties, core.clock.monotonic())
+        interval = self._beat_interval()
+        self._schedule.done("beat", core.clock.monotonic() + interval)
+
+    # --- running ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(
+            target=self._run, name=f"queue-core keeper {self._core.uid[:8]}", daemon=True
+        )
+        self._thread.start()
+
+    def call(self, due: float) -> None:
+        """Come round by ``due``; does not block. From any thread."""
+        if due < self._next_wake:
+            self._event.set()
+
+    def stop(self, timeout: float) -> None:
+        """Stop the thread and wait for it at most ``timeout`` seconds."""
+        self._stopped = True
+        self._event.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(max(0.0, min(timeout, 1e6)))
+        elif thread is None:
+            self._drop_store()
+
+    def tick(self) -> None:
+        """Do everything once, now, whatever the schedule says."""
+        with self._running:
+            self._round(force=True)
+
+    def _run(self) -> None:
+        core = self._core
+        try:
+            while not self._stopped and not core.over:
+                self._event.clear()
+                # While this is infinite, whoever has something new sets the event for sure.
+                self._next_wake = float("inf")
+                with self._running:
+                    self._round(force=False)
+                due = self._next_due()
+                self._next_wake = due
+                self._event.wait(max(0.0, min(due - core.clock.monotonic(), LONGEST_SLEEP)))
+        finally:
+            self._next_wake = float("-inf")
+            self._drop_store()
+
+    def _next_due(self) -> float:
+        dues = [due for item in self._consumers() if (due := item.next_due()) is not None]
+        return min([self._schedule.next(), *dues])
+
+    def _round(self, *, force: bool) -> None:
+        now = self._core.clock.monotonic()
+        for duty, function in self._duties.items():
+            if duty == "chores":
+                self._send(now, force)
+            if self._core.over or self._stopped:
+                return
+            chores = duty == "chores" and bool(self._core.chores)
+            if force or chores or self._schedule.due(duty, now):
+                again = self._guarded(duty, function, RETRY_INTERVAL)
+                self._schedule.done(duty, self._core.clock.monotonic() + again)
+
+    def _guarded(self, what: str, function: Callable[[Store], float], retry: float) -> float:
+        """Run one duty; return the seconds until it is due again."""
+        try:
+            if self._store is None:
+                self._store = self._core.pool.open()
+            return function(self._store)
+        except SessionLost:
+            self._core.lose()
+        except TransportError as error:
+            logger.debug("%s of session %s failed: %s", what, self._core.main, error)
+            self._drop_store()
+        except QueueCoreError:
+            logger.exception("%s of session %s failed", what, self._core.main)
+        except Exception:
+            logger.exception("%s of session %s failed unexpectedly", what, self._core.main)
+            self._drop_store()
+        return retry
+
+    def _drop_store(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            close_quietly(store)
+
+    # --- duties -----------------------------------------------------------------------------------
+
+    def _send(self, now: float, force: bool) -> None:
+        for consumer in self._consumers():
+            if force or consumer.due(now):
+
+                def send(store: Store, consumer: Consumer = consumer) -> float:
+                    consumer.send(store, consumer.take())
+                    return 0.0
+
+                self._guarded("settling", send, 0.0)
+
+    def _leases(self) -> dict[str, tuple[Consumer | None, float]]:
+        """Return every session that we keep alive."""
+        core = self._core
+        lease = core.options.lease
+        names: dict[str, tuple[Consumer | None, float]] = {core.main: (None, lease)}
+        if self._collector:
+            names[self._collector] = (None, lease)
+        for name, uid in list(core.exclusive.items()):
+            names[Names.queue(name, uid)] = (None, lease)
+        for consumer in self._consumers():
+            for window in consumer.windows():
+                own, *others = window.leases
+                names[own] = (consumer, lease)
+                for other in others:
+                    names[other] = (consumer, window.expires or lease)
+        return names
+
+    def _beat_interval(self) -> float:
+        shortest = min(seconds for _, seconds in self._leases().values())
+        return max(SHORTEST_BEAT, shortest / BEATS_PER_LEASE)
+
+    def _beat(self, store: Store) -> float:
+        core = self._core
+        leases = self._leases()
+        sent = core.clock.monotonic()
+        gone = store.heartbeat(list(leases))
+        if core.main in gone:
+            core.lose()
+            return LONGEST_SLEEP
+        fenced = not core.fence.holds(core.clock.monotonic())
+        core.fence.confirm(sent)
+        if fenced:
+            core.wake_all()
+        for name in gone:
+            if name == self._collector:
+                self._collector = ""
+            elif self._is_ours(name):
+                store.open_session(name, leases[name][1])
+        return self._beat_interval()
+
+    def _is_ours(self, name: str) -> bool:
+        return name in self._leases()
+
+    def _do_chores(self, store: Store) -> float:
+        for _ in range(len(self._core.chores)):
+            chore = self._core.chores.popleft()
+            try:
+                chore(store)
+            except TransportError:
+                self._core.chores.append(chore)
+                raise
+        return RETRY_INTERVAL
+
+    def _observe(self, store: Store) -> float:
+        clock = self._core.clock
+        started = clock.monotonic()
+        sessions = store.sessions()
+        finished = clock.monotonic()
+        over = self._watch.observe(sessions, started, finished, ours=self._leases())
+        deadline = Deadline.after(self._core.options.timeout, clock)
+        for name, beats in over:
+            self._declarer.reclaim(store, name, beats, deadline)
+        now = clock.monotonic()
+        return max(0.0, self._watch.next_look(now) - now)
+
+    def _collect(self, store: Store) -> float:
+        """Bury what is dead. After an error the session that holds it ends: it is dead again."""
+        core = self._core
+        if self._collector_failed:
+            store.end_session(self._collector)
+            self._collector_failed, self._collector = False, ""
+        if not self._collector:
+            store.open_session(Names.collect(core.uid), core.options.lease)
+            self._collector = Names.collect(core.uid)
+        deadline = Deadline.after(core.options.timeout, core.clock)
+        self._collector_failed = True
+        try:
+            claims = store.collect(self._collector, COLLECT_BATCH)
+        except SessionLost:
+            self._collector_failed, self._collector = False, ""
+            return 0.0
+        for claim in claims:
+            dead = Dead(claim.queue, claim.token, claim.body, claim.properties, claim.reason)
+            core.publisher.bury(store, dead, deadline)
+        self._collector_failed = False
+        return 0.0 if len(claims) >= COLLECT_BATCH else COLLECT_INTERVAL
+
+    def _look(self, store: Store) -> float:
+        """End subscriptions to queues that are gone, and exclusive queues that nobody uses."""
+        consumed: dict[str, list[tuple[Consumer, str]]] = {}
+        for consumer in self._consumers():
+            for window in consumer.windows():
+                consumed.setdefault(window.queue, []).append((consumer, window.uid))
+        if consumed:
+            known = self._core.table.refresh(store, [q(name) for name in consumed])
+            for name, users in consumed.items():
+                entry = known[q(name)].queue
+                for consumer, uid in users:
+                    if entry is None or entry.uid != uid:
+                        self._drop(store, consumer, name)
+        self._expire_exclusive(store, consumed)
+        return LOOK_INTERVAL
+
+    def _drop(self, store: Store, consumer: Consumer, queue: str) -> None:
+        window = consumer.remove(queue, deleted=True)
+        if window is not None:
+            consumer.finish(store, window)
+            store.end_session(window.leases[0])
+
+    def _expire_exclusive(self, store: Store, consumed: Collection[str]) -> None:
+        """Only we can consume from our exclusive queues, so only we see that one is idle."""
+        core = self._core
+        now = core.clock.monotonic()
+        for name, uid in list(core.exclusive.items()):
+            entry = core.table.queue(store, name).queue
+            if entry is None or entry.expires is None or name in consumed:
+                self._idle[name] = now
+            elif now - self._idle.setdefault(name, now) >= entry.expires:
+                deadline = Deadline.after(core.options.timeout, core.clock)
+                self._declarer.remove(store, name, uid, deadline)
+        for name in self._idle.keys() - core.exclusive.keys():
+            del self._idle[name]

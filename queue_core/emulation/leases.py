@@ -1,0 +1,167 @@
+"""Whose lease is over, and whether ours may be: pure rules on the watcher's own monotonic clock.
+
+A session lives as long as its ``beats`` change. No clock but the watcher's decides: `Watch` sees
+every session from time to time, and one whose beats stood still for its whole lease may be ended
+(with those beats, so that a heartbeat that comes first saves it).
+
+The grace: the lease counts only while the watcher saw the store without a gap. If the store, the
+network or the watcher itself paused, nobody could beat or be seen to beat, and the count starts
+again; so a paused broker kills nobody.
+
+`Fence` is the other side: whoever cannot confirm its own heartbeat hands out nothing new, since
+others may have taken its messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+import msgspec
+
+from queue_core.transport import Lease
+
+__all__ = ["COLLECT", "CONSUMER", "NODE", "QUEUE", "Fence", "Names", "Watch"]
+
+GAP: Final = 1 / 3
+"""The part of a lease for which a session may go unseen; a longer gap starts its count again."""
+
+LOOK: Final = 1 / 10
+"""The part of the shortest lease after which a watcher looks again."""
+
+SHORTEST_LOOK: Final = 0.05
+LONGEST_LOOK: Final = 2.0
+
+NODE: Final = "node:"
+CONSUMER: Final = "consumer:"
+QUEUE: Final = "queue:"
+COLLECT: Final = "collect:"
+
+
+class Names:
+    r"""How sessions are named: what one is for can be read from its name.
+
+    ``conn:<uid>`` or ``node:<node>:<uid>`` is a connection, ``collect:<uid>`` holds its dead
+    letters, ``consumer:<queue>\n<uid of the connection>.<number>`` is one subscription, and
+    ``queue:<queue>\n<uid of the queue>`` keeps a queue alive that deletes itself.
+    """
+
+    @staticmethod
+    def main(node: str, uid: str) -> str:
+        """Return the name of a connection's own session."""
+        return f"{NODE}{node}:{uid}" if node else f"conn:{uid}"
+
+    @staticmethod
+    def collect(uid: str) -> str:
+        """Return the name of the session that holds a connection's dead letters."""
+        return f"{COLLECT}{uid}"
+
+    @staticmethod
+    def consumer(queue: str, uid: str, number: int) -> str:
+        """Return the name of one subscription of the connection ``uid``."""
+        return f"{CONSUMER}{queue}\n{uid}.{number}"
+
+    @staticmethod
+    def queue(queue: str, uid: str) -> str:
+        """Return the name of the session of a queue."""
+        return f"{QUEUE}{queue}\n{uid}"
+
+    @staticmethod
+    def node_of(session: str) -> str:
+        """Return the node of a connection's session; empty if it has none."""
+        return session[len(NODE) :].rpartition(":")[0] if session.startswith(NODE) else ""
+
+    @staticmethod
+    def queue_of(session: str) -> tuple[str, str]:
+        """Return queue name and uid of a ``consumer:`` or ``queue:`` session."""
+        name, _, uid = session.partition(":")[2].partition("\n")
+        return name, uid
+
+    @staticmethod
+    def consumers(sessions: Collection[str], queue: str) -> list[str]:
+        """Return those of ``sessions`` that consume from ``queue``."""
+        prefix = f"{CONSUMER}{queue}\n"
+        return [name for name in sessions if name.startswith(prefix)]
+
+
+class _Seen(msgspec.Struct):
+    beats: int
+    seconds: float
+    since: float
+
+
+class Watch:
+    """What one watcher knows of all sessions. Used by one thread."""
+
+    __slots__ = ("_last", "_seen")
+
+    def __init__(self) -> None:
+        """Begin having seen nothing."""
+        self._seen: dict[str, _Seen] = {}
+        self._last: float | None = None
+
+    def observe(
+        self,
+        sessions: Mapping[str, Lease],
+        started: float,
+        finished: float,
+        *,
+        ours: Collection[str] = (),
+    ) -> list[tuple[str, int]]:
+        """Take note of ``sessions``; return name and beats of those that may be ended.
+
+        Args:
+            sessions: as `Store.sessions` told them.
+            started, finished: monotonic seconds before and after asking.
+            ours: sessions that the watcher itself keeps alive; they are never returned.
+        """
+        gap = 0.0 if self._last is None else finished - self._last
+        self._last = finished
+        seen: dict[str, _Seen] = {}
+        over = []
+        for name, lease in sessions.items():
+            if name in ours:
+                continue
+            before = self._seen.get(name)
+            if (
+                before is None
+                or before.beats != lease.beats
+                or gap > max(lease.seconds * GAP, 2 * SHORTEST_LOOK)
+            ):
+                before = _Seen(lease.beats, lease.seconds, finished)
+            seen[name] = before
+            if started - before.since >= lease.seconds:
+                over.append((name, lease.beats))
+        self._seen = seen
+        return over
+
+    def interval(self) -> float:
+        """Return the seconds until the next look."""
+        shortest = min((item.seconds for item in self._seen.values()), default=LONGEST_LOOK / LOOK)
+        return min(LONGEST_LOOK, max(SHORTEST_LOOK, shortest * LOOK))
+
+    def next_look(self, now: float) -> float:
+        """Return when to look again: at the next interval, or when the first lease may be over."""
+        soonest = now + self.interval()
+        ends = [item.since + item.seconds for item in self._seen.values()]
+        return max(now, min([soonest, *(end for end in ends if end > now)]))
+
+
+class Fence:
+    """Whether our own lease is certainly not over yet."""
+
+    __slots__ = ("_confirmed", "lease", "margin")
+
+    def __init__(self, lease: float, now: float) -> None:
+        """Begin confirmed at ``now``; the margin is a tenth of the lease, at most a second."""
+        self.lease = lease
+        self.margin = min(1.0, lease / 10)
+        self._confirmed = now
+
+    def confirm(self, sent: float) -> None:
+        """Note that a heartbeat sent at ``sent`` (monotonic seconds) had an effect."""
+        self._confirmed = max(self._confirmed, sent)
+
+    def holds(self, now: float) -> bool:
+        """Whether something new may be handed out."""
+        return now - self._confirmed < self.lease - self.margin

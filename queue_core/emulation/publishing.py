@@ -1,0 +1,362 @@
+"""Publishing on a store: route by what is known, put, and route again if it was out of date.
+
+Each put carries the versions of everything that the routing looked at. The store refuses it when
+one of them is not right any more; then those entries are read and the messages are routed again.
+What needs no put at all ("no queue wants it", "no such exchange") is checked with an empty one, so
+that a binding made a moment ago by another process counts.
+
+The rules: a message for several queues is stored in all of them or in none; a batch goes in one put
+of at most `BATCH_MESSAGES` messages and `BATCH_BYTES` bytes; if a full queue refuses a batch, its
+messages go one by one, so that only those are refused that have to be. Dead letters are never
+refused: nobody is there to be told, and dropping them would lose messages, so a queue may grow
+beyond its ``reject-publish`` limit by them.
+
+All methods do I/O on the handle that the caller gives.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from queue_core.emulation import stored
+from queue_core.emulation.deadletter import dead_id, dead_properties, is_cycle
+from queue_core.emulation.entries import QueueEntry, q
+from queue_core.emulation.routing import Route
+from queue_core.emulation.table import Table
+from queue_core.errors import ConfigError, ConnectTimeout, DecodeError, QueueNotFound
+from queue_core.message import Properties, Publication, Token
+from queue_core.policy import Clock, Deadline
+from queue_core.topology import MAX_PRIORITY
+from queue_core.transport import (
+    Envelope,
+    Features,
+    Limit,
+    Outcome,
+    PutResult,
+    Store,
+    Transaction,
+    require,
+)
+
+__all__ = ["Dead", "Publisher"]
+
+logger = logging.getLogger(__name__)
+
+BATCH_MESSAGES: Final = 100
+BATCH_BYTES: Final = 64 * 1024
+_NOT_SENT: Final = "not sent within the timeout; the topology or the store kept it waiting"
+
+
+class _Plan(msgspec.Struct):
+    """What one put is made of.
+
+    ``routes`` has one route per publication; ``versions`` those of all of them.
+    """
+
+    batch: list[Envelope]
+    versions: dict[str, int]
+    limits: dict[str, Limit]
+    routes: list[Route]
+
+    def missing(self) -> int | None:
+        """Return the index of the first publication to an exchange that does not exist."""
+        return next((i for i, found in enumerate(self.routes) if found.missing), None)
+
+
+class Dead(msgspec.Struct):
+    """A claimed message to be buried: where it died and why."""
+
+    queue: str
+    token: Token
+    body: bytes
+    raw: bytes
+    reason: str
+
+
+class Publisher:
+    """Publishes for one session. Thread-safe as far as the handles are not shared.
+
+    Attributes:
+        undeliverable: dead letters that no queue wanted, or whose exchange does not exist.
+        cycles: copies of dead letters left out because they would have gone round for ever.
+    """
+
+    def __init__(self, table: Table, features: Features, transport: str, clock: Clock) -> None:
+        """Publish by ``table``; ``transport`` is the name in errors."""
+        self._table = table
+        self._features = features
+        self._transport = transport
+        self._clock = clock
+        self.undeliverable = 0
+        self.cycles = 0
+
+    # --- what clients publish ---------------------------------------------------------------------
+
+    def check(self, publications: Sequence[Publication], transaction: Transaction | None) -> None:
+        """Raise Unsupported or ConfigError if one of them asks for what cannot be done."""
+        if transaction is not None:
+            require(
+                self._features,
+                "transactions",
+                self._transport,
+                "publish without transaction=, or use an SQL broker",
+            )
+        for publication in publications:
+            if publication.delay > 0:
+                require(self._features, "delay", self._transport)
+                ttl = publication.properties.expiration
+                if ttl is not None and ttl <= publication.delay:
+                    raise ConfigError(
+                        f"a message with routing key {publication.routing_key!r} has a ttl of"
+                        f" {ttl:g} seconds and a delay of {publication.delay:g}: it would expire"
+                        " before anybody could see it"
+                    )
+
+    def publish(
+        self,
+        store: Store,
+        publications: Sequence[Publication],
+        *,
+        deadline: Deadline,
+        transaction: Transaction | None = None,
+    ) -> list[Outcome]:
+        """Store all that can be stored; return one outcome for each. See `Session.publish`."""
+        outcomes: list[Outcome] = []
+        if transaction is not None:
+            transaction = Transaction(transaction.handle, _Once(transaction.on_end))
+        for chunk in _chunks(publications):
+            outcomes += self._publish_chunk(store, chunk, deadline, transaction)
+        return outcomes
+
+    def _publish_chunk(
+        self,
+        store: Store,
+        chunk: Sequence[Publication],
+        deadline: Deadline,
+        transaction: Transaction | None,
+    ) -> list[Outcome]:
+        while True:
+            plan = self._plan(store, chunk)
+            missing = plan.missing()
+            result = store.put(
+                plan.batch if missing is None else [],
+                plan.versions,
+                limits=plan.limits,
+                transaction=transaction,
+            )
+            if result.stale_entries:
+                self._table.refresh(store, result.stale_entries)
+                if deadline.expired:
+                    return [Outcome("unknown", _NOT_SENT)] * len(chunk)
+                continue
+            if missing is not None:
+                raise _no_exchange(chunk[missing])
+            if not result.full:
+                return self._outcomes(chunk, plan)
+            if len(chunk) == 1:
+                return [_refused(result)]
+            return [
+                outcome
+                for publication in chunk
+                for outcome in self._publish_chunk(store, [publication], deadline, transaction)
+            ]
+
+    def publish_with(
+        self, store: Store, publications: Sequence[Publication], token: Token, deadline: Deadline
+    ) -> tuple[list[Outcome], bool]:
+        """Publish all and settle ``token``, in one atomic step or not at all.
+
+        Returns the outcomes, and whether the token was stale (then nothing was stored). If one
+        outcome is not ``confirmed``, nothing was stored or settled.
+
+        Raises:
+            QueueNotFound: an exchange does not exist; nothing was stored or settled.
+            ConnectTimeout: the topology was changed all the time; nothing was stored or settled.
+        """
+        while True:
+            plan = self._plan(store, publications, cause=token)
+            missing = plan.missing()
+            outcomes = self._outcomes(publications, plan)
+            possible = missing is None and all(o.status == "confirmed" for o in outcomes)
+            result = store.put(
+                plan.batch if possible else [],
+                plan.versions,
+                settle=[token] if possible else [],
+                limits=plan.limits,
+            )
+            if result.stale_entries:
+                self._table.refresh(store, result.stale_entries)
+                if deadline.expired:
+                    raise ConnectTimeout(_NOT_SENT)
+                continue
+            if missing is not None:
+                raise _no_exchange(publications[missing])
+            if result.full:
+                return [_refused(result)] * len(publications), False
+            return outcomes, bool(result.stale_tokens)
+
+    def _plan(
+        self, store: Store, publications: Sequence[Publication], *, cause: Token | None = None
+    ) -> _Plan:
+        plan = _Plan([], {}, {}, [])
+        for publication in publications:
+            properties = publication.properties
+            found = self._table.route(
+                store, publication.exchange, publication.routing_key, properties.headers
+            )
+            plan.routes.append(found)
+            plan.versions.update(found.versions)
+            if not found.queues:
+                continue
+            raw = stored.encode(publication.exchange, publication.routing_key, properties)
+            for queue, entry in found.queues:
+                envelope = _envelope(queue, entry, publication.id, publication.body, raw)
+                envelope.priority = _priority(entry, properties.priority)
+                envelope.delay = publication.delay
+                envelope.ttl = _ttl(entry, properties.expiration, publication.delay)
+                envelope.cause = cause
+                plan.batch.append(envelope)
+                if entry.max_length is not None:
+                    plan.limits[queue] = Limit(entry.max_length, entry.overflow)
+        return plan
+
+    @staticmethod
+    def _outcomes(publications: Sequence[Publication], plan: _Plan) -> list[Outcome]:
+        return [
+            Outcome("confirmed")
+            if found.queues or not publication.mandatory
+            else Outcome(
+                "unroutable",
+                f"no queue is bound to exchange {publication.exchange!r} for routing key"
+                f" {publication.routing_key!r}"
+                if publication.exchange
+                else f"there is no queue {publication.routing_key!r}",
+            )
+            for publication, found in zip(publications, plan.routes, strict=True)
+        ]
+
+    # --- what dies --------------------------------------------------------------------------------
+
+    def bury(self, store: Store, dead: Dead, deadline: Deadline) -> bool:
+        """Put a dead message's copies where its queue wants them and settle it, in one step.
+
+        Returns False if the token was stale: then nothing was stored.
+        """
+        while True:
+            known = self._table.queue(store, dead.queue)
+            plan = _Plan([], {q(dead.queue): known.version}, {}, [])
+            wanted = True
+            if known.queue is not None and known.queue.dead_letter_exchange is not None:
+                wanted = self._add_copies(store, dead, known.queue, plan)
+            result = store.put(plan.batch, plan.versions, settle=[dead.token], limits=plan.limits)
+            if not result.stale_entries:
+                self.undeliverable += not wanted
+                return not result.stale_tokens
+            self._table.refresh(store, result.stale_entries)
+            if deadline.expired:
+                raise ConnectTimeout(_NOT_SENT)
+
+    def _add_copies(self, store: Store, dead: Dead, entry: QueueEntry, plan: _Plan) -> bool:
+        """Add the copies of a dead message to ``plan``; return whether any queue wants it."""
+        exchange = entry.dead_letter_exchange or ""
+        message = _load(dead)
+        properties = dead_properties(message, dead.queue, dead.reason, self._clock.time())
+        key = entry.dead_letter_routing_key
+        key = message.routing_key if key is None else key
+        found = self._table.route(store, exchange, key, properties.headers)
+        plan.versions.update(found.versions)
+        copy_id = dead_id(dead.token, dead.queue, dead.raw)
+        raw = stored.encode(exchange, key, properties)
+        for queue, target in found.queues:
+            if is_cycle(properties.headers, queue):
+                self.cycles += 1
+                logger.debug(
+                    "a message that died in %r as %s is dropped: it would go round to %r for ever",
+                    dead.queue,
+                    dead.reason,
+                    queue,
+                )
+                continue
+            envelope = _envelope(queue, target, copy_id, dead.body, raw)
+            envelope.priority = _priority(target, properties.priority)
+            envelope.ttl = target.message_ttl
+            envelope.cause = dead.token
+            plan.batch.append(envelope)
+            if target.max_length is not None and target.overflow == "drop-head":
+                plan.limits[queue] = Limit(target.max_length, target.overflow)
+        if not found.queues:
+            logger.debug(
+                "a message that died in %r as %s is dropped: nothing is bound to %r for %r",
+                dead.queue,
+                dead.reason,
+                exchange,
+                key,
+            )
+        return bool(found.queues)
+
+
+class _Once:
+    """Calls a function at most once, however many puts of one transaction tell their end."""
+
+    def __init__(self, function: Callable[[bool], None]) -> None:
+        self._function = function
+        self._called = False
+
+    def __call__(self, committed: bool) -> None:
+        if not self._called:
+            self._called = True
+            self._function(committed)
+
+
+def _chunks(publications: Sequence[Publication]) -> Iterator[Sequence[Publication]]:
+    """Cut into puts; a message larger than a put is one of its own."""
+    start = size = 0
+    for index, publication in enumerate(publications):
+        bytes_here = len(publication.body)
+        if index > start and (index - start >= BATCH_MESSAGES or size + bytes_here > BATCH_BYTES):
+            yield publications[start:index]
+            start, size = index, 0
+        size += bytes_here
+    if start < len(publications):
+        yield publications[start:]
+
+
+def _envelope(queue: str, entry: QueueEntry, id_: str, body: bytes, raw: bytes) -> Envelope:
+    return Envelope(queue, id_, body, raw, max_deliveries=entry.max_deliveries or 0)
+
+
+def _priority(entry: QueueEntry, priority: int) -> int:
+    if entry.max_priority is None:
+        return 0
+    return max(0, min(priority, entry.max_priority, MAX_PRIORITY))
+
+
+def _ttl(entry: QueueEntry, expiration: float | None, delay: float) -> float | None:
+    """The message's own ttl counts from its publish, the queue's from when it can be seen there."""
+    if entry.message_ttl is None:
+        return expiration
+    own = delay + entry.message_ttl
+    return own if expiration is None else min(own, expiration)
+
+
+def _load(dead: Dead) -> stored.Stored:
+    try:
+        return stored.load(dead.raw)
+    except DecodeError as error:
+        logger.warning("a dead message of queue %r keeps only its body: %s", dead.queue, error)
+        return stored.Stored("", dead.queue, None, Properties())
+
+
+def _refused(result: PutResult) -> Outcome:
+    names = ", ".join(repr(name) for name in result.full)
+    return Outcome("refused", f"queue {names} is full (reject-publish); nothing was stored")
+
+
+def _no_exchange(publication: Publication) -> QueueNotFound:
+    return QueueNotFound(
+        f"cannot publish to exchange {publication.exchange!r}: it does not exist; declare it first"
+    )

@@ -1,0 +1,388 @@
+"""`EmulatedSession`: the `Session` protocol on top of a `Store`.
+
+It puts the parts together and owns their threads and handles: `declaring` for topology,
+`publishing`, one `consuming.Consumer` per consumer, and the `keeper` for what has to happen by
+itself. The session exists at the store under one name as long as its heartbeat comes; a lost
+connection does not end it, only a lost lease does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, TypeVar
+
+from queue_core.emulation.consuming import Consumer
+from queue_core.emulation.core import Core
+from queue_core.emulation.declaring import Declarer
+from queue_core.emulation.handles import Pool, PooledKeyValue
+from queue_core.emulation.keeper import Keeper
+from queue_core.emulation.leases import Names
+from queue_core.emulation.window import Window
+from queue_core.errors import QueueCoreError, StaleDelivery, TransportError
+from queue_core.message import Delivery, Publication, Settlement
+from queue_core.policy import Deadline
+from queue_core.topology import Entity
+from queue_core.transport import (
+    Features,
+    KeyValue,
+    Outcome,
+    QueueInfo,
+    SessionOptions,
+    Store,
+    Transaction,
+    require,
+)
+
+__all__ = ["EmulatedSession"]
+
+T = TypeVar("T")
+
+MAX_STRAYS: Final = 1_000
+
+
+class EmulatedSession:
+    """A `Session` on a store. Thread-safe; made by `StoreTransport.open`."""
+
+    def __init__(
+        self,
+        transport: str,
+        features: Features,
+        options: SessionOptions,
+        open_store: Callable[[], Store],
+    ) -> None:
+        """Connect, open the session at the store, and start the keeper."""
+        self._pool = Pool(open_store)
+        self._core = Core(transport, features, options, self._pool)
+        self._consumers: dict[str, Consumer] = {}
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._strays: Counter[str] = Counter()
+        self._settled_then: dict[object, tuple[str, ...]] = {}
+        self._declarer = Declarer(self._core, self._queue_deleted)
+        store = self._pool.take(options.connect_timeout)
+        try:
+            deadline = Deadline.after(options.connect_timeout, options.clock)
+            sent = options.clock.monotonic()
+            store.open_session(self._core.main, options.lease)
+            self._core.fence.confirm(sent)
+            if options.node:
+                self._declarer.take_over_node(store, deadline)
+        except BaseException:
+            self._pool.discard(store, lost=True)
+            self._pool.close()
+            raise
+        self._pool.give(store)
+        self._keeper = Keeper(self._core, self._declarer, self._all_consumers)
+        self._core.keeper = self._keeper
+        self._core.wake_all = self._wake_all
+        if options.keeper:
+            self._keeper.start()
+
+    # --- state ------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """See `Session.closed`."""
+        return self._core.over
+
+    @property
+    def features(self) -> Features:
+        """See `Session.features`."""
+        return self._core.features
+
+    @property
+    def undeliverable(self) -> int:
+        """Dead letters of this session that were dropped because no queue wanted them."""
+        return self._core.publisher.undeliverable
+
+    def tick(self) -> None:
+        """Run one round of the keeper on this thread: for sessions without a keeper thread."""
+        self._core.guard()
+        self._keeper.tick()
+
+    def _call(self, operation: Callable[[Store], T], timeout: float) -> T:
+        self._core.guard()
+        with self._pool.borrow(timeout) as store:
+            return operation(store)
+
+    def _deadline(self, timeout: float) -> Deadline:
+        return Deadline.after(timeout, self._core.clock)
+
+    # --- topology ---------------------------------------------------------------------------------
+
+    def declare(self, entity: Entity, *, passive: bool = False, timeout: float = 10.0) -> str:
+        """See `Session.declare`."""
+        deadline = self._deadline(timeout)
+        return self._call(
+            lambda store: self._declarer.declare(store, entity, passive=passive, deadline=deadline),
+            timeout,
+        )
+
+    def delete(
+        self,
+        entity: Entity,
+        *,
+        if_unused: bool = False,
+        if_empty: bool = False,
+        timeout: float = 10.0,
+    ) -> bool:
+        """See `Session.delete`."""
+        deadline = self._deadline(timeout)
+        return self._call(
+            lambda store: self._declarer.delete(
+                store, entity, if_unused=if_unused, if_empty=if_empty, deadline=deadline
+            ),
+            timeout,
+        )
+
+    def inspect(self, queue: str, *, timeout: float = 10.0) -> QueueInfo:
+        """See `Session.inspect`."""
+        return self._call(lambda store: self._declarer.inspect(store, queue), timeout)
+
+    def purge(self, queue: str, *, timeout: float = 10.0) -> int:
+        """See `Session.purge`."""
+
+        def purge(store: Store) -> int:
+            self._declarer.fresh(store, queue)
+            return store.purge(queue)
+
+        return self._call(purge, timeout)
+
+    # --- publishing -------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        publications: Sequence[Publication],
+        *,
+        timeout: float = 10.0,
+        transaction: Transaction | None = None,
+    ) -> Sequence[Outcome]:
+        """See `Session.publish`."""
+        publisher = self._core.publisher
+        publisher.check(publications, transaction)
+        deadline = self._deadline(timeout)
+        return self._call(
+            lambda store: publisher.publish(
+                store, publications, deadline=deadline, transaction=transaction
+            ),
+            timeout,
+        )
+
+    def settle_then(
+        self, delivery: Delivery, then: Sequence[Publication], *, timeout: float = 10.0
+    ) -> Sequence[Outcome]:
+        """See `Session.settle_then`."""
+        core = self._core
+        core.guard()
+        core.publisher.check(then, None)
+        consumer = self._consumers.get(delivery.consumer)
+        window = consumer.hold_back(delivery) if consumer is not None else None
+        if consumer is None or window is None:
+            raise _stale(delivery)
+        token = delivery.token
+        ids = tuple(publication.id for publication in then)
+        settled = False
+        try:
+            deadline = self._deadline(timeout)
+            outcomes, stale = self._call(
+                lambda store: core.publisher.publish_with(store, then, token, deadline), timeout
+            )
+            # Stale although it was tried before with the same ids: that try had worked.
+            repeated = self._settled_then.pop(token, None) == ids
+            settled = stale or all(outcome.status == "confirmed" for outcome in outcomes)
+            if stale and not repeated:
+                raise _stale(delivery)
+            return outcomes
+        except TransportError:
+            if len(self._settled_then) < MAX_STRAYS:
+                self._settled_then[token] = ids
+            raise
+        finally:
+            consumer.let_go(window, token, settled=settled)
+
+    # --- consuming --------------------------------------------------------------------------------
+
+    def subscribe(self, consumer: str, queue: str, *, prefetch: int, timeout: float = 10.0) -> None:
+        """See `Session.subscribe`."""
+        self._core.guard()
+        with self._lock:
+            found = self._consumers.get(consumer)
+            if found is None:
+                found = self._consumers[consumer] = Consumer(self._core, consumer)
+        if found.resize(queue, prefetch):
+            return
+        deadline = self._deadline(timeout)
+        number = next(self._numbers)
+        joined = self._call(
+            lambda store: self._declarer.enter(store, queue, number, deadline), timeout
+        )
+        found.add(
+            Window(queue, prefetch, leases=joined.leases, uid=joined.uid, expires=joined.expires)
+        )
+
+    def cancel(self, consumer: str, queue: str | None = None, *, timeout: float = 10.0) -> None:
+        """See `Session.cancel`."""
+        self._core.guard()
+        found = self._consumers.get(consumer)
+        if found is None:
+            return
+        deadline = self._deadline(timeout)
+        for window in found.windows():
+            if queue is None or window.queue == queue:
+                self._cancel(found, window.queue, deadline)
+        if not found.windows():
+            found.abandon()
+            found.wake()
+            if queue is None:
+                with self._lock:
+                    self._consumers.pop(consumer, None)
+                if stale := found.forget():
+                    self._count_strays(consumer, stale)
+                found.close_handle(0.0)
+
+    def _cancel(self, consumer: Consumer, queue: str, deadline: Deadline) -> None:
+        window = consumer.remove(queue)
+        if window is None:
+            return
+
+        def leave(store: Store) -> None:
+            self._declarer.leave(store, queue, window.leases, self._deadline(10.0))
+
+        try:
+            self._call(lambda store: consumer.finish(store, window), deadline.remaining())
+            self._call(leave, deadline.remaining())
+        except TransportError:
+            self._core.later(leave)
+            raise
+
+    def receive(self, consumer: str, *, limit: int = 1000, wait: float = 1.0) -> Sequence[Delivery]:
+        """See `Session.receive`."""
+        found = self._consumers.get(consumer)
+        if found is None:
+            self._core.guard()
+            return ()
+        return found.receive(limit, wait)
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """See `Session.settle`."""
+        self._core.guard()
+        for settlement in settlements:
+            name = settlement.delivery.consumer
+            consumer = self._consumers.get(name)
+            if consumer is None:
+                self._count_strays(name, 1)
+            else:
+                consumer.settle(settlement)
+
+    def _count_strays(self, consumer: str, count: int) -> None:
+        with self._lock:
+            if consumer in self._strays or len(self._strays) < MAX_STRAYS:
+                self._strays[consumer] += count
+
+    def flush(self, consumer: str, *, timeout: float = 10.0) -> None:
+        """See `Session.flush`."""
+        found = self._consumers.get(consumer)
+        if found is not None:
+            deadline = self._deadline(timeout)
+            self._call(lambda store: found.flush(store, deadline), timeout)
+            return
+        self._core.guard()
+        with self._lock:
+            strays = self._strays.pop(consumer, 0)
+        if strays:
+            raise StaleDelivery(
+                f"{strays} settlements of consumer {consumer!r} came after it was cancelled"
+            )
+
+    def wake(self, consumer: str) -> None:
+        """See `Session.wake`."""
+        found = self._consumers.get(consumer)
+        if found is not None:
+            found.wake()
+
+    def key_value(self) -> KeyValue:
+        """See `Session.key_value`."""
+        self._core.guard()
+        require(
+            self._core.features,
+            "key_value",
+            self._core.transport,
+            "name a second URL (backend=) for it",
+        )
+        return PooledKeyValue(self._pool, self._core.options.timeout, self._core.guard)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def close(self, *, timeout: float = 10.0) -> None:
+        """See `Session.close`."""
+        core = self._core
+        if not core.ours or not core.shut():
+            return
+        until = time.monotonic() + timeout
+
+        def left() -> float:
+            return max(0.0, until - time.monotonic())
+
+        self._keeper.stop(left())
+        store: Store | None = None
+        try:
+            if not core.lost:
+                store = self._pool.take(left())
+                self._say_goodbye(store, left)
+        except QueueCoreError:
+            pass  # what the store did not hear is left to the lease
+        finally:
+            if store is not None:
+                self._pool.give(store)
+            for consumer in self._all_consumers():
+                consumer.close_handle(left())
+            self._pool.close()
+
+    def _say_goodbye(self, store: Store, left: Callable[[], float]) -> None:
+        """Send settlements, give everything back, delete what is only ours."""
+        core = self._core
+        consumers = self._all_consumers()
+        for consumer in consumers:
+            consumer.send(store, consumer.take())
+        store.end_session(core.main)  # gives back uncounted whatever is unsettled
+        store.end_session(Names.collect(core.uid))
+        for consumer in consumers:
+            for window in consumer.windows():
+                if left() > 0:
+                    self._declarer.leave(store, window.queue, window.leases, self._deadline(left()))
+        for name, uid in list(core.exclusive.items()):
+            if left() > 0:
+                self._declarer.remove(store, name, uid, self._deadline(left()))
+
+    # --- callbacks --------------------------------------------------------------------------------
+
+    def _all_consumers(self) -> list[Consumer]:
+        with self._lock:
+            return list(self._consumers.values())
+
+    def _wake_all(self) -> None:
+        for consumer in self._all_consumers():
+            consumer.poke()
+
+    def _queue_deleted(self, queue: str) -> None:
+        """End our own subscriptions to a queue that this session deleted."""
+        for consumer in self._all_consumers():
+            window = consumer.remove(queue, deleted=True)
+            if window is not None:
+                self._core.later(partial(_end_session, name=window.leases[0]))
+
+
+def _end_session(store: Store, name: str) -> None:
+    store.end_session(name)
+
+
+def _stale(delivery: Delivery) -> StaleDelivery:
+    return StaleDelivery(
+        f"the message from queue {delivery.queue!r} with routing key {delivery.routing_key!r}"
+        " is not held any more: it was settled, or was given to somebody else"
+    )

@@ -1,0 +1,75 @@
+"""`StoreTransport`: makes a transport of a `Store`.
+
+A store's author writes::
+
+    transport = StoreTransport("memory", FEATURES, open_store)
+
+and names it in the entry-point group ``queue_core.transports``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from queue_core.emulation.session import EmulatedSession
+from queue_core.transport import Features, SessionOptions, Store
+from queue_core.url import BrokerURL
+
+__all__ = ["StoreTransport"]
+
+
+class StoreTransport:
+    """A `Transport` whose sessions are emulated on a store.
+
+    Attributes:
+        name: for people.
+        features: the store's own, and all that is emulated.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        features: Features,
+        open_store: Callable[[BrokerURL, SessionOptions], Store],
+        check: Callable[[BrokerURL], None] | None = None,
+    ) -> None:
+        """Keep the settings; nothing is opened.
+
+        Args:
+            name: for people and errors.
+            features: the store's own abilities, up to ``key_value``.
+            open_store: returns a new handle; may connect, within the options' connect_timeout.
+            check: raises ConfigError for a URL that is wrong; does not connect.
+        """
+        self.name = name
+        self.features = replace(
+            features,
+            deduplicate=True,
+            atomic_settle=True,
+            requeue_in_place=True,
+            message_ttl=True,
+            queue_expiry=True,
+            max_length=True,
+            dead_letter=True,
+            max_deliveries=True,
+            exclusive=True,
+            auto_delete=True,
+            exchange_bindings=True,
+            attempts=True,
+            arguments=False,
+        )
+        self._open_store = open_store
+        self._check = check
+
+    def check(self, url: BrokerURL) -> None:
+        """See `Transport.check`."""
+        if self._check is not None:
+            self._check(url)
+
+    def open(self, url: BrokerURL, options: SessionOptions) -> EmulatedSession:
+        """See `Transport.open`."""
+        self.check(url)
+        return EmulatedSession(
+            self.name, self.features, options, lambda: self._open_store(url, options)
+        )
