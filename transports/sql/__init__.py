@@ -1,14 +1,15 @@
 """The SQL transport: queues in tables, on SQLite now.
 
-``sqlite:///relative.db`` or ``sqlite:////absolute.db``; `sqlite_file.check` describes the options. The
-tables can live in an application's own database, so that a publish can join its transaction. The
-file gets a write-ahead log, and a directory with ``-side`` at the end of its name beside it.
+``sqlite:///relative.db`` or ``sqlite:////absolute.db``; `sqlite_file.check` describes the options.
+The tables can live in an application's own database, so that a publish can join its transaction.
+The file gets a write-ahead log, and a directory with ``-side`` at the end of its name beside it.
 """
 
 from __future__ import annotations
 
 import functools
 
+from queue_core.emulation import StoreTransport
 from queue_core.transport import Features, SessionOptions
 from queue_core.transports.sql.sqlite import SqliteDialect, SqliteLanguage
 from queue_core.transports.sql.sqlite_file import SqliteFile, check
@@ -16,7 +17,7 @@ from queue_core.transports.sql.statements import Statements
 from queue_core.transports.sql.store import SqlStore
 from queue_core.url import BrokerURL
 
-__all__ = ["FEATURES", "check", "open_store"]
+__all__ = ["FEATURES", "check", "open_store", "transport"]
 
 FEATURES = Features(
     durable=True, shared=True, priority=True, delay=True, transactions=True, key_value=True
@@ -43,3 +44,7 @@ def open_store(url: BrokerURL, options: SessionOptions) -> SqlStore:
     store = SqlStore(SqliteDialect(SqliteFile(url), options.clock, language), statements)
     store.connect()
     return store
+
+
+transport = StoreTransport("sqlite", FEATURES, open_store, check)
+"""What the entry point ``sqlite`` names."""

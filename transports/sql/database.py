@@ -27,9 +27,7 @@ class Undo(Exception):  # noqa: N818 - it is no error
 
 
 class Steps:
-    """Runs statements on one cursor at one moment of the store's clock: what a read or a write is
-    made of.
-    """
+    """Runs statements on one cursor, all at the same moment of the store's clock."""
 
     __slots__ = ("cursor", "now", "numbers")
 
@@ -66,8 +64,9 @@ class Database:
         self.statements = statements
 
     def read(self, work: Callable[[Steps], T]) -> T:
-        """Run ``work`` outside of a transaction: each statement sees the last commit. Blocks
-        nobody.
+        """Run ``work`` outside of a transaction: each statement sees the last commit.
+
+        Blocks nobody.
         """
         try:
             return work(Steps(self.dialect.cursor(), self.dialect))
@@ -76,8 +75,9 @@ class Database:
             raise
 
     def write(self, work: Callable[[Steps], T]) -> T:
-        """Run ``work`` in a transaction of its own and commit; when it raises, nothing happened
-        (`Undo`: and return its answer).
+        """Run ``work`` in a transaction of its own, commit, and return what it returned.
+
+        When it raises, nothing happened; after `Undo` its answer is returned all the same.
         """
         dialect = self.dialect
         try:

@@ -42,8 +42,9 @@ class Cursor(Protocol):
 
 
 class Language(Protocol):
-    """How a database writes what SQL has no common words for. Pure: used once, when the statements
-    are compiled.
+    """How a database writes what SQL has no common words for.
+
+    Pure: used once, when the statements are compiled.
     """
 
     @property
@@ -51,26 +52,27 @@ class Language(Protocol):
         """The SQLAlchemy dialect that turns statements into text."""
 
     def now(self) -> ColumnElement[int]:
-        """The present in microseconds: a bound parameter named ``now`` (the host's clock) or the
-        database's own clock.
+        """The present in microseconds.
+
+        Either a bound parameter named ``now`` (the host's clock) or the database's own clock.
         """
 
     def insert_new(self, table: Table) -> Insert:
-        """An insert of one row that does nothing, and counts no row, where a unique key exists
-        already.
-        """
+        """An insert of one row that does nothing, and counts no row, where a unique key exists."""
 
     def insert_or_replace(self, table: Table) -> Insert:
         """An insert of one row that takes the place of the row with the same primary key."""
 
     def numbers(self) -> FromClause:
-        """A table with a column ``value`` made of one bound parameter named ``numbers``; see
-        `Dialect.numbers`.
+        """A table with a column ``value``, made of one bound parameter named ``numbers``.
+
+        `Dialect.numbers` makes the parameter.
         """
 
     def claim(self, take: Update) -> Update:
-        """Finish the statement that takes the best messages: what must be locked or skipped while
-        it chooses.
+        """Finish the statement that takes the best messages.
+
+        What must be locked or skipped while it chooses differs.
         """
 
 
@@ -86,11 +88,10 @@ class Dialect(Protocol):
         """The database for people, without a password: for error messages."""
 
     def cursor(self) -> Cursor:
-        """Return the cursor of this process's connection; connect and check the schema first if
-        there is none.
+        """Return the cursor of this process's connection.
 
-        A connection inherited through ``fork`` is left alone and another one is made. An open
-        transaction is rolled back.
+        Connects, and checks the schema, if there is none. A connection inherited through ``fork``
+        is left alone and another one is made. An open transaction is rolled back.
         """
 
     def now(self) -> int:
@@ -100,31 +101,36 @@ class Dialect(Protocol):
         """Return the values as the parameter that `Language.numbers` takes."""
 
     def begin(self, cursor: Cursor) -> None:
-        """Begin a transaction that may write. Blocks until others let it, at most the URL's
-        ``timeout``.
+        """Begin a transaction that may write.
+
+        Blocks until others let it, at most the URL's ``timeout``.
         """
 
     def commit(self, cursor: Cursor) -> None:
         """Make it durable, and let others go on."""
 
     def rollback(self) -> None:
-        """Give the transaction up, and let others go on. Never raises; a connection that cannot
-        roll back is dropped.
+        """Give the transaction up, and let others go on.
+
+        Never raises; a connection that cannot roll back is dropped.
         """
 
     def check_room(self, cursor: Cursor) -> None:
-        """Raise BrokerFull while a publish would take the room that settling needs. Called before
-        each publish.
+        """Raise BrokerFull while a publish would take the room that settling needs.
+
+        Called before each publish.
         """
 
     def mark(self, cursor: Cursor, queues: Sequence[str]) -> None:
-        """Note the present state for a following ``wait``, so that no change after this call is
-        missed.
+        """Note the present state for a following ``wait``.
+
+        No change after this call is missed then.
         """
 
     def wait(self, cursor: Cursor, seconds: float) -> None:
-        """Block until something may have changed since ``mark``, at most ``seconds``; it may return
-        for nothing.
+        """Block until something may have changed since ``mark``, at most ``seconds``.
+
+        It may return for nothing.
         """
 
     def rest(self) -> None:
@@ -144,8 +150,9 @@ class Dialect(Protocol):
         """
 
     def explain(self, error: Exception) -> QueueCoreError | None:
-        """Return what an exception of the driver or of SQLAlchemy means here; None if it is not one
-        of theirs.
+        """Return what an exception of the driver or of SQLAlchemy means here.
+
+        None if it is not one of theirs.
         """
 
     def drop(self) -> None:

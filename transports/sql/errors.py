@@ -1,12 +1,13 @@
 """What the exceptions of SQLite and SQLAlchemy mean, in one place.
 
-===========================================  ==================================================================
-SQLite says                                  the caller gets
-===========================================  ==================================================================
-BUSY, LOCKED, INTERRUPT, IOERR, PROTOCOL     ConnectionLost: the effect is unknown, the call may be
-repeated FULL                                         BrokerFull READONLY, CANTOPEN, PERM, AUTH
-AccessRefused CORRUPT, NOTADB, and a missing table         StoreCorrupt
-===========================================  ==================================================================
+========================================  =================================================
+SQLite says                               the caller gets
+========================================  =================================================
+BUSY, LOCKED, INTERRUPT, IOERR, PROTOCOL  ConnectionLost: effect unknown, may be repeated
+FULL                                      BrokerFull
+READONLY, CANTOPEN, PERM, AUTH            AccessRefused
+CORRUPT, NOTADB, and a missing table      StoreCorrupt
+========================================  =================================================
 
 Anything else is a mistake in a statement or in the caller's values, and passes through unchanged.
 """
@@ -51,8 +52,9 @@ _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 def explain_sqlite(error: Exception, place: str) -> QueueCoreError | None:
-    """Return the error of ours that ``error`` means for the database at ``place``; None if it is
-    not about the database.
+    """Return the error of ours that ``error`` means for the database at ``place``.
+
+    None if it is not about the database.
     """
     if isinstance(error, DBAPIError) and isinstance(error.orig, Exception):
         error = error.orig
@@ -90,7 +92,10 @@ def refused(reason: str, place: str) -> TransportError:
 
 def _retryable(primary: int, error: Exception, place: str) -> str:
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return f"{place} stayed locked: {error}; another program holds a transaction open. It goes on when that ends"
+        return (
+            f"{place} stayed locked: {error}; another program holds a transaction open, and it "
+            "goes on when that ends"
+        )
     return f"{place} failed: {error}"
 
 

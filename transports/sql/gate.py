@@ -39,8 +39,10 @@ class Gate:
     __slots__ = ("__weakref__", "_a", "_b", "_distrusted_until", "_inside", "_open", "_patience")
 
     def __init__(self, open_file: Callable[[str], int], patience: float) -> None:
-        """Open nothing yet; ``open_file`` opens ``gate-a`` and ``gate-b`` and returns the
-        descriptor.
+        """Open nothing yet.
+
+        ``open_file`` opens ``gate-a`` and ``gate-b``, and returns the descriptor; ``patience`` is
+        in seconds.
         """
         self._open = open_file
         self._patience = patience

@@ -102,8 +102,9 @@ class Joined:
             if meaning is None:
                 raise
             raise type(meaning)(
-                f"{meaning}. It happened in the transaction that was passed with transaction=: roll it back and run it again; "
-                "where it reads before it publishes, begin it with BEGIN IMMEDIATE"
+                f"{meaning}. It happened in the transaction that was passed with transaction=: "
+                "roll it back and run it again; where it reads before it publishes, begin it with "
+                "BEGIN IMMEDIATE"
             ) from error
         pending = self._pending.get(connection)
         if pending is None:
@@ -130,7 +131,8 @@ def _connection(handle: object) -> Connection:
         return handle
     if hasattr(handle, "sync_session") or hasattr(handle, "sync_connection"):
         raise UsageError(
-            "transaction= takes a synchronous SQLAlchemy Session or Connection; inside run_sync pass the one that you get there"
+            "transaction= takes a synchronous SQLAlchemy Session or Connection; inside run_sync "
+            "pass the one that you get there"
         )
     method = getattr(handle, "connection", None)
     if callable(method) and hasattr(handle, "get_bind"):

@@ -34,8 +34,9 @@ def stale_entries(steps: Steps, statements: Statements, versions: Mapping[str, i
 def settle(
     steps: Steps, statements: Statements, tokens: Sequence[Token], *, careful: bool
 ) -> list[Token]:
-    """Forget claims; return the stale tokens. Without ``careful`` raises `Careful` if there are
-    any.
+    """Forget claims; return the stale tokens.
+
+    Without ``careful`` it raises `Careful` if there are any.
     """
     if not careful:
         steps.cursor.executemany(statements.settle, tokens)
@@ -80,8 +81,9 @@ class Put:
         self._limits = limits
 
     def run(self, steps: Steps, *, careful: bool) -> PutResult:
-        """Do it in the open transaction. Raises `Undo` with the answer if nothing may remain of it,
-        or `Careful`.
+        """Do it in the open transaction.
+
+        Raises `Undo` with the answer if nothing may remain of it, or `Careful`.
         """
         statements = self._statements
         if self._versions and (names := stale_entries(steps, statements, self._versions)):

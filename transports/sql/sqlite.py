@@ -51,7 +51,7 @@ class SqliteLanguage:
 
     def __init__(self) -> None:
         """Make the compiler."""
-        self.compiler = sqlite.dialect(paramstyle="qmark")  # type: ignore[no-untyped-call]
+        self.compiler = sqlite.dialect(paramstyle="qmark")
 
     def now(self) -> ColumnElement[int]:
         """The host's clock, given with each statement."""

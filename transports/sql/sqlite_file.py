@@ -1,5 +1,4 @@
-"""A SQLite file: what its URL says, what can be wrong with its place, and how a connection to it is
-made.
+"""A SQLite file: what its URL says, what can be wrong with its place, and how to connect to it.
 
 The directory beside the database, named like it with ``-side`` at the end, holds the gate's files
 and the sockets of waiting consumers. It is as open to others as the database, and may be deleted

@@ -1,5 +1,4 @@
-"""Every statement of the store, written once with SQLAlchemy Core and compiled once for each kind
-of database.
+"""Every statement of the store, written once and compiled once for each kind of database.
 
 SQLAlchemy's own execution costs about 29 microseconds a statement and the driver's 1.2, so what
 runs is the compiled text. A `Statement` is that text with the names of its parameters in the order
@@ -71,8 +70,9 @@ INSERTED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A compiled statement: its text, the names of its parameters in the driver's order, and those
-    that never change.
+    """A compiled statement.
+
+    Its text, the names of its parameters in the driver's order, and those that never change.
     """
 
     text: str
@@ -113,7 +113,7 @@ class Statements:
         return compile_statement(element, self._language)
 
     def _compile_rows(self, element: ClauseElement, names: Iterable[str]) -> str:
-        """Compile a statement that runs once a row, with its parameters in the order of ``names``."""
+        """Compile a statement that runs once a row, with parameters in the order of ``names``."""
         statement = self._compile(element)
         if statement.names != tuple(names):
             raise AssertionError(f"parameters come as {statement.names}")
@@ -121,7 +121,7 @@ class Statements:
 
     def _write_messages(self) -> None:
         m = message.c
-        values = {name: bindparam(name) for name in INSERTED}
+        values: dict[str, Any] = {name: bindparam(name) for name in INSERTED}
         self.insert_message = self._compile_rows(
             self._language.insert_new(message).values(values), INSERTED
         )
@@ -144,7 +144,7 @@ class Statements:
             .order_by(m.priority.desc(), m.seq)
             .limit(bindparam("room"))
         )
-        held = {
+        held: dict[str, Any] = {
             "state": literal_column(str(HELD)),
             "session": bindparam("owner"),
             "fence": bindparam("claim"),
@@ -205,7 +205,9 @@ class Statements:
     def _move(self, condition: Any, order: Any, state: int, **values: int) -> Any:
         m = message.c
         chosen = select(m.seq).where(condition).order_by(order).limit(SWEEP)
-        literals = {name: literal_column(str(value)) for name, value in values.items()}
+        literals: dict[str, Any] = {
+            name: literal_column(str(value)) for name, value in values.items()
+        }
         return (
             update(message)
             .values(state=literal_column(str(state)), **literals)
@@ -213,8 +215,9 @@ class Statements:
         )
 
     def _give_back(self, **values: Any) -> Any:
-        """Held messages become what they are by now: ready, delayed, or dead; collected ones stay
-        dead.
+        """Held messages become what they are by now: ready, delayed, or dead.
+
+        Collected ones stay dead.
         """
         m, now = message.c, self._now
         attempts = case(
@@ -267,7 +270,7 @@ class Statements:
         )
 
         def up_to(state: int) -> Any:
-            some = select(literal_column("1")).where(_in(state), queue).limit(bindparam("cap"))
+            some: Any = select(literal_column("1")).where(_in(state), queue).limit(bindparam("cap"))
             return select(func.count()).select_from(some.subquery()).scalar_subquery()
 
         self.unclaimed = self._compile(select(up_to(READY) + up_to(DELAYED)))

@@ -306,8 +306,9 @@ class SqlStore:
         )
 
     def _answer_again(self, session: str, request: str) -> Claimed | None:
-        """Return what an earlier claim with this request did, as far as it is still held; None if
-        it did nothing.
+        """Return what an earlier claim with this request did, as far as it is still held.
+
+        None if it did nothing.
         """
 
         def work(steps: Steps) -> Claimed | None:

@@ -87,8 +87,9 @@ message = Table(
 
 
 def _partial(name: str, condition: str, *columns: object) -> Index:
-    """Make an index of the messages that meet ``condition``; a dialect without partial indexes gets
-    a whole one.
+    """Make an index of the messages that meet ``condition``.
+
+    A dialect without partial indexes gets a whole one.
     """
     where = text(condition)
     return Index(f"{PREFIX}{name}", *columns, sqlite_where=where, postgresql_where=where)  # type: ignore[arg-type]

@@ -1,5 +1,4 @@
-"""Waking consumers of one SQLite file: a datagram as the hint, looking at the file as the safety
-net.
+"""Waking consumers of one SQLite file: a datagram as the hint, a look as the safety net.
 
 A handle that waits has a unix datagram socket in the directory beside the database, and for each
 queue that it waits for a link to it, named after the queue. Whoever commits something for a queue
@@ -122,8 +121,9 @@ class Wakeup:
         return hinted
 
     def notify(self, queues: Iterable[str]) -> None:
-        """Send a hint to as many of those who wait as there are messages (a queue may be named
-        repeatedly), and a spare one.
+        """Send hints to as many of those who wait as there are messages, and a spare one.
+
+        A queue is named once for each message.
         """
         waiting = self._look()
         if not waiting:
@@ -137,8 +137,9 @@ class Wakeup:
                 self._hint(names, count)
 
     def _look(self) -> dict[str, list[str]]:
-        """Return the links by queue; the directory is read again when it changed, or has just
-        changed.
+        """Return the links by queue.
+
+        The directory is read again when it changed, or has just changed.
         """
         try:
             changed_at = os.stat(self._directory).st_mtime_ns
