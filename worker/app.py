@@ -15,13 +15,13 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
-from queue_core import ConfigError, Connection, Exchange, Producer, Queue, UsageError
+from queue_core import ConfigError, Connection, Exchange, Producer, Publication, Queue, UsageError
 from queue_core.worker.outcome import AppInfo
 from queue_core.worker.protocol import task_body, task_headers
 from queue_core.worker.request import Request
@@ -199,10 +199,44 @@ class App:
             Unsupported: the broker cannot do what an option asks for, such as a countdown.
             QueueCoreError: see `queue_core.Producer.publish`.
         """
-        named = {} if kwargs is None else kwargs
+        publication, result = self._prepare(name, args, {} if kwargs is None else kwargs, options)
+        self._here().producer.publish_many([publication])
+        return result
+
+    def send_many(
+        self, name: str, calls: Iterable[Sequence[Any]], **options: Unpack[SendOptions]
+    ) -> list[AsyncResult[Any]]:
+        """Send a task many times, pipelined; blocks until the broker has every one.
+
+        Args:
+            name: of the task where it runs.
+            calls: the positional arguments of each call. May be long: it is read bit by bit.
+            options: for all of them; see `SendOptions`. No ``task_id``.
+
+        Raises:
+            PublishError: one was not accepted; those before it were sent, later ones perhaps.
+            QueueCoreError: see `queue_core.Producer.publish_many`.
+        """
+        if options.get("task_id"):
+            raise UsageError("each of many tasks has an id of its own; task_id= cannot be given")
+        results: list[AsyncResult[Any]] = []
+
+        def prepared() -> Iterator[Publication]:
+            for args in calls:
+                publication, result = self._prepare(name, args, {}, options)
+                results.append(result)
+                yield publication
+
+        self._here().producer.publish_many(prepared())
+        return results
+
+    def _prepare(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: SendOptions
+    ) -> tuple[Publication, AsyncResult[Any]]:
+        """Declare what the call needs, encode it, and get ready for its result."""
         if isinstance(args, str | bytes):
             raise UsageError(
-                f"the arguments of task {name} are a sequence, such as [{args!r}], not a string"
+                f"the arguments of task {name} are a sequence, not a string: [{args!r}]"
             )
         here = self._here()
         queue = here.declare(self.queue(options.get("queue")))
@@ -217,15 +251,15 @@ class App:
             name,
             task_id,
             args,
-            named,
+            kwargs,
             origin=f"gen{os.getpid()}@{here.host}",
             root_id=parent.root_id if parent is not None else None,
             parent_id=parent.id if parent is not None else None,
             expires=None if expires is None else (_now() + timedelta(seconds=expires)).isoformat(),
             ignore_result=ignored,
         )
-        here.producer.publish(
-            task_body(args, named),
+        publication = here.producer.prepare(
+            task_body(args, kwargs),
             queue.name,
             headers={**headers, **(options.get("headers") or {})},
             serializer=options.get("serializer") or self._serializer,
@@ -235,7 +269,7 @@ class App:
             correlation_id=task_id,
             reply_to=reply_to,
         )
-        return AsyncResult(task_id, results, kept)
+        return publication, AsyncResult(task_id, results, kept)
 
     def queue(self, queue: Queue | str | None = None) -> Queue:
         """Return the definition of a queue: the app's own, or celery's: durable, with a direct

@@ -12,7 +12,7 @@ import click
 from queue_core.worker.cli.types import duration, names
 from queue_core.worker.locate import find_app
 from queue_core.worker.pools.base import Pool
-from queue_core.worker.pools.child import LOG_FORMAT, LOG_TIME
+from queue_core.worker.pools.child import LOG_FORMAT, LOG_TIME, die_with_parent
 from queue_core.worker.pools.frames import Setup
 from queue_core.worker.pools.processes import ProcessPool
 from queue_core.worker.pools.threads import SoloPool, ThreadPool
@@ -80,6 +80,7 @@ LEVELS = ["debug", "info", "warning", "error"]
 @click.option(
     "-l", "--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Log."
 )
+@click.option("--die-with", type=int, hidden=True, help="A pipe; when it closes, die at once.")
 def worker(
     app: str,
     broker: str | None,
@@ -91,12 +92,15 @@ def worker(
     drain: float,
     lease: float,
     log_level: str,
+    die_with: int | None,
 ) -> int:
     """Run tasks from queues until told to stop.
 
     The first SIGTERM or Ctrl-C stops gently: tasks that run may finish. The second one stops now,
     and what ran is delivered again. Exit code 0 after a gentle stop, 9 after the other.
     """
+    if die_with is not None:
+        die_with_parent(die_with)
     logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT, datefmt=LOG_TIME)
     logging.getLogger("pika").setLevel(logging.ERROR)
     if os.getcwd() not in sys.path and "" not in sys.path:
