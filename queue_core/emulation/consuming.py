@@ -54,7 +54,9 @@ ACK_DELAY: Final = 0.02
 URGENT_ACK_DELAY: Final = 0.002
 """The same when they fill half a window: the consumer's own thread gets the chance to be first."""
 
-MAX_WAIT: Final = 1.0
+MAX_WAIT: Final = 0.5
+"""The longest claim: `Consumer.wake` and the end of a session cannot end one early."""
+
 FULL_WINDOW_WAIT: Final = 0.05
 """The longest claim while another window is full, since room in it cannot end the claim early."""
 
@@ -187,8 +189,10 @@ class Consumer:
                     if found := self._claim(store, wants, flights, pause, limit):
                         return found
                     left -= pause
-                    if left > 0 or flights:
+                    if flights or self._stash or (left > 0 and not self._woken):
                         continue
+                elif self._due is not None:
+                    core.call_keeper(self._due)  # acks that have nothing to travel with
             if left <= 0 or self._woken:
                 self._woken = False
                 return ()
@@ -203,12 +207,13 @@ class Consumer:
             wants = {}
             full = False
             for window in self._windows.values():
+                room = window.room()
+                if not room:
+                    full = True
+                    continue
+                wants[window.queue] = min(room, limit)
                 if (flight := window.take_acks(riding=True)) is not None:
                     flights.append(flight)
-                if room := window.room():
-                    wants[window.queue] = min(room, limit)
-                else:
-                    full = True
             if flights:
                 self._note_taken()
             if wants:

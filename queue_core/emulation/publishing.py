@@ -181,7 +181,8 @@ class Publisher:
             plan = self._plan(store, publications, cause=token)
             missing = plan.missing()
             outcomes = self._outcomes(publications, plan)
-            possible = missing is None and all(o.status == "confirmed" for o in outcomes)
+            wrong = next((o for o in outcomes if o.status != "confirmed"), None)
+            possible = missing is None and wrong is None
             result = store.put(
                 plan.batch if possible else [],
                 plan.versions,
@@ -197,6 +198,9 @@ class Publisher:
                 raise _no_exchange(publications[missing])
             if result.full:
                 return [_refused(result)] * len(publications), False
+            if wrong is not None:
+                refused = Outcome("refused", f"not stored, because of another one: {wrong.detail}")
+                return [refused if o.status == "confirmed" else o for o in outcomes], False
             return outcomes, bool(result.stale_tokens)
 
     def _plan(
