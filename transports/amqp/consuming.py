@@ -81,6 +81,7 @@ class Subscription:
         self.others: dict[int, bytes] = {}
         self.unproved = 0
         self.ended = False
+        self.deleted = False
 
     @property
     def tag(self) -> str:
@@ -178,26 +179,39 @@ class Consuming:
         if inbox is None:
             return
         with inbox.condition:
-            names = list(inbox.subscriptions) if queue is None else [queue]
-            gone = [inbox.subscriptions.pop(name) for name in names if name in inbox.subscriptions]
-            inbox.broken = deque(item for item in inbox.broken if item.queue not in names)
-        for subscription in gone:
-            self._link.call(
-                partial(self._end, subscription), deadline, f"cancel queue {subscription.queue!r}"
-            )
+            for name in list(inbox.subscriptions):
+                if queue in (None, name):
+                    del inbox.subscriptions[name]
+            inbox.broken = deque(item for item in inbox.broken if queue not in (None, item.queue))
+        self._link.call(partial(self._end, inbox, queue), deadline, f"cancel consumer {consumer!r}")
 
-    def _end(self, subscription: Subscription, future: Future[Any]) -> None:
-        """In the I/O thread: settle what is recorded, then close the channel, which gives the rest back."""
+    def _end(self, inbox: Inbox, queue: str | None, future: Future[Any]) -> None:
+        """In the I/O thread: settle what is recorded, then close the channels.
+
+        That gives back what is unsettled. Those whose queue was deleted are among them.
+        """
         self.drain()
-        subscription.ended = True
-        self._live.pop(subscription.epoch, None)
-        subscription.inbox.drop(subscription.epoch)
-        channel = subscription.channel
-        if channel.closed is not None:
-            future.set_result(None)
-            return
-        channel.raw.add_on_close_callback(lambda raw, reason: _done(future))
-        channel.close_now()
+        ending = [
+            item
+            for item in self._live.values()
+            if item.inbox is inbox and queue in (None, item.queue) and item.channel.closed is None
+        ]
+        left = len(ending)
+        if not left:
+            _done(future)
+
+        def closed(raw: Any, reason: BaseException) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                _done(future)
+
+        for subscription in ending:
+            subscription.ended = True
+            self._live.pop(subscription.epoch, None)
+            inbox.drop(subscription.epoch)
+            subscription.channel.raw.add_on_close_callback(closed)
+            subscription.channel.close_now()
 
     # deliveries
 
@@ -222,8 +236,16 @@ class Consuming:
         if self._lost is not None:
             raise self.failure("receive")
         if broken is not None:
-            self._subscribe(inbox, broken.queue, broken.prefetch, monotonic() + timeout)
+            self._subscribe_again(inbox, broken, monotonic() + timeout)
         return []
+
+    def _subscribe_again(self, inbox: Inbox, broken: Subscription, deadline: float) -> None:
+        try:
+            self._subscribe(inbox, broken.queue, broken.prefetch, deadline)
+        except ConnectionLost:
+            with inbox.condition:
+                inbox.broken.append(broken)
+            raise
 
     def wake(self, consumer: str) -> None:
         """End a ``receive`` early."""
@@ -280,6 +302,7 @@ class Consuming:
                 QueueNotFound(f"queue {subscription.queue!r} was deleted while it was consumed")
             )
             inbox.condition.notify_all()
+        subscription.deleted = True
         if not subscription.unsettled:
             subscription.channel.close_now()
 
@@ -341,6 +364,8 @@ class Consuming:
         for subscription in touched:
             if subscription.channel.closed is None:
                 connection.emit(subscription.written())
+                if subscription.deleted and not subscription.unsettled:
+                    subscription.channel.close_now()
 
     def flush(self, consumer: str, deadline: float) -> None:
         """Prove that what was settled has reached the broker; see `Session.flush`."""

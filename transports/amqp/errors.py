@@ -19,6 +19,7 @@ from pika.exceptions import (
     AMQPHeartbeatTimeout,
     AuthenticationError,
     ChannelClosed,
+    ChannelClosedByClient,
     ChannelWrongStateError,
     ConnectionBlockedTimeout,
     ConnectionClosed,
@@ -58,6 +59,8 @@ def translate(error: BaseException, doing: str) -> QueueCoreError:
     """Return the error to raise ``from error``; ``doing`` says what failed, such as ``declare queue 'a'``."""
     if isinstance(error, QueueCoreError):
         return error
+    if isinstance(error, ChannelClosedByClient):
+        return ConnectionLost(f"{doing}: the channel was closed meanwhile")
     if isinstance(error, ChannelClosed):
         return _closed_channel(error.reply_code, error.reply_text, doing)
     if isinstance(error, ConnectionClosed) and error.reply_code == NOT_IMPLEMENTED:

@@ -33,7 +33,7 @@ from pika.exceptions import (
     ConnectionWrongStateError,
 )
 
-from queue_core.errors import BrokerFull, Closed, ConnectTimeout
+from queue_core.errors import BrokerFull, ConnectionLost, ConnectTimeout, QueueCoreError
 from queue_core.transports.amqp.errors import translate, translate_connect
 from queue_core.transports.amqp.frames import FRAME_END, FRAME_HEAD, ContentReader
 from queue_core.transports.amqp.options import Settings
@@ -54,6 +54,8 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika ship
     4), ``_terminate_stream`` (give up on a peer that does not answer), ``_transport._sock`` (let
     go of the socket in a forked child or after a crash).
     """
+
+    _frame_buffer: bytes
 
     def __init__(self, parameters: pika.ConnectionParameters, **callbacks: Any) -> None:
         self.readers: dict[int, ContentReader] = {}
@@ -200,7 +202,7 @@ class Link:
     def close(self, timeout: float) -> None:
         """Say goodbye and wait for the thread, at most about ``timeout`` seconds; then cut. May be called twice."""
         if self._thread.ident is None:
-            self._ended = self._ended or Closed("never opened")
+            self._ended = self._ended or ConnectionLost("it was never opened")
             return
         self._grace = min(timeout / 2, _GRACE)
         self._closing = True
@@ -211,7 +213,7 @@ class Link:
 
     def abandon(self) -> None:
         """In a forked child: let go of the inherited socket and never use this link again. Takes no lock."""
-        self._ended = Closed(f"the {self.label} connection belongs to the parent process")
+        self._ended = ConnectionLost(f"the {self.label} connection belongs to the parent process")
         connection = self._connection
         if connection is not None:
             connection.detach()
@@ -228,7 +230,7 @@ class Link:
         """Have ``work`` done in the I/O thread soon, in the order of submission; does not wait.
 
         Raises:
-            ConnectionLost, Closed: the connection is over, and ``work`` will not be done.
+            ConnectionLost: the connection is over, and ``work`` will not be done.
         """
         if self._ended is not None:
             raise self.failure("use")
@@ -236,7 +238,7 @@ class Link:
         if not self._scheduled:
             self._scheduled = True
             self.connection.ioloop.add_callback_threadsafe(self._drain)
-        if self._ended is not None:
+        if self.ended:
             # It ended between the check and the append: whoever takes the work out decides.
             with contextlib.suppress(ValueError):
                 self._inbox.remove(work)
@@ -267,12 +269,10 @@ class Link:
             with self._lock:
                 self._waiting.discard(future)
 
-    def failure(self, doing: str) -> Exception:
+    def failure(self, doing: str) -> QueueCoreError:
         """Return the error that tells why the link is over."""
-        ended = self._ended
-        if ended is None or isinstance(ended, ConnectionClosedByClient):
-            return Closed(f"{doing}: the {self.label} connection to {self.where} is closed")
-        return translate(ended, f"{self.label} connection to {self.where}")
+        ended = self._ended or ConnectionLost("it is not open")
+        return translate(ended, f"{doing}: {self.label} connection to {self.where}")
 
     def wait_unblocked(self, deadline: float) -> None:
         """Return when the broker takes messages. Raises BrokerFull if it still does not at the deadline."""

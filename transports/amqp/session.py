@@ -25,6 +25,7 @@ from queue_core.topology import Entity
 from queue_core.transport import Features, KeyValue, Outcome, QueueInfo, SessionOptions
 from queue_core.transports.amqp.administration import Administration
 from queue_core.transports.amqp.consuming import Consuming
+from queue_core.transports.amqp.errors import translate
 from queue_core.transports.amqp.io import Link
 from queue_core.transports.amqp.options import Settings
 from queue_core.transports.amqp.publishing import Publisher
@@ -47,8 +48,8 @@ class AmqpSession:
         self._link.open(options.connect_timeout)
         self._administration = Administration(self._link, lambda: Link(settings, "asking"))
         self._consuming = Consuming(self._link)
-        if self._lost is not None:
-            self._consuming.lost(self._lost)
+        if self._link.ended:
+            self._consuming.lost(self._link.failure("open"))
 
     @property
     def closed(self) -> bool:
@@ -194,13 +195,14 @@ class AmqpSession:
             raise ConnectionLost(
                 f"{doing}: the connection belongs to the parent process; open a new session"
             )
+        if self._lost is not None:
+            raise translate(self._lost, doing)
         if self._closed:
             raise Closed(f"{doing}: the session is closed")
-        consuming = self._consuming
-        assert consuming is not None
-        if self._lost is not None or self._link.ended:
-            raise consuming.failure(doing) if self._lost is not None else self._link.failure(doing)
-        return consuming
+        if self._link.ended:
+            raise self._link.failure(doing)
+        assert self._consuming is not None
+        return self._consuming
 
     def _abandon(self) -> None:
         if not self._closed:
@@ -209,6 +211,7 @@ class AmqpSession:
             self._publisher.abandon()
 
     def _on_lost(self, error: BaseException) -> None:
-        self._lost = error
+        if not self._closed:
+            self._lost = error
         if self._consuming is not None:
             self._consuming.lost(error)
