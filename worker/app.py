@@ -82,8 +82,7 @@ class App:
         self._request: ContextVar[Request | None] = ContextVar("request", default=None)
         self._process: dict[int, _Process] = {}
 
-    # --- tasks
-    # ---------------------------------------------------------------------------------------------------------------
+    # --- tasks -----------------------------------------------------------------------------------
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
@@ -138,7 +137,7 @@ class App:
     def _define(self, function: Callable[P, R], name: str, options: SendOptions) -> Task[P, R]:
         if inspect.iscoroutinefunction(function):
             raise ConfigError(
-                f"task {name}: coroutine functions cannot be tasks in this version; define it with 'def'"
+                f"task {name}: coroutine functions cannot be tasks in this version; use 'def'"
             )
         known = self._tasks.get(name)
         if known is not None and known.function.__qualname__ != function.__qualname__:
@@ -178,8 +177,7 @@ class App:
         finally:
             self._request.reset(token)
 
-    # --- sending
-    # -------------------------------------------------------------------------------------------------------------
+    # --- sending ---------------------------------------------------------------------------------
 
     def send_task(
         self,
@@ -272,8 +270,7 @@ class App:
         return publication, AsyncResult(task_id, results, kept)
 
     def queue(self, queue: Queue | str | None = None) -> Queue:
-        """Return the definition of a queue: the app's own, or celery's: durable, with a direct
-        exchange of the same name."""
+        """Return the definition of a queue: the app's own if it has one, else `plain_queue`."""
         if isinstance(queue, Queue):
             return queue
         name = queue or self.default_queue
@@ -288,8 +285,7 @@ class App:
         results = self._here().results()
         return AsyncResult(task_id, results, results.recall(task_id))
 
-    # --- this process
-    # --------------------------------------------------------------------------------------------------------
+    # --- this process ----------------------------------------------------------------------------
 
     def use(self, *, broker: str | None = None, backend: str | None = None) -> None:
         """Replace broker or backend (unless None).
@@ -304,20 +300,27 @@ class App:
         self.backend = backend or self.backend
 
     def connection(self) -> Connection:
-        """Return this process's connection to the broker; connects when first needed. The app
-        closes it."""
+        """Return this process's connection, which the app closes. Does not connect yet."""
         return self._here().connection
 
     def info(self) -> AppInfo:
         """Say what a worker must know of this app."""
         return AppInfo(
-            self.name, self.broker, self.backend, self.default_queue, sorted(self._tasks), list(self._queues.values()), list(self.accept),
-            self.result_ttl,
-        )  # fmt: skip
+            name=self.name,
+            broker=self.broker,
+            backend=self.backend,
+            default_queue=self.default_queue,
+            tasks=sorted(self._tasks),
+            queues=list(self._queues.values()),
+            accept=list(self.accept),
+            result_ttl=self.result_ttl,
+        )
 
     def close(self) -> None:
-        """End this process's connection and its reply queue; may be called twice. The app can be
-        used again."""
+        """End this process's connection and its reply queue.
+
+        May be called twice, and the app may be used again.
+        """
         here = self._process.pop(os.getpid(), None)
         if here is not None:
             here.close()
@@ -329,7 +332,8 @@ class App:
             url = self.broker or os.environ.get(URL_VARIABLE)
             if not url:
                 raise ConfigError(
-                    f"the app has no broker: App(broker='sqlite:///queue.db'), or set {URL_VARIABLE}"
+                    "the app has no broker: App(broker='sqlite:///queue.db'), "
+                    f"or the variable {URL_VARIABLE}"
                 )
             here = self._process.setdefault(pid, _Process(url, self.backend))
         return here
@@ -389,8 +393,7 @@ class _Process:
 
 
 def plain_queue(name: str) -> Queue:
-    """Return the definition that celery gives a task queue: durable, classic, bound to a direct
-    exchange of its own name."""
+    """Return what celery declares: a durable classic queue, and a direct exchange of its name."""
     return Queue(name, exchange=Exchange(name), routing_key=name, queue_type="classic")
 
 

@@ -87,8 +87,7 @@ def _no_module(name: str, attribute: str, missing: str) -> AppNotFound:
 
 
 def _modules_here() -> set[str]:
-    """The modules and packages in the folders of the path that a user may mean: not the installed
-    ones."""
+    """The modules that a user may mean: those in the folders of the path, not installed ones."""
     names: set[str] = set()
     for folder in sys.path:
         path = Path(folder or ".")

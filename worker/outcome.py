@@ -55,8 +55,9 @@ class Failed(msgspec.Struct, tag="failed", array_like=True):
 
 
 class Rejected(msgspec.Struct, tag="rejected", array_like=True):
-    """The message cannot be run and never will be: unknown task, unreadable body. ``reply`` is a
-    failure for who waits, if the message was readable enough to have an id.
+    """The message cannot be run and never will be: unknown task, unreadable body.
+
+    ``reply`` is a failure for who waits, if the message was readable enough to have an id.
     """
 
     reason: str

@@ -94,8 +94,7 @@ class Result(msgspec.Struct):
     failure: Failure | None = None
 
 
-# --- task messages
-# -----------------------------------------------------------------------------------------------------
+# --- task messages -------------------------------------------------------------------------------
 
 
 def task_headers(
@@ -141,8 +140,7 @@ def task_body(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
 
 
 def short_repr(value: object) -> str:
-    """Return a repr of at most 1,024 characters, for people; deep and long values are cut, and it
-    never raises."""
+    """Return a repr of at most 1,024 characters, for people. Long values are cut; never raises."""
     text = _reprs.repr(value)
     return text if len(text) <= MAX_REPR else f"{text[: MAX_REPR - 3]}..."
 
@@ -218,8 +216,7 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-# --- results
-# -------------------------------------------------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------------------
 
 
 def success(call: Call, value: Any, *, date_done: str) -> dict[str, Any]:
@@ -288,8 +285,7 @@ def _read_failure(payload: dict[str, Any]) -> Failure:
 
 
 def describe_exception(error: BaseException, *, skip_frames: int = 0) -> Failure:
-    """Turn an exception into data; ``skip_frames`` leaves out that many of our own frames at the
-    top. Never raises."""
+    """Turn an exception into data, leaving out ``skip_frames`` of our own frames. Never raises."""
     kind = type(error)
     frames = error.__traceback__
     for _ in range(skip_frames):

@@ -6,8 +6,8 @@ on tasks; the pool (`queue_core.worker.pools`) that runs them; and the settler
 waits for signals.
 
 Stopping, on the first SIGTERM or SIGINT: take nothing more, give back what was not started, wait
-for what runs up to ``drain`` seconds, settle, leave. The second signal ends the waiting. At no point
-is a message acked that was not run.
+for what runs up to ``drain`` seconds, settle, leave. The second signal ends the waiting. At no
+point is a message acked that was not run.
 """
 
 from __future__ import annotations

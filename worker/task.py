@@ -1,5 +1,4 @@
-"""A function that can run elsewhere: called directly it is the function, with ``delay`` it becomes
-a message."""
+"""A function that can run elsewhere: called, it is the function; with ``delay``, a message."""
 
 from __future__ import annotations
 
@@ -87,8 +86,7 @@ class Task(Generic[P, R]):
         return self.function(*args, **kwargs)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
-        """Send the task with these arguments; blocks until the broker has it. Raises as
-        `apply_async` does."""
+        """Send the task with these arguments; blocks and raises as `apply_async` does."""
         return self.apply_async(args, kwargs)
 
     def apply_async(

@@ -33,8 +33,7 @@ _OUR_FRAMES = 2
 
 
 def run_job(app: App, job: Job) -> tuple[Outcome, bool]:
-    """Run a job in this thread and return its outcome, and whether this process should not run
-    another one.
+    """Run a job in this thread; return its outcome, and whether the process should be replaced.
 
     The latter is so after a task that tried to end the process or ran out of memory.
     """

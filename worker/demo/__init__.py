@@ -1,1 +1,1 @@
-"""``queue-core demo``: real work on two workers, one of which is killed, and a check of every result."""
+"""``queue-core demo``: real work, a killed worker, and a check of every result."""

@@ -1,4 +1,4 @@
-"""How the demo talks: a progress bar on a terminal where rich is installed, plain lines elsewhere."""
+"""How the demo talks: a bar on a terminal where rich is installed, plain lines elsewhere."""
 
 from __future__ import annotations
 

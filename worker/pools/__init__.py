@@ -1,2 +1,1 @@
-"""Where tasks run: threads of this process, or child processes. One small protocol,
-`queue_core.worker.pools.base.Pool`."""
+"""Where tasks run: child processes, threads, or the consumer's thread. See `base.Pool`."""

@@ -16,8 +16,9 @@ class Pool(Protocol):
     """Runs jobs. ``submit``, ``stop`` and ``abort`` may be called from any thread."""
 
     def start(self, report: Report) -> AppInfo:
-        """Make the pool ready and return what the app said of itself; blocks until the app is
-        imported.
+        """Make the pool ready and return what the app says of itself.
+
+        Blocks until the app is imported.
 
         ``report`` is called exactly once for each job that `submit` took.
 
@@ -37,12 +38,12 @@ class Pool(Protocol):
         """Take a job; does not block. After `stop` the job is reported as `Returned`."""
 
     def stop(self, grace: float) -> bool:
-        """End: report unstarted jobs as `Returned` at once, wait up to ``grace`` seconds for
-        running ones, report the rest as `Abandoned`.
+        """End, giving what runs up to ``grace`` seconds.
 
-        Blocks until all is reported and nothing runs any more (threads that cannot be stopped are
-        left behind as daemons). Returns whether everything that ran could finish. May be called
-        twice, or without `start`.
+        Unstarted jobs are reported as `Returned` at once, those that did not end in time as
+        `Abandoned`. Blocks until all is reported and nothing runs any more (threads that cannot be
+        stopped are left behind as daemons). Returns whether everything that ran could finish. May
+        be called twice, or without `start`.
         """
 
     def abort(self) -> None:

@@ -39,8 +39,10 @@ class Pace:
         return self._average.get(name, math.inf)
 
     def room(self, names: Iterable[str]) -> float:
-        """Return how loaded a child is that has jobs of these kinds: 0.0 idle; ``math.inf`` full;
-        otherwise the expected seconds of work."""
+        """Return the expected seconds of work of a child that has jobs of these kinds.
+
+        ``math.inf`` means that it should get no more; 0.0 that it is idle.
+        """
         load, count = 0.0, 0
         for name in names:
             load += self.expect(name)

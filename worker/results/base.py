@@ -21,8 +21,7 @@ class Results(Protocol):
     """The side that waits. Thread-safe."""
 
     def reply_to(self) -> str | None:
-        """Return what to put into the message's ``reply_to``; the first call may declare a
-        queue."""
+        """Return the message's ``reply_to``; the first call may declare a queue."""
 
     def expect(self, task_id: str) -> object:
         """Get ready for the result, before the task is sent.
@@ -34,8 +33,7 @@ class Results(Protocol):
         """Return the result, or None if it is not there (yet). May ask the backend once."""
 
     def wait(self, task_id: str, kept: object, timeout: float | None) -> Result | None:
-        """Block until the result is there, at most ``timeout`` seconds (None: for ever); None if it
-        is not."""
+        """Return the result, waiting up to ``timeout`` seconds (None: for ever), or None."""
 
     def recall(self, task_id: str) -> object:
         """Like `expect` for a task that was sent before, perhaps by another process.
@@ -51,8 +49,7 @@ class Deliverer(Protocol):
     """The side that ran the task. Thread-safe."""
 
     def deliver(self, message: Message, task_id: str, reply: bytes) -> Sequence[Publication]:
-        """Make the encoded result certain before the message is acked: store it, or return what to
-        send together with the ack.
+        """Store the encoded result, or return what to send together with the ack.
 
         Raises:
             QueueCoreError: it could not be stored; the message must not be acked.

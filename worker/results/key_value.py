@@ -1,5 +1,4 @@
-"""Results under their task's id in a key-value store, readable by every process until they
-expire."""
+"""Results in a key-value store, under their task's id: any process can read them."""
 
 from __future__ import annotations
 
@@ -49,8 +48,7 @@ class KeyValueResults:
         return None if result.status == "PENDING" else result
 
     def wait(self, task_id: str, kept: object, timeout: float | None) -> Result | None:
-        """Ask the store until it has the result, ever more slowly, at most four times a second in
-        the end."""
+        """Ask the store until it has the result, ever more slowly, down to four times a second."""
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = _FIRST_POLL
         while True:
@@ -86,8 +84,7 @@ class KeyValueDeliverer:
 
 
 def require_key_value(connection: Connection) -> None:
-    """Raise Unsupported, with the remedy, unless the broker of ``connection`` has a key-value
-    store. Does not connect."""
+    """Raise Unsupported, with the remedy, unless the broker has a key-value store."""
     if not connection.features.key_value:
         scheme = connection.url.partition(":")[0]
         raise Unsupported(

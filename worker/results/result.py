@@ -79,7 +79,7 @@ class AsyncResult(Generic[R]):
     def _backend(self) -> Results:
         if self._results is None:
             raise UsageError(
-                f"the result of task {self.id} is ignored; send it with ignore_result=False to wait for it"
+                f"the result of task {self.id} is ignored; send it with ignore_result=False"
             )
         return self._results
 

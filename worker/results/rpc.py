@@ -1,5 +1,6 @@
-"""Results through a queue: each process that waits has one, and one thread that hands the results
-out by task id.
+"""Results through a queue that each waiting process has for itself.
+
+One thread takes them from it and hands them out by task id.
 
 The queue is declared when the first task is sent, expires when its process is gone, and works on
 every broker, since it needs nothing but the messaging API. A result reaches only the process that
@@ -102,8 +103,12 @@ class ReplyQueue:
         """Return the slot of a task that this process sent and still waits for."""
         slot = self._slots.get(task_id)
         if slot is None:
-            advice = "results come by rpc and reach only the process that sent the task; name a backend: App(backend='sqlite:///results.db')"
-            raise Unsupported("key_value", "rpc", f"cannot look up task {task_id}: {advice}")
+            raise Unsupported(
+                "key_value",
+                "rpc",
+                f"task {task_id} was sent by another process, and results reach only the one that "
+                "waits; name a backend: App(backend='sqlite:///results.db')",
+            )
         return slot
 
     def poll(self, task_id: str, kept: object) -> Result | None:
@@ -181,8 +186,7 @@ class RpcDeliverer:
         self._producer = producer
 
     def deliver(self, message: Message, task_id: str, reply: bytes) -> Sequence[Publication]:
-        """Return the reply; nothing if the message does not say where to. A waiting process that is
-        gone is no error."""
+        """Return the reply, if the message asks for one. A process that is gone is no error."""
         properties = message.properties
         if not properties.reply_to:
             return ()
