@@ -52,7 +52,7 @@ def dead_properties(stored: Stored, queue: str, reason: str, now: float) -> Prop
     else:
         deaths.remove(death)
         death = dict(death)
-    count = death["count"]
+    count = death.get("count")
     death["count"] = count + 1 if isinstance(count, int) else 1
     death["exchange"] = stored.exchange
     death["routing-keys"] = [stored.routing_key]
