@@ -1,0 +1,254 @@
+"""Pools: every job that was taken is reported once, whatever becomes of it."""
+
+import itertools
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from queue_core.testing.eventually import eventually
+from queue_core.worker.locate import AppNotFound, find_app
+from queue_core.worker.outcome import Abandoned, Crashed, Done, Failed, Job, Returned
+from queue_core.worker.pools.frames import Setup
+from queue_core.worker.pools.processes import ProcessPool
+from queue_core.worker.pools.threads import SoloPool, ThreadPool
+from queue_core.worker.protocol import task_body, task_headers
+
+HERE = str(Path(__file__).parent)
+
+
+class Reports:
+    """Collects outcomes; a ticket that is reported twice is an error."""
+
+    def __init__(self):
+        self.outcomes = {}
+        self.twice = []
+        self._tickets = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def __call__(self, ticket, outcome):
+        with self._lock:
+            if ticket in self.outcomes:
+                self.twice.append(ticket)
+            self.outcomes[ticket] = outcome
+
+    def job(self, name, *args):
+        ticket = next(self._tickets)
+        headers = task_headers(name, str(ticket), args, {}, origin="o")
+        body = json.dumps(task_body(args, {})).encode()
+        return Job(ticket, name, "q", 1, False, "application/json", "utf-8", headers, None, body)
+
+    def wait(self, count):
+        eventually(lambda: len(self.outcomes) >= count, 20.0, what=f"{count} outcomes")
+        assert not self.twice
+        return self.outcomes
+
+    def value(self, job):
+        eventually(lambda: job.ticket in self.outcomes, 20.0, what=f"outcome of {job.name}")
+        outcome = self.outcomes[job.ticket]
+        assert isinstance(outcome, Done), outcome
+        return json.loads(outcome.reply)["result"]
+
+
+@pytest.fixture
+def reports():
+    return Reports()
+
+
+@pytest.fixture
+def path(monkeypatch):
+    monkeypatch.syspath_prepend(HERE)
+    return list(sys.path)
+
+
+@pytest.fixture(params=["processes", "threads"])
+def pool(request, path):
+    made = make(request.param, path)
+    yield made
+    made.abort()
+    made.stop(0.0)
+
+
+def make(kind, path, size=2, app="pool_jobs:app"):
+    if kind == "processes":
+        return ProcessPool(size, Setup(app, path, None, "WARNING"))
+    return ThreadPool(size, find_app(app))
+
+
+@pytest.fixture
+def processes(path):
+    made = make("processes", path)
+    yield made
+    made.abort()
+    made.stop(0.0)
+
+
+def runs(gate, count):
+    """Wait until ``count`` tasks stand at the gate."""
+    eventually(lambda: len(list(gate.parent.glob(f"{gate.name}.*.runs"))) >= count, 20.0)
+
+
+def test_jobs_are_run_and_reported(pool, reports):
+    info = pool.start(reports)
+    assert info.name == "pool jobs" and "add" in info.tasks
+    jobs = [reports.job("add", number, 1) for number in range(200)]
+    for job in jobs:
+        pool.submit(job)
+    assert [reports.value(job) for job in jobs] == [number + 1 for number in range(200)]
+    assert pool.stop(10.0)
+    assert not reports.twice
+
+
+def test_as_many_run_at_once_as_the_pool_is_large(pool, reports, tmp_path):
+    pool.start(reports)
+    gate = tmp_path / "gate"
+    for _ in range(2):
+        pool.submit(reports.job("wait_for", str(gate)))
+    if isinstance(pool, ProcessPool):
+        runs(gate, 2)
+    gate.touch()
+    reports.wait(2)
+
+
+def test_stop_gives_back_what_waits_and_lets_what_runs_finish(pool, reports, tmp_path):
+    pool.start(reports)
+    gate = tmp_path / "gate"
+    running = [reports.job("wait_for", str(gate)) for _ in range(2)]
+    for job in running:
+        pool.submit(job)
+    runs(gate, 2 if isinstance(pool, ProcessPool) else 1)
+    waiting = [reports.job("add", 1, 1) for _ in range(5)]
+    for job in waiting:
+        pool.submit(job)
+    ended = threading.Thread(target=pool.stop, args=(20.0,))
+    ended.start()
+    eventually(lambda: len(reports.outcomes) == 5, 10.0, what="the waiting ones come back first")
+    assert all(reports.outcomes[job.ticket] == Returned() for job in waiting)
+    gate.touch()
+    ended.join(20.0)
+    assert all(isinstance(reports.outcomes[job.ticket], Done) for job in running)
+    late = reports.job("add", 1, 1)
+    pool.submit(late)
+    assert reports.outcomes[late.ticket] == Returned()
+    assert pool.stop(0.0)
+    assert not reports.twice
+
+
+def test_what_does_not_end_in_time_is_abandoned(pool, reports, tmp_path):
+    pool.start(reports)
+    gate = tmp_path / "never"
+    job = reports.job("wait_for", str(gate))
+    pool.submit(job)
+    runs(gate, 1)
+    began = time.monotonic()
+    assert not pool.stop(0.3)
+    assert time.monotonic() - began < 5.0
+    assert reports.outcomes == {job.ticket: Abandoned()}
+    gate.touch()
+
+
+def test_abort_ends_the_grace(pool, reports, tmp_path):
+    pool.start(reports)
+    gate = tmp_path / "never"
+    job = reports.job("wait_for", str(gate))
+    pool.submit(job)
+    runs(gate, 1)
+    threading.Timer(0.3, pool.abort).start()
+    began = time.monotonic()
+    assert not pool.stop(60.0)
+    assert time.monotonic() - began < 10.0
+    assert reports.outcomes == {job.ticket: Abandoned()}
+    gate.touch()
+
+
+def test_a_pool_that_was_never_started_can_be_stopped_twice(pool):
+    assert pool.stop(0.0)
+    assert pool.stop(0.0)
+
+
+def test_the_solo_pool_runs_in_the_calling_thread(path, reports):
+    solo = SoloPool(find_app("pool_jobs:app"))
+    solo.start(reports)
+    job = reports.job("pid")
+    solo.submit(job)
+    assert reports.value(job) == os.getpid()
+    assert solo.stop(0.0)
+    late = reports.job("pid")
+    solo.submit(late)
+    assert reports.outcomes[late.ticket] == Returned()
+
+
+def test_a_dying_child_is_charged_with_its_own_job_only_and_is_replaced(processes, reports):
+    processes.start(reports)
+    eventually(lambda: len(processes.pids) == 2)
+    warm = [reports.job("add", 1, 1) for _ in range(50)]  # now the pool knows that add is short
+    for job in warm:
+        processes.submit(job)
+    reports.wait(50)
+    good = [reports.job("add", number, 0) for number in range(40)]
+    bad = reports.job("die")
+    for number, job in enumerate(good):
+        processes.submit(job)
+        if number == 20:
+            processes.submit(bad)
+    assert [reports.value(job) for job in good] == list(range(40))
+    eventually(lambda: bad.ticket in reports.outcomes)
+    assert reports.outcomes[bad.ticket] == Crashed("SIGKILL")
+    eventually(lambda: len(processes.pids) == 2, 20.0, what="the child is replaced")
+    assert processes.stop(10.0)
+    assert not reports.twice
+
+
+def test_a_child_whose_task_exits_is_replaced_and_the_task_has_failed(processes, reports):
+    processes.start(reports)
+    job = reports.job("leave")
+    processes.submit(job)
+    reports.wait(1)
+    assert isinstance(reports.outcomes[job.ticket], Failed)
+    after = reports.job("add", 1, 2)
+    processes.submit(after)
+    assert reports.value(after) == 3
+
+
+def test_a_child_that_is_killed_while_idle_is_replaced(processes, reports):
+    processes.start(reports)
+    victim = eventually(lambda: processes.pids[0])
+    os.kill(victim, signal.SIGKILL)
+    eventually(lambda: len(processes.pids) == 2 and victim not in processes.pids, 20.0)
+    job = reports.job("add", 1, 2)
+    processes.submit(job)
+    assert reports.value(job) == 3
+
+
+def test_children_ignore_the_signals_that_their_parent_handles(processes, reports, tmp_path):
+    processes.start(reports)
+    gate = tmp_path / "gate"
+    job = reports.job("wait_for", str(gate))
+    processes.submit(job)
+    runs(gate, 1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        for pid in processes.pids:
+            os.kill(pid, number)
+    gate.touch()
+    assert reports.value(job)
+
+
+def test_an_app_that_cannot_be_imported_is_reported_by_the_first_child(path, reports):
+    pool = make("processes", path, app="pool_jobs:ap")
+    with pytest.raises(AppNotFound, match="has no attribute 'ap'"):
+        pool.start(reports)
+    assert pool.pids == []
+
+
+def test_large_messages_pass_in_both_directions(processes, reports, path):
+    processes.start(reports)
+    text = "x" * 3_000_000
+    jobs = [reports.job("add", text, text) for _ in range(4)]
+    for job in jobs:
+        processes.submit(job)
+    assert all(reports.value(job) == text + text for job in jobs)

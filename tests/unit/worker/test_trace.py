@@ -1,0 +1,133 @@
+"""Running one job: every message and every task ends in an outcome."""
+
+import json
+
+import pytest
+
+from queue_core.worker import App
+from queue_core.worker.outcome import Done, Failed, Job, Rejected
+from queue_core.worker.protocol import read_result, task_body, task_headers
+from queue_core.worker.trace import run_job
+
+app = App("trace")
+
+
+@app.task(name="add")
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@app.task(name="fail")
+def fail() -> None:
+    raise LookupError("nothing", 7)
+
+
+@app.task(name="leave")
+def leave() -> None:
+    raise SystemExit(2)
+
+
+@app.task(name="full")
+def full() -> None:
+    raise MemoryError
+
+
+@app.task(name="odd")
+def odd() -> object:
+    return object()
+
+
+@app.task(name="who")
+def who() -> list[object]:
+    request = who.request
+    return [request.id, request.queue, request.attempts, request.redelivered]
+
+
+def job(name="add", args=(), kwargs=None, **changes):
+    kwargs = kwargs or {}
+    fields = {
+        "ticket": 1,
+        "name": name,
+        "queue": "q",
+        "attempts": 2,
+        "redelivered": True,
+        "content_type": "application/json",
+        "content_encoding": "utf-8",
+        "headers": task_headers(name, "id-1", args, kwargs, origin="o"),
+        "correlation_id": "id-1",
+        "body": json.dumps(task_body(args, kwargs)).encode(),
+    }
+    return Job(**(fields | changes))
+
+
+def reply(outcome):
+    return read_result(json.loads(outcome.reply))
+
+
+def test_a_value_is_done():
+    outcome, fatal = run_job(app, job(args=(2, 3)))
+    assert isinstance(outcome, Done) and not fatal
+    assert reply(outcome).value == 5 and reply(outcome).task_id == "id-1"
+
+
+def test_an_exception_is_a_failure_as_data_that_shows_the_users_frames_only():
+    outcome, fatal = run_job(app, job("fail"))
+    assert isinstance(outcome, Failed) and not fatal
+    assert outcome.error == "LookupError: nothing, 7"
+    failed = reply(outcome).failure
+    assert failed.arguments == ["nothing", 7]
+    assert "in fail" in failed.trace and "trace.py" not in failed.trace.replace("test_trace.py", "")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("leave", "SystemExit"), ("full", "MemoryError")])
+def test_a_task_that_would_end_the_process_fails_and_asks_for_a_fresh_one(name, kind):
+    outcome, fatal = run_job(app, job(name))
+    assert isinstance(outcome, Failed) and fatal
+    assert reply(outcome).failure.type_name == kind
+
+
+def test_a_result_that_cannot_be_sent_is_a_failure():
+    outcome, _ = run_job(app, job("odd"))
+    assert isinstance(outcome, Failed)
+    assert reply(outcome).failure.type_name == "EncodeError"
+
+
+def test_arguments_that_do_not_fit_are_a_failure():
+    outcome, _ = run_job(app, job(args=(1,)))
+    assert reply(outcome).failure.type_name == "TypeError"
+
+
+def test_an_unknown_task_is_rejected_with_the_nearest_name():
+    outcome, _ = run_job(app, job("ad"))
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == "there is no task 'ad'; did you mean 'add'?"
+    assert reply(outcome).failure.type_name == "NotRegistered"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"body": b"{"},
+        {"body": b"[1]"},
+        {"content_type": "application/x-python-serialize"},
+        {"content_type": "application/x-unknown"},
+        {"content_encoding": "no-such-encoding"},
+        {"headers": {"task": "add", "id": "id-1", "compression": "no-such"}},
+        {"body": b"[" * 5000 + b"]" * 5000},
+    ],
+)
+def test_an_unreadable_message_is_rejected_and_who_waits_hears_of_it(changes):
+    outcome, fatal = run_job(app, job(args=(1, 2), **changes))
+    assert isinstance(outcome, Rejected) and not fatal
+    assert reply(outcome).task_id == "id-1"
+
+
+def test_a_message_without_any_id_is_rejected_without_a_reply():
+    outcome, _ = run_job(app, job(headers={}, correlation_id=None))
+    assert isinstance(outcome, Rejected) and outcome.reply is None
+
+
+def test_a_task_can_ask_what_it_runs_for():
+    outcome, _ = run_job(app, job("who"))
+    assert reply(outcome).value == ["id-1", "q", 2, True]
+    assert app.request is None
