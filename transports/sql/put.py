@@ -14,7 +14,7 @@ from queue_core.message import Token
 from queue_core.transport import Envelope, Limit, PutResult
 from queue_core.transports.sql.database import Steps, Undo
 from queue_core.transports.sql.statements import SWEEP, Statements
-from queue_core.transports.sql.tables import DEAD, DELAYED, EXPIRED, READY
+from queue_core.transports.sql.tables import DEAD, DELAYED, EXPIRED, FREE, READY
 
 
 class Careful(Exception):  # noqa: N818 - it is no error
@@ -215,5 +215,5 @@ def _is_token(token: Token) -> bool:
         and len(token) == 2
         and isinstance(token[0], int)
         and isinstance(token[1], int)
-        and token[1] != 0
+        and token[1] != FREE
     )

@@ -29,6 +29,7 @@ _SYNCHRONOUS: Final = ("normal", "full", "extra")
 _SECONDS: Final = (("timeout", 0.01, 600.0), ("poll", 0.001, 1.0))
 _LEAST_SIZE: Final = 1 << 18
 _CACHE_KIB: Final = 8192
+_LOG_PAGES: Final = 4000
 _LOG_LIMIT: Final = 64 * 1024 * 1024
 
 
@@ -176,7 +177,10 @@ class SqliteFile:
             )
         cursor.execute(f"PRAGMA synchronous = {self._synchronous}")
         cursor.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        cursor.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         cursor.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT}")
+        # Some builds overwrite what is deleted with zeros, and so write every body once more.
+        cursor.execute("PRAGMA secure_delete = OFF")
         if self._max_size:
             pages = self._max_size // cursor.execute("PRAGMA page_size").fetchone()[0]
             self.max_pages = cursor.execute(f"PRAGMA max_page_count = {pages}").fetchone()[0]

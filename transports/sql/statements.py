@@ -37,7 +37,10 @@ from queue_core.transports.sql.tables import (
     DELAYED,
     EXHAUSTED,
     EXPIRED,
+    FIRST,
+    FREE,
     HELD,
+    NOBODY,
     OVERFLOWED,
     READY,
     entry,
@@ -164,7 +167,10 @@ class Statements:
         self.untake = self._compile(
             update(message)
             .values(
-                state=literal_column(str(READY)), session=None, fence=0, attempts=m.attempts - 1
+                state=literal_column(str(READY)),
+                session=literal_column(str(NOBODY)),
+                fence=literal_column(str(FREE)),
+                attempts=m.attempts - 1,
             )
             .where(m.seq.in_(self._numbers))
         )
@@ -223,7 +229,7 @@ class Statements:
         attempts = case(
             (m.reason == 0, m.attempts - bindparam("back", type_=Integer)), else_=m.attempts
         )
-        exhausted = and_(m.max_deliveries > 0, attempts >= m.max_deliveries)
+        exhausted = and_(m.max_deliveries > 0, attempts - FIRST >= m.max_deliveries)
         reason = case(
             (m.reason != 0, m.reason),
             (m.expires_at <= now, literal_column(str(EXPIRED))),
@@ -238,8 +244,8 @@ class Statements:
         return update(message).values(
             state=state,
             reason=reason,
-            session=None,
-            fence=0,
+            session=literal_column(str(NOBODY)),
+            fence=literal_column(str(FREE)),
             attempts=attempts,
             available_at=bindparam("due", type_=Integer),
             **values,
@@ -300,7 +306,10 @@ class Statements:
         self.sessions = self._compile(select(s.name, s.lease, s.beats))
         self.add_session = self._compile(
             insert(session).values(
-                name=bindparam("session"), lease=bindparam("lease"), beats=bindparam("beats")
+                number=bindparam("owner"),
+                name=bindparam("session"),
+                lease=bindparam("lease"),
+                beats=bindparam("beats"),
             )
         )
         beat = update(session).values(beats=s.beats + 1)

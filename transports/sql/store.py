@@ -49,7 +49,7 @@ from queue_core.transports.sql.put import (
     settle as settle_tokens,
 )
 from queue_core.transports.sql.statements import Statements
-from queue_core.transports.sql.tables import REASONS
+from queue_core.transports.sql.tables import FIRST, REASONS, new_fence, new_session_number
 
 _SLOTS = 16
 _ALONE = 2
@@ -81,7 +81,13 @@ class SqlStore:
             if steps.run(self._statements.renew_session, session=session, lease=lease) == 0:
                 # Another life of the same name must not look like a beat of the last one.
                 beats = random.SystemRandom().getrandbits(40)
-                steps.run(self._statements.add_session, session=session, lease=lease, beats=beats)
+                steps.run(
+                    self._statements.add_session,
+                    owner=new_session_number(),
+                    session=session,
+                    lease=lease,
+                    beats=beats,
+                )
 
         self._database.write(work)
 
@@ -254,7 +260,7 @@ class SqlStore:
     ) -> Claimed:
         """Settle and take in one transaction, and note the request with it."""
         statements = self._statements
-        fence = secrets.randbits(62) | 1
+        fence = new_fence()
 
         def work(steps: Steps, *, careful: bool) -> Claimed:
             number = self._number(steps, session)
@@ -377,7 +383,7 @@ class SqlStore:
         def work(steps: Steps) -> list[Claim]:
             number = self._number(steps, session)
             sweep(steps, statements)
-            fence = secrets.randbits(62) | 1
+            fence = new_fence()
             rows = steps.rows(statements.collect, owner=number, claim=fence, room=limit)
             rows.sort(key=lambda row: int(row[0]))
             return [_claim(row, row[7], fence, REASONS[row[8]]) for row in rows]
@@ -474,7 +480,7 @@ def _place(row: Any) -> tuple[int, int]:
 
 
 def _claim(row: Any, queue: str, fence: int, reason: str = "") -> Claim:
-    return Claim((row[0], fence), queue, row[1], row[2], row[3], row[4], row[5], reason)
+    return Claim((row[0], fence), queue, row[1], row[2], row[3], row[4] - FIRST, row[5], reason)
 
 
 def _pack(tokens: Sequence[Token]) -> str:

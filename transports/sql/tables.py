@@ -14,11 +14,16 @@ The rules that the statements keep:
 - ``seq`` is the place in the queue. A message keeps it when it is claimed and returned.
 - ``fence`` is drawn anew by each claim and 0 while nobody holds the message. ``(seq, fence)`` is
   the token, and no token is ever good for two claims, also where a database gives a number twice.
+- A claim changes no column's width: SQLite then overwrites the few bytes in place, where it would
+  else write the whole row with its body once more (50 MB for a claim of 1,000 messages of 50 KB).
+  That is why the smallest state is 2, why attempts are counted from `FIRST`, and why session
+  numbers and fences, and the values for "none" of them, are large.
 - Times are whole microseconds since 1970 by the store's clock.
 """
 
 from __future__ import annotations
 
+import secrets
 from typing import Final
 
 from sqlalchemy import (
@@ -36,10 +41,17 @@ from sqlalchemy import (
     text,
 )
 
-READY: Final = 0
-DELAYED: Final = 1
-DEAD: Final = 2
-HELD: Final = 3
+READY: Final = 2
+DELAYED: Final = 3
+DEAD: Final = 4
+HELD: Final = 5
+
+FIRST: Final = 2
+"""What ``attempts`` holds for a message that was never claimed."""
+NOBODY: Final = 1 << 40
+"""The ``session`` of a message that nobody holds; real ones lie between 2**46 and 2**47."""
+FREE: Final = 1 << 61
+"""The ``fence`` of a message that nobody holds; real ones lie between 2**62 and 2**63."""
 
 REASONS: Final = ("", "expired", "maxlen", "delivery_limit")
 """The reason of a dead message by its number in the ``reason`` column."""
@@ -73,9 +85,9 @@ message = Table(
     Column("priority", SmallInteger, nullable=False),
     Column("state", SmallInteger, nullable=False),
     Column("reason", SmallInteger, nullable=False),
-    Column("session", BigInteger),
-    Column("fence", BigInteger, nullable=False, server_default=text("0")),
-    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("session", BigInteger, nullable=False, server_default=text(str(NOBODY))),
+    Column("fence", BigInteger, nullable=False, server_default=text(str(FREE))),
+    Column("attempts", Integer, nullable=False, server_default=text(str(FIRST))),
     Column("crashes", Integer, nullable=False, server_default=text("0")),
     Column("max_deliveries", Integer, nullable=False),
     Column("available_at", BigInteger, nullable=False),
@@ -95,11 +107,11 @@ def _partial(name: str, condition: str, *columns: object) -> Index:
     return Index(f"{PREFIX}{name}", *columns, sqlite_where=where, postgresql_where=where)  # type: ignore[arg-type]
 
 
-_partial("ready", "state = 0", message.c.queue, message.c.priority.desc(), message.c.seq)
-_partial("delayed", "state = 1", message.c.queue, message.c.available_at)
-_partial("dead", "state = 2", message.c.seq)
-_partial("held", "state = 3", message.c.session, message.c.queue)
-_partial("expiring", "state < 2 AND expires_at IS NOT NULL", message.c.expires_at)
+_partial("ready", f"state = {READY}", message.c.queue, message.c.priority.desc(), message.c.seq)
+_partial("delayed", f"state = {DELAYED}", message.c.queue, message.c.available_at)
+_partial("dead", f"state = {DEAD}", message.c.seq)
+_partial("held", f"state = {HELD}", message.c.session, message.c.queue)
+_partial("expiring", f"state < {DEAD} AND expires_at IS NOT NULL", message.c.expires_at)
 
 session = Table(
     f"{PREFIX}session",
@@ -147,3 +159,13 @@ Index(
     sqlite_where=_EXPIRING_KEYS,
     postgresql_where=_EXPIRING_KEYS,
 )
+
+
+def new_session_number() -> int:
+    """Draw a number for a session."""
+    return secrets.randbits(46) | 1 << 46
+
+
+def new_fence() -> int:
+    """Draw a fence for a claim."""
+    return secrets.randbits(62) | 1 << 62
