@@ -19,7 +19,8 @@ from typing import Any
 from queue_core.errors import AccessRefused, QueueNotFound, TopologyMismatch, Unsupported
 from queue_core.topology import Binding, Entity, Exchange, Queue
 from queue_core.transport import QueueInfo
-from queue_core.transports.amqp.io import Channel, Link
+from queue_core.transports.amqp.channel import Channel
+from queue_core.transports.amqp.io import Link
 from queue_core.transports.amqp.topology import (
     NAME,
     described,

@@ -1,4 +1,4 @@
-"""Consuming: one channel per subscription, deliveries handed to the consumer's thread, settlements coalesced.
+"""Consuming: a channel per subscription, deliveries to the consumer's thread, acks coalesced.
 
 A subscription is one consumer on one queue with a prefetch window of its own. Its channel's
 delivery tags are numbered from 1, so a token is (epoch, tag): the epoch names one life of one
@@ -28,6 +28,8 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+from pika.exceptions import ChannelClosedByClient
+
 from queue_core.errors import (
     ConnectionLost,
     QueueCoreError,
@@ -37,76 +39,15 @@ from queue_core.errors import (
 )
 from queue_core.message import Delivery, Settlement
 from queue_core.transports.amqp import frames
+from queue_core.transports.amqp.channel import Channel
 from queue_core.transports.amqp.errors import translate
-from queue_core.transports.amqp.io import Channel, Link, by_us, fail
+from queue_core.transports.amqp.io import Link, fail
 from queue_core.transports.amqp.properties import READER
-
-Token = tuple[int, int]
-
-
-class Inbox:
-    """One consumer: its subscriptions, and what has arrived for it. Fields are guarded by ``condition``."""
-
-    def __init__(self, consumer: str) -> None:
-        self.consumer = consumer
-        self.condition = threading.Condition()
-        self.deliveries: deque[Delivery] = deque()
-        self.subscriptions: dict[str, Subscription] = {}
-        self.problems: deque[QueueCoreError] = deque()
-        self.broken: deque[Subscription] = deque()
-        self.woken = False
-
-    def notify(self) -> None:
-        """Let the receiver look again."""
-        with self.condition:
-            self.condition.notify_all()
-
-    def drop(self, epoch: int) -> None:
-        """Forget what has arrived under ``epoch``: those messages went back."""
-        with self.condition:
-            self.deliveries = deque(item for item in self.deliveries if item.token[0] != epoch)
-
-
-class Subscription:
-    """One life of a consumer on a queue. Apart from its fixed fields it belongs to the I/O thread."""
-
-    def __init__(self, inbox: Inbox, queue: str, prefetch: int, epoch: int) -> None:
-        self.inbox = inbox
-        self.queue = queue
-        self.prefetch = prefetch
-        self.epoch = epoch
-        self.channel: Channel
-        self.unsettled: dict[int, None] = {}
-        self.acks: list[int] = []
-        self.others: dict[int, bytes] = {}
-        self.unproved = 0
-        self.ended = False
-        self.deleted = False
-
-    @property
-    def tag(self) -> str:
-        """The consumer tag."""
-        return f"qc-{self.epoch}"
-
-    def written(self) -> bytes:
-        """Return the frames for what was settled since the last time, and forget it."""
-        number = self.channel.number
-        others, self.others = self.others, {}
-        parts = [others[tag] for tag in sorted(others)]
-        acks, self.acks = self.acks, []
-        self.unproved += len(parts) + len(acks)
-        if acks:
-            low = next(iter(self.unsettled), None)
-            covered = [tag for tag in acks if low is None or tag < low]
-            if covered:
-                parts.append(frames.ack(number, max(covered), multiple=len(covered) > 1))
-            if len(covered) < len(acks):
-                parts += [frames.ack(number, tag) for tag in acks if low is not None and tag > low]
-        return b"".join(parts)
+from queue_core.transports.amqp.subscription import Inbox, Subscription
 
 
 class Consuming:
-    """All subscriptions of a session, on its consuming link. Methods block at most until their deadline."""
+    """All subscriptions of a session. Methods block at most until their deadline."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -123,7 +64,7 @@ class Consuming:
     # subscriptions
 
     def subscribe(self, consumer: str, queue: str, prefetch: int, deadline: float) -> None:
-        """Begin to take messages; see `Session.subscribe`. Again with the same arguments changes nothing."""
+        """Begin to take messages; see `Session.subscribe`. A repetition changes nothing."""
         if not 1 <= prefetch <= 65_535:
             raise UsageError(f"prefetch is a number from 1 to 65535, not {prefetch!r}")
         inbox = self._inbox(consumer)
@@ -131,7 +72,8 @@ class Consuming:
         if present is not None and not present.ended:
             if present.prefetch != prefetch:
                 raise UsageError(
-                    f"consumer {consumer!r} has queue {queue!r} with prefetch {present.prefetch}; cancel it first"
+                    f"consumer {consumer!r} has queue {queue!r} with prefetch {present.prefetch}; "
+                    "cancel it first"
                 )
             return
         self._subscribe(inbox, queue, prefetch, deadline)
@@ -216,7 +158,10 @@ class Consuming:
     # deliveries
 
     def receive(self, consumer: str, limit: int, wait: float, timeout: float) -> list[Delivery]:
-        """Return what is there; see `Session.receive`. ``timeout`` bounds subscribing again after a channel's end."""
+        """Return what is there; see `Session.receive`.
+
+        ``timeout`` bounds subscribing again after a channel's end.
+        """
         inbox = self._inbox(consumer)
         deadline = monotonic() + wait
         with inbox.condition:
@@ -307,7 +252,7 @@ class Consuming:
             subscription.channel.close_now()
 
     def _on_closed(self, subscription: Subscription, reason: BaseException) -> None:
-        """The channel is over: unsettled deliveries went back, what was sent without proof may have."""
+        """The channel is over: unsettled ones went back, what was sent without proof may have."""
         inbox = subscription.inbox
         self._live.pop(subscription.epoch, None)
         unproved = subscription.unproved + len(subscription.acks) + len(subscription.others)
@@ -317,11 +262,13 @@ class Consuming:
             return
         subscription.ended = True
         inbox.drop(subscription.epoch)
-        if unproved and not by_us(reason):
+        if unproved and not isinstance(reason, ChannelClosedByClient):
             with self._lock:
                 self._stale[inbox.consumer] += unproved
         with inbox.condition:
-            if inbox.subscriptions.get(subscription.queue) is subscription and not by_us(reason):
+            if inbox.subscriptions.get(subscription.queue) is subscription and not isinstance(
+                reason, ChannelClosedByClient
+            ):
                 inbox.broken.append(subscription)
             inbox.condition.notify_all()
 
@@ -336,7 +283,7 @@ class Consuming:
             self._count_rest()
 
     def held(self, delivery: Delivery) -> bool:
-        """Whether the delivery was not settled yet and has not gone back, as far as is known here."""
+        """Whether the delivery can still be settled, as far as is known here."""
         epoch, tag = delivery.token
         subscription = self._live.get(epoch)
         return subscription is not None and tag in subscription.unsettled
@@ -381,12 +328,12 @@ class Consuming:
             stale = self._stale.pop(consumer, 0)
         if stale:
             raise StaleDelivery(
-                f"{stale} settlements of consumer {consumer!r} had no effect, or none that is certain: their channel had "
-                "ended and the messages went back to their queues"
+                f"{stale} settlements of consumer {consumer!r} are stale: settled before, or their "
+                "channel ended, and the messages went back to their queues"
             )
 
     def _barrier(self, inbox: Inbox, future: Future[Any]) -> None:
-        """In the I/O thread: ask on each channel that carried settlements; answer when all have answered."""
+        """In the I/O thread: ask on each channel that carried settlements, wait for all."""
         self.drain()
         waiting = [item for item in self._live.values() if item.inbox is inbox and item.unproved]
         left = len(waiting)
@@ -457,4 +404,4 @@ def _done(future: Future[Any]) -> None:
 
 
 def _ignore(*arguments: Any) -> None:
-    """Stand where pika wants a message callback; the reader takes deliveries before pika sees them."""
+    """Stand where pika wants a message callback; the reader takes deliveries before it."""

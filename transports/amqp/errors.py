@@ -1,4 +1,4 @@
-"""pika's exceptions and the broker's reply codes as queue_core's errors; the only place that knows both.
+"""The exceptions of pika and the broker's reply codes as queue_core's errors; the only such place.
 
 The text of the broker is kept: it names entity, virtual host and what differs. Passwords never
 pass here, since neither the broker's texts nor pika's exceptions hold them, and addresses are
@@ -56,7 +56,7 @@ _MISSING_EXCHANGE: Final = re.compile(r"exchange '(?P<name>.*)' in vhost '", re.
 
 
 def translate(error: BaseException, doing: str) -> QueueCoreError:
-    """Return the error to raise ``from error``; ``doing`` says what failed, such as ``declare queue 'a'``."""
+    """Return the error to raise ``from error``; ``doing`` is such as ``declare queue 'a'``."""
     if isinstance(error, QueueCoreError):
         return error
     if isinstance(error, ChannelClosedByClient):
@@ -95,9 +95,9 @@ def _closed_channel(code: int, text: str, doing: str) -> QueueCoreError:
 
 def _lost(error: AMQPConnectionError) -> str:
     if isinstance(error, ConnectionBlockedTimeout):
-        return "the broker blocked publishing for too long (memory or disk alarm); the connection was given up"
+        return "the broker blocked publishing for too long (memory or disk alarm)"
     if isinstance(error, AMQPHeartbeatTimeout):
-        return "the broker sent nothing for longer than the heartbeat allows; the connection was given up"
+        return "the broker sent nothing for longer than the heartbeat allows"
     if isinstance(error, ConnectionClosedByClient):
         return "the connection was closed"
     if isinstance(error, ConnectionClosed):
@@ -127,17 +127,17 @@ def translate_connect(error: BaseException, where: str, vhost: str, user: str) -
         isinstance(cause, ConnectionClosed) and cause.reply_code in (NOT_ALLOWED, NOT_FOUND)
     ):
         return AccessRefused(
-            f"the broker at {where} does not let user {user!r} into the virtual host {vhost!r}; check that it "
-            f"exists and that the user has permissions there ({_text(cause)})"
+            f"the broker at {where} does not let user {user!r} into the virtual host {vhost!r}; "
+            f"check that it exists and that the user has permissions there ({_text(cause)})"
         )
     if isinstance(cause, ssl.SSLCertVerificationError):
         return AccessRefused(
-            f"the certificate of the broker at {where} was not accepted: {cause.verify_message}; give its "
-            "authority as option cafile"
+            f"the certificate of the broker at {where} was not accepted: {cause.verify_message}; "
+            "give its authority as option cafile"
         )
     if isinstance(cause, ssl.SSLError):
         return ConnectionLost(
-            f"TLS with the broker at {where} failed: {cause.reason or cause}; is it a TLS port?"
+            f"TLS with the broker at {where} failed: {_text(cause)}; is it a TLS port?"
         )
     if isinstance(cause, socket.gaierror):
         return ConnectionLost(f"cannot resolve the host of the broker at {where}; check its name")
@@ -151,7 +151,7 @@ def translate_connect(error: BaseException, where: str, vhost: str, user: str) -
 
 
 def _root(error: BaseException) -> BaseException:
-    """Dig the cause out of what pika's connection workflow wraps around it; the last attempt tells most."""
+    """Dig the cause out of what pika's connection workflow wraps around it."""
     seen = 0
     while seen < 10:
         seen += 1
@@ -176,7 +176,7 @@ def _text(error: BaseException) -> str:
 
 
 def missing_exchange(error: BaseException) -> str | None:
-    """Return the name of the exchange that a publish failed on, as far as the broker's text tells."""
+    """Return the exchange that a publish failed on, as far as the broker's text tells."""
     if isinstance(error, ChannelClosed) and (found := _MISSING_EXCHANGE.search(error.reply_text)):
         return found["name"]
     return None

@@ -1,4 +1,4 @@
-"""The few AMQP 0-9-1 frames on the hot path: publish and settle going out, deliveries and confirms coming in.
+"""The AMQP 0-9-1 frames of the hot path: publish and settle out, deliveries and confirms in.
 
 pika speaks the rest of the protocol (handshake, heartbeats, every request with an answer). It
 spends most of its time per message in general-purpose callbacks and in decoding the header table,
@@ -39,7 +39,7 @@ _END: Final = b"\xce"
 
 
 def short_string(text: str) -> bytes:
-    """Return ``text`` as an AMQP short string: one length byte and up to 255 bytes of UTF-8; ValueError if longer."""
+    """Return ``text`` as a short string: a length byte and up to 255 bytes; else ValueError."""
     data = text.encode()
     if len(data) > 255:
         raise ValueError(f"{len(data)} bytes where AMQP allows 255")
@@ -56,7 +56,7 @@ def publish(
     body: bytes,
     frame_max: int,
 ) -> bytes:
-    """Return the frames of one basic.publish: method, content header, and the body in pieces of ``frame_max``.
+    """Return one basic.publish: method, content header, and the body in frames of ``frame_max``.
 
     ``exchange`` and ``routing_key`` are short strings already, ``properties`` the encoded property
     list.
@@ -144,7 +144,7 @@ class ContentReader:
         self._pieces: list[bytes] = []
 
     def feed(self, kind: int, data: bytes, start: int, end: int) -> bool:
-        """Take the frame whose payload is ``data[start:end]``; return False if it is not for this reader."""
+        """Take the frame with the payload ``data[start:end]``; return False if it is not ours."""
         if kind == METHOD_FRAME:
             return self._method(data, start, end)
         if self._start is None:
@@ -210,7 +210,7 @@ class ContentReader:
 
 
 def _text(data: bytes, at: int) -> tuple[str, int]:
-    """Read a short string; what is not UTF-8 is kept as surrogates, so that nothing is lost or refused here."""
+    """Read a short string; what is not UTF-8 is kept as surrogates, so that nothing is lost."""
     begin = at + 1
     end = begin + data[at]
     return data[begin:end].decode("utf-8", "surrogateescape"), end

@@ -27,8 +27,6 @@ from typing import Any
 import pika
 from pika import frame as pika_frame
 from pika.exceptions import (
-    AMQPError,
-    ChannelClosedByClient,
     ConnectionClosedByClient,
     ConnectionWrongStateError,
 )
@@ -144,7 +142,7 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika ship
 
 
 class Link:
-    """A connection and its thread. All public methods may be called from any thread but its own, unless they say."""
+    """A connection and its thread. Its methods are for all other threads, unless they say."""
 
     def __init__(
         self,
@@ -153,7 +151,7 @@ class Link:
         *,
         on_lost: Callable[[BaseException], None] | None = None,
     ) -> None:
-        """Prepare; ``label`` names thread and messages, ``on_lost`` is called in the I/O thread at the end."""
+        """Prepare; ``label`` is for people; ``on_lost`` is called in the I/O thread at the end."""
         self.label = label
         self.where = settings.where
         self._settings = settings
@@ -169,7 +167,7 @@ class Link:
         self._unblocked = threading.Event()
         self._unblocked.set()
         self._connection: BurstConnection | None = None
-        self.channels: set[Channel] = set()
+        self.on_end: set[Callable[[BaseException], None]] = set()
         self._thread = threading.Thread(target=self._run, name=f"queue-core-{label}", daemon=True)
 
     # lifecycle
@@ -200,7 +198,10 @@ class Link:
         return self._connection
 
     def close(self, timeout: float) -> None:
-        """Say goodbye and wait for the thread, at most about ``timeout`` seconds; then cut. May be called twice."""
+        """Say goodbye and wait for the thread's end, at most ``timeout`` seconds, about.
+
+        A peer that does not answer is cut off. May be called twice.
+        """
         if self._thread.ident is None:
             self._ended = self._ended or ConnectionLost("it was never opened")
             return
@@ -212,7 +213,7 @@ class Link:
             self._thread.join(timeout)
 
     def abandon(self) -> None:
-        """In a forked child: let go of the inherited socket and never use this link again. Takes no lock."""
+        """In a forked child: let go of the inherited socket for good. Takes no lock."""
         self._ended = ConnectionLost(f"the {self.label} connection belongs to the parent process")
         connection = self._connection
         if connection is not None:
@@ -275,12 +276,13 @@ class Link:
         return translate(ended, f"{doing}: {self.label} connection to {self.where}")
 
     def wait_unblocked(self, deadline: float) -> None:
-        """Return when the broker takes messages. Raises BrokerFull if it still does not at the deadline."""
+        """Return when the broker takes messages; raise BrokerFull if not by the deadline."""
         if not self._unblocked.is_set() and not self._unblocked.wait(
             max(0.0, deadline - monotonic())
         ):
             raise BrokerFull(
-                f"the broker at {self.where} takes no messages now (memory or disk alarm); consumers can still drain it"
+                f"the broker at {self.where} takes no messages now (memory or disk alarm); "
+                "consumers can still drain it"
             )
 
     @property
@@ -311,7 +313,7 @@ class Link:
             self._finish(cause)
 
     def _on_open(self, connection: Any) -> None:
-        _answer(self._opened, None)
+        answer(self._opened, None)
 
     def _on_end(self, connection: Any, error: BaseException) -> None:
         self._ended = self._ended or error
@@ -353,8 +355,8 @@ class Link:
         for future in waiting:
             fail(future, ended)
         self._unblocked.set()
-        for channel in list(self.channels):
-            channel.end(ended)
+        for tell in list(self.on_end):
+            tell(ended)
         while self._inbox:
             with contextlib.suppress(Exception):
                 self._inbox.popleft()()
@@ -366,110 +368,6 @@ class Link:
             self._on_lost(ended)
 
 
-class Channel:
-    """One channel of a link. Made by ``open``; its calls may be made from any thread but the link's own."""
-
-    def __init__(
-        self,
-        link: Link,
-        reader: ContentReader | None,
-        on_closed: Callable[[BaseException], None] | None,
-    ) -> None:
-        self.link = link
-        self.closed: BaseException | None = None
-        self._reader = reader
-        self._on_closed = on_closed
-        self._waiting: set[Future[Any]] = set()
-        self._raw: Any = None
-
-    @classmethod
-    def open(
-        cls,
-        link: Link,
-        deadline: float,
-        doing: str,
-        *,
-        reader: ContentReader | None = None,
-        on_closed: Callable[[BaseException], None] | None = None,
-    ) -> Channel:
-        """Open a channel; ``reader`` gets its content, ``on_closed`` is called once in the I/O thread."""
-        channel = cls(link, reader, on_closed)
-        try:
-            link.call(channel._open, deadline, doing)
-        except BaseException:
-            channel.close()
-            raise
-        return channel
-
-    @property
-    def number(self) -> int:
-        """The channel number in frames."""
-        return int(self._raw.channel_number)
-
-    @property
-    def raw(self) -> Any:
-        """pika's channel, for use in the I/O thread."""
-        return self._raw
-
-    def rpc(self, method: str, deadline: float, doing: str, **arguments: Any) -> Any:
-        """Call a method of pika's channel and return the broker's answer to it.
-
-        Raises:
-            the translated reason if the broker closes the channel instead, or ConnectTimeout.
-        """
-        return self.link.call(partial(self.request, method, arguments), deadline, doing)
-
-    def request(self, method: str, arguments: dict[str, Any], future: Future[Any]) -> None:
-        """In the I/O thread: begin a request whose answer goes to ``future``."""
-        if self.closed is not None:
-            fail(future, self.closed)
-            return
-        self._waiting.add(future)
-        future.add_done_callback(self._waiting.discard)
-        getattr(self._raw, method)(callback=partial(_answer_method, future), **arguments)
-
-    def close(self) -> None:
-        """Ask for the end of the channel; does not wait, and does nothing if it or the link has ended."""
-        with contextlib.suppress(Exception):
-            self.link.submit(self.close_now)
-
-    def close_now(self) -> None:
-        """In the I/O thread: the same."""
-        raw = self._raw
-        if raw is not None and not (raw.is_closing or raw.is_closed):
-            with contextlib.suppress(AMQPError):
-                raw.close()
-
-    def _open(self, future: Future[Any]) -> None:
-        connection = self.link.connection
-        self._waiting.add(future)
-        self._raw = connection.channel(on_open_callback=partial(_answer, future))
-        if self._reader is not None:
-            connection.readers[self._raw.channel_number] = self._reader
-        self._raw.add_on_close_callback(self._on_close)
-        self.link.channels.add(self)
-
-    def _on_close(self, raw: Any, reason: BaseException) -> None:
-        self.link.connection.readers.pop(raw.channel_number, None)
-        self.end(reason)
-
-    def end(self, reason: BaseException) -> None:
-        """In the I/O thread: the channel is over; tell everybody, once."""
-        if self.closed is not None:
-            return
-        self.closed = reason
-        self.link.channels.discard(self)
-        for future in list(self._waiting):
-            fail(future, reason)
-        if self._on_closed is not None:
-            self._on_closed(reason)
-
-
-def by_us(reason: BaseException) -> bool:
-    """Return whether a channel ended because we closed it."""
-    return isinstance(reason, ChannelClosedByClient)
-
-
 def _start(work: Work, future: Future[Any]) -> None:
     try:
         work(future)
@@ -477,13 +375,10 @@ def _start(work: Work, future: Future[Any]) -> None:
         fail(future, error)
 
 
-def _answer(future: Future[Any], value: Any) -> None:
+def answer(future: Future[Any], value: Any) -> None:
+    """Give the future its answer unless it has one."""
     if not future.done():
         future.set_result(value)
-
-
-def _answer_method(future: Future[Any], frame: Any) -> None:
-    _answer(future, frame.method)
 
 
 def fail(future: Future[Any], error: BaseException) -> None:

@@ -50,7 +50,7 @@ class Settings:
 
 
 def check_url(url: BrokerURL) -> None:
-    """Raise ConfigError for an unknown option, a value out of bounds, or TLS options without TLS."""
+    """Raise ConfigError: an unknown option, a value out of bounds, TLS options without TLS."""
     url.check_options(OPTIONS)
     _number(url, "heartbeat", 15.0, 0.0, 3600.0)
     _number(url, "connect_timeout", 10.0, 0.1, 600.0)
@@ -105,7 +105,7 @@ def read_settings(url: BrokerURL, options: SessionOptions) -> Settings:
 
 
 def _heartbeat(url: BrokerURL, lease: float) -> int:
-    """Return the heartbeat in whole seconds: half the lease, since a broker gives up after two of them."""
+    """Return the heartbeat in seconds: half the lease, since a broker gives up after two."""
     asked = _number(url, "heartbeat", lease / 2, 0.0, 3600.0)
     if asked == 0:
         return 0

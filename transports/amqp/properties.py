@@ -40,7 +40,7 @@ _U64: Final = Struct(">Q")
 
 
 def milliseconds(seconds: float) -> int:
-    """Return whole milliseconds, rounded up; what is within a microsecond of a whole number is that number."""
+    """Return whole milliseconds, rounded up but for what is less than a microsecond."""
     return max(0, math.ceil(round(seconds * 1000, 3)))
 
 
@@ -172,7 +172,7 @@ class AmqpPropertyReader:
     __slots__ = ()
 
     def content(self, raw: bytes) -> tuple[str, str, str | None]:
-        """Return content type, content encoding and compression; the headers are walked, not decoded."""
+        """Return content type, encoding and compression; headers are walked, not decoded."""
         try:
             (flags,) = _FLAGS.unpack_from(raw)
             at = 2

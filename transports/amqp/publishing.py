@@ -28,8 +28,9 @@ from queue_core.errors import ConnectionLost, QueueCoreError, UsageError
 from queue_core.message import Publication
 from queue_core.transport import Outcome
 from queue_core.transports.amqp import frames
+from queue_core.transports.amqp.channel import Channel
 from queue_core.transports.amqp.errors import missing_exchange, translate
-from queue_core.transports.amqp.io import Channel, Link
+from queue_core.transports.amqp.io import Link
 from queue_core.transports.amqp.properties import encode_properties
 
 _TURN = 500
@@ -82,7 +83,10 @@ class Pending:
 
 
 class ConfirmChannel:
-    """A channel in confirm mode and what is outstanding on it. All but ``open`` and ``send`` runs in the I/O thread."""
+    """A channel in confirm mode and what is outstanding on it.
+
+    All but ``open``, ``send`` and ``usable`` runs in the I/O thread.
+    """
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -303,4 +307,4 @@ def _after_end(batch: Batch, error: BaseException, link: Link) -> list[Outcome]:
 
 
 def _ignore(frame: Any) -> None:
-    """Stand where pika wants a confirm callback; the reader takes confirms before pika sees them."""
+    """Stand where pika wants a confirm callback; the reader takes confirms before it."""

@@ -1,4 +1,4 @@
-"""The `Session` of the AMQP transport: two connections, one for publishing and one for everything else.
+"""The `Session` of the AMQP transport: two connections, one for publishing, one for the rest.
 
 An alarm of the broker (memory, disk) stops every connection that publishes; acks on another one go
 on. The consuming connection is made by ``open``, the publishing one by the first publish.
@@ -122,7 +122,7 @@ class AmqpSession:
         self._enter("cancel").cancel(consumer, queue, monotonic() + timeout)
 
     def receive(self, consumer: str, *, limit: int = 1000, wait: float = 1.0) -> Sequence[Delivery]:
-        """Return what is there for the consumer; ``attempts`` is always 0, since classic queues do not count."""
+        """Return what is there for the consumer; ``attempts`` is 0: not every queue counts."""
         return self._enter("receive").receive(consumer, limit, wait, self._options.timeout)
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
@@ -137,7 +137,7 @@ class AmqpSession:
     def settle_then(
         self, delivery: Delivery, then: Sequence[Publication], *, timeout: float = 10.0
     ) -> Sequence[Outcome]:
-        """Publish ``then``, wait for the confirms, and only then ack; blocks until both are certain."""
+        """Publish ``then``, wait for the confirms, then ack; blocks until both are certain."""
         consuming = self._enter("settle")
         deadline = monotonic() + timeout
         if not consuming.held(delivery):
@@ -167,7 +167,7 @@ class AmqpSession:
     # the end
 
     def close(self, *, timeout: float = 10.0) -> None:
-        """Write recorded settlements, give the rest back, end both connections and their threads."""
+        """Write recorded settlements, give the rest back, end connections and threads."""
         if os.getpid() != self._pid:
             self._abandon()
             return

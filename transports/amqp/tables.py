@@ -1,4 +1,4 @@
-"""AMQP field tables and short strings as bytes, both ways (specification 4.2.5, with RabbitMQ's type letters).
+"""AMQP field tables as bytes, both ways (specification 4.2.5, with RabbitMQ's type letters).
 
 pika has such a codec too, but it refuses floats when writing and cuts them to whole numbers when
 reading. The rules
@@ -206,7 +206,7 @@ def _decode_table(data: bytes, at: int, depth: int) -> tuple[dict[str, Any], int
 
 
 def _end(data: bytes, at: int) -> int:
-    """Return where the long item whose length stands at ``at`` ends; ValueError if that is beyond the data."""
+    """Return where the item whose length stands at ``at`` ends; ValueError beyond the data."""
     (size,) = _U32.unpack_from(data, at)
     end = at + 4 + int(size)
     if end > len(data):
@@ -266,7 +266,7 @@ def _timestamp(seconds: int) -> datetime.datetime | int:
 
 
 def find_text(data: bytes, at: int, name: bytes) -> str | None:
-    """Return the string under ``name`` in the table at ``at`` without decoding the rest; None if there is none.
+    """Return the string under ``name`` in the table at ``at``, decoding nothing else; or None.
 
     Raises one of `DAMAGED` when the table is damaged before that entry.
     """

@@ -60,7 +60,7 @@ def need(feature: str) -> None:
 
 
 def named(queue: Queue) -> Queue:
-    """Return the queue itself, or a copy with a generated name; copies of its exchange binding follow the name."""
+    """Return the queue itself, or a copy with a generated name."""
     return queue if queue.name else replace(queue, name=f"{GENERATED_PREFIX}{uuid.uuid4()}")
 
 
@@ -81,7 +81,7 @@ def queue_type(queue: Queue) -> Literal["classic", "quorum"]:
 
 
 def queue_arguments(queue: Queue) -> dict[str, Any]:
-    """Return the ``x-`` arguments to declare a named queue with; the user's own win over derived ones.
+    """Return the ``x-`` arguments of a named queue; the user's own win over derived ones.
 
     Raises:
         Unsupported: it asks for ``max_deliveries``.
@@ -126,7 +126,7 @@ def _check(queue: Queue, kind: str, arguments: Mapping[str, Any]) -> None:
         ):
             if wrong:
                 raise ConfigError(
-                    f"{label}: a quorum queue cannot have {what}; use queue_type='classic' or 'auto'"
+                    f"{label}: a quorum queue cannot have {what}; use queue_type='classic'"
                 )
     elif kind == "classic":
         for name in _ONLY_QUORUM:
@@ -139,13 +139,13 @@ def _check(queue: Queue, kind: str, arguments: Mapping[str, Any]) -> None:
             raise ConfigError(f"{label}: at-least-once dead-lettering needs a dead_letter_exchange")
         if arguments.get("x-overflow") != "reject-publish":
             raise ConfigError(
-                f"{label}: at-least-once dead-lettering needs overflow='reject-publish' and a max_length; otherwise "
-                "RabbitMQ falls back to at-most-once in silence"
+                f"{label}: at-least-once dead-lettering needs overflow='reject-publish' and a "
+                "max_length; otherwise RabbitMQ falls back to at-most-once in silence"
             )
 
 
 def exchanges_of(queue: Queue) -> tuple[list[Exchange], list[str]]:
-    """Return the exchanges to declare with a named queue, and the names of those that must exist already."""
+    """Return the exchanges to declare with a queue, and the names of those that must exist."""
     given = [queue.exchange, queue.dead_letter_exchange]
     own = {item.name: item for item in given if isinstance(item, Exchange)}
     names = [binding.source for binding in queue.all_bindings()]
@@ -162,6 +162,6 @@ def described(entity: Exchange | Queue | Binding) -> str:
     if isinstance(entity, Queue):
         return f"queue {entity.name!r}"
     return (
-        f"binding of {entity.destination_type} {entity.destination!r} to exchange {entity.source!r} "
-        f"with key {entity.routing_key!r}"
+        f"binding of {entity.destination_type} {entity.destination!r} to "
+        f"exchange {entity.source!r} with key {entity.routing_key!r}"
     )

@@ -1,0 +1,139 @@
+"""pika's exceptions and reply codes as our errors."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+import pytest
+from pika import exceptions
+from pika.adapters.utils import connection_workflow
+
+from queue_core.errors import (
+    AccessRefused,
+    ConnectionLost,
+    ConnectTimeout,
+    QueueCoreError,
+    QueueNotFound,
+    TooLarge,
+    TopologyMismatch,
+    Unsupported,
+)
+from queue_core.transports.amqp.errors import missing_exchange, translate, translate_connect
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "kind"),
+    [
+        (403, "ACCESS_REFUSED - access to queue 'q' refused", AccessRefused),
+        (404, "NOT_FOUND - no queue 'q' in vhost '/'", QueueNotFound),
+        (405, "RESOURCE_LOCKED - cannot obtain exclusive access", AccessRefused),
+        (406, "PRECONDITION_FAILED - inequivalent arg 'durable'", TopologyMismatch),
+        (406, "PRECONDITION_FAILED - message size 200 is larger than 100", TooLarge),
+        (406, "PRECONDITION_FAILED - user_id property set to 'a'", AccessRefused),
+        (540, "NOT_IMPLEMENTED - if-empty", Unsupported),
+        (541, "INTERNAL_ERROR", ConnectionLost),
+    ],
+)
+def test_a_closed_channel_is_translated_by_code_and_keeps_the_brokers_text(
+    code: int, text: str, kind: type[QueueCoreError]
+) -> None:
+    error = translate(exceptions.ChannelClosedByBroker(code, text), "declare queue 'q'")
+    assert type(error) is kind
+    assert text in str(error)
+    assert "declare queue 'q'" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (exceptions.StreamLostError("gone"), ConnectionLost, "gone"),
+        (exceptions.AMQPHeartbeatTimeout("x"), ConnectionLost, "heartbeat"),
+        (exceptions.ConnectionBlockedTimeout("x"), ConnectionLost, "alarm"),
+        (exceptions.ConnectionClosedByBroker(320, "CONNECTION_FORCED"), ConnectionLost, "320"),
+        (exceptions.ConnectionClosedByBroker(540, "NOT_IMPLEMENTED"), Unsupported, "540"),
+        (exceptions.ChannelClosedByClient(200, "x"), ConnectionLost, "closed meanwhile"),
+        (exceptions.ChannelWrongStateError("x"), ConnectionLost, "closed meanwhile"),
+        (exceptions.NoFreeChannels(), ConnectionLost, "all channels"),
+        (TimeoutError(), ConnectTimeout, "in time"),
+        (RuntimeError("boom"), ConnectionLost, "RuntimeError: boom"),
+    ],
+)
+def test_other_failures_are_lost_connections_that_say_why(
+    error: Exception, kind: type[QueueCoreError], says: str
+) -> None:
+    translated = translate(error, "publish")
+    assert type(translated) is kind
+    assert says in str(translated)
+
+
+def test_our_own_errors_pass_through() -> None:
+    error = QueueNotFound("q")
+    assert translate(error, "x") is error
+    assert translate_connect(error, "host:1", "/", "u") is error
+
+
+def workflow_failed(phase: type[Exception], cause: Exception) -> exceptions.AMQPConnectionError:
+    """Wrap a cause as pika's connection workflow does."""
+    failed = connection_workflow.AMQPConnectionWorkflowFailed([phase(cause)])
+    return exceptions.AMQPConnectionError(failed)
+
+
+def certificate_error() -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError("bad")
+    error.verify_message = "self-signed certificate"
+    return error
+
+
+SOCKET = connection_workflow.AMQPConnectorSocketConnectError
+SETUP = connection_workflow.AMQPConnectorTransportSetupError
+HANDSHAKE = connection_workflow.AMQPConnectorAMQPHandshakeError
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (
+            workflow_failed(SOCKET, ConnectionRefusedError(111, "refused")),
+            ConnectionLost,
+            "nothing listens",
+        ),
+        (workflow_failed(SOCKET, TimeoutError()), ConnectTimeout, "no answer"),
+        (
+            exceptions.AMQPConnectionError(socket.gaierror(-2, "x")),
+            ConnectionLost,
+            "cannot resolve",
+        ),
+        (
+            workflow_failed(HANDSHAKE, exceptions.ProbableAuthenticationError("x")),
+            AccessRefused,
+            "refused user 'u'",
+        ),
+        (
+            workflow_failed(HANDSHAKE, exceptions.ProbableAccessDeniedError("530 no vhost")),
+            AccessRefused,
+            "virtual host 'vh'",
+        ),
+        (
+            workflow_failed(HANDSHAKE, exceptions.IncompatibleProtocolError("x")),
+            ConnectionLost,
+            "does not speak AMQP",
+        ),
+        (workflow_failed(SETUP, certificate_error()), AccessRefused, "cafile"),
+        (workflow_failed(SETUP, ssl.SSLError(1, "WRONG_VERSION")), ConnectionLost, "TLS"),
+    ],
+)
+def test_a_failed_connect_says_where_and_what_to_check(
+    error: Exception, kind: type[QueueCoreError], says: str
+) -> None:
+    translated = translate_connect(error, "host:5672", "vh", "u")
+    assert type(translated) is kind
+    assert says in str(translated)
+    assert "host:5672" in str(translated)
+
+
+def test_the_missing_exchange_is_read_from_the_brokers_text() -> None:
+    closed = exceptions.ChannelClosedByBroker
+    assert missing_exchange(closed(404, "NOT_FOUND - no exchange 'a'b' in vhost '/'")) == "a'b"
+    assert missing_exchange(closed(406, "PRECONDITION_FAILED - x")) is None
+    assert missing_exchange(exceptions.StreamLostError("x")) is None

@@ -1,0 +1,77 @@
+"""What is known of one consumer, and of one life of it on one queue.
+
+An `Inbox` is shared by the consumer's thread and the I/O thread under its condition. A
+`Subscription` keeps the delivery tags that are unsettled, in order, and decides which acks may
+leave as one frame.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from queue_core.errors import QueueCoreError
+from queue_core.message import Delivery
+from queue_core.transports.amqp import frames
+from queue_core.transports.amqp.channel import Channel
+
+
+class Inbox:
+    """One consumer: its subscriptions and what has arrived; guarded by ``condition``."""
+
+    def __init__(self, consumer: str) -> None:
+        self.consumer = consumer
+        self.condition = threading.Condition()
+        self.deliveries: deque[Delivery] = deque()
+        self.subscriptions: dict[str, Subscription] = {}
+        self.problems: deque[QueueCoreError] = deque()
+        self.broken: deque[Subscription] = deque()
+        self.woken = False
+
+    def notify(self) -> None:
+        """Let the receiver look again."""
+        with self.condition:
+            self.condition.notify_all()
+
+    def drop(self, epoch: int) -> None:
+        """Forget what has arrived under ``epoch``: those messages went back."""
+        with self.condition:
+            self.deliveries = deque(item for item in self.deliveries if item.token[0] != epoch)
+
+
+class Subscription:
+    """One life of a consumer on a queue. What changes of it belongs to the I/O thread."""
+
+    def __init__(self, inbox: Inbox, queue: str, prefetch: int, epoch: int) -> None:
+        self.inbox = inbox
+        self.queue = queue
+        self.prefetch = prefetch
+        self.epoch = epoch
+        self.channel: Channel
+        self.unsettled: dict[int, None] = {}
+        self.acks: list[int] = []
+        self.others: dict[int, bytes] = {}
+        self.unproved = 0
+        self.ended = False
+        self.deleted = False
+
+    @property
+    def tag(self) -> str:
+        """The consumer tag."""
+        return f"qc-{self.epoch}"
+
+    def written(self) -> bytes:
+        """Return the frames for what was settled since the last time, and forget it."""
+        number = self.channel.number
+        others, self.others = self.others, {}
+        parts = [others[tag] for tag in sorted(others)]
+        acks, self.acks = self.acks, []
+        self.unproved += len(parts) + len(acks)
+        if acks:
+            low = next(iter(self.unsettled), None)
+            covered = [tag for tag in acks if low is None or tag < low]
+            if covered:
+                parts.append(frames.ack(number, max(covered), multiple=len(covered) > 1))
+            if len(covered) < len(acks):
+                parts += [frames.ack(number, tag) for tag in acks if low is not None and tag > low]
+        return b"".join(parts)
