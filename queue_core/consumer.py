@@ -190,7 +190,15 @@ class Consumer:
                 "delivered again"
             )
         if settler is not None and settler.unflushed:
-            settler.session.flush(self._tag, timeout=self._timeout if timeout is None else timeout)
+            # Before the call: what another thread settles meanwhile is for the next flush.
+            settler.unflushed = False
+            try:
+                settler.session.flush(
+                    self._tag, timeout=self._timeout if timeout is None else timeout
+                )
+            except TransportError:
+                settler.unflushed = True
+                raise
 
     def close(self) -> None:
         """Stop: settlements are sent, everything unsettled goes back uncounted.

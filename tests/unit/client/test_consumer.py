@@ -111,6 +111,27 @@ def test_messages_of_a_lost_session_are_stale(broker, consumer, recovery):
     assert broker.published == []
 
 
+def test_what_was_flushed_is_not_reported_lost_with_the_session(broker, consumer, recovery):
+    broker.batches.append([broker.delivery()])
+    consumer.receive(1).ack()
+    consumer.flush()
+    broker.failures.append(ConnectionLost("cut"))
+    recovery.call(lambda session, left: session.purge("q"), timeout=10)
+    broker.batches.append([broker.delivery(b"2")])
+    consumer.receive(1).ack()
+    consumer.flush()
+
+
+def test_a_flush_that_failed_leaves_the_settlements_uncertain(broker, consumer, recovery):
+    broker.batches.append([broker.delivery()])
+    consumer.receive(1).ack()
+    broker.failures.append(ConnectionLost("cut"))
+    with pytest.raises(ConnectionLost):
+        consumer.flush()
+    with pytest.raises(StaleDelivery):
+        consumer.flush()
+
+
 def test_after_a_new_session_the_buffer_of_the_old_one_is_not_handed_out(
     broker, consumer, recovery
 ):
