@@ -31,7 +31,7 @@ def stale_entries(steps: Steps, statements: Statements, versions: Mapping[str, i
     return stale
 
 
-def settle(
+def settle_tokens(
     steps: Steps, statements: Statements, tokens: Sequence[Token], *, careful: bool
 ) -> list[Token]:
     """Forget claims; return the stale tokens.
@@ -45,7 +45,7 @@ def settle(
         return []
     stale = []
     for token in dict.fromkeys(tokens):
-        if not _is_token(token):
+        if not is_token(token):
             stale.append(token)
             continue
         steps.cursor.execute(statements.settle, token)
@@ -88,7 +88,9 @@ class Put:
         statements = self._statements
         if self._versions and (names := stale_entries(steps, statements, self._versions)):
             raise Undo(PutResult(stale_entries=names))
-        stale = settle(steps, statements, self._settle, careful=careful) if self._settle else []
+        stale = (
+            settle_tokens(steps, statements, self._settle, careful=careful) if self._settle else []
+        )
         wanted = self._wanted(steps, set(stale))
         already, added = self._append(steps, wanted, careful=careful)
         if self._limits:
@@ -121,7 +123,7 @@ class Put:
         return wanted
 
     def _is_held(self, steps: Steps, token: Token) -> bool:
-        if not _is_token(token):
+        if not is_token(token):
             return False
         steps.cursor.execute(self._statements.is_held, token)
         return steps.cursor.fetchone() is not None
@@ -209,7 +211,8 @@ def _row(envelope: Envelope, now: int) -> tuple[object, ...]:
     )
 
 
-def _is_token(token: Token) -> bool:
+def is_token(token: Token) -> bool:
+    """Return whether a claim of this kind of store gave this token."""
     return (
         isinstance(token, tuple)
         and len(token) == 2

@@ -265,13 +265,15 @@ class Statements:
             return select(func.count()).select_from(message).where(*conditions).scalar_subquery()
 
         over = and_(literal_column("state") < literal_column(str(DEAD)), m.expires_at <= now)
+        # An expression, lest the planner goes through the whole queue where few are held or over.
+        found = m.queue.concat(literal_column("''")) == bindparam("queue")
         self.inspect = self._compile(
             select(
                 count(_in(READY), queue) + count(_in(DELAYED), queue, m.available_at <= now),
                 count(_in(DELAYED), queue, m.available_at > now),
-                count(_in(HELD), queue),
-                count(over, queue, or_(_in(READY), m.available_at <= now)),
-                count(over, queue, _in(DELAYED), m.available_at > now),
+                count(_in(HELD), found),
+                count(over, found, or_(_in(READY), m.available_at <= now)),
+                count(over, found, _in(DELAYED), m.available_at > now),
             )
         )
 

@@ -107,10 +107,17 @@ def _partial(name: str, condition: str, *columns: object) -> Index:
     return Index(f"{PREFIX}{name}", *columns, sqlite_where=where, postgresql_where=where)  # type: ignore[arg-type]
 
 
-_partial("ready", f"state = {READY}", message.c.queue, message.c.priority.desc(), message.c.seq)
-_partial("delayed", f"state = {DELAYED}", message.c.queue, message.c.available_at)
+_partial(
+    "ready",
+    f"state = {READY}",
+    message.c.queue,
+    message.c.state,
+    message.c.priority.desc(),
+    message.c.seq,
+)
+_partial("delayed", f"state = {DELAYED}", message.c.queue, message.c.state, message.c.available_at)
 _partial("dead", f"state = {DEAD}", message.c.seq)
-_partial("held", f"state = {HELD}", message.c.session, message.c.queue)
+_partial("held", f"state = {HELD}", message.c.session, message.c.state, message.c.queue)
 _partial("expiring", f"state < {DEAD} AND expires_at IS NOT NULL", message.c.expires_at)
 
 session = Table(

@@ -1,0 +1,243 @@
+"""Taking messages for a session: claims, their repetition, and what is dead.
+
+A claim notes its request id beside its effect, in the same transaction, for the caller whose answer
+is lost. Each handle keeps the notes of its last claims, until their session ends.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from queue_core.errors import SessionLost
+from queue_core.message import Token
+from queue_core.transport import Claim, Claimed
+from queue_core.transports.sql.database import Database, Steps
+from queue_core.transports.sql.put import Careful, is_token, settle_tokens, sweep
+from queue_core.transports.sql.tables import FIRST, REASONS, new_fence
+
+_SLOTS = 16
+_ALONE = 2
+
+
+class Claims:
+    """What one store handle takes."""
+
+    __slots__ = ("_claims", "_database", "_dialect", "_first_slot", "_statements")
+
+    def __init__(self, database: Database) -> None:
+        """Share the handle's database."""
+        self._database = database
+        self._dialect = database.dialect
+        self._statements = database.statements
+        self._first_slot = secrets.randbits(56) * _SLOTS
+        self._claims = 0
+
+    def claim(
+        self,
+        session: str,
+        request: str,
+        wants: Mapping[str, int],
+        wait: float,
+        settle: Sequence[Token],
+        *,
+        repeat: bool,
+    ) -> Claimed:
+        """See `Store.claim`."""
+        deadline = time.monotonic() + wait
+        wants = {queue: room for queue, room in wants.items() if room > 0}
+        if repeat and (again := self._answer_again(session, request)) is not None:
+            return again
+        stale: Sequence[Token] = ()
+        if settle:
+            first = self._take(session, request, wants, settle, ())
+            if first.claims:
+                return first
+            stale = first.stale_tokens
+        try:
+            return Claimed(self._wait_and_take(session, request, wants, deadline, stale), stale)
+        except SessionLost:
+            if settle:  # that has happened; the next call will say what else has
+                return Claimed((), stale)
+            raise
+
+    def _wait_and_take(
+        self,
+        session: str,
+        request: str,
+        wants: Mapping[str, int],
+        deadline: float,
+        stale: Sequence[Token],
+    ) -> Sequence[Claim]:
+        """Take what there is, or wait for it until ``deadline``."""
+        dialect, database = self._dialect, self._database
+        listening = False
+        try:
+            while True:
+                if listening:
+                    database.read(lambda steps: dialect.mark(steps.cursor, tuple(wants)))
+                ready, due_in = self._look(session, wants)
+                if ready:
+                    claims = self._take(session, request, wants, (), stale).claims
+                    if claims:
+                        return claims
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    return ()
+                if listening and not ready:
+                    self._wait(min(remaining, due_in))
+                listening = True
+        finally:
+            if listening:
+                dialect.rest()
+
+    def _wait(self, seconds: float) -> None:
+        self._database.read(lambda steps: self._dialect.wait(steps.cursor, seconds))
+
+    def _look(self, session: str, wants: Mapping[str, int]) -> tuple[bool, float]:
+        """Return whether there may be something now, and the seconds until there is more.
+
+        Raises:
+            SessionLost: the session does not exist.
+        """
+
+        def work(steps: Steps) -> tuple[bool, float]:
+            self._number(steps, session)
+            due_in = float("inf")
+            for queue in wants:
+                found, due = steps.row(self._statements.look, queue=queue)
+                if found is not None or (due is not None and due <= steps.now):
+                    return True, 0.0
+                if due is not None:
+                    due_in = min(due_in, (due - steps.now) / 1_000_000)
+            return False, due_in
+
+        return self._database.read(work)
+
+    def _take(
+        self,
+        session: str,
+        request: str,
+        wants: Mapping[str, int],
+        settle: Sequence[Token],
+        settled_stale: Sequence[Token],
+    ) -> Claimed:
+        """Settle and take in one transaction, and note the request with it."""
+        statements = self._statements
+        fence = new_fence()
+
+        def work(steps: Steps, *, careful: bool) -> Claimed:
+            number = self._number(steps, session)
+            stale = (
+                settle_tokens(steps, statements, settle, careful=careful)
+                if settle
+                else settled_stale
+            )
+            sweep(steps, statements)
+            claims: list[Claim] = []
+            for queue, room in wants.items():
+                claims += self._take_from(steps, queue, room, number, fence)
+            if claims or settle:
+                self._note(steps, number, request, fence, stale)
+            return Claimed(claims, stale)
+
+        try:
+            return self._database.write(lambda steps: work(steps, careful=False))
+        except Careful:
+            return self._database.write(lambda steps: work(steps, careful=True))
+
+    def _take_from(
+        self, steps: Steps, queue: str, room: int, number: int, fence: int
+    ) -> list[Claim]:
+        statements = self._statements
+        if steps.row(statements.has_due, queue=queue) is not None:
+            steps.run(statements.promote, queue=queue)
+        rows = steps.rows(statements.claim, queue=queue, room=room, owner=number, claim=fence)
+        rows.sort(key=_place)
+        crashed = next((index for index, row in enumerate(rows) if row[6] >= _ALONE), None)
+        if crashed is not None and len(rows) > 1:
+            keep = max(1, crashed)
+            steps.run(statements.untake, numbers=steps.numbers(row[0] for row in rows[keep:]))
+            rows = rows[:keep]
+        return [_claim(row, queue, fence) for row in rows]
+
+    def _note(
+        self, steps: Steps, number: int, request: str, fence: int, stale: Sequence[Token]
+    ) -> None:
+        self._claims += 1
+        slot = self._first_slot + self._claims % _SLOTS
+        steps.run(
+            self._statements.note_request,
+            owner=number,
+            slot=slot,
+            request=request,
+            claim=fence,
+            stale=_pack(stale),
+        )
+
+    def _answer_again(self, session: str, request: str) -> Claimed | None:
+        """Return what an earlier claim with this request did, as far as it is still held.
+
+        None if it did nothing.
+        """
+
+        def work(steps: Steps) -> Claimed | None:
+            number = self._number(steps, session)
+            noted = steps.row(self._statements.find_request, owner=number, request=request)
+            if noted is None:
+                return None
+            rows = steps.rows(self._statements.taken, owner=number, claim=noted[0])
+            return Claimed([_claim(row, row[7], noted[0]) for row in rows], _unpack(noted[1]))
+
+        return self._database.read(work)
+
+    def collect(self, session: str, limit: int) -> Sequence[Claim]:
+        """See `Store.collect`."""
+        statements = self._statements
+
+        def anything(steps: Steps) -> bool:
+            self._number(steps, session)
+            return (
+                steps.row(statements.has_dead) is not None
+                or steps.row(statements.has_expired) is not None
+            )
+
+        def work(steps: Steps) -> list[Claim]:
+            number = self._number(steps, session)
+            sweep(steps, statements)
+            fence = new_fence()
+            rows = steps.rows(statements.collect, owner=number, claim=fence, room=limit)
+            rows.sort(key=lambda row: int(row[0]))
+            return [_claim(row, row[7], fence, REASONS[row[8]]) for row in rows]
+
+        if not self._database.read(anything):
+            return ()
+        return self._database.write(work)
+
+    def _number(self, steps: Steps, session: str) -> int:
+        row = steps.row(self._statements.session_number, session=session)
+        if row is None:
+            raise SessionLost(
+                f"the session {session!r} has ended; its messages went back to their queues"
+            )
+        return int(row[0])
+
+
+def _place(row: Any) -> tuple[int, int]:
+    """Return what orders messages within their queue: the better priority first, then the older."""
+    return -row[5], row[0]
+
+
+def _claim(row: Any, queue: str, fence: int, reason: str = "") -> Claim:
+    return Claim((row[0], fence), queue, row[1], row[2], row[3], row[4] - FIRST, row[5], reason)
+
+
+def _pack(tokens: Sequence[Token]) -> str:
+    return json.dumps([token for token in tokens if is_token(token)]) if tokens else ""
+
+
+def _unpack(text: str) -> list[Token]:
+    return [tuple(token) for token in json.loads(text)] if text else []
