@@ -161,6 +161,8 @@ class Consumer:
                 self._waiting = False
                 if self._due is not None:
                     self._core.call_keeper(self._due)
+                if not self._windows:  # cancelled meanwhile, by somebody who did not wait for us
+                    self._drop_store()
 
     def _receive(self, limit: int, wait: float) -> Sequence[Delivery]:
         core = self._core
