@@ -180,7 +180,7 @@ class Worker:
             except ConnectionLost as error:
                 if attempt == 0:
                     logger.warning("waiting for the broker: %s", error)
-                if self._stopping.wait(backoff.delay(attempt)):
+                if self._signalled_within(backoff.delay(attempt)):
                     return False
         return False
 
@@ -194,10 +194,15 @@ class Worker:
         logger.info("ready in %.2f s", seconds)
 
     def _wait_for_stop(self) -> None:
-        while not self._signals:  # an event could not be set by a signal handler
-            select.select([self._wake_in], [], [], None)
-            os.read(self._wake_in, 4096)
+        while not self._signalled_within(None):
+            pass
         self._stopping.set()
+
+    def _signalled_within(self, seconds: float | None) -> bool:
+        """Wait for a signal or `stop`; an event would not do, a signal handler cannot set one."""
+        if not self._signals and select.select([self._wake_in], [], [], seconds)[0]:
+            os.read(self._wake_in, 4096)
+        return self._signals > 0
 
     def _shut_down(self, consumer: Consumer, settler: Settler, thread: threading.Thread) -> int:
         running = len(self._flying)

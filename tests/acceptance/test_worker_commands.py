@@ -1,0 +1,121 @@
+"""The command line: what a person sees when something is wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def command(*arguments: str, within: float = 30.0, **environment: str):
+    clean = {name: value for name, value in os.environ.items() if "QUEUE_CORE" not in name}
+    return subprocess.run(
+        [sys.executable, "-m", "queue_core.worker.cli", *arguments],
+        cwd=HERE,
+        env={**clean, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=within,
+        check=False,
+    )
+
+
+WRONG = {
+    "module": (["worker", "-A", "jbs:app"], 2, "-A jobs:app"),
+    "attribute": (["worker", "-A", "jobs:ap"], 2, "-A jobs:app"),
+    "attribute, threads": (["worker", "-A", "jobs:ap", "-P", "threads"], 2, "-A jobs:app"),
+    "file": (["worker", "-A", "jobs.py:app"], 2, "-A jobs:app"),
+    "command": (["wroker"], 2, "did you mean 'worker'"),
+    "option": (["worker", "-A", "jobs:app", "--concurency", "2"], 2, "--concurrency"),
+    "pool": (["worker", "-A", "jobs:app", "-P", "forks"], 2, "prefork"),
+    "duration": (["worker", "-A", "jobs:app", "--drain", "soon"], 2, "no duration"),
+    "no app": (["worker"], 2, "--app"),
+    "no broker": (["worker", "-A", "jobs:app"], 78, "QUEUE_CORE_URL"),
+    "scheme": (["worker", "-A", "jobs:app", "-b", "sqlit:///x.db"], 78, "sqlite://"),
+    "url option": (["worker", "-A", "jobs:app", "-b", "sqlite:///x.db?synchronus=1"], 78, "option"),
+    "memory": (["worker", "-A", "jobs:app", "-b", "memory://"], 78, "-P threads"),
+    "features": (["features", "amqq://x"], 78, "amqp://"),
+    "explain": (["explain", "nonsense"], 78, "://"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_mistake_is_a_few_lines_with_the_remedy_and_an_exit_code(case):
+    arguments, code, hint = WRONG[case]
+    done = command(*arguments)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 3
+    assert done.stderr.startswith("error:")
+    assert hint in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_wrong_password_is_an_access_error_without_the_password(amqp_url):
+    scheme, _, rest = amqp_url.partition("://")
+    wrong = f"{scheme}://guest:s3cret-wrong@{rest.rpartition('@')[2]}"
+    done = command("worker", "-A", "jobs:app", "-b", wrong)
+    assert done.returncode == 77, done.stderr
+    assert "s3cret-wrong" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_waits_for_a_broker_that_is_away_and_can_be_stopped():
+    environment = {n: v for n, v in os.environ.items() if "QUEUE_CORE" not in n}
+    arguments = ["worker", "-A", "jobs:app", "-b", "amqp://guest:guest@127.0.0.1:1//"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "queue_core.worker.cli", *arguments],
+        cwd=HERE,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        seen = ""
+        while "waiting for the broker" not in seen:
+            line = process.stderr.readline()
+            assert line, f"it ended: {seen}"
+            seen += line
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["worker", "--help"], ["demo", "--help"], ["--version"]]
+)
+def test_help_loads_no_driver(arguments):
+    program = (
+        "import sys\nfrom queue_core.worker.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "except SystemExit as ended:\n    assert not ended.code\n"
+        "print([name for name in ('pika', 'redis', 'sqlalchemy') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert len(done.stdout.splitlines()) > 1
+
+
+def test_help_is_there_before_one_notices():
+    took = []
+    for _ in range(5):
+        began = time.perf_counter()
+        assert command("--help").returncode == 0
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.4  # 150 ms on an idle machine; the best of five is near that under load
+
+
+def test_features_and_explain_say_what_a_url_means():
+    shown = command("features", "sqlite:///x.db")
+    assert shown.returncode == 0
+    assert any(line.split()[:2] == ["durable", "yes"] for line in shown.stdout.splitlines())
+    told = command("explain", "amqp://user:s3cret@host//")
+    assert told.returncode == 0
+    assert "s3cret" not in told.stdout and "host" in told.stdout
