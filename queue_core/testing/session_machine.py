@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -36,6 +37,13 @@ from queue_core.policy import Deadline, SystemClock
 from queue_core.testing.session_bench import Bench, SessionTests, Tap
 from queue_core.topology import Queue
 from queue_core.transport import Session
+
+MACHINE_SETTINGS = settings(
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+"""For a start: examples that wait for leases and brokers take their time."""
 
 _index = st.integers(min_value=0, max_value=11)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
+from hypothesis import settings
 
 from queue_core.registry import find_transport
 from queue_core.testing import SessionSuite
 from queue_core.testing.session_bench import OpenSession
-from queue_core.transport import SessionOptions
+from queue_core.testing.session_machine import MACHINE_SETTINGS, SessionMachine
+from queue_core.transport import Session, SessionOptions
 from queue_core.url import parse
 
 
@@ -39,3 +43,32 @@ class TestSQLiteSession(SessionSuite):
             engine.dispose()
 
         return connection, end
+
+
+class Quick(SessionSuite):
+    """The same, with a lease so short that a crash costs an example little time."""
+
+    transport = "sqlite"
+    lease = 0.5
+
+
+class SQLiteMachine(SessionMachine):
+    suite = Quick()
+
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        super().__init__()
+
+    def open_session(self, **options: Any) -> Session:
+        url = parse(f"sqlite:///{self.folder.name}/queue.db")
+        return find_transport("sqlite").open(url, SessionOptions(**options))
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self.folder.cleanup()
+
+
+TestSQLiteMachine = SQLiteMachine.TestCase
+TestSQLiteMachine.settings = settings(MACHINE_SETTINGS, max_examples=10, stateful_step_count=25)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from queue_core.errors import SessionLost, Unsupported, UsageError
 from queue_core.message import Token
+from queue_core.policy import Clock
 from queue_core.transport import (
     Change,
     Claim,
@@ -277,3 +279,18 @@ class MemoryStore:
                 f"the session {name!r} does not exist (any more) in the memory broker"
             )
         return found
+
+
+class MemoryBrokers:
+    """The memory brokers of a process, by name. A broker is made at its first use."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._brokers: dict[str, MemoryBroker] = {}
+
+    def get(self, name: str, clock: Clock) -> MemoryBroker:
+        """Return the broker; an older one keeps the clock that it was made with."""
+        with self._lock:
+            if name not in self._brokers:
+                self._brokers[name] = MemoryBroker(clock)
+            return self._brokers[name]
