@@ -73,12 +73,11 @@ class Claims:
         stale: Sequence[Token],
     ) -> Sequence[Claim]:
         """Take what there is, or wait for it until ``deadline``."""
-        dialect, database = self._dialect, self._database
         listening = False
         try:
             while True:
                 if listening:
-                    database.read(lambda steps: dialect.mark(steps.cursor, tuple(wants)))
+                    self._mark(wants)
                 ready, due_in = self._look(session, wants)
                 if ready:
                     claims = self._take(session, request, wants, (), stale).claims
@@ -88,14 +87,19 @@ class Claims:
                 if remaining <= 0:
                     return ()
                 if listening and not ready:
-                    self._wait(min(remaining, due_in))
+                    changed = self._wait(min(remaining, due_in))
+                    if not changed and due_in > remaining:
+                        return ()
                 listening = True
         finally:
             if listening:
-                dialect.rest()
+                self._dialect.rest()
 
-    def _wait(self, seconds: float) -> None:
-        self._database.read(lambda steps: self._dialect.wait(steps.cursor, seconds))
+    def _mark(self, wants: Mapping[str, int]) -> None:
+        self._database.read(lambda steps: self._dialect.mark(steps.cursor, tuple(wants)))
+
+    def _wait(self, seconds: float) -> bool:
+        return self._database.read(lambda steps: self._dialect.wait(steps.cursor, seconds))
 
     def _look(self, session: str, wants: Mapping[str, int]) -> tuple[bool, float]:
         """Return whether there may be something now, and the seconds until there is more.

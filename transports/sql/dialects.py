@@ -127,10 +127,10 @@ class Dialect(Protocol):
         No change after this call is missed then.
         """
 
-    def wait(self, cursor: Cursor, seconds: float) -> None:
+    def wait(self, cursor: Cursor, seconds: float) -> bool:
         """Block until something may have changed since ``mark``, at most ``seconds``.
 
-        It may return for nothing.
+        Returns whether that is why it returned; it may do so for nothing.
         """
 
     def rest(self) -> None:

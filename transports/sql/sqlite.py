@@ -185,10 +185,10 @@ class SqliteDialect:
         self._wakeup.listen(queues)
         self._data_version = _pragma(cursor, "data_version")
 
-    def wait(self, cursor: Cursor, seconds: float) -> None:
+    def wait(self, cursor: Cursor, seconds: float) -> bool:
         """Wait for a hint, or for another value of the change counter."""
         before = self._data_version
-        self._wakeup.wait(seconds, lambda: _pragma(cursor, "data_version") != before)
+        return self._wakeup.wait(seconds, lambda: _pragma(cursor, "data_version") != before)
 
     def rest(self) -> None:
         """Ask for no more hints."""

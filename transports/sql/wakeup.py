@@ -96,16 +96,21 @@ class Wakeup:
         self._links.clear()
         self._waiting = frozenset()
 
-    def wait(self, seconds: float, changed: Callable[[], bool]) -> None:
-        """Block until a hint comes or ``changed()`` is true, at most ``seconds``."""
+    def wait(self, seconds: float, changed: Callable[[], bool]) -> bool:
+        """Block until a hint comes or ``changed()`` is true, at most ``seconds``.
+
+        Returns whether that was so.
+        """
         deadline = time.monotonic() + seconds
         while True:
             now = time.monotonic()
-            if now >= deadline or changed():
-                return
+            if now >= deadline:
+                return False
+            if changed():
+                return True
             poll = self._poll if self._ear is not None else min(self._poll, _DEAF_POLL)
             if self._listen_for(min(poll, deadline - now)):
-                return
+                return True
 
     def _listen_for(self, seconds: float) -> bool:
         if self._ear is None:

@@ -1,0 +1,98 @@
+"""What other processes do in the tests of the SQL store; run as ``python programs.py NAME ARGUMENTS``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from queue_core.transport import Claimed, SessionOptions
+from queue_core.transports.sql import open_store
+from queue_core.transports.sql.store import SqlStore
+from queue_core.url import parse
+
+
+def _open(path: str, options: str = "") -> SqlStore:
+    return open_store(parse(f"sqlite:///{path}{options}"), SessionOptions())
+
+
+def _wait_for_the_start() -> None:
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+
+def turns(path: str, seconds: str, name: str) -> None:
+    """Write as often as possible, and print how often, and the longest wait in seconds."""
+    store = _open(path)
+    store.key_increment(name)
+    _wait_for_the_start()
+    end = time.monotonic() + float(seconds)
+    count, longest, now = 0, 0.0, time.monotonic()
+    while now < end:
+        store.key_increment(name)
+        count += 1
+        before, now = now, time.monotonic()
+        longest = max(longest, now - before)
+    print(count, longest, flush=True)
+
+
+def die_in_claim(path: str, session: str) -> None:
+    """Claim, and die after the commit, before anybody sees the answer."""
+
+    class Mortal(SqlStore):
+        def claim(self, *args: Any, **options: Any) -> Claimed:
+            super().claim(*args, **options)
+            os.kill(os.getpid(), signal.SIGKILL)
+            raise AssertionError("it lives")
+
+    store = _open(path)
+    store.__class__ = Mortal
+    store.open_session(session, 30.0)
+    store.claim(session, "r", {"q": 3}, 0.0)
+
+
+def wait_for_messages(path: str, seconds: str) -> None:
+    """Claim and settle until nothing has come for a while; print the CPU seconds that took."""
+    store = _open(path)
+    store.open_session("waiting", 30.0)
+    _wait_for_the_start()
+    end = time.monotonic() + float(seconds)
+    before = time.process_time()
+    number = 0
+    while (left := end - time.monotonic()) > 0:
+        number += 1
+        store.claim("waiting", f"r{number}", {"idle": 10}, min(1.0, left))
+    print(time.process_time() - before, flush=True)
+
+
+def lock(path: str, seconds: str) -> None:
+    """Hold SQLite's write lock and both files of the gate."""
+    store = _open(path)
+    store._dialect.begin(store._dialect.cursor())
+    _wait_for_the_start()
+
+
+def listen(path: str) -> None:
+    """Wait for messages of the queue ``q``, as a consumer that is about to be killed."""
+    store = _open(path)
+    store.open_session("listening", 30.0)
+    print("ready", flush=True)
+    for number in range(100):
+        store.claim("listening", f"r{number}", {"q": 1}, 1.0)
+
+
+def put_for_ever(path: str) -> None:
+    """Put and settle without end."""
+    store = _open(path)
+    store.open_session(f"s{os.getpid()}", 30.0)
+    print("ready", flush=True)
+    number = 0
+    while True:
+        number += 1
+        store.key_set(f"k{number % 50}", b"x" * 3000)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,141 @@
+"""Writers of one file take turns, and nobody waits at the gate without an end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queue_core.errors import ConnectionLost
+from queue_core.transport import Envelope
+from queue_core.transports.sql.gate import Gate
+
+
+@pytest.fixture
+def new_gate(tmp_path: Path) -> Iterator[Callable[[float], Gate]]:
+    gates = []
+
+    def open_file(name: str) -> int:
+        return os.open(tmp_path / name, os.O_RDWR | os.O_CREAT, 0o600)
+
+    def make(patience: float = 5.0) -> Gate:
+        gates.append(Gate(open_file, patience))
+        return gates[-1]
+
+    yield make
+    for gate in gates:
+        gate.close()
+
+
+def test_writers_of_four_processes_get_about_the_same(
+    path: Path, open_handle: Any, program: Any
+) -> None:
+    open_handle()
+    writers = [program("turns", path, 2.0, f"writer-{number}") for number in range(4)]
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    results = [writer.communicate(timeout=40)[0].split() for writer in writers]
+    counts = [int(count) for count, _ in results]
+    assert min(counts) >= 0.8 * sum(counts) / len(counts), counts
+    assert max(float(longest) for _, longest in results) < 1.0
+
+
+def test_the_second_writer_waits_for_the_first(new_gate: Any) -> None:
+    first, second = new_gate(), new_gate(0.2)
+    first.enter()
+    before = time.monotonic()
+    second.enter()
+    assert 0.2 <= time.monotonic() - before < 2.0
+    second.leave()
+    first.leave()
+
+
+def test_a_writer_whose_patience_ended_does_not_queue_for_a_while(new_gate: Any) -> None:
+    first, second = new_gate(), new_gate(0.2)
+    first.enter()
+    second.enter()
+    before = time.monotonic()
+    second.enter()
+    assert time.monotonic() - before < 0.1
+
+
+def test_leaving_without_having_entered_lets_nobody_in(new_gate: Any) -> None:
+    first, second = new_gate(), new_gate(0.1)
+    first.enter()
+    second.leave()
+    second.enter()
+    second.leave()
+    third = new_gate(0.1)
+    before = time.monotonic()
+    third.enter()
+    assert time.monotonic() - before >= 0.1, "the first was still inside"
+
+
+def test_a_gate_can_be_closed_twice_and_used_again(new_gate: Any) -> None:
+    gate, other = new_gate(), new_gate(0.1)
+    gate.enter()
+    gate.close()
+    gate.close()
+    before = time.monotonic()
+    other.enter()
+    assert time.monotonic() - before < 0.1
+    other.leave()
+    gate.enter()
+    gate.leave()
+
+
+def test_a_killed_writer_keeps_nobody_out(path: Path, open_handle: Any, program: Any) -> None:
+    store = open_handle()
+    holder = program("lock", path, 60)
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    before = time.monotonic()
+    store.put([Envelope("q", "a", b"", b"")], {})
+    assert time.monotonic() - before < 1.0
+
+
+def test_a_stopped_writer_costs_others_their_timeout_and_not_more(
+    path: Path, open_handle: Any, program: Any
+) -> None:
+    store = open_handle("?timeout=0.6")
+    holder = program("lock", path, 60)
+    holder.send_signal(signal.SIGSTOP)
+    before = time.monotonic()
+    with pytest.raises(ConnectionLost, match="locked"):
+        store.put([Envelope("q", "a", b"", b"")], {})
+    assert 0.5 < time.monotonic() - before < 3.0
+    assert store.inspect("q").ready == 0, "reading is free meanwhile"
+    holder.send_signal(signal.SIGCONT)
+    holder.kill()
+    holder.wait()
+    assert not store.put([Envelope("q", "a", b"", b"")], {}).already
+
+
+def test_a_forked_child_does_not_keep_its_dead_parents_turn(new_gate: Any) -> None:
+    gate = new_gate()
+    gate.enter()
+    ready, leave = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(ready[1], b"x")
+        os.read(leave[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    descriptors = gate._a, gate._b
+    for descriptor in descriptors:
+        os.close(descriptor)  # what the kernel does when the parent dies
+    gate._a = gate._b = -1
+    other = new_gate(1.0)
+    before = time.monotonic()
+    other.enter()
+    assert time.monotonic() - before < 0.5
+    os.write(leave[1], b"x")
+    os.waitpid(child, 0)
+    for descriptor in (*ready, *leave):
+        os.close(descriptor)
