@@ -4,7 +4,7 @@
 - A message that can never run (unknown task, unreadable body, a third crash) is copied to the dead
   letters of its queue, or to ``<queue>.dlq``, with the reason in the header ``qc-error``, and acked
   in the same step. Whoever waits for it gets a failure.
-- What was not started goes back uncounted; what a dead process ran goes back counted.
+- What was not started goes back uncounted; what was cut off in the middle goes back counted.
 
 Settling may block for round trips, so it happens on a few threads of its own and neither the pool
 nor the consumer waits for it.
@@ -113,8 +113,8 @@ class Settler:
             self._give_up(message, outcome.reason, outcome.reply)
         elif isinstance(outcome, Crashed):
             self._crashed(message, outcome.how)
-        else:
-            message.requeue(counted=False)
+        else:  # what was cut off in the middle did begin, and the next run shall know
+            message.requeue(counted=isinstance(outcome, Abandoned))
 
     def _reply(self, message: Message, reply: bytes | None) -> Sequence[Publication]:
         """Make the result certain, or return what the ack must send with it."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -29,7 +32,8 @@ NEXT = (
     metavar="URL",
     help="Where the tasks wait.",
 )
-def demo(broker: str) -> None:
+@click.option("--limit", type=click.IntRange(4), help="Only the first modules. [all]")
+def demo(broker: str, limit: int | None) -> None:
     """See it work: one task per module of Python's library, two workers, one of them killed.
 
     The results are compared with a direct count in one process. Exit code 1 if anything was lost or
@@ -45,7 +49,8 @@ def demo(broker: str) -> None:
             code=2,
         )
     try:
-        run_demo(broker, make_display())
+        signal.signal(signal.SIGTERM, _terminated)
+        run_demo(broker, make_display(), limit=limit)
     except DemoFailed as error:
         raise CommandError(
             f"the demo failed: {error}", advice="queue-core demo, once more"
@@ -53,6 +58,10 @@ def demo(broker: str) -> None:
     click.echo("next:")
     for command, words in NEXT:
         click.echo(f"  {command.format(url=DEFAULT_BROKER):<52} {words}")
+
+
+def _terminated(_number: int, _frame: object) -> NoReturn:
+    sys.exit(143)  # as an exception, so that everything is cleaned up
 
 
 commands = {"demo": demo}

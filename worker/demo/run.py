@@ -7,6 +7,7 @@ process without any queue. Whatever differs fails the demo.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from queue_core import Connection, QueueCoreError, __version__
+from queue_core import Connection, Exchange, QueueCoreError, __version__
 from queue_core.worker import AsyncResult
 from queue_core.worker.demo.counting import Counts, count, library, modules, total
 from queue_core.worker.demo.fleet import Fleet
@@ -56,20 +57,29 @@ class Tally:
         return sum(self.starts.values()) - len(self.starts)
 
 
-def run_demo(url: str, display: Display) -> None:
-    """Run the demo on the broker at ``url``; raise DemoFailed if it fails.
+def run_demo(url: str, display: Display, *, limit: int | None = None) -> None:
+    """Run the demo on the broker at ``url``, with the first ``limit`` modules or all.
 
     Blocks for about half a minute on two CPUs. Leaves neither queues nor processes nor files behind
     (but the database file of SQLite), also when interrupted.
+
+    Raises:
+        DemoFailed: something was lost or differs.
+        QueueCoreError: the broker cannot be used.
     """
-    paths = modules()
+    paths = modules()[:limit]
     queue = f"demo-{uuid.uuid4().hex[:8]}"
     children = max(1, (os.cpu_count() or 2) // WORKERS)
-    folder = Path(tempfile.mkdtemp(prefix="queue-core-demo-"))
-    fleet = Fleet(url, queue, folder, children=children, lease=LEASE)
     app.use(broker=url)
-    try:
+    with contextlib.ExitStack() as cleaning:
+        folder = Path(tempfile.mkdtemp(prefix="queue-core-demo-"))
+        cleaning.callback(shutil.rmtree, folder, ignore_errors=True)
+        cleaning.callback(app.close)
         broker = app.connection().connect()
+        cleaning.callback(_delete, broker, queue)
+        fleet = Fleet(url, queue, folder, children=children, lease=LEASE)
+        cleaning.callback(fleet.stop)
+        cleaning.callback(display.end)
         display.say(f"queue-core {__version__} demo   broker {broker.url}   lease {LEASE:g} s")
         display.say(
             f"{len(paths)} modules of {library()}, one task each; "
@@ -90,11 +100,6 @@ def run_demo(url: str, display: Display) -> None:
         codes = fleet.stop()
         _check(paths, results, tally, display)
         _finish(tally, codes, left, took, display)
-    finally:
-        display.end()
-        fleet.stop()
-        _clean_up(queue)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _collect(
@@ -203,15 +208,10 @@ def _finish(tally: Tally, codes: list[int], left: int, took: float, display: Dis
     display.say(f"OK       {facts}")
 
 
-def _clean_up(queue: str) -> None:
-    """Delete the queue of this run; the reply queue goes with the app."""
-    connection = app.connection()
-    try:
-        connection.delete(app.queue(queue))
-        exchange = app.queue(queue).exchange
-        if exchange is not None and not isinstance(exchange, str):
-            connection.delete(exchange)
-    except QueueCoreError:
-        pass  # the broker is away, and said so already
-    finally:
-        app.close()
+def _delete(broker: Connection, queue: str) -> None:
+    """Delete what this run declared; the reply queue goes with the app."""
+    definition = app.queue(queue)
+    with contextlib.suppress(QueueCoreError):  # a broker that is away has said so already
+        broker.delete(definition)
+        if isinstance(definition.exchange, Exchange):
+            broker.delete(definition.exchange)

@@ -1,0 +1,105 @@
+"""The demo, on a part of its work."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from queue_core.testing.eventually import eventually
+
+
+def demo(folder: Path, url: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "queue_core.worker.cli", "demo", "--broker", url, *arguments],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def workers_of(url: str) -> list[int]:
+    """The process ids of demo workers on this broker, found by their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if (
+                entry.name.isdigit()
+                and b"queue_core.worker.demo" in (entry / "cmdline").read_bytes()
+            ):
+                if f"QUEUE_CORE_URL={url}".encode() in (entry / "environ").read_bytes().split(
+                    b"\0"
+                ):
+                    found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_the_demo_kills_a_worker_loses_nothing_and_leaves_nothing(broker_url, tmp_path):
+    with demo(tmp_path, broker_url, "--limit", "80") as process:
+        text, _ = process.communicate(timeout=55)
+    assert process.returncode == 0, text
+    assert re.search(r"chaos    SIGKILL worker \d+ at \d+ of 80", text), text
+    again = re.search(r"redelivered (\d+) messages of the dead worker", text)
+    assert again is not None
+    assert re.search(
+        r"OK       80 sent, 80 done, 0 lost, 0 different from the direct count", text
+    ), text
+    assert len(text.split("next:")[1].strip().splitlines()) == 3
+    assert workers_of(broker_url) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_nothing(broker_url, tmp_path, number):
+    with demo(tmp_path, broker_url) as process:
+        timer = threading.Timer(50.0, process.kill)
+        timer.start()
+        lines = ""
+        while "sent " not in lines:
+            line = process.stdout.readline()
+            assert line, lines
+            lines += line
+        assert workers_of(broker_url)
+        process.send_signal(number)
+        rest = process.stdout.read()
+        timer.cancel()
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], rest
+    assert "Traceback" not in rest
+    assert workers_of(broker_url) == []
+
+
+def test_workers_die_with_a_killed_demo(tmp_path, is_alive):
+    url = f"sqlite:///{tmp_path}/broker.db"
+    with demo(tmp_path, url) as process:
+        while "sent " not in process.stdout.readline():
+            assert process.poll() is None
+        started = workers_of(url)
+        assert started
+        process.kill()
+        process.wait()
+        process.stdout.read()
+    eventually(lambda: not any(is_alive(pid) for pid in started), 1.0)
+
+
+def test_the_demo_refuses_memory_and_says_what_to_do(tmp_path):
+    with demo(tmp_path, "memory://") as process:
+        text, _ = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert text.startswith("error:") and "try:" in text
+
+
+def test_a_broker_that_is_away_ends_the_demo_with_one_cause(tmp_path):
+    with demo(tmp_path, "amqp://guest:guest@127.0.0.1:1//") as process:
+        text, _ = process.communicate(timeout=30)
+    assert process.returncode == 69, text
+    assert "Traceback" not in text and text.startswith("error:")
+    assert os.listdir(tmp_path) == []
