@@ -83,8 +83,6 @@ class Consumer:
         self._ended: list[str] = []
         self._stash: deque[Delivery] = deque()
         self._store: Store | None = None
-        self._requests = itertools.count(1)
-        self._prefix = f"{core.uid}.{name}.{id(self)}."
         self._unresolved: _Unresolved | None = None
         self._event = threading.Event()
         self._waiting = False
@@ -92,6 +90,7 @@ class Consumer:
         self._due: float | None = None
         self._urgent = False
         self._stale = 0
+        self._retired = False
         self._flights: set[int] = set()
         self._flight_numbers = itertools.count(1)
 
@@ -154,13 +153,16 @@ class Consumer:
 
     def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
         """See `Session.receive`."""
-        with self._receiving:
-            try:
+        self._core.guard()  # before the lock: in a forked child nobody would release it
+        try:
+            with self._receiving:
                 return self._receive(limit, wait)
-            finally:
-                self._waiting = False
-                if self._due is not None:
-                    self._core.call_keeper(self._due)
+        finally:
+            self._waiting = False
+            if self._due is not None:
+                self._core.call_keeper(self._due)
+            if self._retired:
+                self.close_handle(0.0)
                 if not self._windows:  # cancelled meanwhile, by somebody who did not wait for us
                     self._drop_store()
 
@@ -226,7 +228,7 @@ class Consumer:
         self, store: Store, wants: dict[str, int], flights: list[Flight], wait: float, limit: int
     ) -> Sequence[Delivery]:
         settle = [token for flight in flights for token in flight.acks]
-        request = f"{self._prefix}{next(self._requests)}"
+        request = self._core.new_request()
         number = self._depart() if flights else 0
         try:
             answer = self._ask(store, _Unresolved(request, wants, settle), wait, repeat=False)
@@ -277,6 +279,7 @@ class Consumer:
         """Make deliveries of claims; return those that may be handed out now."""
         if not claims:
             return ()
+        self._core.guard()
         strays: list[Token] = []
         deliveries: list[Delivery] = []
         name = self.name
@@ -329,8 +332,15 @@ class Consumer:
         self._woken = True
         self._event.set()
 
-    def forget(self) -> int:
-        """Return, once, how many settlements came too late."""
+    def retire(self) -> int:
+        """End a consumer without subscriptions; return how many settlements came too late.
+
+        Its handle is closed now, or by the receive that still uses it.
+        """
+        self.abandon()
+        self._retired = True
+        self.wake()
+        self.close_handle(0.0)
         with self._lock:
             stale, self._stale = self._stale, 0
             return stale

@@ -7,6 +7,7 @@ sockets and locks belong to the parent.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import uuid
@@ -57,6 +58,7 @@ class Core:
         self.chores: deque[Chore] = deque()
         self.keeper: Wakeable | None = None
         self.wake_all: Callable[[], None] = lambda: None
+        self._requests = itertools.count(1)
         self._pid = os.getpid()
         self._lost = False
         self._closed = False
@@ -109,6 +111,10 @@ class Core:
             self._closed = True
         self.wake_all()
         return True
+
+    def new_request(self) -> str:
+        """Return a fresh id for a claim."""
+        return f"{self.uid}.{next(self._requests)}"
 
     def later(self, chore: Chore) -> None:
         """Have the keeper do this until it succeeds."""

@@ -374,6 +374,8 @@ class Declarer:
             entry = known[q(name)].queue
             if entry is not None and entry.owner == dead:
                 self.remove(store, name, entry.uid, deadline)
+        if (holder := sessions.get(Names.collect(uid))) is not None:
+            store.end_session(Names.collect(uid), holder.beats)
         for name, lease in sessions.items():
             if name.startswith(CONSUMER) and Names.queue_of(name)[1].partition(".")[0] == uid:
                 self.reclaim(store, name, lease.beats, deadline)

@@ -93,7 +93,7 @@ def decode(name: str, value: bytes) -> AnyEntry:
     """Return the entry that the table holds under ``name``. Raises StoreCorrupt."""
     try:
         return _exchange.decode(value) if name.startswith("x:") else _queue.decode(value)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
         raise StoreCorrupt(
             f"the entry {name!r} of the topology table cannot be read: {error}"
         ) from error

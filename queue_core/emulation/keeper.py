@@ -98,6 +98,7 @@ class Keeper:
         }
         self._schedule = Schedule(self._duties, core.clock.monotonic())
         interval = self._beat_interval()
+        self._retry = min(RETRY_INTERVAL, core.options.lease / 10)
         self._schedule.done("beat", core.clock.monotonic() + interval)
 
     # --- running ----------------------------------------------------------------------------------
@@ -158,7 +159,7 @@ class Keeper:
                 return
             chores = duty == "chores" and bool(self._core.chores)
             if force or chores or self._schedule.due(duty, now):
-                again = self._guarded(duty, function, RETRY_INTERVAL)
+                again = self._guarded(duty, function, self._retry)
                 self._schedule.done(duty, self._core.clock.monotonic() + again)
 
     def _guarded(self, what: str, function: Callable[[Store], float], retry: float) -> float:

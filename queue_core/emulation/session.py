@@ -9,6 +9,7 @@ connection does not end it, only a lost lease does.
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 from collections import Counter
@@ -39,6 +40,8 @@ from queue_core.transport import (
 )
 
 __all__ = ["EmulatedSession"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -232,33 +235,39 @@ class EmulatedSession:
         if found is None:
             return
         deadline = self._deadline(timeout)
-        for window in found.windows():
-            if queue is None or window.queue == queue:
-                self._cancel(found, window.queue, deadline)
-        if not found.windows():
+        removed = [
+            window
+            for item in found.windows()
+            if queue in (None, item.queue) and (window := found.remove(item.queue)) is not None
+        ]
+        errors = [error for window in removed if (error := self._leave(found, window, deadline))]
+        if queue is None:
+            with self._lock:
+                self._consumers.pop(consumer, None)
+            if stale := found.retire():
+                self._count_strays(consumer, stale)
+        elif not found.windows():
             found.abandon()
             found.wake()
-            if queue is None:
-                with self._lock:
-                    self._consumers.pop(consumer, None)
-                if stale := found.forget():
-                    self._count_strays(consumer, stale)
-                found.close_handle(0.0)
+        if errors:
+            raise errors[0]
 
-    def _cancel(self, consumer: Consumer, queue: str, deadline: Deadline) -> None:
-        window = consumer.remove(queue)
-        if window is None:
-            return
+    def _leave(
+        self, consumer: Consumer, window: Window, deadline: Deadline
+    ) -> TransportError | None:
+        """Put away a subscription that has ended; what fails now is left to the keeper."""
 
         def leave(store: Store) -> None:
-            self._declarer.leave(store, queue, window.leases, self._deadline(10.0))
+            again = self._deadline(self._core.options.timeout)
+            self._declarer.leave(store, window.queue, window.leases, again)
 
         try:
             self._call(lambda store: consumer.finish(store, window), deadline.remaining())
             self._call(leave, deadline.remaining())
-        except TransportError:
+        except TransportError as error:
             self._core.later(leave)
-            raise
+            return error
+        return None
 
     def receive(self, consumer: str, *, limit: int = 1000, wait: float = 1.0) -> Sequence[Delivery]:
         """See `Session.receive`."""
@@ -302,7 +311,7 @@ class EmulatedSession:
     def wake(self, consumer: str) -> None:
         """See `Session.wake`."""
         found = self._consumers.get(consumer)
-        if found is not None:
+        if found is not None and self._core.ours:
             found.wake()
 
     def key_value(self) -> KeyValue:
@@ -334,8 +343,8 @@ class EmulatedSession:
             if not core.lost:
                 store = self._pool.take(left())
                 self._say_goodbye(store, left)
-        except QueueCoreError:
-            pass  # what the store did not hear is left to the lease
+        except QueueCoreError as error:
+            logger.debug("closing session %s: %s; its lease does the rest", core.main, error)
         finally:
             if store is not None:
                 self._pool.give(store)

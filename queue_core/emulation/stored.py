@@ -12,6 +12,8 @@ The rules: what was encoded here is decoded here and nowhere else, and damaged b
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from queue_core.errors import ConfigError, DecodeError
@@ -52,6 +54,9 @@ class Stored(msgspec.Struct, array_like=True):
     properties: Properties
 
 
+# msgspec lets through what its parts raise for text that is not UTF-8 and the like.
+_BAD: Final = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
+
 _encoder = msgspec.msgpack.Encoder()
 _head = msgspec.msgpack.Decoder(Head)
 _body = msgspec.msgpack.Decoder(_Body)
@@ -80,7 +85,7 @@ def head(raw: bytes) -> Head:
     """Return exchange and routing key. Raises DecodeError for damaged bytes."""
     try:
         return _head.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _BAD as error:
         raise _damaged(error) from error
 
 
@@ -88,7 +93,7 @@ def load(raw: bytes) -> Stored:
     """Return everything. Raises DecodeError for damaged bytes."""
     try:
         return _stored.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _BAD as error:
         raise _damaged(error) from error
 
 
@@ -101,7 +106,7 @@ class StoredReader:
         """Return content type, content encoding and compression; headers stay undecoded."""
         try:
             found = _body.decode(raw)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except _BAD as error:
             raise _damaged(error) from error
         return found.content.content_type, found.content.content_encoding, found.compression
 

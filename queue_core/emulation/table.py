@@ -60,8 +60,12 @@ class Table:
         with self._lock:
             if len(self._known) > MAX_ENTRIES:
                 self._known = {}
-            self._known.update(read)
-            self._routes = {}
+            if any(
+                (before := self._known.get(name)) is None or before.version != known.version
+                for name, known in read.items()
+            ):
+                self._known.update(read)
+                self._routes = {}
         return read
 
     def forget(self, names: Iterable[str]) -> None:

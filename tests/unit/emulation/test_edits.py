@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -236,9 +237,9 @@ def test_whatever_happens_bindings_and_back_references_agree(steps: list[tuple[A
             elif kind == "unbind":
                 board.unbind(arguments[0], arguments[1], destination_type=arguments[2])
             elif kind == "delete_queue":
-                board.run(lambda draft, name=arguments[0]: edits.delete_queue(draft, name))
+                board.run(partial(edits.delete_queue, name=arguments[0]))
             else:
-                board.run(lambda draft, name=arguments[0]: edits.delete_exchange(draft, name))
+                board.run(partial(edits.delete_exchange, name=arguments[0]))
         except (QueueNotFound, TopologyMismatch):
             pass
         board.check()

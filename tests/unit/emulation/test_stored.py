@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from queue_core.emulation import stored
@@ -61,6 +61,8 @@ def test_what_cannot_be_stored_is_refused_with_the_place(value: object) -> None:
         stored.encode("ex", "key", Properties(headers={"bad": value}))
 
 
+@example(b"\x92\xa5\x00\x00\x00\x00\x80")
+@example(b"\x94\xa1a\xa1b\xc0\x91\xa3\x00\x00\x80")
 @given(st.binary(max_size=40))
 def test_damaged_bytes_are_an_error_and_nothing_else(raw: bytes) -> None:
     for read in (stored.head, stored.load, stored.READER.content, stored.READER.properties):
