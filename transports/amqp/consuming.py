@@ -9,8 +9,7 @@ Settlements are recorded in a deque and written by the I/O thread, all that are 
 Acks up to the lowest unsettled tag leave as one frame with ``multiple``; others one by one, so
 that an ack never covers a message that is still being worked on. What is requeued leaves in the
 order of delivery: a quorum queue puts returned messages before all others, but in the order in
-which they come back. A barrier asks the broker something on the same channel: its answer proves
-that everything before it was processed.
+which they come back.
 
 When the broker ends one channel and not the connection (its ack timeout does that), the unsettled
 deliveries are stale and the next ``receive`` subscribes again. When it cancels the consumer (the
@@ -19,6 +18,7 @@ queue was deleted), ``receive`` raises QueueNotFound once.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections import Counter, deque
@@ -41,7 +41,8 @@ from queue_core.message import Delivery, Settlement
 from queue_core.transports.amqp import frames
 from queue_core.transports.amqp.channel import Channel
 from queue_core.transports.amqp.errors import translate
-from queue_core.transports.amqp.io import Link, fail
+from queue_core.transports.amqp.io import Link
+from queue_core.transports.amqp.proof import needs_two, prove
 from queue_core.transports.amqp.properties import READER
 from queue_core.transports.amqp.subscription import Inbox, Subscription
 
@@ -138,6 +139,12 @@ class Consuming:
             for item in self._live.values()
             if item.inbox is inbox and queue in (None, item.queue) and item.channel.closed is None
         ]
+        proved: Future[Any] = Future()
+        proved.add_done_callback(lambda _: self._close_all(ending, future))
+        prove([item for item in ending if needs_two(item)], proved)
+
+    def _close_all(self, ending: Sequence[Subscription], future: Future[Any]) -> None:
+        ending = [item for item in ending if item.channel.closed is None]
         left = len(ending)
         if not left:
             _done(future)
@@ -151,7 +158,7 @@ class Consuming:
         for subscription in ending:
             subscription.ended = True
             self._live.pop(subscription.epoch, None)
-            inbox.drop(subscription.epoch)
+            subscription.inbox.drop(subscription.epoch)
             subscription.channel.raw.add_on_close_callback(closed)
             subscription.channel.close_now()
 
@@ -320,7 +327,7 @@ class Consuming:
         if self._lost is not None:
             raise self.failure("flush")
         self._link.call(
-            partial(self._barrier, inbox),
+            partial(self._prove, inbox),
             deadline,
             f"flush the settlements of consumer {consumer!r}",
         )
@@ -332,32 +339,18 @@ class Consuming:
                 "channel ended, and the messages went back to their queues"
             )
 
-    def _barrier(self, inbox: Inbox, future: Future[Any]) -> None:
-        """In the I/O thread: ask on each channel that carried settlements, wait for all."""
+    def _prove(self, inbox: Inbox, future: Future[Any]) -> None:
         self.drain()
-        waiting = [item for item in self._live.values() if item.inbox is inbox and item.unproved]
-        left = len(waiting)
-        if not left:
-            future.set_result(None)
-            return
+        prove([s for s in self._live.values() if s.inbox is inbox and s.unproved], future)
 
-        def answered(subscription: Subscription, proved: int, reply: Future[Any]) -> None:
-            nonlocal left
-            if reply.exception() is None:
-                subscription.unproved -= proved
-            left -= 1
-            if not left:
-                _done(future)
+    def finish(self, deadline: float) -> None:
+        """Write what is recorded, and see it through where the end of a channel would undo it."""
+        with contextlib.suppress(QueueCoreError):
+            self._link.call(self._finish, deadline, "write settlements")
 
-        for subscription in waiting:
-            reply: Future[Any] = Future()
-            reply.add_done_callback(partial(answered, subscription, subscription.unproved))
-            try:
-                subscription.channel.request(
-                    "basic_qos", {"prefetch_count": subscription.prefetch}, reply
-                )
-            except Exception as error:
-                fail(reply, error)
+    def _finish(self, future: Future[Any]) -> None:
+        self.drain()
+        prove([s for s in self._live.values() if needs_two(s)], future)
 
     # the end
 

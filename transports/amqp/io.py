@@ -27,6 +27,7 @@ from typing import Any
 import pika
 from pika import frame as pika_frame
 from pika.exceptions import (
+    AMQPHeartbeatTimeout,
     ConnectionClosedByClient,
     ConnectionWrongStateError,
 )
@@ -39,6 +40,7 @@ from queue_core.transports.amqp.options import Settings
 _READ_SIZE = 65_536
 _TURN = 500
 _GRACE = 1.0
+_SILENT_INTERVALS = 3
 
 Work = Callable[["Future[Any]"], None]
 
@@ -80,12 +82,10 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika ship
             if frames and not self.is_closed:
                 self._adapter_emit_data(b"".join(frames))
 
-    def give_up(self) -> None:
+    def give_up(self, reason: Exception) -> None:
         """End the connection without waiting for the peer."""
         if not self.is_closed:
-            self._terminate_stream(
-                None if self._error is not None else ConnectionWrongStateError("given up")
-            )
+            self._terminate_stream(None if self._error is not None else reason)
 
     def detach(self) -> None:
         """Close this process's copy of the socket, without a word to the peer or the event loop."""
@@ -314,6 +314,24 @@ class Link:
 
     def _on_open(self, connection: Any) -> None:
         answer(self._opened, None)
+        if connection.params.heartbeat:
+            self._watch(connection, connection.params.heartbeat / 2, connection.bytes_received, 0)
+
+    def _watch(self, connection: BurstConnection, interval: float, seen: int, silent: int) -> None:
+        """Give the broker up when it was silent for two heartbeats; pika alone takes longer.
+
+        It counts intervals, so that a pause of this process is not taken for one of the broker.
+        """
+
+        def look() -> None:
+            if connection.bytes_received != seen:
+                self._watch(connection, interval, connection.bytes_received, 0)
+            elif silent < _SILENT_INTERVALS:
+                self._watch(connection, interval, seen, silent + 1)
+            else:
+                connection.give_up(AMQPHeartbeatTimeout("silent for two heartbeats"))
+
+        connection.ioloop.call_later(interval, look)
 
     def _on_end(self, connection: Any, error: BaseException) -> None:
         self._ended = self._ended or error
@@ -344,7 +362,9 @@ class Link:
             connection.ioloop.stop()
         elif not connection.is_closing:
             connection.close()
-            connection.ioloop.call_later(self._grace, connection.give_up)
+            connection.ioloop.call_later(
+                self._grace, partial(connection.give_up, ConnectionWrongStateError("no goodbye"))
+            )
 
     def _finish(self, cause: BaseException) -> None:
         """Tell everybody that it is over, and give the thread's resources back."""

@@ -91,8 +91,9 @@ def read_settings(url: BrokerURL, options: SessionOptions) -> Settings:
         heartbeat=heartbeat,
         ssl_options=pika.SSLOptions(_tls(url), host) if secure else None,
         connection_attempts=1,
-        socket_timeout=timeout,
-        stack_timeout=timeout,
+        # pika's own limits stand behind ours, which has the better message.
+        socket_timeout=timeout + 1,
+        stack_timeout=timeout + 1,
         blocked_connection_timeout=_number(url, "blocked_timeout", _BLOCKED_TIMEOUT, 1.0, 86_400.0),
         client_properties={
             "product": "queue_core",

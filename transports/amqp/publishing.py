@@ -1,9 +1,13 @@
 """Publishing with confirms: every publication gets a fate, and nobody waits without a deadline.
 
-One channel in confirm mode on a connection of its own, since an alarm of the broker stops
-publishing connections as a whole. All publications of a call leave in one burst; the broker's
-answers are matched by sequence number (acks may come out of order, and several in one). A return
-always precedes the ack of its message, which then carries the final word.
+A connection of its own, since an alarm of the broker stops publishing connections as a whole, and
+two channels in confirm mode. The broker closes a channel on which a missing exchange is named, and
+then nobody knows what became of everything that is outstanding on it. So exchanges that never
+answered use the second channel, where they harm only one another.
+
+All publications of a call leave in one burst; the broker's answers are matched by sequence number
+(acks may come out of order, and several in one). A return always precedes the ack of its message,
+which then carries the final word.
 
 A return has no sequence number. It is matched with the oldest mandatory publication not yet
 returned that has the same exchange, key, properties and body, byte for byte: where two are equal
@@ -216,7 +220,8 @@ class Publisher:
         self._make_link = make_link
         self._lock = threading.Lock()
         self._link: Link | None = None
-        self._channel: ConfirmChannel | None = None
+        self._channels: dict[bool, ConfirmChannel] = {}
+        self._known = {""}
         self._closed = False
 
     def publish(self, publications: Sequence[Publication], timeout: float) -> list[Outcome]:
@@ -225,12 +230,17 @@ class Publisher:
             return []
         deadline = monotonic() + timeout
         batch = Batch([_prepared(publication) for publication in publications])
-        channel, link = self._ready(deadline)
+        exchanges = {item[0] for item in batch.items}
+        channel, link = self._ready(exchanges <= self._known, deadline)
         link.wait_unblocked(deadline)
         channel.send(batch)
         answered = batch.wait(max(0.0, deadline - monotonic()))
         if batch.error is not None:
-            return _after_end(batch, batch.error, link)
+            if missing := missing_exchange(batch.error):
+                self._known.discard(missing)
+            return _after_end(batch, batch.error)
+        if answered:
+            self._known |= exchanges
         detail = f"no confirmation from the broker at {link.where} within {timeout:g} seconds"
         if not answered and link.blocked:
             detail += "; it takes no messages now (memory or disk alarm)"
@@ -255,24 +265,30 @@ class Publisher:
         if self._link is not None:
             self._link.cut()
 
-    def _ready(self, deadline: float) -> tuple[ConfirmChannel, Link]:
+    def _ready(self, known: bool, deadline: float) -> tuple[ConfirmChannel, Link]:
         if not self._lock.acquire(timeout=max(0.0, deadline - monotonic())):
             raise ConnectionLost("publish: the connection to the broker is still being made")
         try:
-            if self._closed:
-                raise ConnectionLost("publish: the session is closed")
-            if self._link is None or self._link.ended:
-                if self._link is not None:
-                    self._link.close(0.0)
-                self._channel = None
+            link = self._link
+            if link is None or link.ended:
+                self._check_open()
                 link = self._make_link()
-                self._link = link
                 link.open(max(0.0, deadline - monotonic()))
-            if self._channel is None or not self._channel.usable:
-                self._channel = ConfirmChannel.open(self._link, deadline)
-            return self._channel, self._link
+                self._link = link
+                self._channels.clear()
+            if self._closed:
+                link.close(1.0)
+            self._check_open()
+            channel = self._channels.get(known)
+            if channel is None or not channel.usable:
+                channel = self._channels[known] = ConfirmChannel.open(link, deadline)
+            return channel, link
         finally:
             self._lock.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionLost("publish: the session is closed")
 
 
 def _prepared(publication: Publication) -> Prepared:
@@ -293,7 +309,7 @@ def _prepared(publication: Publication) -> Prepared:
     )
 
 
-def _after_end(batch: Batch, error: BaseException, link: Link) -> list[Outcome]:
+def _after_end(batch: Batch, error: BaseException) -> list[Outcome]:
     """Say what is known after channel or connection ended under a batch."""
     missing = missing_exchange(error)
     named = missing is None or any(item[0] == missing for item in batch.items)

@@ -175,7 +175,7 @@ class AmqpSession:
         with self._closing:
             self._closed = True
             if self._consuming is not None:
-                self._consuming.settle([])
+                self._consuming.finish(monotonic() + min(timeout / 2, 1.0))
             closer = threading.Thread(
                 target=self._publisher.close, args=(timeout,), name="queue-core-closing"
             )

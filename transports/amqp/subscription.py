@@ -2,7 +2,8 @@
 
 An `Inbox` is shared by the consumer's thread and the I/O thread under its condition. A
 `Subscription` keeps the delivery tags that are unsettled, in order, and decides which acks may
-leave as one frame.
+leave as one frame. It counts what was written since the last proof (see ``proof``): ``unproved``
+settlements, and ``loose`` frames.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Subscription:
         self.acks: list[int] = []
         self.others: dict[int, bytes] = {}
         self.unproved = 0
+        self.loose = 0
+        self.proofs = 0
         self.ended = False
         self.deleted = False
 
@@ -74,4 +77,5 @@ class Subscription:
                 parts.append(frames.ack(number, max(covered), multiple=len(covered) > 1))
             if len(covered) < len(acks):
                 parts += [frames.ack(number, tag) for tag in acks if low is not None and tag > low]
+        self.loose += len(parts)
         return b"".join(parts)

@@ -1,0 +1,123 @@
+"""What the AMQP tests stand on: sessions, queues and proxies that are put away after the test."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from queue_core.errors import QueueCoreError
+from queue_core.message import Delivery, Properties, Publication, Settlement
+from queue_core.testing.faults import FaultProxy
+from queue_core.topology import Exchange, Queue
+from queue_core.transport import SessionOptions
+from queue_core.transports.amqp import transport
+from queue_core.transports.amqp.session import AmqpSession
+from queue_core.url import parse
+
+
+class Bench:
+    """Sessions on one broker, and shorthands."""
+
+    def __init__(self, url: str) -> None:
+        self.url = parse(url)
+        self._sessions: list[AmqpSession] = []
+        self._made: list[Exchange | Queue] = []
+        self.session = self.open()
+
+    def open(self, port: int = 0, **options: Any) -> AmqpSession:
+        """Open a session, on another port of this host if one is given."""
+        url = replace(self.url, host="127.0.0.1", port=port) if port else self.url
+        session = transport.open(url, SessionOptions(**options))
+        assert isinstance(session, AmqpSession)
+        self._sessions.append(session)
+        return session
+
+    def queue(self, **fields: Any) -> str:
+        name = f"queue-{uuid.uuid4().hex[:12]}"
+        self.session.declare(Queue(name, **fields))
+        self._made.append(Queue(name))
+        return name
+
+    def exchange(self, kind: Any = "direct") -> str:
+        exchange = Exchange(f"exchange-{uuid.uuid4().hex[:12]}", kind)
+        self.session.declare(exchange)
+        self._made.append(exchange)
+        return exchange.name
+
+    def message(
+        self, key: str, body: bytes = b"x", *, exchange: str = "", **properties: Any
+    ) -> Publication:
+        return Publication(exchange, key, body, Properties(**properties), uuid.uuid4().hex)
+
+    def send(self, queue: str, *bodies: bytes) -> None:
+        outcomes = self.session.publish([self.message(queue, body) for body in bodies])
+        assert {outcome.status for outcome in outcomes} <= {"confirmed"}, outcomes
+
+    def publish(
+        self, session: AmqpSession, *found: Publication, timeout: float = 10.0
+    ) -> list[str]:
+        return [outcome.status for outcome in session.publish(found, timeout=timeout)]
+
+    def take(
+        self, session: AmqpSession, consumer: str, count: int, within: float = 10.0
+    ) -> list[Delivery]:
+        """Receive exactly ``count`` deliveries."""
+        deadline = time.monotonic() + within
+        got: list[Delivery] = []
+        while len(got) < count and time.monotonic() < deadline:
+            got += session.receive(consumer, limit=count - len(got), wait=0.2)
+        assert len(got) == count, f"{len(got)} of {count}"
+        return got
+
+    def ack(self, session: AmqpSession, *deliveries: Delivery) -> None:
+        session.settle([Settlement(delivery) for delivery in deliveries])
+
+    def rest(self, queue: str) -> list[bytes]:
+        """Consume what is in the queue, until nothing comes for a while; return the bodies."""
+        session = self.open()
+        session.subscribe("rest", queue, prefetch=1000)
+        got: list[bytes] = []
+        while more := session.receive("rest", wait=0.5):
+            self.ack(session, *more)
+            got += [delivery.body for delivery in more]
+        session.flush("rest")
+        session.close()
+        return got
+
+    def ready(self, queue: str) -> int:
+        return self.session.inspect(queue).ready
+
+    def close(self) -> None:
+        for session in self._sessions:
+            if session is not self.session:
+                session.close(timeout=2.0)
+        for entity in self._made:
+            if self.session.closed:
+                self.session = self.open()
+            try:
+                self.session.delete(entity)
+            except QueueCoreError as error:
+                print(f"left behind: {entity.name}: {error}")
+        for session in self._sessions:
+            session.close(timeout=2.0)
+
+
+@pytest.fixture
+def bench(amqp_url: str) -> Iterator[Bench]:
+    bench = Bench(amqp_url)
+    try:
+        yield bench
+    finally:
+        bench.close()
+
+
+@pytest.fixture
+def proxy(amqp_url: str) -> Iterator[FaultProxy]:
+    url = parse(amqp_url)
+    with FaultProxy(url.host, url.port or 5672, seed=1) as proxy:
+        yield proxy

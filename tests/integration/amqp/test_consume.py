@@ -1,0 +1,241 @@
+"""Consuming on RabbitMQ: coalesced acks, stale tokens, channels and queues that go away."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+import pytest
+
+from queue_core.errors import AccessRefused, QueueNotFound, StaleDelivery, Unsupported, UsageError
+from queue_core.message import Settlement
+from queue_core.testing.eventually import eventually
+from queue_core.topology import Queue
+from queue_core.transports.amqp import frames
+
+
+def only_subscription(session):
+    (subscription,) = session._consuming._live.values()
+    return subscription
+
+
+def break_channel(session):
+    """Make the broker close the consumer's channel: ack what it never delivered."""
+    channel = only_subscription(session).channel
+    session._link.submit(lambda: session._link.connection.emit(frames.ack(channel.number, 999_999)))
+    eventually(lambda: channel.closed is not None)
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_coalesced_ack_never_covers_a_message_that_is_unsettled(bench, kind, seed):
+    """Settle at random and die: exactly the unsettled and the requeued ones come again."""
+    chance = random.Random(seed)
+    queue = bench.queue(queue_type=kind)
+    bodies = [b"%03d" % n for n in range(300)]
+    bench.send(queue, *bodies)
+    session = bench.open()
+    session.subscribe("c", queue, prefetch=100)
+    held, back = [], set()
+    seen = 0
+    while seen < len(bodies):
+        for delivery in session.receive("c", limit=chance.randrange(1, 40), wait=1.0):
+            held.append(delivery)
+            seen += 1
+        chance.shuffle(held)
+        while len(held) > 60 or (held and chance.random() < 0.6):
+            batch = [held.pop() for _ in range(min(len(held), chance.randrange(1, 20)))]
+            session.settle([Settlement(d, chance.choice(["ack", "reject"])) for d in batch])
+    session.flush("c")
+    back = {delivery.body for delivery in held}
+    session.cut()
+    eventually(lambda: session.closed)
+    assert sorted(bench.rest(queue)) == sorted(back)
+
+
+def test_the_window_is_never_exceeded_and_acks_open_it(bench):
+    queue = bench.queue()
+    bench.send(queue, *[b"%d" % n for n in range(30)])
+    bench.session.subscribe("c", queue, prefetch=7)
+    held = bench.take(bench.session, "c", 7)
+    assert bench.session.receive("c", wait=0.3) == []
+    assert bench.ready(queue) == 23
+    bench.ack(bench.session, *held[:3])
+    assert len(bench.take(bench.session, "c", 3)) == 3
+    assert bench.session.receive("c", wait=0.3) == []
+
+
+def test_an_ack_reaches_the_broker_without_a_flush(bench):
+    queue = bench.queue()
+    bench.send(queue, b"1", b"2")
+    session = bench.open()
+    session.subscribe("c", queue, prefetch=1)
+    (delivery,) = bench.take(session, "c", 1)
+    bench.ack(session, delivery)
+    eventually(lambda: bench.ready(queue) == 0, 1.0)
+
+
+def test_settling_twice_is_a_local_error_and_the_channel_stays(bench):
+    queue = bench.queue()
+    bench.send(queue, b"1", b"2")
+    bench.session.subscribe("c", queue, prefetch=10)
+    first, second = bench.take(bench.session, "c", 2)
+    bench.ack(bench.session, first, first)
+    with pytest.raises(StaleDelivery, match="1 settlement"):
+        bench.session.flush("c")
+    bench.ack(bench.session, second)
+    bench.session.flush("c")
+    assert only_subscription(bench.session).channel.closed is None
+
+
+def test_a_token_of_an_ended_subscription_is_never_sent(bench):
+    queue = bench.queue()
+    bench.send(queue, b"1")
+    bench.session.subscribe("c", queue, prefetch=10)
+    (old,) = bench.take(bench.session, "c", 1)
+    bench.session.cancel("c")
+    bench.session.subscribe("c", queue, prefetch=10)
+    (new,) = bench.take(bench.session, "c", 1)
+    assert new.redelivered
+    assert new.token != old.token
+    bench.ack(bench.session, old)
+    with pytest.raises(StaleDelivery):
+        bench.session.flush("c")
+    bench.ack(bench.session, new)
+    bench.session.flush("c")
+    assert bench.rest(queue) == []
+
+
+def test_a_channel_that_the_broker_closed_is_replaced_and_its_deliveries_are_stale(bench):
+    queue, other = bench.queue(), bench.queue()
+    bench.send(queue, b"1", b"2")
+    bench.send(other, b"other")
+    session = bench.open()
+    session.subscribe("c", queue, prefetch=10)
+    first, second = bench.take(session, "c", 2)
+    bench.ack(session, first)
+    session.flush("c")
+    break_channel(session)
+    assert not session.closed
+    (again,) = bench.take(session, "c", 1)
+    assert again.body == b"2"
+    assert again.redelivered
+    bench.ack(session, second)
+    with pytest.raises(StaleDelivery):
+        session.flush("c")
+    bench.ack(session, again)
+    session.flush("c")
+
+
+def test_settlements_without_proof_count_as_stale_when_the_channel_ends(bench):
+    queue = bench.queue()
+    bench.send(queue, b"1")
+    session = bench.open()
+    session.subscribe("c", queue, prefetch=10)
+    (delivery,) = bench.take(session, "c", 1)
+    bench.ack(session, delivery)
+    break_channel(session)
+    with pytest.raises(StaleDelivery):
+        session.flush("c")
+    session.flush("c")
+
+
+def test_a_queue_deleted_under_its_consumer_is_reported_once(bench):
+    queue, kept = bench.queue(), bench.queue()
+    bench.send(queue, b"1", b"2")
+    session = bench.open()
+    session.subscribe("c", queue, prefetch=10)
+    session.subscribe("c", kept, prefetch=10)
+    held = bench.take(session, "c", 2)
+    bench.session.delete(Queue(queue))
+    with pytest.raises(QueueNotFound, match=queue):
+        for _ in range(50):
+            session.receive("c", wait=0.2)
+    assert session.receive("c", wait=0.2) == []
+    bench.ack(session, *held)
+    session.flush("c")
+    bench.send(kept, b"still")
+    assert bench.take(session, "c", 1)[0].body == b"still"
+    bench.session.declare(Queue(queue))
+    session.subscribe("c", queue, prefetch=10)
+    bench.send(queue, b"new")
+    assert bench.take(session, "c", 1)[0].body == b"new"
+
+
+def test_subscribing_again_changes_nothing_and_another_prefetch_is_refused(bench):
+    queue = bench.queue()
+    for _ in range(2):
+        bench.session.subscribe("c", queue, prefetch=5)
+    assert bench.session.inspect(queue).consumers == 1
+    with pytest.raises(UsageError, match="cancel it first"):
+        bench.session.subscribe("c", queue, prefetch=6)
+    with pytest.raises(UsageError, match="1 to 65535"):
+        bench.session.subscribe("c", queue, prefetch=0)
+
+
+def test_a_failed_subscription_leaves_nothing_behind(bench):
+    with pytest.raises(QueueNotFound, match="no-such-queue"):
+        bench.session.subscribe("c", "no-such-queue", prefetch=5)
+    owner = bench.open()
+    name = owner.declare(Queue(exclusive=True, durable=False))
+    with pytest.raises(AccessRefused, match=name):
+        bench.session.subscribe("c", name, prefetch=5)
+    assert not bench.session._consuming._live
+    assert bench.session.receive("c", wait=0.0) == []
+
+
+def test_a_delayed_requeue_is_refused_and_the_message_stays_held(bench):
+    queue = bench.queue()
+    bench.send(queue, b"1")
+    bench.session.subscribe("c", queue, prefetch=1)
+    (delivery,) = bench.take(bench.session, "c", 1)
+    with pytest.raises(Unsupported, match="delay"):
+        bench.session.settle([Settlement(delivery, "requeue", delay=1.0)])
+    bench.ack(bench.session, delivery)
+    bench.session.flush("c")
+
+
+def test_a_receive_is_woken(bench):
+    bench.session.subscribe("c", bench.queue(), prefetch=1)
+    threading.Timer(0.2, bench.session.wake, ["c"]).start()
+    begun = time.monotonic()
+    assert bench.session.receive("c", wait=10.0) == []
+    assert time.monotonic() - begun < 2
+
+
+def test_requeued_quorum_messages_keep_their_order_ahead_of_the_others(bench):
+    queue = bench.queue(queue_type="quorum")
+    bench.send(queue, *[b"%d" % n for n in range(6)])
+    bench.session.subscribe("c", queue, prefetch=3)
+    held = bench.take(bench.session, "c", 3)
+    bench.session.settle([Settlement(delivery, "requeue") for delivery in reversed(held)])
+    bench.session.cancel("c")
+    assert bench.rest(queue) == [b"%d" % n for n in range(6)]
+
+
+def test_a_message_is_not_dropped_however_often_it_comes_back(bench):
+    queue = bench.queue(queue_type="quorum")
+    bench.send(queue, b"1")
+    bench.session.subscribe("c", queue, prefetch=1)
+    for _ in range(60):
+        (delivery,) = bench.take(bench.session, "c", 1)
+        bench.session.settle([Settlement(delivery, "requeue")])
+    (delivery,) = bench.take(bench.session, "c", 1)
+    bench.ack(bench.session, delivery)
+    bench.session.flush("c")
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_what_was_flushed_never_comes_again_even_if_the_connection_dies_then(bench, kind):
+    """So many acks that a quorum queue's channel keeps some back until others were applied."""
+    for _ in range(4):
+        queue = bench.queue(queue_type=kind)
+        bench.send(queue, *[b"%d" % n for n in range(300)])
+        session = bench.open()
+        session.subscribe("c", queue, prefetch=300)
+        unsettled, *others = bench.take(session, "c", 300)
+        bench.ack(session, *others)
+        session.flush("c")
+        session.cut()
+        assert bench.rest(queue) == [unsettled.body]

@@ -1,0 +1,181 @@
+"""Publishing on RabbitMQ: what each publication is told, whatever happens around it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from queue_core.errors import ConnectionLost, QueueNotFound, UsageError
+from queue_core.testing.eventually import eventually
+from queue_core.topology import Binding, Exchange
+
+
+def test_returns_find_their_publication_among_many(bench):
+    queue = bench.queue()
+    nowhere = f"{queue}-missing"
+    batch = [bench.message(nowhere if n % 3 == 0 else queue, b"%d" % n) for n in range(2000)]
+    expected = ["unroutable" if n % 3 == 0 else "confirmed" for n in range(2000)]
+    assert bench.publish(bench.session, *batch) == expected
+    assert bench.ready(queue) == expected.count("confirmed")
+
+
+def test_publications_that_share_message_id_exchange_and_key_are_told_apart(bench):
+    """Only their headers differ, and a headers exchange takes one of them."""
+    exchange, queue = bench.exchange("headers"), bench.queue()
+    bench.session.declare(Binding(exchange, queue, arguments={"wanted": True}))
+    batch = [
+        bench.message("", exchange=exchange, message_id="same", headers={"wanted": wanted})
+        for wanted in (False, True, True, False, True)
+    ]
+    assert bench.publish(bench.session, *batch) == [
+        "unroutable",
+        "confirmed",
+        "confirmed",
+        "unroutable",
+        "confirmed",
+    ]
+
+
+def test_a_return_whose_properties_the_broker_changed_is_matched_by_exchange_and_key(bench):
+    queue = bench.queue()
+    nowhere = f"{queue}-missing"
+    batch = [
+        bench.message(queue, b"1"),
+        bench.message(nowhere, b"2", headers={"BCC": [f"{nowhere}-too"], "n": 2}),
+        bench.message(queue, b"3"),
+    ]
+    assert bench.publish(bench.session, *batch) == ["confirmed", "unroutable", "confirmed"]
+
+
+def test_a_message_carries_no_message_id_that_the_user_did_not_give(bench):
+    queue = bench.queue()
+    bench.send(queue, b"x")
+    bench.session.subscribe("c", queue, prefetch=1)
+    (delivery,) = bench.take(bench.session, "c", 1)
+    assert delivery.reader.properties(delivery.raw).message_id is None
+
+
+def test_a_missing_exchange_is_an_error_and_the_next_publish_works(bench):
+    queue = bench.queue()
+    with pytest.raises(QueueNotFound, match="no-such-exchange"):
+        bench.session.publish(
+            [bench.message(queue), bench.message("k", exchange="no-such-exchange")]
+        )
+    bench.send(queue, b"after")
+    assert not bench.session.closed
+
+
+def test_a_missing_exchange_of_one_thread_is_nothing_to_the_others(bench):
+    """The broker closes the channel on which it is named; they use another one."""
+    exchange, queue = bench.exchange("fanout"), bench.queue()
+    bench.session.declare(Binding(exchange, queue))
+    assert bench.publish(bench.session, bench.message("", exchange=exchange)) == ["confirmed"]
+    seen: set[str] = set()
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def innocent():
+        try:
+            while not stop.is_set():
+                batch = [bench.message(queue) for _ in range(100)]
+                batch += [bench.message("", exchange=exchange) for _ in range(100)]
+                seen.update(bench.publish(bench.session, *batch))
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=innocent)
+    thread.start()
+    for _ in range(30):
+        with pytest.raises(QueueNotFound, match="no-such-exchange"):
+            bench.session.publish([bench.message("k", exchange="no-such-exchange")])
+    stop.set()
+    thread.join()
+    assert not failures
+    assert seen == {"confirmed"}
+
+
+def test_an_exchange_that_was_deleted_is_missed(bench):
+    exchange, queue = bench.exchange("fanout"), bench.queue()
+    bench.session.declare(Binding(exchange, queue))
+    assert bench.publish(bench.session, bench.message("", exchange=exchange)) == ["confirmed"]
+    bench.session.delete(Exchange(exchange))
+    for _ in range(2):
+        with pytest.raises(QueueNotFound, match=exchange):
+            bench.session.publish([bench.message("", exchange=exchange)])
+    bench.send(queue, b"fine")
+
+
+def test_a_full_queue_refuses_each_message_beyond_its_room(bench):
+    queue = bench.queue(max_length=5, overflow="reject-publish")
+    batch = [bench.message(queue, b"%d" % n) for n in range(200)]
+    assert bench.publish(bench.session, *batch) == ["confirmed"] * 5 + ["refused"] * 195
+    assert bench.ready(queue) == 5
+
+
+def test_large_bodies_arrive_whole_from_many_threads(bench):
+    queue = bench.queue()
+    bodies = [bytes([n]) * (300_000 + n) for n in range(8)]
+    threads = [threading.Thread(target=bench.send, args=(queue, body)) for body in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    big = bytes(range(256)) * 20_000
+    bench.send(queue, big)
+    assert sorted(bench.rest(queue)) == sorted([*bodies, big])
+
+
+def test_what_amqp_cannot_carry_is_refused_before_anything_is_sent(bench):
+    queue = bench.queue()
+    for wrong in (
+        bench.message(queue, headers={"k": object()}),
+        bench.message("k" * 256),
+        bench.message(queue, correlation_id="x" * 300),
+    ):
+        with pytest.raises(UsageError):
+            bench.session.publish([bench.message(queue), wrong])
+    assert bench.ready(queue) == 0
+    bench.send(queue, b"fine")
+
+
+def test_the_loss_of_the_publishing_connection_leaves_the_session_open(bench, proxy):
+    session = bench.open(proxy.port)
+    queue = bench.queue()
+    session.subscribe("c", queue, prefetch=10)
+    assert bench.publish(session, bench.message(queue)) == ["confirmed"]
+    (delivery,) = bench.take(session, "c", 1)
+    session._publisher.cut()
+    eventually(lambda: session._publisher._link.ended)
+    assert not session.closed
+    assert bench.publish(session, bench.message(queue)) == ["confirmed"]
+    bench.ack(session, delivery)
+    session.flush("c")
+
+
+def test_a_connection_that_dies_under_a_publish_is_reported_and_nothing_hangs(bench, proxy):
+    session = bench.open(proxy.port)
+    queue = bench.queue()
+    assert bench.publish(session, bench.message(queue)) == ["confirmed"]
+    threading.Timer(0.3, proxy.reset).start()
+    proxy.delay(0.2)
+    begun = time.monotonic()
+    with pytest.raises(ConnectionLost, match="unknown"):
+        while time.monotonic() < begun + 10:
+            session.publish([bench.message(queue) for _ in range(100)])
+    assert time.monotonic() - begun < 5
+
+
+def test_a_broker_that_does_not_answer_makes_the_outcome_unknown_in_time(bench, proxy):
+    session = bench.open(proxy.port)
+    queue = bench.queue()
+    assert bench.publish(session, bench.message(queue)) == ["confirmed"]
+    proxy.stall()
+    begun = time.monotonic()
+    outcomes = session.publish([bench.message(queue)], timeout=0.5)
+    assert 0.4 < time.monotonic() - begun < 2
+    assert outcomes[0].status == "unknown"
+    assert "within 0.5 seconds" in outcomes[0].detail
+    proxy.heal()
+    assert bench.publish(session, bench.message(queue)) == ["confirmed"]
