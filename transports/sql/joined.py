@@ -5,10 +5,10 @@ through his connection and is committed, or rolled back, by him; nobody sees it 
 ``Transaction.on_end`` is called and consumers are woken.
 
 SQLAlchemy tells of a commit just before it happens. A receipt must not say "stored" then, since the
-commit may still fail, so this module commits at that moment itself: SQLAlchemy's own commit finds
-nothing left to do, or, when ours failed, fails in its own way and tells the caller. Whether the
-messages are still there (a savepoint around them may have been rolled back) is looked up just
-before.
+commit may still fail, so this module commits at that moment itself, and SQLAlchemy's own commit
+finds nothing left to do. If ours fails, everything is rolled back and the caller gets the exception
+that SQLAlchemy would have raised. Whether the messages are still there (a savepoint around them may
+have been rolled back) is looked up just before.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError
 
 from queue_core.errors import UsageError
 from queue_core.transport import Envelope, PutResult, Transaction
@@ -42,18 +43,19 @@ class _Pending:
     def _before_commit(self, connection: Connection) -> None:
         if not self._puts:
             return
-        dialect = self._database.dialect
+        raw: Any = connection.connection.driver_connection
+        cursor = raw.cursor()
+        remaining = [self._remains(cursor, stored) for _, stored in self._puts]
         try:
-            raw: Any = connection.connection.driver_connection
-            cursor = raw.cursor()
-            remaining = [self._remains(cursor, stored) for _, stored in self._puts]
             raw.commit()
         except Exception as error:
-            if dialect.explain(error) is None:
-                raise
-            return  # SQLAlchemy commits once more and reports the failure; a rollback follows
+            raw.rollback()
+            self._before_rollback(connection)
+            raise _as_sqlalchemy_says_it(error, connection) from error
         puts, self._puts = self._puts, []
-        dialect.announce([envelope.queue for _, stored in puts for envelope in stored])
+        self._database.dialect.announce(
+            [envelope.queue for _, stored in puts for envelope in stored]
+        )
         for (transaction, _), remains in zip(puts, remaining, strict=True):
             transaction.on_end(remains)
 
@@ -111,6 +113,12 @@ class Joined:
             pending = self._pending[connection] = _Pending(database, connection)
         pending.add(transaction, put.stored(result))
         return result
+
+
+def _as_sqlalchemy_says_it(error: Exception, connection: Connection) -> BaseException:
+    """Return the exception that SQLAlchemy makes of one of the driver."""
+    foreign = connection.dialect.dbapi.Error if connection.dialect.dbapi else Exception
+    return DBAPIError.instance("COMMIT", None, error, foreign, dialect=connection.dialect)
 
 
 def _under_savepoint(cursor: Any, work: Callable[[], PutResult]) -> PutResult:

@@ -222,11 +222,11 @@ class SqliteDialect:
         path = next((row[2] for row in raw.execute("PRAGMA database_list") if row[1] == "main"), "")
         if not path or not os.path.exists(path) or not os.path.samefile(path, self._file.path):
             raise self._elsewhere(f"{bind} ({path or 'in memory'})")
-        if connection.get_isolation_level() == "AUTOCOMMIT":
-            raise UsageError(f"transaction= of {bind} is in AUTOCOMMIT mode: nothing to join")
         if not connection.in_transaction():
             connection.begin()
         if not raw.in_transaction:
+            if raw.isolation_level is None:
+                raise UsageError(f"transaction= of {bind} is in AUTOCOMMIT mode: nothing to join")
             raw.execute("BEGIN IMMEDIATE")
         return raw.cursor()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,9 +31,9 @@ def open_handle(path: Path) -> Iterator[OpenStore]:
     """Open handles on the test's file; they are closed at the end."""
     stores = []
 
-    def open_one(options: str = "", file: Path = path, **session: object) -> SqlStore:
+    def open_one(options: str = "", file: Path = path) -> SqlStore:
         url = parse(f"sqlite:///{file}{options}")
-        stores.append(open_store(url, SessionOptions(**session)))
+        stores.append(open_store(url, SessionOptions()))
         return stores[-1]
 
     yield open_one
@@ -40,7 +43,7 @@ def open_handle(path: Path) -> Iterator[OpenStore]:
 
 @pytest.fixture
 def program() -> Iterator[Program]:
-    """Start a function of ``programs.py`` in another process; killed at the end if it still runs."""
+    """Start a function of ``programs.py`` in another process; the test's end is its end."""
     started: list[subprocess.Popen[str]] = []
 
     def start(name: str, *arguments: object, ready: bool = True) -> subprocess.Popen[str]:
@@ -65,3 +68,26 @@ def program() -> Iterator[Program]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def fork() -> Iterator[Callable[[Callable[[], object]], int]]:
+    """Run a function in a forked child; returns its pid, and kills it at the end if need be."""
+    children: list[int] = []
+
+    def start(function: Callable[[], object]) -> int:
+        child = os.fork()
+        if child == 0:
+            try:
+                function()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)

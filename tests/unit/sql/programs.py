@@ -1,14 +1,11 @@
-"""What other processes do in the tests of the SQL store; run as ``python programs.py NAME ARGUMENTS``."""
+"""What other processes do in these tests: ``python programs.py NAME ARGUMENTS``."""
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import time
-from typing import Any
 
-from queue_core.transport import Claimed, SessionOptions
+from queue_core.transport import SessionOptions
 from queue_core.transports.sql import open_store
 from queue_core.transports.sql.store import SqlStore
 from queue_core.url import parse
@@ -36,21 +33,6 @@ def turns(path: str, seconds: str, name: str) -> None:
         before, now = now, time.monotonic()
         longest = max(longest, now - before)
     print(count, longest, flush=True)
-
-
-def die_in_claim(path: str, session: str) -> None:
-    """Claim, and die after the commit, before anybody sees the answer."""
-
-    class Mortal(SqlStore):
-        def claim(self, *args: Any, **options: Any) -> Claimed:
-            super().claim(*args, **options)
-            os.kill(os.getpid(), signal.SIGKILL)
-            raise AssertionError("it lives")
-
-    store = _open(path)
-    store.__class__ = Mortal
-    store.open_session(session, 30.0)
-    store.claim(session, "r", {"q": 3}, 0.0)
 
 
 def wait_for_messages(path: str, seconds: str) -> None:
@@ -81,17 +63,6 @@ def listen(path: str) -> None:
     print("ready", flush=True)
     for number in range(100):
         store.claim("listening", f"r{number}", {"q": 1}, 1.0)
-
-
-def put_for_ever(path: str) -> None:
-    """Put and settle without end."""
-    store = _open(path)
-    store.open_session(f"s{os.getpid()}", 30.0)
-    print("ready", flush=True)
-    number = 0
-    while True:
-        number += 1
-        store.key_set(f"k{number % 50}", b"x" * 3000)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ SCANS = {
     "sessions": "SCAN queue_core_session",
     "entries": "SCAN queue_core_entry",
 }
-"""What may read a whole index or table, and which: all that is dead, held, or asked for as a whole."""
+"""What may read a whole index or table: all that is dead or held, or what is asked for whole."""
 
 SORTS = {"taken", "owned", "oldest_delayed"}
 """What may sort: what one claim or session holds, and the delayed messages of a full queue."""
