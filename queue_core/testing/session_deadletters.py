@@ -286,6 +286,30 @@ class DeadLetterTests(SessionTests):
         story = [(entry["queue"], entry["reason"]) for entry in deaths(buried)]
         assert story == [(small.name, "maxlen"), (queue.name, "rejected")]
 
+    @needs("dead_letter", "message_ttl")
+    def test_a_message_that_only_expires_does_not_go_round_for_ever(self, bench: Bench) -> None:
+        name = bench.name("round")
+        queue = bench.queue(
+            name=name, message_ttl=0.2, dead_letter_exchange="", dead_letter_routing_key=name
+        )
+        bench.send(queue, b"round")
+        bench.late(lambda: bench.idle(queue), 5.0)
+        tap = bench.tap(queue)
+        tap.none(0.6)
+
+    @needs("dead_letter")
+    def test_a_client_may_send_a_death_certificate_of_its_own(self, bench: Bench) -> None:
+        """It is no history of ours to trust, and nothing breaks because of it."""
+        dead, grave = self.grave(bench)
+        queue = bench.queue(dead_letter_exchange=dead.name)
+        forged = {"x-death": "nonsense", "x-first-death-queue": 7, "mine": 1}
+        bench.send(queue, b"forged", headers=forged)
+        tap = bench.tap(queue)
+        tap.reject(tap.one())
+        buried = bench.tap(grave).one()
+        assert death(buried)["reason"] == "rejected"
+        assert properties_of(buried).headers["mine"] == 1
+
     @needs("dead_letter")
     def test_dead_letters_nobody_wants_hold_up_nothing(self, bench: Bench) -> None:
         dead = bench.exchange("direct")

@@ -105,6 +105,19 @@ class DeliveryTests(SessionTests):
         assert tap.one().body == b"x"
         tap.none()
 
+    def test_a_queue_declared_anew_is_not_the_one_subscribed_to(self, bench: Bench) -> None:
+        """What the old subscription may still get before it hears of it goes back."""
+        queue = bench.queue(durable=False)
+        tap = bench.tap(queue)
+        other = bench.open()
+        other.delete(queue)
+        other.declare(queue)
+        bench.send(queue, b"for the new one", session=other)
+        with pytest.raises(QueueNotFound, match=queue.name):
+            for _ in range(int(bench.patience)):
+                tap.session.receive(tap.consumer, wait=1.0)
+        bench.expect(queue, [b"for the new one"])
+
     # prefetch
 
     def test_no_more_than_prefetch_is_unsettled(self, bench: Bench) -> None:

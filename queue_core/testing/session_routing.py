@@ -47,6 +47,11 @@ HEADER_CASES: list[tuple[str, dict[str, Any], dict[str, Any], bool]] = [
     ("a text is not a number", {"x-match": "all", "a": "1"}, {"a": 1}, False),
     ("texts are compared whole", {"x-match": "all", "a": "xy"}, {"a": "xyz"}, False),
     ("truth", {"x-match": "all", "a": True}, {"a": True}, True),
+    ("truth is not one", {"x-match": "all", "a": True}, {"a": 1}, False),
+    ("None asks for presence", {"x-match": "all", "a": None}, {"a": "whatever"}, True),
+    ("presence, but absent", {"x-match": "all", "a": None}, {"b": 1}, False),
+    ("x- does not count", {"x-match": "any", "x-other": 1}, {"x-other": 1}, False),
+    ("all but x-", {"x-match": "all", "x-other": 1, "a": 1}, {"a": 1}, True),
     ("no headers at all", {"x-match": "any", "a": 1}, {}, False),
 ]
 

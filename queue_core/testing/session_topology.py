@@ -3,12 +3,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from queue_core.errors import QueueNotFound, TopologyMismatch
+from queue_core.errors import AccessRefused, QueueNotFound, TopologyMismatch
 from queue_core.testing.session_bench import Bench, SessionTests
-from queue_core.testing.session_features import needs
+from queue_core.testing.session_features import CANNOT, needs
 from queue_core.topology import Binding, Exchange, Queue
+
+DIFFERENCES: dict[str, tuple[str, Any, Any, dict[str, Any]]] = {
+    # field: (feature, a value, another value, what else the queue needs)
+    "message_ttl": ("message_ttl", 60.0, 61.0, {}),
+    "expires": ("queue_expiry", 60.0, 61.0, {}),
+    "max_length": ("max_length", 7, 0, {}),
+    "overflow": ("max_length", "reject-publish", None, {"max_length": 5}),
+    "max_priority": ("priority", 5, 6, {}),
+    "max_deliveries": ("max_deliveries", 3, 4, {}),
+    "dead_letter_exchange": ("dead_letter", "", "", {}),
+    "dead_letter_routing_key": ("dead_letter", "a", "b", {"dead_letter_exchange": ""}),
+    "auto_delete": ("auto_delete", True, None, {}),
+    "exclusive": ("exclusive", True, None, {"durable": False}),
+}
 
 
 class TopologyTests(SessionTests):
@@ -47,6 +63,26 @@ class TopologyTests(SessionTests):
             assert "7" in str(caught.value).replace(queue.name, "")
             assert "8" in str(caught.value).replace(queue.name, "")
         bench.session.declare(queue)
+
+    @pytest.mark.parametrize("field", sorted(DIFFERENCES))
+    def test_every_argument_of_a_queue_counts_as_a_difference(
+        self, bench: Bench, field: str
+    ) -> None:
+        feature, one, other, more = DIFFERENCES[field]
+        if not getattr(bench.features, feature):
+            CANNOT[feature](bench)
+            return
+        if "dead_letter_exchange" in field:
+            one, other = bench.exchange("fanout").name, bench.exchange("fanout").name
+        queue = bench.queue(**more, **{field: one})
+        bench.session.declare(Queue(queue.name, **more, **{field: one}))
+        for value in (other, None) if other is not None else (None,):
+            different = {} if value is None else {field: value}
+            # AMQP cannot tell a queue that is exclusive to somebody else from one that should be.
+            errors = (TopologyMismatch, AccessRefused) if field == "exclusive" else TopologyMismatch
+            with pytest.raises(errors, match=queue.name):
+                bench.session.declare(Queue(queue.name, **more, **different))
+        bench.session.declare(queue, passive=True)
 
     def test_an_exchange_declared_differently_names_both_sides(self, bench: Bench) -> None:
         exchange = bench.exchange("topic", name=bench.name("x"))
