@@ -161,7 +161,7 @@ class Consumer:
             self._waiting = False
             if self._due is not None:
                 self._core.call_keeper(self._due)
-            if self._retired:
+            if self._retired or self._core.closed:
                 self.close_handle(0.0)
                 if not self._windows:  # cancelled meanwhile, by somebody who did not wait for us
                     self._drop_store()

@@ -122,13 +122,18 @@ class Keeper:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(max(0.0, min(timeout, 1e6)))
-        elif thread is None:
-            self._drop_store()
+        elif thread is None and self._running.acquire(timeout=max(0.0, min(timeout, 1e6))):
+            try:
+                self._drop_store()
+            finally:
+                self._running.release()
 
     def tick(self) -> None:
         """Do everything once, now, whatever the schedule says."""
         with self._running:
             self._round(force=True)
+            if self._stopped:
+                self._drop_store()
 
     def _run(self) -> None:
         core = self._core
@@ -153,10 +158,10 @@ class Keeper:
     def _round(self, *, force: bool) -> None:
         now = self._core.clock.monotonic()
         for duty, function in self._duties.items():
-            if duty == "chores":
-                self._send(now, force)
             if self._core.over or self._stopped:
                 return
+            if duty == "chores":
+                self._send(now, force)
             chores = duty == "chores" and bool(self._core.chores)
             if force or chores or self._schedule.due(duty, now):
                 again = self._guarded(duty, function, self._retry)

@@ -46,7 +46,7 @@ class FaultyStore:
     def __init__(self, broker: MemoryBroker, faults: Faults) -> None:
         self._real = MemoryStore(broker)
         self._faults = faults
-        self._broken = self._closed = False
+        self._broken = self._closed = self._used = False
         faults.open += 1
 
     def __getattr__(self, name: str) -> Any:
@@ -55,19 +55,24 @@ class FaultyStore:
         def call(*args: Any, **options: Any) -> Any:
             assert not self._broken, f"{name} on a handle that raised ConnectionLost"
             assert not self._closed, f"{name} on a closed handle"
-            fault = self._faults.next(name)
-            if fault == "before":
-                self._broken = True
-                raise ConnectionLost(f"the request {name} was lost")
-            result = method(*args, **options)
-            if fault == "after":
-                self._broken = True
-                raise ConnectionLost(f"the reply to {name} was lost")
-            return result
+            assert not self._used, f"{name} on a handle that another thread uses"
+            self._used = True
+            try:
+                fault = self._faults.next(name)
+                self._broken = fault in ("before", "after")
+                if fault == "before":
+                    raise ConnectionLost(f"the request {name} was lost")
+                result = method(*args, **options)
+                if fault == "after":
+                    raise ConnectionLost(f"the reply to {name} was lost")
+                return result
+            finally:
+                self._used = False
 
         return call
 
     def close(self) -> None:
+        assert not self._used, "closed while another thread uses it"
         assert not self._closed, "closed twice"
         self._closed = True
         self._faults.open -= 1

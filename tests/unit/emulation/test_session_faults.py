@@ -188,7 +188,7 @@ def test_every_handle_that_failed_is_thrown_away(bench: Bench, session: Emulated
 
 
 WHO = st.integers(0, 1)
-PLAN = st.one_of(
+PLAN: st.SearchStrategy[list[str]] = st.one_of(
     st.just([]),
     st.builds(
         lambda passed, fault: [""] * passed + [fault],
