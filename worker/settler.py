@@ -21,11 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 from queue_core import (
     Backoff,
     Connection,
+    DecodeError,
     Message,
+    Properties,
     Publication,
     PublishError,
     Queue,
-    QueueCoreError,
     StaleDelivery,
     TransportError,
 )
@@ -118,7 +119,7 @@ class Settler:
 
     def _reply(self, message: Message, reply: bytes | None) -> Sequence[Publication]:
         """Make the result certain, or return what the ack must send with it."""
-        if reply is None or message.headers.get("ignore_result"):
+        if reply is None or _properties(message).headers.get("ignore_result"):
             return ()
         return self._deliverer.deliver(message, task_id(message), reply)
 
@@ -158,7 +159,7 @@ class Settler:
     def _copy(
         self, message: Message, exchange: str, key: str, headers: Mapping[str, object]
     ) -> Publication:
-        properties = message.properties
+        properties = _properties(message)
         return self._producer.prepare(
             message.body,
             key,
@@ -175,20 +176,26 @@ class Settler:
         )
 
 
+def _properties(message: Message) -> Properties:
+    """Return the properties, or empty ones if they are damaged: a message is kept all the same."""
+    try:
+        return message.properties
+    except DecodeError:
+        return Properties()
+
+
 def task_id(message: Message) -> str:
     """Return the id of the task that the message asks for, or an empty string."""
-    known = message.headers.get("id")
-    return known if isinstance(known, str) else message.properties.correlation_id or ""
+    properties = _properties(message)
+    known = properties.headers.get("id")
+    return known if isinstance(known, str) else properties.correlation_id or ""
 
 
 def task_name(message: Message) -> str:
     """Return the name of the task that the message asks for, or an empty string."""
-    known = message.headers.get("task")
+    known = _properties(message).headers.get("task")
     return known if isinstance(known, str) else ""
 
 
 def _label(message: Message) -> str:
-    try:
-        return f"{task_name(message) or 'message'} {task_id(message)[:8]} from {message.queue}"
-    except QueueCoreError:
-        return f"an unreadable message from {message.queue}"
+    return f"{task_name(message) or 'message'} {task_id(message)[:8]} from {message.queue}"

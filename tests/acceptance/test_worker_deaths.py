@@ -6,11 +6,13 @@ import os
 import signal
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from queue_core import RemoteError
 from queue_core.testing.eventually import eventually
+from queue_core.testing.faults import FaultProxy
 
 POOLS = ["prefork", "threads", "solo"]
 
@@ -156,3 +158,21 @@ def test_messages_of_a_killed_worker_go_to_another_within_lease_and_five_seconds
     assert len(lines(note)) == 6
     other.signal(signal.SIGTERM)
     assert other.end() == 0
+
+
+@pytest.mark.parametrize("broker_url", ["amqp"], indirect=True)  # SQLite has no connection to cut
+def test_a_worker_survives_the_loss_of_its_connections(broker_url, app, queue, start_worker, note):
+    server = urlsplit(broker_url)
+    with FaultProxy(server.hostname or "127.0.0.1", server.port or 5672) as proxy:
+        user, _, _ = server.netloc.rpartition("@")
+        through = f"amqp://{user}@127.0.0.1:{proxy.port}{server.path}"
+        worker = start_worker("-b", through, "-c", "6").ready()
+        held = app.send_task("jobs.hold", (str(note),), queue=queue)
+        eventually(lambda: len(lines(note)) == 1, 20.0)
+        for number in range(3):
+            assert proxy.reset() > 0
+            assert app.send_task("jobs.add", (number, 1), queue=queue).get(30) == number + 1
+        go(note)
+        assert held.get(30)
+        worker.signal(signal.SIGTERM)
+        assert worker.end() == 0, worker.log

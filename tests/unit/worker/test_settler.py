@@ -1,0 +1,191 @@
+"""From outcomes to settlements, with a broker in memory and messages that fail on demand."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import pytest
+
+from queue_core import Connection, ConnectionLost, DecodeError, Properties, Queue, StaleDelivery
+from queue_core.testing.eventually import eventually
+from queue_core.worker.app import plain_queue
+from queue_core.worker.outcome import Abandoned, Crashed, Done, Rejected, Returned
+from queue_core.worker.protocol import task_headers
+from queue_core.worker.results.rpc import RpcDeliverer
+from queue_core.worker.settler import Settler
+
+numbers = itertools.count()
+
+
+class Deliverer:
+    """Stores results, failing as often as told before it does."""
+
+    def __init__(self, failures=0):
+        self.failures = failures
+        self.stored = []
+
+    def deliver(self, message, task_id, reply):
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionLost("the result store is away")
+        self.stored.append((task_id, reply))
+        return ()
+
+
+@pytest.fixture
+def connection():
+    with Connection(f"memory://settler-{next(numbers)}") as made:
+        made.declare(plain_queue("q"))
+        yield made
+
+
+@pytest.fixture
+def consumer(connection):
+    with connection.consumer("q", decode=False) as made:
+        yield made
+
+
+@pytest.fixture
+def settler(connection):
+    made = Settler(connection, RpcDeliverer(connection.producer()), {"q": plain_queue("q")})
+    yield made
+    made.close()
+
+
+def take(connection, consumer, **options):
+    headers = task_headers("t", "id-1", (), {}, origin="o")
+    connection.producer().publish(
+        [[], {}, {}], "q", headers=headers, correlation_id="id-1", **options
+    )
+    message = consumer.receive(5)
+    assert message is not None
+    return message
+
+
+def empty(connection, name="q"):
+    info = connection.inspect(name)
+    return not info.ready and not info.unacked
+
+
+def test_the_result_is_sent_with_the_ack(connection, consumer, settler):
+    connection.declare(Queue("replies"))
+    settler.settle(take(connection, consumer, reply_to="replies"), Done(b'{"x": 1}', 0.1))
+    with connection.consumer("replies") as replies:
+        reply = replies.receive(5)
+        assert reply is not None
+        assert reply.payload == {"x": 1} and reply.properties.correlation_id == "id-1"
+    eventually(lambda: empty(connection))
+
+
+def test_nobody_waits_any_more_and_the_message_is_acked(connection, consumer, settler):
+    settler.settle(take(connection, consumer, reply_to="gone"), Done(b"{}", 0.1))
+    eventually(lambda: empty(connection))
+
+
+def test_the_message_is_acked_only_once_the_result_is_stored(connection, consumer):
+    deliverer = Deliverer(failures=2)
+    settler = Settler(connection, deliverer, {})
+    settler.settle(take(connection, consumer), Done(b"{}", 0.1))
+    assert not deliverer.stored
+    eventually(lambda: empty(connection))
+    assert deliverer.stored == [("id-1", b"{}")]
+    settler.close()
+
+
+def test_a_message_whose_result_cannot_be_stored_stays_unacked(connection, consumer):
+    settler = Settler(connection, Deliverer(failures=10**6), {})
+    message = take(connection, consumer)
+    settler.settle(message, Done(b"{}", 0.1))
+    began = time.monotonic()
+    settler.close(patient=False)
+    assert time.monotonic() - began < 5.0
+    assert not message.settled
+
+
+def test_what_was_not_started_goes_back_uncounted(connection, consumer, settler):
+    settler.settle(take(connection, consumer), Returned())
+    again = consumer.receive(5)
+    assert again is not None and again.attempts == 1 and not again.redelivered
+    again.ack()
+
+
+@pytest.mark.parametrize("outcome", [Abandoned(), Crashed("SIGKILL")])
+def test_what_was_cut_off_goes_back_counted(connection, consumer, settler, outcome):
+    settler.settle(take(connection, consumer), outcome)
+    again = consumer.receive(5)
+    assert again is not None and again.attempts == 2 and again.redelivered
+    again.ack()
+
+
+def test_the_third_crash_is_the_last(connection, consumer, settler):
+    connection.declare(Queue("replies"))
+    message = take(connection, consumer, reply_to="replies")
+    for attempt in (1, 2, 3):
+        assert message is not None and message.attempts == attempt
+        settler.settle(message, Crashed("SIGSEGV"))
+        message = consumer.receive(5 if attempt < 3 else 0.2)
+    assert message is None
+    eventually(lambda: connection.inspect("q.dlq").ready == 1)
+    with connection.consumer("replies") as replies:
+        reply = replies.receive(5)
+        assert reply is not None and reply.payload["result"]["exc_type"] == "WorkerLost"
+
+
+def test_dead_letters_go_where_the_queue_says(connection):
+    connection.declare(Queue("graveyard"))
+    definition = Queue("own", dead_letter_exchange="", dead_letter_routing_key="graveyard")
+    connection.declare(definition)
+    settler = Settler(connection, RpcDeliverer(connection.producer()), {"own": definition})
+    connection.producer().publish(b"odd", "own")
+    with connection.consumer("own", decode=False) as consumer:
+        message = consumer.receive(5)
+        assert message is not None
+        settler.settle(message, Rejected("no task"))
+        settler.close()
+    with connection.consumer("graveyard", decode=False) as consumer:
+        dead = consumer.receive(5)
+        assert dead is not None
+        assert dead.body == b"odd"
+        assert dead.headers["qc-error"] == "no task" and dead.headers["qc-queue"] == "own"
+
+
+class Damaged:
+    """A message whose properties cannot be read."""
+
+    queue, routing_key, body, attempts, settled = "q", "q", b"body", 1, False
+
+    def __init__(self):
+        self.sent = None
+
+    @property
+    def properties(self):
+        raise DecodeError("damaged")
+
+    headers = properties
+
+    def ack(self, then=None):
+        self.sent = list(then or ())
+        self.settled = True
+
+
+def test_a_message_with_damaged_properties_is_kept_too(connection, settler):
+    message = Damaged()
+    settler.settle(message, Rejected("DecodeError: damaged"))
+    eventually(lambda: message.settled)
+    (copy,) = message.sent
+    assert copy.routing_key == "q.dlq" and copy.body == b"body"
+
+
+class Stale(Damaged):
+    """A message that was given to somebody else."""
+
+    properties = Properties()
+
+    def requeue(self, delay=0.0, *, counted=True):
+        raise StaleDelivery("somebody else has it")
+
+
+def test_a_message_that_somebody_else_has_is_let_go(settler, caplog):
+    settler.settle(Stale(), Returned())
+    assert "may be done twice" in caplog.text
