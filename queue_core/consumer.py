@@ -77,6 +77,7 @@ class Consumer:
         self._settler: _SessionSettler | None = None
         self._unflushed_lost = False
         self._started = False
+        self._stopping = threading.Event()
         self._closed = threading.Event()
         self.set_aside = 0
         """How many messages could not be decoded and were copied to a dead-letter queue."""
@@ -84,11 +85,10 @@ class Consumer:
     # --- taking -----------------------------------------------------------------------------------
 
     def receive(self, timeout: float | None = None) -> Message | None:
-        """Return the next message, or None if none came within ``timeout`` seconds (None.
+        """Return the next message, or None if none came within ``timeout`` seconds.
 
-        Wait for ever).
-
-        While the broker is away it goes on trying to reconnect within the same timeout.
+        Without a timeout it waits for ever. It also returns None after `stop`. While the broker is
+        away it goes on trying to reconnect within the same timeout.
 
         Raises:
             QueueNotFound: a queue that it consumes does not exist, or was deleted; a next call goes
@@ -106,12 +106,12 @@ class Consumer:
                     return message
             if self._closed.is_set():
                 raise Closed("the consumer is closed")
-            if not self._fetch(deadline) and deadline.expired:
+            if self._stopping.is_set() or (not self._fetch(deadline) and deadline.expired):
                 return None
 
     def __iter__(self) -> Iterator[Message]:
-        """Yield messages until the consumer is closed (also by another thread)."""
-        while True:
+        """Yield messages until `stop` or `close` is called, by this thread or another."""
+        while not self._stopping.is_set():
             try:
                 message = self.receive()
             except Closed:
@@ -120,14 +120,13 @@ class Consumer:
                 yield message
 
     def run(self, handler: Callable[[Message], object]) -> None:
-        """Call ``handler(message)`` for each message until the consumer is closed.
+        """Call ``handler(message)`` for each message until `stop` or `close` is called.
 
-        A message that it did not settle is acked after it.
+        A message that the handler did not settle is acked after it.
 
         If the handler raises, the message goes back: counted and with a growing delay if its queue
-            has ``max_deliveries`` (so that a bad message ends as a dead letter);
-        otherwise uncounted, the consumer closes and the error is raised. A message is never acked
-        because of an error.
+        has ``max_deliveries``, so that a bad message ends as a dead letter; otherwise uncounted,
+        the consumer closes and the error is raised. A message is never acked because of an error.
         """
         for message in self:
             try:
@@ -159,7 +158,8 @@ class Consumer:
     def cancel_queue(self, queue: Queue | str) -> None:
         """Stop consuming from a queue.
 
-        Its unsettled messages go back uncounted, and settling them raises or has no effect.
+        Its unsettled messages go back uncounted; settling them later has no effect, and `flush`
+        says so.
         """
         name = _name(queue)
         self._queues.pop(name, None)
@@ -170,6 +170,17 @@ class Consumer:
             session.cancel(self._tag, name, timeout=self._timeout)
 
     # --- ending -----------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End `run`, iteration and a waiting `receive` after the message in hand.
+
+        From any thread, and from a handler; does not block. What was received stays with the
+        consumer, to be settled or, by `close`, given back.
+        """
+        self._stopping.set()
+        session = self._recovery.session
+        if session is not None and self._started:
+            session.wake(self._tag)
 
     def flush(self, timeout: float | None = None) -> None:
         """Block until every ack, reject and requeue so far is certain.
@@ -211,6 +222,7 @@ class Consumer:
         if self._closed.is_set():
             return
         self._closed.set()
+        self._stopping.set()
         self._recovery.unsubscribe(self._tag, None)
         session = self._recovery.session
         if session is None or not self._started:
@@ -233,10 +245,7 @@ class Consumer:
     # --- inside -----------------------------------------------------------------------------------
 
     def _fetch(self, deadline: Deadline) -> bool:
-        """Ask the session once, reconnecting as long as the deadline allows.
-
-        False if nothing came.
-        """
+        """Ask the session once, within the deadline; return whether something came."""
         self.start()
         if (lost := self._recovery.take_lost(self._tag)) is not None:
             raise lost
@@ -306,10 +315,7 @@ class Consumer:
         return self._settler.session.features.delay
 
     def _set_aside(self, message: Message, error: MessageError) -> None:
-        """Copy a message that nobody can read to where a person will find it, and ack it.
-
-        In one step.
-        """
+        """Copy a message that nobody can read to where a person finds it, and ack it in one step."""
         self.set_aside += 1
         logger.warning(
             "message %r cannot be read (%s); it goes to the dead letters of its queue",

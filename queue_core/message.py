@@ -73,7 +73,7 @@ class Publication(msgspec.Struct):
 class PropertyReader(Protocol):
     """How one transport's raw property bytes are read.
 
-    So that they can stay undecoded until somebody asks.
+    They stay undecoded until somebody asks.
     """
 
     def content(self, raw: bytes) -> tuple[str, str, str | None]:
@@ -169,10 +169,7 @@ class Message:
         codecs: Codecs = DEFAULT_CODECS,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """Wrap ``delivery``; ``accept``.
-
-        ``codecs`` and ``limits`` are used when the payload is decoded.
-        """
+        """Wrap ``delivery``; the other arguments are used when the payload is decoded."""
         self._delivery = delivery
         self._settler = settler
         self._accept = accept
@@ -189,9 +186,9 @@ class Message:
 
     @property
     def payload(self) -> Any:
-        """The decoded body. Raises DecodeError, ContentDisallowed or TooLarge.
+        """The decoded body.
 
-        Each time it is asked for.
+        Raises DecodeError, ContentDisallowed or TooLarge, each time it is asked for.
         """
         if self._payload is msgspec.UNSET:
             delivery = self._delivery
@@ -280,16 +277,16 @@ class Message:
         return ()
 
     def reject(self, reason: str = "rejected") -> None:
-        """Give the message up: it goes to the queue's dead-letter exchange.
+        """Give the message up.
 
-        Or is dropped where there is none.
+        It goes to the queue's dead-letter exchange, or is dropped where there is none.
         """
         self._settle(Settlement(self._delivery, "reject", reason=reason))
 
     def requeue(self, delay: float = 0.0, *, counted: bool = True) -> None:
         """Return the message to its queue.
 
-        To its old place where the transport can (`Features.requeue_in_place`).
+        It goes to its old place where the transport can (`Features.requeue_in_place`).
 
         Args:
             delay: seconds before it is visible again.

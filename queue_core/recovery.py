@@ -92,9 +92,7 @@ class Recovery:
         return None if session is None or session.closed else session
 
     def call(self, operation: Callable[[Session, float], T], *, timeout: float | None) -> T:
-        """Return ``operation(session, seconds left)``.
-
-        Repeated across lost connections until ``timeout`` seconds have passed.
+        """Return ``operation(session, seconds left)``, repeated across lost connections.
 
         ``operation`` must be safe to repeat. Blocks at most ``timeout`` (None: for ever) and the
         time that the operation itself overstays.

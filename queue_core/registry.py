@@ -38,9 +38,7 @@ _lock = threading.Lock()
 
 
 def register_transport(scheme: str, transport: Transport) -> None:
-    """Make ``transport`` answer for URLs that begin with ``scheme://``, before any entry point.
-
-    Thread-safe.
+    """Make ``transport`` answer for ``scheme://`` URLs, before any entry point. Thread-safe.
 
     Raises:
         ConfigError: ``transport`` lacks methods of `queue_core.transport.Transport`; they are

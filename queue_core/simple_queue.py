@@ -32,7 +32,7 @@ class SimpleQueue:
     def put(self, item: Any, timeout: float | None = None) -> None:
         """Append an item; blocks until the broker has it.
 
-        At most ``timeout`` seconds (the connection's timeout if None).
+        It waits at most ``timeout`` seconds (the connection's timeout if None).
 
         Raises:
             queue.Full: the queue was declared to refuse more.
@@ -46,7 +46,8 @@ class SimpleQueue:
     def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - as in queue.Queue
         """Remove and return the oldest item.
 
-        Blocks for ever, at most ``timeout`` seconds, or with ``block=False`` for one round trip.
+        Blocks for ever, or at most ``timeout`` seconds, or with ``block=False`` for one round
+        trip.
 
         Raises:
             queue.Empty: there was none in time.

@@ -53,9 +53,10 @@ def check_name(kind: str, name: str) -> str:
 
 
 def check_routing_key(key: str) -> str:
-    """Return ``key`` if it is a string of at most 255 bytes without control characters.
+    """Return ``key`` if every transport can carry it as a routing key.
 
-    Raise ConfigError otherwise.
+    Raises:
+        ConfigError: it is no string, longer than 255 bytes, or holds control characters.
     """
     if not isinstance(key, str):
         raise ConfigError(f"a routing key is a string, not {type(key).__name__}")
@@ -73,7 +74,9 @@ def check_routing_key(key: str) -> str:
 def check_seconds(what: str, value: float | None, *, zero: bool = False) -> float | None:
     """Return a duration in seconds, or None.
 
-    Raise ConfigError if it is not finite, is negative, or zero unasked.
+    Raises:
+        ConfigError: it is not a finite number, negative, zero where that is not allowed, or beyond
+            49 days (RabbitMQ's limit of 2**32 milliseconds).
     """
     if value is None:
         return None

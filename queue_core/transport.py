@@ -491,11 +491,10 @@ class KeyValue(Protocol):
     def key_set(
         self, key: str, value: bytes, *, ttl: float | None = None, version: int | None = None
     ) -> int | None:
-        """Set the key and return its new version (positive.
+        """Set the key and return its new version.
 
-        Never used before for that key while it exists).
-
-        ``ttl`` in seconds; None is for ever. ``version`` None: always; 0: only if the key is
+        Versions are positive and never used before for that key while it exists. ``ttl`` is in
+        seconds; None is for ever. ``version`` None: always; 0: only if the key is
         absent; n: only if its version is n. None is returned when the condition did not hold.
         """
 
@@ -509,10 +508,7 @@ class KeyValue(Protocol):
         """
 
     def key_delete(self, key: str, *, version: int | None = None) -> bool:
-        """Delete the key (only if its version is ``version``, when given).
-
-        Return whether it was there and was deleted.
-        """
+        """Delete the key, with ``version`` only if it has that; return whether it was deleted."""
 
 
 # --- Session --------------------------------------------------------------------------------------
@@ -549,9 +545,7 @@ class SessionOptions:
     Attributes:
         lease: seconds after which a dead process's messages return to their queues (AMQP: twice the
             heartbeat).
-        node: a name for this process; opening a session under the same name ends the older one at
-            once.
-        Empty: none.
+        node: a name for this process; opening a session under the same name ends the older one at once. Empty for none.
         connect_timeout: seconds within which ``Transport.open`` succeeds or raises.
         timeout: seconds within which background work (heartbeats, ack flushes) must be answered.
         clock: for tests.
@@ -586,11 +580,9 @@ class Session(Protocol):
         """What this broker can do, as found when the session opened."""
 
     def declare(self, entity: Entity, *, passive: bool = False, timeout: float = 10.0) -> str:
-        """Create an exchange, queue or binding unless it is there.
+        """Create an exchange, queue or binding unless it is there; return its name.
 
-        Return its name (generated for a queue without one).
-
-        A queue brings its bindings, and the `Exchange` objects that it names. ``passive`` creates
+        A queue without a name gets one. A queue brings its bindings, and the `Exchange` objects that it names. ``passive`` creates
         nothing and only looks.
 
         Raises:
@@ -657,17 +649,14 @@ class Session(Protocol):
     def cancel(self, consumer: str, queue: str | None = None, *, timeout: float = 10.0) -> None:
         """End the subscription to ``queue``, or all of the consumer's.
 
-        Unsettled deliveries go back uncounted and become stale.
-
-        Nothing happens if there is none.
+        Unsettled deliveries go back uncounted and become stale. Nothing happens if there is no
+        subscription.
         """
 
     def receive(self, consumer: str, *, limit: int = 1000, wait: float = 1.0) -> Sequence[Delivery]:
-        """Return what is there for the consumer, up to ``limit``.
+        """Return what is there for the consumer, up to ``limit`` deliveries.
 
-        Wait at most ``wait`` seconds for the first; empty is normal.
-
-        One thread at a time per consumer. Within a subscription deliveries are in queue order.
+        Waits at most ``wait`` seconds for the first; empty is normal. One thread at a time per consumer. Within a subscription deliveries are in queue order.
 
         Raises:
             SessionLost, ConnectionLost: see the class.
@@ -721,10 +710,7 @@ class Session(Protocol):
 
 @runtime_checkable
 class Transport(Protocol):
-    """A kind of broker: what the entry-point group ``queue_core.transports`` names.
-
-    One per URL scheme.
-    """
+    """A kind of broker: what an entry point of the group ``queue_core.transports`` names."""
 
     @property
     def name(self) -> str:
