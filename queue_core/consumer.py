@@ -315,7 +315,7 @@ class Consumer:
         return self._settler.session.features.delay
 
     def _set_aside(self, message: Message, error: MessageError) -> None:
-        """Copy a message that nobody can read to where a person finds it, and ack it in one step."""
+        """Copy a message that nobody can read to where a person finds it; ack it in one step."""
         self.set_aside += 1
         logger.warning(
             "message %r cannot be read (%s); it goes to the dead letters of its queue",

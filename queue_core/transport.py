@@ -545,7 +545,8 @@ class SessionOptions:
     Attributes:
         lease: seconds after which a dead process's messages return to their queues (AMQP: twice the
             heartbeat).
-        node: a name for this process; opening a session under the same name ends the older one at once. Empty for none.
+        node: a name for this process; opening a session under the same name ends the older one at
+            once. Empty for none.
         connect_timeout: seconds within which ``Transport.open`` succeeds or raises.
         timeout: seconds within which background work (heartbeats, ack flushes) must be answered.
         clock: for tests.
@@ -582,8 +583,8 @@ class Session(Protocol):
     def declare(self, entity: Entity, *, passive: bool = False, timeout: float = 10.0) -> str:
         """Create an exchange, queue or binding unless it is there; return its name.
 
-        A queue without a name gets one. A queue brings its bindings, and the `Exchange` objects that it names. ``passive`` creates
-        nothing and only looks.
+        A queue without a name gets one. A queue brings its bindings, and the `Exchange` objects
+        that it names. ``passive`` creates nothing and only looks.
 
         Raises:
             TopologyMismatch: it exists with other arguments. Both sides are named.
@@ -656,7 +657,8 @@ class Session(Protocol):
     def receive(self, consumer: str, *, limit: int = 1000, wait: float = 1.0) -> Sequence[Delivery]:
         """Return what is there for the consumer, up to ``limit`` deliveries.
 
-        Waits at most ``wait`` seconds for the first; empty is normal. One thread at a time per consumer. Within a subscription deliveries are in queue order.
+        Waits at most ``wait`` seconds for the first; empty is normal. One thread at a time per
+        consumer. Within a subscription deliveries are in queue order.
 
         Raises:
             SessionLost, ConnectionLost: see the class.
