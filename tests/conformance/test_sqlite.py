@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy
+from hypothesis import HealthCheck, settings
 from sqlalchemy.orm import Session
 
 from queue_core.testing.clocks import FakeClock
+from queue_core.testing.machine import StoreMachine
 from queue_core.testing.store_suite import OpenStore, StoreSuite
 from queue_core.transport import SessionOptions, Store
 from queue_core.transports.sql import FEATURES, open_store
@@ -60,6 +63,34 @@ class TestSqliteOnAFakeClock(StoreSuite):
                 yield session
         finally:
             engine.dispose()
+
+
+class Machine(StoreMachine):
+    features = FEATURES
+    exact = True
+
+    def open_store(self) -> OpenStore:
+        self.directory = tempfile.TemporaryDirectory()
+        self.clock = FakeClock()
+        return _OnClock(f"{self.directory.name}/queue.db?synchronous=normal", self.clock)
+
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self.directory.cleanup()
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(
+    max_examples=100,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 
 class _OnClock:
