@@ -21,7 +21,16 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
-from queue_core import ConfigError, Connection, Exchange, Producer, Publication, Queue, UsageError
+from queue_core import (
+    ConfigError,
+    Connection,
+    Exchange,
+    Producer,
+    Publication,
+    Queue,
+    Unroutable,
+    UsageError,
+)
 from queue_core.worker.outcome import AppInfo
 from queue_core.worker.protocol import task_body, task_headers
 from queue_core.worker.request import Request
@@ -197,8 +206,17 @@ class App:
             Unsupported: the broker cannot do what an option asks for, such as a countdown.
             QueueCoreError: see `queue_core.Producer.publish`.
         """
-        publication, result = self._prepare(name, args, {} if kwargs is None else kwargs, options)
-        self._here().producer.publish_many([publication])
+        named = {} if kwargs is None else kwargs
+        publication, result = self._prepare(name, args, named, options)
+        here = self._here()
+        try:
+            here.producer.publish_many([publication])
+        except Unroutable:  # somebody deleted the queue since it was declared
+            here.declared.pop(publication.routing_key, None)
+            publication, result = self._prepare(
+                name, args, named, {**options, "task_id": result.id}
+            )
+            here.producer.publish_many([publication])
         return result
 
     def send_many(
@@ -355,14 +373,14 @@ class _Process:
         self.host = socket.gethostname()
         self._backend = backend
         self._lock = threading.Lock()
-        self._declared: dict[str, Queue] = {}
+        self.declared: dict[str, Queue] = {}
         self._results: Results | None = None
         self._backend_connection: Connection | None = None
 
     def declare(self, queue: Queue) -> Queue:
-        known = self._declared.get(queue.name)
+        known = self.declared.get(queue.name)
         if known is None:
-            known = self._declared[queue.name] = self.connection.declare(queue)
+            known = self.declared[queue.name] = self.connection.declare(queue)
         return known
 
     def results(self) -> Results:

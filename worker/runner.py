@@ -12,6 +12,7 @@ point is a message acked that was not run.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -36,7 +37,9 @@ from queue_core import (
     Message,
     Queue,
     QueueCoreError,
-    UsageError,
+    QueueNotFound,
+    StaleDelivery,
+    TransportError,
 )
 from queue_core.worker.app import RPC, URL_VARIABLE, plain_queue
 from queue_core.worker.outcome import AppInfo, Done, Failed, Job, Outcome, Rejected
@@ -116,6 +119,7 @@ class Worker:
             restore()
             os.close(self._wake_in)
             os.close(self._wake_out)
+            self._wake_out = -1
 
     def stop(self) -> None:
         """Begin to stop, as the first signal does; called again, do not wait for running tasks."""
@@ -145,7 +149,10 @@ class Worker:
             )
             self._announce(connection, info, queues, time.monotonic() - began)
             thread = threading.Thread(
-                target=self._consume, args=(consumer,), name="consumer", daemon=True
+                target=self._consume,
+                args=(connection, consumer, queues),
+                name="consumer",
+                daemon=True,
             )
             thread.start()
             self._wait_for_stop()
@@ -256,27 +263,34 @@ class Worker:
 
     # --- the consumer's thread -------------------------------------------------------------------
 
-    def _consume(self, consumer: Consumer) -> None:
+    def _consume(self, connection: Connection, consumer: Consumer, queues: Sequence[Queue]) -> None:
+        """Take messages until told to stop; an error that cannot be waited out ends the worker."""
         backoff, failures = Backoff(), 0
-        while not self._stopping.is_set():
-            try:
+        try:
+            while not self._stopping.is_set():
                 self.ready.set()
-                message = consumer.receive(timeout=_RECEIVE)
-                failures = 0
-            except Closed:
-                break
-            except (UsageError, AccessRefused) as error:
-                self._failure = error
+                try:
+                    message = consumer.receive(timeout=_RECEIVE)
+                    failures = 0
+                except (TransportError, StaleDelivery) as error:
+                    if isinstance(error, AccessRefused):
+                        raise
+                    logger.warning("no messages for now: %s", error)
+                    self._stopping.wait(backoff.delay(failures))
+                    failures += 1
+                    if isinstance(error, QueueNotFound):
+                        _restore(connection, consumer, queues)
+                    continue
+                if message is not None:
+                    self._accept(message)
+                self._release_held()
+        except Closed:
+            logger.debug("the consumer is closed")
+        except Exception as error:
+            self._failure = error
+        finally:
+            if not self._stopping.is_set():
                 self.stop()
-                return
-            except QueueCoreError as error:
-                logger.warning("no messages for now: %s", error)
-                self._stopping.wait(backoff.delay(failures))
-                failures += 1
-                continue
-            if message is not None:
-                self._accept(message)
-            self._release_held()
 
     def _accept(self, message: Message) -> None:
         """Give a message to the pool, unless it is unreadable or not due."""
@@ -298,7 +312,8 @@ class Worker:
         assert self._settler is not None
         if self._settler.can_delay:
             del self._flying[ticket]
-            message.requeue(seconds, counted=False)
+            with contextlib.suppress(StaleDelivery):
+                message.requeue(seconds, counted=False)
         else:
             heapq.heappush(self._held, (time.monotonic() + seconds, ticket, message))
 
@@ -325,6 +340,21 @@ class Worker:
                 outcome.seconds * 1000,
             )
         self._settler.settle(message, outcome)
+
+
+def _restore(connection: Connection, consumer: Consumer, queues: Sequence[Queue]) -> None:
+    """Declare and consume again what somebody deleted."""
+    for queue in queues:
+        try:
+            try:
+                connection.inspect(queue)
+            except QueueNotFound:
+                connection.declare(queue)
+                consumer.cancel_queue(queue)  # the subscription that has ended
+                consumer.add_queue(queue)
+                logger.warning("queue %s is declared again", queue.name)
+        except QueueCoreError as error:
+            logger.warning("queue %s cannot be restored for now: %s", queue.name, error)
 
 
 def _definition(info: AppInfo, name: str) -> Queue:

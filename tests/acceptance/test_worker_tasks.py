@@ -63,6 +63,14 @@ def test_unreadable_messages_are_kept_and_the_worker_goes_on(app, queue, start_w
     assert worker.process.poll() is None
 
 
+def test_a_queue_that_was_deleted_is_made_again_on_both_sides(app, queue, start_worker):
+    worker = start_worker()
+    assert app.send_task("jobs.add", (1, 2), queue=queue).get(30) == 3
+    app.connection().delete(app.queue(queue))
+    eventually(lambda: "declared again" in worker.log, 20.0)
+    assert app.send_task("jobs.add", (2, 2), queue=queue).get(30) == 4
+
+
 def test_a_task_can_send_tasks(app, queue, start_worker):
     start_worker()
     task_id = app.send_task("jobs.relay", (4, queue), queue=queue).get(30)
