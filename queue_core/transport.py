@@ -323,8 +323,17 @@ class Store(Protocol):
 
     Every method may raise `ConnectionLost` (effect unknown; the handle may be used again and
     reconnects by itself, or stays broken and is thrown away by the caller: both are fine),
-    `BrokerFull`, `AccessRefused` or `StoreCorrupt`, and nothing else but what it names. None blocks
-    for more than a few round trips, except ``claim``.
+    `BrokerFull` (no room), `AccessRefused` (no permission) or `StoreCorrupt` (it holds something
+    else), and nothing else but what it names; opening a handle may raise them too. None blocks for
+    more than a few round trips, except ``claim``.
+
+    A token is valid for every handle until its claim ends, and is never used twice, not even after
+    a restart. To measure durations use a clock that survives as long as your data: ``time.time()``
+    if they outlive the process, else ``options.clock``. Queue names and message ids are at most 255
+    bytes, bodies at most what the client's limits allow (16 MiB by default).
+
+    The suite cannot kill your process in the middle of a step: that a crash leaves all or nothing
+    is for you to try.
     """
 
     # sessions: who holds what
@@ -341,7 +350,7 @@ class Store(Protocol):
         """Change ``beats`` of each session named; return those that do not exist (any more)."""
 
     def sessions(self) -> Mapping[str, Lease]:
-        """Return every session: others watch whose ``beats`` stand still for a whole lease."""
+        """Return every session as a `Lease`: others watch whose ``beats`` stand still."""
 
     def end_session(self, session: str, beats: int | None = None) -> bool:
         """End the session and make everything that it holds ready again, at its old place.
@@ -370,10 +379,12 @@ class Store(Protocol):
         1. If an entry of the topology table has another version than in ``versions`` (0: absent),
            do nothing; say ``stale_entries``.
         2. Forget the claims in ``settle`` for ever. A token that is not held any more is reported
-           as stale, and every envelope whose ``cause`` it is is left out.
+           as stale. An envelope whose ``cause`` was not held when the step began is left out, and
+           not reported as ``already``.
         3. If a ``reject-publish`` queue in ``limits`` would then hold more than ``max_length``
            unclaimed messages (ready and delayed; dead ones do not count; envelopes that exist
-           already do not count twice), undo everything and say ``full``.
+           already do not count twice), undo everything and say ``full``. Only queues that gain an
+           envelope are judged.
         4. Append the others, in the order given. One whose (queue, id) exists is left out and
            reported as ``already``.
         5. If a ``drop-head`` queue in ``limits`` now holds more unclaimed messages than
@@ -382,7 +393,8 @@ class Store(Protocol):
 
         ``batch`` may be empty, to check versions or only to settle. ``transaction`` is for stores
         with `Features.transactions`: do all of this inside ``transaction.handle``, leave the commit
-        to its owner, and call ``transaction.on_end`` when it came; others raise Unsupported.
+        to its owner, and call ``transaction.on_end`` when it came; others raise
+        ``Unsupported("transactions", ...)``.
         """
 
     def claim(
@@ -407,11 +419,13 @@ class Store(Protocol):
         normal. Other handles are not blocked meanwhile, and a message put by another handle or
         process ends the wait soon (within some milliseconds where the store can, and never later
         than ``wait``). Settling does not wait with it. If the session ends meanwhile, nothing is
-        claimed and the answer is empty.
+        claimed and the answer is empty, also if it was opened again under the same name.
 
         ``request`` is a fresh id per claim. After a lost reply the caller repeats the call with the
         same id and ``repeat=True``: if the first call took effect, the answer is what it took (as
-        far as it is still held), and nothing new is taken. The ``stale_tokens`` of a repeat tell
+        far as it is still held), and nothing new is taken; a first call that took nothing may be
+        repeated like a fresh one. A session repeats only its latest request per consumer, so the
+        request may be kept with the claimed messages alone. The ``stale_tokens`` of a repeat tell
         nothing: they may include what the first call settled.
 
         Raises:
@@ -427,7 +441,7 @@ class Store(Protocol):
         """Make claimed messages ready again after ``delay`` seconds, at their old place.
 
         Returns the tokens that were stale. ``counted=False`` takes the claim back from the
-        attempts. A message past its ttl or out of deliveries becomes dead.
+        attempts. A message past its ttl or out of deliveries is dead at once, whatever the delay.
         """
 
     def collect(self, session: str, limit: int) -> Sequence[Claim]:
@@ -437,7 +451,8 @@ class Store(Protocol):
         reached ``max_deliveries`` (``delivery_limit``), or that overflowed (``maxlen``). The
         session holds them like any claim, and settles them with the ``put`` of their dead letters.
         Collecting is not an attempt. Dead is for ever: what is released, or comes back from a
-        session that ended, waits for ``collect`` again, with the same ``attempts``.
+        session that ended, waits for ``collect`` again, with the same ``attempts``. In no
+        particular order.
 
         Raises:
             SessionLost: the session does not exist (any more).
@@ -446,7 +461,7 @@ class Store(Protocol):
     def inspect(self, queue: str) -> Counts:
         """Count the queue's messages; dead ones that wait for ``collect`` are not counted.
 
-        An unknown queue has none.
+        Those that a session collected count as claimed. An unknown queue has none.
         """
 
     def purge(self, queue: str) -> int:
@@ -471,7 +486,8 @@ class Store(Protocol):
     def close(self) -> None:
         """Give the handle's resources back.
 
-        May be called twice, and from any thread while no other call runs.
+        May be called twice, and from any thread while no other call runs. Nothing is called after
+        it.
         """
 
 

@@ -40,7 +40,8 @@ class StoreTransport:
             name: for people and errors.
             features: the store's own abilities, up to ``key_value``.
             open_store: returns a new handle; may connect, within the options' connect_timeout.
-            check: raises ConfigError for a URL that is wrong; does not connect.
+            check: raises ConfigError for a URL that is wrong; does not connect. Without it a URL
+                with options is refused.
         """
         self.name = name
         self.features = replace(
@@ -64,7 +65,9 @@ class StoreTransport:
 
     def check(self, url: BrokerURL) -> None:
         """See `Transport.check`."""
-        if self._check is not None:
+        if self._check is None:
+            url.check_options(())
+        else:
             self._check(url)
 
     def open(self, url: BrokerURL, options: SessionOptions) -> EmulatedSession:
