@@ -273,4 +273,6 @@ def _unroutable(bench: Bench, queue: Queue) -> bool:
         outcomes = bench.publish(bench.publication(queue, b"", expiration=0.0))
     except QueueNotFound:
         return True
+    except TransportError:
+        return False  # RabbitMQ 3.10 ends the connection (541) if the queue goes just then
     return outcomes[0].status == "unroutable"

@@ -126,6 +126,11 @@ class Consuming:
                 if queue in (None, name):
                     del inbox.subscriptions[name]
             inbox.broken = deque(item for item in inbox.broken if queue not in (None, item.queue))
+            inbox.woken = True
+            inbox.condition.notify_all()
+        if queue is None:
+            with self._lock:
+                self._inboxes.pop(consumer, None)
         self._link.call(partial(self._end, inbox, queue), deadline, f"cancel consumer {consumer!r}")
 
     def _end(self, inbox: Inbox, queue: str | None, future: Future[Any]) -> None:
@@ -323,14 +328,10 @@ class Consuming:
 
     def flush(self, consumer: str, deadline: float) -> None:
         """Prove that what was settled has reached the broker; see `Session.flush`."""
-        inbox = self._inbox(consumer)
         if self._lost is not None:
             raise self.failure("flush")
-        self._link.call(
-            partial(self._prove, inbox),
-            deadline,
-            f"flush the settlements of consumer {consumer!r}",
-        )
+        doing = f"flush the settlements of consumer {consumer!r}"
+        self._link.call(partial(self._prove, consumer), deadline, doing)
         with self._lock:
             stale = self._stale.pop(consumer, 0)
         if stale:
@@ -339,9 +340,10 @@ class Consuming:
                 "channel ended, and the messages went back to their queues"
             )
 
-    def _prove(self, inbox: Inbox, future: Future[Any]) -> None:
+    def _prove(self, consumer: str, future: Future[Any]) -> None:
         self.drain()
-        prove([s for s in self._live.values() if s.inbox is inbox and s.unproved], future)
+        live = self._live.values()
+        prove([s for s in live if s.inbox.consumer == consumer and s.unproved], future)
 
     def finish(self, deadline: float) -> None:
         """Write what is recorded, and see it through where the end of a channel would undo it."""

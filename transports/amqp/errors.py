@@ -33,8 +33,6 @@ from pika.exceptions import (
 
 from queue_core.errors import (
     AccessRefused,
-    BrokerFull,
-    ConfigError,
     ConnectionLost,
     ConnectTimeout,
     QueueCoreError,
@@ -42,7 +40,6 @@ from queue_core.errors import (
     TooLarge,
     TopologyMismatch,
     Unsupported,
-    UsageError,
 )
 
 ACCESS_REFUSED: Final = 403
@@ -180,13 +177,3 @@ def missing_exchange(error: BaseException) -> str | None:
     if isinstance(error, ChannelClosed) and (found := _MISSING_EXCHANGE.search(error.reply_text)):
         return found["name"]
     return None
-
-
-__all__ = [
-    "BrokerFull",
-    "ConfigError",
-    "UsageError",
-    "missing_exchange",
-    "translate",
-    "translate_connect",
-]

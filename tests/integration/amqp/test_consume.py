@@ -239,3 +239,15 @@ def test_what_was_flushed_never_comes_again_even_if_the_connection_dies_then(ben
         session.flush("c")
         session.cut()
         assert bench.rest(queue) == [unsettled.body]
+
+
+def test_consumers_that_come_and_go_leave_nothing_behind(bench):
+    queue = bench.queue()
+    for number in range(20):
+        name = f"consumer-{number}"
+        bench.session.subscribe(name, queue, prefetch=1)
+        bench.session.cancel(name)
+    consuming = bench.session._consuming
+    assert not consuming._inboxes
+    assert not consuming._live
+    assert bench.session.inspect(queue).consumers == 0
