@@ -1,8 +1,8 @@
 """The conformance kit that ships with the package: the contract of a transport as tests.
 
-`StoreSuite` and `SessionSuite` are subclassed with one fixture each; `eventually` waits for a
-condition with a deadline; `FaultProxy` breaks TCP connections on purpose. It needs the extra
-``test`` (pytest, hypothesis).
+`StoreSuite` and `SessionSuite` are subclassed with one fixture each, `StoreMachine` with one method;
+`FakeClock` moves only when a test says so; `eventually` waits for a condition with a deadline;
+`FaultProxy` breaks TCP connections on purpose. It needs the extra ``test`` (pytest, hypothesis).
 """
 
 import pytest
@@ -17,6 +17,7 @@ pytest.register_assert_rewrite(
     "queue_core.testing.session_routing",
     "queue_core.testing.session_threads",
     "queue_core.testing.session_topology",
+    "queue_core.testing.machine",
     "queue_core.testing.store_bench",
     "queue_core.testing.store_claim",
     "queue_core.testing.store_features",
@@ -30,7 +31,8 @@ pytest.register_assert_rewrite(
 from queue_core.testing.clocks import FakeClock  # noqa: E402 - after the line above
 from queue_core.testing.eventually import eventually  # noqa: E402
 from queue_core.testing.faults import FaultProxy  # noqa: E402
+from queue_core.testing.machine import StoreMachine  # noqa: E402
 from queue_core.testing.session_suite import SessionSuite  # noqa: E402
 from queue_core.testing.store_suite import StoreSuite  # noqa: E402
 
-__all__ = ["FakeClock", "FaultProxy", "SessionSuite", "StoreSuite", "eventually"]
+__all__ = ["FakeClock", "FaultProxy", "SessionSuite", "StoreMachine", "StoreSuite", "eventually"]

@@ -51,7 +51,7 @@ class StoreTests:
         happened.
     """
 
-    features: ClassVar[Features]
+    features: Features
     transport: ClassVar[str] = ""
     tick: ClassVar[float] = 0.2
     exact: ClassVar[bool] = False
@@ -217,17 +217,22 @@ class StoreBench:
         if getattr(self.features, feature):
             return False
         if feature == "priority":
-            self._refuses(feature, lambda: self.store.put([envelope("x", priority=1)], {}))
+            self._refuses(
+                feature, lambda: self.store.put([envelope("x", "refused", priority=1)], {})
+            )
         elif feature == "delay":
-            self._refuses(feature, lambda: self.store.put([envelope("x", delay=1.0)], {}))
-            self.put("released")
-            token = self.claim_one().token
+            self._refuses(
+                feature, lambda: self.store.put([envelope("x", "refused", delay=1.0)], {})
+            )
+            self.put("released", queue="refused")
+            token = self.claim_one(queue="refused").token
             self._refuses(feature, lambda: self.store.release([token], delay=1.0))
             assert not self.store.put([], {}, settle=[token]).stale_tokens
         elif feature == "transactions":
             transaction = Transaction(object(), lambda _: None)
             self._refuses(
-                feature, lambda: self.store.put([envelope("x")], {}, transaction=transaction)
+                feature,
+                lambda: self.store.put([envelope("x", "refused")], {}, transaction=transaction),
             )
         elif feature == "key_value":
             assert not isinstance(self.store, KeyValue), "key_value is there but not declared"
@@ -252,7 +257,7 @@ class StoreBench:
             call()
         assert caught.value.feature == feature
         assert caught.value.transport == (self.suite.transport or caught.value.transport)
-        assert self.store.inspect("q").ready == 0, "a put that was refused stored something"
+        assert self.counts("refused")[:2] == (0, 0), "a put that was refused stored something"
 
 
 def envelope(id: str, queue: str = "q", **fields: Any) -> Envelope:  # noqa: A002 - as in Envelope

@@ -317,6 +317,7 @@ class WaitTests(StoreTests):
                 bench.put(str(number), store=other)
                 assert bench.claimed(store=other) == [str(number)]
             done.set()
+            bench.put("end", queue="silent", store=other)
 
         bench.together(wait, work)
 
@@ -329,6 +330,7 @@ class WaitTests(StoreTests):
             before = time.monotonic()
             eventually(lambda: bench.counts(store=other) == (0, 0, 0))
             assert time.monotonic() - before < SLOW
+            bench.put("end", queue="silent", store=other)
 
         bench.together(
             lambda: bench.answer(queue="silent", settle=[token], wait=1.0, store=waiting), look

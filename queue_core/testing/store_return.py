@@ -123,7 +123,7 @@ class CollectTests(StoreTests):
         bench.put("ready", ttl=1000.0, max_deliveries=5)
         bench.put("claimed", queue="p", max_deliveries=1)
         bench.claim(queue="p")
-        if not bench.lacks("delay"):
+        if bench.features.delay:
             bench.put("delayed", delay=1000.0)
         assert bench.dead() == {}
 
@@ -229,7 +229,7 @@ class CountTests(StoreTests):
         bench.put("dead", ttl=0.0)
         bench.put("kept", queue="other")
         delayed = 0
-        if not bench.lacks("delay"):
+        if bench.features.delay:
             bench.put("later", delay=1000.0)
             delayed = 1
         assert bench.open().purge("q") == 3 + delayed

@@ -86,7 +86,7 @@ class TableTests(StoreTests):
         held = bench.claim_one()
         bench.put("dead", ttl=0.0)
         bench.put("kept", queue="other")
-        if not bench.lacks("delay"):
+        if bench.features.delay:
             bench.put("later", delay=1000.0)
         assert bench.store.write_table([Change("x", 0, b"v")], drop=["q", "never heard of"])
         assert bench.counts() == (0, 0, 0)

@@ -21,10 +21,13 @@ from queue_core.transport import (
     Lease,
     Limit,
     PutResult,
+    SessionOptions,
+    Store,
     Transaction,
 )
 from queue_core.transports.memory.broker import MemoryBroker, Session
 from queue_core.transports.memory.queues import CLAIMED
+from queue_core.url import BrokerURL
 
 _NO_LIMITS: Mapping[str, Limit] = MappingProxyType({})
 
@@ -287,6 +290,10 @@ class MemoryBrokers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._brokers: dict[str, MemoryBroker] = {}
+
+    def open(self, url: BrokerURL, options: SessionOptions) -> Store:
+        """Return a handle on the broker that the URL names; see `StoreTransport`."""
+        return MemoryStore(self.get(url.host or "default", options.clock))
 
     def get(self, name: str, clock: Clock) -> MemoryBroker:
         """Return the broker; an older one keeps the clock that it was made with."""
