@@ -1,6 +1,6 @@
 """The conformance kit that ships with the package: the contract of a transport as tests.
 
-`StoreSuite` and `SessionSuite` are subclassed with one fixture each, `StoreMachine` with one method;
+`StoreSuite` and `SessionSuite` are subclassed with one fixture each, `StoreMachine` with a method;
 `FakeClock` moves only when a test says so; `eventually` waits for a condition with a deadline;
 `FaultProxy` breaks TCP connections on purpose. It needs the extra ``test`` (pytest, hypothesis).
 """
