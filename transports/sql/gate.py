@@ -56,15 +56,16 @@ class Gate:
         if self._a < 0:
             self._a, self._b = self._open("gate-a"), self._open("gate-b")
             _gates.add(self)
-        if _lock(self._a):
-            if _lock(self._b):
+        try:
+            if not _lock(self._a):
+                self._queue(holds_a=False)
+            elif not _lock(self._b):
+                self._queue(holds_a=True)
+            else:
                 fcntl.flock(self._a, fcntl.LOCK_UN)
                 self._inside = True
-                return
-            holds_a = True
-        else:
-            holds_a = False
-        self._queue(holds_a=holds_a)
+        except OSError:  # a file system without locks has no turns either
+            self._distrusted_until = time.monotonic() + _DISTRUST
 
     def _queue(self, *, holds_a: bool) -> None:
         start = time.monotonic()

@@ -39,6 +39,8 @@ def settle_tokens(
     Without ``careful`` it raises `Careful` if there are any.
     """
     if not careful:
+        if not all(isinstance(token, tuple) and len(token) == 2 for token in tokens):
+            raise Careful
         steps.cursor.executemany(statements.settle, tokens)
         if steps.cursor.rowcount != len(tokens):
             raise Careful
@@ -131,23 +133,26 @@ class Put:
     def _append(
         self, steps: Steps, wanted: list[int], *, careful: bool
     ) -> tuple[list[int], set[str]]:
-        """Append; return the indices that were there before, and the queues that got something."""
+        """Append; return the indices that were there before, and the queues that are fuller now.
+
+        What is dead at once fills no queue.
+        """
         insert = self._statements.insert_message
         now, batch, cursor = steps.now, self._batch, steps.cursor
-        if not careful:
-            if wanted:
-                cursor.executemany(insert, [_row(batch[index], now) for index in wanted])
-                if cursor.rowcount != len(wanted):
-                    raise Careful
-            return [], {batch[index].queue for index in wanted} if self._limits else set()
-        already, added = [], set()
-        for index in wanted:
-            cursor.execute(insert, _row(batch[index], now))
-            if cursor.rowcount == 1:
-                added.add(batch[index].queue)
-            else:
-                already.append(index)
-        return already, added
+        already: list[int] = []
+        if careful:
+            for index in wanted:
+                cursor.execute(insert, _row(batch[index], now))
+                if cursor.rowcount != 1:
+                    already.append(index)
+        elif wanted:
+            cursor.executemany(insert, [_row(batch[index], now) for index in wanted])
+            if cursor.rowcount != len(wanted):
+                raise Careful
+        if not self._limits:
+            return already, set()
+        stored = (batch[index] for index in set(wanted).difference(already))
+        return already, {one.queue for one in stored if one.ttl is None or one.ttl > 0}
 
     def _keep_limits(self, steps: Steps, added: set[str]) -> None:
         sweep(steps, self._statements)

@@ -28,6 +28,7 @@ OPTIONS: Final = ("synchronous", "timeout", "poll", "max_size")
 _SYNCHRONOUS: Final = ("normal", "full", "extra")
 _SECONDS: Final = (("timeout", 0.01, 600.0), ("poll", 0.001, 1.0))
 _LEAST_SIZE: Final = 1 << 18
+_LEAST_VERSION: Final = (3, 38, 0)
 _CACHE_KIB: Final = 8192
 _LOG_PAGES: Final = 4000
 _LOG_LIMIT: Final = 64 * 1024 * 1024
@@ -92,6 +93,11 @@ class SqliteFile:
 
     def connect(self, compiler: Compiler) -> Connection:
         """Return a connection in autocommit mode to the file, which has the schema then."""
+        if sqlite3.sqlite_version_info < _LEAST_VERSION:
+            least = ".".join(map(str, _LEAST_VERSION))
+            raise ConfigError(
+                f"{self.place} needs SQLite {least}, and this Python has {sqlite3.sqlite_version}"
+            )
         self._check_place()
         engine = create_engine(
             URL.create("sqlite+pysqlite", database=self.path),

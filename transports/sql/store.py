@@ -35,11 +35,7 @@ from queue_core.transports.sql.database import Database, Steps, Undo
 from queue_core.transports.sql.dialects import Dialect
 from queue_core.transports.sql.joined import Joined
 from queue_core.transports.sql.keyvalue import Keys, next_version
-from queue_core.transports.sql.put import (
-    Careful,
-    Put,
-    stale_entries,
-)
+from queue_core.transports.sql.put import Careful, Put, is_token, stale_entries
 from queue_core.transports.sql.statements import Statements
 from queue_core.transports.sql.tables import new_session_number
 
@@ -138,7 +134,7 @@ class SqlStore:
         transaction: Transaction | None = None,
     ) -> PutResult:
         """See `Store.put`."""
-        if not batch and not settle and not limits:
+        if not (batch or settle or limits or transaction):
             return PutResult(
                 stale_entries=self._database.read(
                     lambda steps: stale_entries(steps, self._statements, versions)
@@ -182,7 +178,7 @@ class SqlStore:
         """See `Store.release`."""
 
         def find(steps: Steps) -> dict[Token, str]:
-            numbers = steps.numbers(token[0] for token in tokens)
+            numbers = steps.numbers(token[0] for token in tokens if is_token(token))
             held = {
                 (seq, fence): queue
                 for seq, fence, queue in steps.rows(self._statements.tokens, numbers=numbers)

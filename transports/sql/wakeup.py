@@ -20,6 +20,7 @@ The rules:
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import secrets
@@ -116,7 +117,9 @@ class Wakeup:
         if self._ear is None:
             time.sleep(seconds)
             return False
-        if not select.select([self._ear], [], [], seconds)[0]:
+        listener = select.poll()  # select() knows no descriptor above 1023
+        listener.register(self._ear, select.POLLIN)
+        if not listener.poll(math.ceil(seconds * 1000)):
             return False
         hinted = False
         with contextlib.suppress(OSError):
