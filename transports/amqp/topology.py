@@ -149,8 +149,9 @@ def exchanges_of(queue: Queue) -> tuple[list[Exchange], list[str]]:
     given = [queue.exchange, queue.dead_letter_exchange]
     own = {item.name: item for item in given if isinstance(item, Exchange)}
     names = [binding.source for binding in queue.all_bindings()]
-    if queue.dead_letter_target:
-        names.append(queue.dead_letter_target)
+    dead = queue.arguments.get("x-dead-letter-exchange", queue.dead_letter_target)
+    if dead:
+        names.append(str(dead))
     others = dict.fromkeys(name for name in names if name not in own)
     return list(own.values()), list(others)
 

@@ -162,6 +162,8 @@ def test_the_exchanges_of_a_queue_are_told_apart() -> None:
     )
     assert exchanges_of(queue) == ([orders], ["other", "dead"])
     assert exchanges_of(Queue("q", dead_letter_exchange="")) == ([], [])
+    raw = Queue("q", arguments={"x-dead-letter-exchange": "raw"})
+    assert exchanges_of(raw) == ([], ["raw"])
 
 
 def test_entities_are_described_for_people() -> None:
