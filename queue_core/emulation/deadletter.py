@@ -17,6 +17,7 @@ since then it died only by itself, without a client rejecting it: that would go 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -57,7 +58,7 @@ def dead_properties(stored: Stored, queue: str, reason: str, now: float) -> Prop
     death["exchange"] = stored.exchange
     death["routing-keys"] = [stored.routing_key]
     death["time"] = datetime.fromtimestamp(int(now), UTC)
-    if properties.expiration is not None:
+    if properties.expiration is not None and math.isfinite(properties.expiration):
         death["original-expiration"] = str(round(properties.expiration * 1000))
     headers["x-death"] = [death, *deaths]
     headers.setdefault("x-first-death-queue", queue)

@@ -25,6 +25,7 @@ from queue_core.emulation.declaring import Declarer
 from queue_core.emulation.entries import q
 from queue_core.emulation.handles import close_quietly
 from queue_core.emulation.leases import Names, Watch
+from queue_core.emulation.ledger import Ledger
 from queue_core.emulation.publishing import Dead
 from queue_core.errors import QueueCoreError, SessionLost, TransportError
 from queue_core.policy import Deadline
@@ -152,7 +153,7 @@ class Keeper:
             self._drop_store()
 
     def _next_due(self) -> float:
-        dues = [due for item in self._consumers() if (due := item.next_due()) is not None]
+        dues = [due for item in self._consumers() if (due := item.books.due) is not None]
         return min([self._schedule.next(), *dues])
 
     def _round(self, *, force: bool) -> None:
@@ -194,10 +195,11 @@ class Keeper:
 
     def _send(self, now: float, force: bool) -> None:
         for consumer in self._consumers():
-            if force or consumer.due(now):
+            books = consumer.books
+            if force or (books.due is not None and books.due <= now):
 
-                def send(store: Store, consumer: Consumer = consumer) -> float:
-                    consumer.send(store, consumer.take())
+                def send(store: Store, books: Ledger = books) -> float:
+                    books.send(store, books.take())
                     return 0.0
 
                 self._guarded("settling", send, 0.0)
@@ -212,7 +214,7 @@ class Keeper:
         for name, uid in list(core.exclusive.items()):
             names[Names.queue(name, uid)] = (None, lease)
         for consumer in self._consumers():
-            for window in consumer.windows():
+            for window in consumer.books.subscriptions():
                 own, *others = window.leases
                 names[own] = (consumer, lease)
                 for other in others:
@@ -293,7 +295,7 @@ class Keeper:
         """End subscriptions to queues that are gone, and exclusive queues that nobody uses."""
         consumed: dict[str, list[tuple[Consumer, str]]] = {}
         for consumer in self._consumers():
-            for window in consumer.windows():
+            for window in consumer.books.subscriptions():
                 consumed.setdefault(window.queue, []).append((consumer, window.uid))
         if consumed:
             known = self._core.table.refresh(store, [q(name) for name in consumed])
@@ -308,7 +310,7 @@ class Keeper:
     def _drop(self, store: Store, consumer: Consumer, queue: str) -> None:
         window = consumer.remove(queue, deleted=True)
         if window is not None:
-            consumer.finish(store, window)
+            consumer.books.finish(store, window)
             store.end_session(window.leases[0])
 
     def _expire_exclusive(self, store: Store, consumed: Collection[str]) -> None:

@@ -267,10 +267,7 @@ class Publisher:
     def _add_copies(self, store: Store, dead: Dead, entry: QueueEntry, plan: _Plan) -> bool:
         """Add the copies of a dead message to ``plan``; return whether any queue wants it."""
         exchange = entry.dead_letter_exchange or ""
-        message = _load(dead)
-        properties = dead_properties(message, dead.queue, dead.reason, self._clock.time())
-        key = entry.dead_letter_routing_key
-        key = message.routing_key if key is None else key
+        key, properties = _copy(dead, entry, self._clock.time())
         found = self._table.route(store, exchange, key, properties.headers)
         plan.versions.update(found.versions)
         copy_id = dead_id(dead.token, dead.queue, dead.raw)
@@ -347,12 +344,18 @@ def _ttl(entry: QueueEntry, expiration: float | None, delay: float) -> float | N
     return own if expiration is None else min(own, expiration)
 
 
-def _load(dead: Dead) -> stored.Stored:
+def _copy(dead: Dead, entry: QueueEntry, now: float) -> tuple[str, Properties]:
+    """Return routing key and properties of a dead message's copy."""
     try:
-        return stored.load(dead.raw)
+        message = stored.load(dead.raw)
     except DecodeError as error:
         logger.warning("a dead message of queue %r keeps only its body: %s", dead.queue, error)
-        return stored.Stored("", dead.queue, None, Properties())
+        message = stored.Stored("", dead.queue, None, Properties())
+    key = entry.dead_letter_routing_key
+    return (
+        message.routing_key if key is None else key,
+        dead_properties(message, dead.queue, dead.reason, now),
+    )
 
 
 def _refused(result: PutResult) -> Outcome:

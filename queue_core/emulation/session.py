@@ -184,7 +184,7 @@ class EmulatedSession:
         core.guard()
         core.publisher.check(then, None)
         consumer = self._consumers.get(delivery.consumer)
-        window = consumer.hold_back(delivery) if consumer is not None else None
+        window = consumer.books.hold_back(delivery) if consumer is not None else None
         if consumer is None or window is None:
             raise _stale(delivery)
         token = delivery.token
@@ -206,7 +206,7 @@ class EmulatedSession:
                 self._settled_then[token] = ids
             raise
         finally:
-            consumer.let_go(window, token, settled=settled)
+            consumer.books.let_go(window, token, settled=settled)
 
     # --- consuming --------------------------------------------------------------------------------
 
@@ -217,14 +217,14 @@ class EmulatedSession:
             found = self._consumers.get(consumer)
             if found is None:
                 found = self._consumers[consumer] = Consumer(self._core, consumer)
-        if found.resize(queue, prefetch):
+        if found.books.resize(queue, prefetch):
             return
         deadline = self._deadline(timeout)
         number = next(self._numbers)
         joined = self._call(
             lambda store: self._declarer.enter(store, queue, number, deadline), timeout
         )
-        found.add(
+        found.books.add(
             Window(queue, prefetch, leases=joined.leases, uid=joined.uid, expires=joined.expires)
         )
 
@@ -237,7 +237,7 @@ class EmulatedSession:
         deadline = self._deadline(timeout)
         removed = [
             window
-            for item in found.windows()
+            for item in found.books.subscriptions()
             if queue in (None, item.queue) and (window := found.remove(item.queue)) is not None
         ]
         errors = [error for window in removed if (error := self._leave(found, window, deadline))]
@@ -246,7 +246,7 @@ class EmulatedSession:
                 self._consumers.pop(consumer, None)
             if stale := found.retire():
                 self._count_strays(consumer, stale)
-        elif not found.windows():
+        elif not found.books.subscriptions():
             found.abandon()
             found.wake()
         if errors:
@@ -262,7 +262,7 @@ class EmulatedSession:
             self._declarer.leave(store, window.queue, window.leases, again)
 
         try:
-            self._call(lambda store: consumer.finish(store, window), deadline.remaining())
+            self._call(lambda store: consumer.books.finish(store, window), deadline.remaining())
             self._call(leave, deadline.remaining())
         except TransportError as error:
             self._core.later(leave)
@@ -281,12 +281,14 @@ class EmulatedSession:
         """See `Session.settle`."""
         self._core.guard()
         for settlement in settlements:
+            if settlement.delay > 0:
+                require(self._core.features, "delay", self._core.transport)
             name = settlement.delivery.consumer
             consumer = self._consumers.get(name)
             if consumer is None:
                 self._count_strays(name, 1)
             else:
-                consumer.settle(settlement)
+                consumer.books.settle(settlement)
 
     def _count_strays(self, consumer: str, count: int) -> None:
         with self._lock:
@@ -298,7 +300,7 @@ class EmulatedSession:
         found = self._consumers.get(consumer)
         if found is not None:
             deadline = self._deadline(timeout)
-            self._call(lambda store: found.flush(store, deadline), timeout)
+            self._call(lambda store: found.books.flush(store, deadline), timeout)
             return
         self._core.guard()
         with self._lock:
@@ -357,11 +359,11 @@ class EmulatedSession:
         core = self._core
         consumers = self._all_consumers()
         for consumer in consumers:
-            consumer.send(store, consumer.take())
+            consumer.books.send(store, consumer.books.take())
         store.end_session(core.main)  # gives back uncounted whatever is unsettled
         store.end_session(Names.collect(core.uid))
         for consumer in consumers:
-            for window in consumer.windows():
+            for window in consumer.books.subscriptions():
                 if left() > 0:
                     self._declarer.leave(store, window.queue, window.leases, self._deadline(left()))
         for name, uid in list(core.exclusive.items()):
@@ -376,7 +378,7 @@ class EmulatedSession:
 
     def _wake_all(self) -> None:
         for consumer in self._all_consumers():
-            consumer.poke()
+            consumer.books.bell.set()
 
     def _queue_deleted(self, queue: str) -> None:
         """End our own subscriptions to a queue that this session deleted."""

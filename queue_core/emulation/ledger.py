@@ -1,0 +1,317 @@
+"""The books of one consumer: its windows, and the settlements on their way to the store.
+
+Settlements come from any thread and are noted here. Who sends them: the claim of the next receive
+takes acks along (`Ledger.ride`); the keeper comes for what nobody took within `ACK_DELAY`, and at
+once for requeues and rejects; `Ledger.flush` sends on the calling thread.
+
+The rules:
+
+- No lock is held while the store is called.
+- A settlement is in one thread's hands at a time (a `Flight`). Its reply lost, it goes back and is
+  sent again. If its subscription has ended meanwhile, the keeper sends it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Final
+
+from queue_core.emulation.core import Core
+from queue_core.emulation.publishing import Dead
+from queue_core.emulation.window import Flight, Window
+from queue_core.errors import ConnectTimeout, StaleDelivery, TransportError
+from queue_core.message import Delivery, Settlement, Token
+from queue_core.policy import Deadline
+from queue_core.transport import Store
+
+__all__ = ["Ledger", "give_back"]
+
+ACK_DELAY: Final = 0.02
+"""Seconds after which the keeper sends acks that nobody took along."""
+
+URGENT_ACK_DELAY: Final = 0.002
+"""The same when they fill half a window: the consumer's own thread gets the chance to be first."""
+
+RETRY_DELAY: Final = 0.5
+"""Seconds after which the keeper sends again what failed."""
+
+
+class Ledger:
+    """The books of one consumer. Thread-safe.
+
+    Attributes:
+        lock: held for every look at the windows; never while the store is called.
+        windows: the subscriptions by queue.
+        bell: set when a waiting receive should look again.
+        waiting: a receive is about to wait for the bell, and takes pending acks along itself.
+        due: when the keeper should send; None while nothing is pending.
+    """
+
+    def __init__(self, core: Core, consumer: str) -> None:
+        """Begin without subscriptions."""
+        self.lock = threading.Lock()
+        self.windows: dict[str, Window] = {}
+        self.bell = threading.Event()
+        self.waiting = False
+        self.due: float | None = None
+        self._core = core
+        self._consumer = consumer
+        self._landed = threading.Condition(self.lock)
+        self._urgent = False
+        self._late = 0
+        self._flights: set[int] = set()
+        self._flight_numbers = itertools.count(1)
+
+    # --- subscriptions ----------------------------------------------------------------------------
+
+    def add(self, window: Window) -> None:
+        """Begin to take from one more queue."""
+        with self.lock:
+            self.windows[window.queue] = window
+            self.bell.set()
+
+    def subscriptions(self) -> list[Window]:
+        """Return the windows."""
+        with self.lock:
+            return list(self.windows.values())
+
+    def resize(self, queue: str, prefetch: int) -> bool:
+        """Change a subscription's prefetch; False if there is none."""
+        with self.lock:
+            window = self.windows.get(queue)
+            if window is not None:
+                window.prefetch = prefetch
+                self.bell.set()
+            return window is not None
+
+    def finish(self, store: Store, window: Window) -> None:
+        """Send the settlements of a removed window and give back what it holds.
+
+        What fails is left to the keeper.
+        """
+        try:
+            with self.lock:
+                flights = self._take([window])
+            self.send(store, flights)
+            with self.lock:
+                tokens = list(window.held)
+            give_back(store, tokens)
+        except TransportError:
+            self._core.later(partial(self.finish, window=window))
+            raise
+        with self.lock:
+            window.held.difference_update(tokens)
+
+    # --- settling ---------------------------------------------------------------------------------
+
+    def settle(self, settlement: Settlement) -> None:
+        """Note a settlement and see to it that somebody sends it."""
+        call: float | None = None
+        with self.lock:
+            window = self.windows.get(settlement.delivery.queue)
+            if window is None or not window.settle(settlement):
+                self._late += 1
+                return
+            if settlement.action != "ack":
+                call = self.due = self._core.clock.monotonic()
+            elif self.due is None:
+                call = self.due = self._core.clock.monotonic() + ACK_DELAY
+            elif not self._urgent and window.urgent:
+                self._urgent = True
+                call = self.due = min(self.due, self._core.clock.monotonic() + URGENT_ACK_DELAY)
+        if self.waiting:
+            self.bell.set()
+        elif call is not None:
+            self._core.call_keeper(call)
+
+    def hold_back(self, delivery: Delivery) -> Window | None:
+        """Take a delivery out of the window to settle it in a step of its own; None if stale."""
+        with self.lock:
+            window = self.windows.get(delivery.queue)
+            if window is None or delivery.token not in window.held:
+                return None
+            window.held.remove(delivery.token)
+            window.flying += 1
+            return window
+
+    def let_go(self, window: Window, token: Token, *, settled: bool) -> None:
+        """End what `hold_back` began: the delivery is settled, or held as before."""
+        with self.lock:
+            window.flying -= 1
+            if not settled:
+                window.held.add(token)
+            self.bell.set()
+            removed = self.windows.get(window.queue) is not window
+        if removed and not settled:
+            self._core.later(partial(self.finish, window=window))
+
+    def take(self) -> list[Flight]:
+        """Take everything that is pending."""
+        with self.lock:
+            return self._take(self.windows.values())
+
+    def _take(self, windows: Iterable[Window]) -> list[Flight]:
+        flights = []
+        for window in windows:
+            if (flight := window.take_acks(riding=False)) is not None:
+                flights.append(flight)
+            if (flight := window.take_verdicts()) is not None:
+                flights.append(flight)
+        self._note_taken()
+        return flights
+
+    def _note_taken(self) -> None:
+        self._urgent = False
+        if not any(window.acks or window.verdicts for window in self.windows.values()):
+            self.due = None
+
+    def take_verdicts(self) -> list[Flight]:
+        """Take the requeues and rejects."""
+        with self.lock:
+            windows = self.windows.values()
+            flights = [flight for window in windows if (flight := window.take_verdicts())]
+            if flights:
+                self._note_taken()
+            return flights
+
+    def ride(self, limit: int) -> tuple[dict[str, int], list[Flight], bool]:
+        """Return what to claim, the acks that go along, and whether a window is full."""
+        with self.lock:
+            flights = []
+            wants = {}
+            full = False
+            for window in self.windows.values():
+                room = window.room()
+                if not room:
+                    full = True
+                    continue
+                wants[window.queue] = min(room, limit)
+                if (flight := window.take_acks(riding=True)) is not None:
+                    flights.append(flight)
+            if flights:
+                self._note_taken()
+            if wants:
+                self.waiting = False
+            return wants, flights, full
+
+    def late(self) -> int:
+        """Return, once, how many settlements came too late."""
+        with self.lock:
+            late, self._late = self._late, 0
+            return late
+
+    def send(self, store: Store, flights: Sequence[Flight]) -> None:
+        """Send settlements; what is not certain afterwards goes back to its window."""
+        if not flights:
+            return
+        number = self.depart()
+        sent: list[Token] = []
+        try:
+            acks = [token for flight in flights for token in flight.acks]
+            if acks:
+                sent += acks
+                self.settled(flights, store.put([], {}, settle=acks).stale_tokens)
+            requeues: dict[tuple[float, bool], list[tuple[Flight, Settlement]]] = {}
+            rejects: list[tuple[Flight, Settlement, str]] = []
+            for flight in flights:
+                for verdict in flight.verdicts:
+                    if verdict.action == "reject":
+                        rejects.append((flight, verdict, verdict.reason))
+                    elif self._exhausted(store, verdict):
+                        rejects.append((flight, verdict, "delivery_limit"))
+                    else:
+                        key = verdict.delay, verdict.counted
+                        requeues.setdefault(key, []).append((flight, verdict))
+            for (delay, counted), group in requeues.items():
+                tokens = [verdict.delivery.token for _, verdict in group]
+                sent += tokens
+                stale = set(store.release(tokens, delay=delay, counted=counted))
+                for flight, verdict in group:
+                    self._judged(flight, verdict, stale=verdict.delivery.token in stale)
+            deadline = Deadline.after(self._core.options.timeout, self._core.clock)
+            for flight, verdict, reason in rejects:
+                delivery = verdict.delivery
+                sent.append(delivery.token)
+                dead = Dead(delivery.queue, delivery.token, delivery.body, delivery.raw, reason)
+                buried = self._core.publisher.bury(store, dead, deadline)
+                self._judged(flight, verdict, stale=not buried)
+        finally:
+            self.land(number, flights, sent)
+
+    def _exhausted(self, store: Store, verdict: Settlement) -> bool:
+        """Whether a requeued message has had all its deliveries."""
+        entry = self._core.table.queue(store, verdict.delivery.queue).queue
+        return (
+            verdict.counted
+            and entry is not None
+            and bool(entry.max_deliveries)
+            and verdict.delivery.attempts >= (entry.max_deliveries or 0)
+        )
+
+    def settled(self, flights: Iterable[Flight], stale: Sequence[Token]) -> None:
+        """Note that the acks of these flights are certain, ``stale`` among them."""
+        with self.lock:
+            for flight in flights:
+                if flight.acks:
+                    self._late += flight.window.acked(flight, stale)
+
+    def _judged(self, flight: Flight, verdict: Settlement, *, stale: bool) -> None:
+        with self.lock:
+            self._late += flight.window.judged(flight, verdict, stale=stale)
+
+    def depart(self) -> int:
+        """Begin a flight; `land` must follow with the number returned."""
+        with self.lock:
+            number = next(self._flight_numbers)
+            self._flights.add(number)
+            return number
+
+    def land(self, number: int, flights: Iterable[Flight], sent: Sequence[Token]) -> None:
+        """End a flight: what it did not make certain is pending again."""
+        homeless: list[Window] = []
+        with self.lock:
+            for flight in flights:
+                if flight.acks or flight.verdicts:
+                    own = {verdict.delivery.token for verdict in flight.verdicts}
+                    own.update(flight.acks)
+                    flight.window.failed(flight, own.intersection(sent))
+                    self.due = self._core.clock.monotonic() + RETRY_DELAY
+                    if self.windows.get(flight.window.queue) is not flight.window:
+                        homeless.append(flight.window)
+            self._flights.discard(number)
+            self._landed.notify_all()
+            self.bell.set()
+        for window in homeless:
+            self._core.later(partial(self.finish, window=window))
+
+    def flush(self, store: Store, deadline: Deadline) -> None:
+        """Send everything that is pending and wait for what others send. See `Session.flush`."""
+        while True:
+            with self.lock:
+                earlier = set(self._flights)
+                flights = self._take(self.windows.values())
+            self.send(store, flights)
+            with self.lock:
+                if not self._landed.wait_for(
+                    partial(self._flights.isdisjoint, earlier), min(deadline.remaining(), 1e6)
+                ):
+                    raise ConnectTimeout(
+                        f"the settlements of consumer {self._consumer!r} are not certain yet"
+                    )
+                if not earlier or not any(w.unsure for w in self.windows.values()):
+                    late, self._late = self._late, 0
+                    break
+        if late:
+            raise StaleDelivery(
+                f"{late} settlement{'s' * (late > 1)} of consumer {self._consumer!r} came too late:"
+                " the messages were given to somebody else"
+            )
+
+
+def give_back(store: Store, tokens: Sequence[Token]) -> None:
+    """Return claims uncounted."""
+    if tokens:
+        store.release(tokens, counted=False)
