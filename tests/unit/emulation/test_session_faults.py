@@ -211,6 +211,7 @@ class FaultMachine(RuleBasedStateMachine):
         self.held: dict[int, list[Delivery]] = {}
         self.published: set[bytes] = set()
         self.maybe: dict[bytes, Publication] = {}
+        self.doubtful: set[bytes] = set()  # published again when the first may have been consumed
         self.acked: set[bytes] = set()
         self.recorded: dict[int, set[bytes]] = {}
         self.seen: Counter[bytes] = Counter()
@@ -251,13 +252,14 @@ class FaultMachine(RuleBasedStateMachine):
             assert all(outcome.status == "confirmed" for outcome in outcomes)
             self.published.update(self.maybe)
             self.maybe.clear()
+        self.doubtful.update(self.maybe)
 
     @rule(who=WHO, plan=PLAN)
     def receive(self, who: int, plan: list[str]) -> None:
         self.trouble(plan)
         with contextlib.suppress(ConnectionLost):
             for delivery in self.sessions[who].receive("c", wait=0):
-                assert delivery.body not in self.acked, "acked and delivered again"
+                assert delivery.body not in self.acked - self.doubtful, "acked, delivered again"
                 self.held[who].append(delivery)
 
     @rule(who=WHO, actions=st.lists(st.sampled_from(["ack", "requeue", "reject"]), max_size=3))
@@ -333,6 +335,9 @@ class FaultMachine(RuleBasedStateMachine):
         work = self.bench.broker.queues.get("work")
         assert work is None or work.claimed == sum(left.values()), "something is stranded"
         assert set(left) | set(dead) | self.acked >= self.published, "lost"
+        for body in self.doubtful:
+            left.pop(body, None)
+            dead.pop(body, None)
         assert not set(left) & self.acked, "acked, and still there"
         assert all(count == 1 for count in left.values()), "stored twice"
         assert all(count == 1 for count in dead.values()), "died twice"
@@ -342,7 +347,7 @@ class FaultMachine(RuleBasedStateMachine):
 
 
 TestFaultMachine = FaultMachine.TestCase
-TestFaultMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestFaultMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
 def test_a_session_ended_by_others_is_lost_for_every_call(bench: Bench) -> None:
