@@ -92,8 +92,14 @@ class Delaying:
             return Outcome("confirmed")
         return delayed(publication, rounded(publication.delay), target, self.now())
 
-    def to_queue(self, name: str) -> Target:
-        """Return the way to a queue: without a relay if it is known never to refuse."""
+    def to_queue(self, name: str, *, at_once: bool = False) -> Target:
+        """Return the way to a queue.
+
+        Without a relay if it is known never to refuse, or if the message does not wait: then the
+        sender hears of a refusal himself, and no level is stopped by it.
+        """
+        if at_once:
+            return Target("queue", name, relayed=False)
         queue = self._known.get(name)
         never_refuses = (
             queue is not None

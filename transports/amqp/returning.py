@@ -236,13 +236,14 @@ class Returning:
             return self._dead_letter(job, properties, job.reason)
         if job.counted and limit is not None and note.deliveries + 1 >= limit:
             return self._dead_letter(job, properties, "delivery_limit")
-        target = self._delaying.to_queue(delivery.queue)
+        wait = rounded(job.delay)
+        target = self._delaying.to_queue(delivery.queue, at_once=not wait)
         self._delaying.lead_to(target, monotonic() + self._timeout)
         copy = returned(
             delivery,
             properties,
             note,
-            wait=rounded(job.delay),
+            wait=wait,
             target=target,
             now=self._delaying.now(),
             counted=job.counted,

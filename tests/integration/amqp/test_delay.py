@@ -182,9 +182,7 @@ def test_a_history_of_deaths_survives_the_ladder_and_adds_up(bench):
     work_name = bench.queue()
     grave = bench.queue()
     bench.session.delete(Queue(work_name))
-    bench.session.declare(
-        Queue(work_name, dead_letter_exchange="", dead_letter_routing_key=grave)
-    )
+    bench.session.declare(Queue(work_name, dead_letter_exchange="", dead_letter_routing_key=grave))
     exchange = bench.exchange("topic")
     bench.session.declare(Binding(exchange, work_name, "#"))
     message = bench.message("a.b", b"bad", exchange=exchange, headers={"mine": 1})
