@@ -295,7 +295,7 @@ class DeadLetterTests(SessionTests):
         bench.send(queue, b"round")
         bench.late(lambda: bench.idle(queue), 5.0)
         tap = bench.tap(queue)
-        tap.none(0.6)
+        tap.none(1.5)
 
     @needs("dead_letter")
     def test_a_client_may_send_a_death_certificate_of_its_own(self, bench: Bench) -> None:

@@ -165,6 +165,15 @@ def test_a_cut_counts_both_directions_together(client, proxy):
     assert read_until_reset(client) == b"01234"
 
 
+def test_after_so_many_cuts_everything_passes(client, proxy):
+    proxy.cut_after(3, direction="down", times=1)
+    client.sendall(b"0123456789")
+    assert read_until_reset(client) == b"012"
+    with connect(proxy) as other:
+        other.sendall(b"0123456789")
+        assert read(other, 10) == b"0123456789"
+
+
 def test_random_cuts_repeat_with_the_seed(echo):
     def lengths() -> list[int]:
         with FaultProxy("127.0.0.1", echo.port, seed=42) as proxy:
