@@ -579,12 +579,27 @@ def test_what_waits_for_the_next_receive_goes_back_with_a_cancel(session: Emulat
     for queue in ("work", "second"):
         send(session, queue, b"1", b"2")
         session.subscribe("c", queue, prefetch=10)
-    session.receive("c", limit=1, wait=0)
+    assert [d.queue for d in session.receive("c", limit=1, wait=0)] == ["work"]
     session.cancel("c", "second")
+    assert [d.queue for d in session.receive("c", limit=5, wait=0)] == ["work"]
     session.cancel("c", "work")
     for queue in ("work", "second"):
         info = session.inspect(queue)
         assert (info.ready, info.unacked) == (2, 0)
+
+
+def test_a_message_returned_for_the_last_time_is_buried_at_once(session: EmulatedSession) -> None:
+    session.declare(Queue("dead"))
+    session.declare(
+        Queue("in", max_deliveries=2, dead_letter_exchange="", dead_letter_routing_key="dead")
+    )
+    send(session, "in", b"1", b"2")
+    session.subscribe("c", "in", prefetch=5)
+    for expected in (0, 2):
+        for delivery in session.receive("c", wait=0):
+            session.settle([Settlement(delivery, "requeue")])
+        session.flush("c")
+        assert session.inspect("dead").ready == expected
 
 
 def test_late_settlements_are_counted_once_by_flush(session: EmulatedSession) -> None:
