@@ -1,4 +1,4 @@
-"""`SessionSuite`, part 4: what becomes of messages that nobody could or should handle."""
+"""`SessionSuite`, part 5: what becomes of messages that nobody could or should handle."""
 # ruff: noqa: D102 - the names of tests are sentences
 
 from __future__ import annotations
@@ -7,8 +7,9 @@ import time
 from typing import Any
 
 from queue_core.message import Delivery
-from queue_core.testing.session_bench import Bench, SessionTests, properties_of
+from queue_core.testing.session_bench import Bench, SessionTests
 from queue_core.testing.session_features import needs
+from queue_core.testing.session_tap import properties_of
 from queue_core.topology import Exchange, Queue
 
 

@@ -1,4 +1,4 @@
-"""`SessionSuite`, part 5: crashes, closing, and what lives as long as somebody uses it."""
+"""`SessionSuite`, part 6: crashes, closing, and what lives as long as somebody uses it."""
 # ruff: noqa: D102 - the names of tests are sentences
 
 from __future__ import annotations
@@ -245,9 +245,9 @@ class LifetimeTests(SessionTests):
 
     @needs("queue_expiry")
     def test_declaring_keeps_a_queue_from_expiring(self, bench: Bench) -> None:
-        queue = bench.queue(expires=1.0)
-        for _ in range(6):
-            time.sleep(0.3)
+        queue = bench.queue(expires=0.8)
+        for _ in range(16):
+            time.sleep(0.2)
             bench.session.declare(queue)
         bench.send(queue, b"still there")
 
