@@ -379,6 +379,19 @@ class DeliveryTests(SessionTests):
         bench.expect(following, [])
         bench.expect(work, [b"job"])
 
+    @needs("max_length")
+    def test_settle_then_does_not_ack_what_a_full_queue_refused(self, bench: Bench) -> None:
+        work = bench.queue()
+        full = bench.queue(max_length=1, overflow="reject-publish")
+        stored = bench.fill(full, 1)
+        bench.send(work, b"job")
+        tap = bench.tap(work)
+        outcomes = bench.session.settle_then(tap.one(), [bench.publication(full, b"refused")])
+        assert [outcome.status for outcome in outcomes] == ["refused"]
+        tap.cancel()
+        bench.expect(work, [b"job"])
+        bench.expect(full, stored)
+
     def test_settle_then_may_lead_back_to_the_same_queue(self, bench: Bench) -> None:
         work = bench.queue()
         bench.send(work, b"job")
