@@ -25,6 +25,7 @@ from queue_core.errors import (
     DecodeError,
     MessageError,
     PublishError,
+    QueueNotFound,
     StaleDelivery,
     TransportError,
 )
@@ -254,6 +255,10 @@ class Consumer:
                 lambda session, left: self._take(session, min(MAX_WAIT, left)),
                 timeout=deadline.remaining(),
             )
+        except QueueNotFound as error:
+            if error.ended is not None:
+                self._recovery.unsubscribe(self._tag, error.ended)
+            raise
         except ConnectionLost:
             if self._settler is None or deadline.remaining() > MAX_WAIT:
                 raise

@@ -74,9 +74,10 @@ class DeliveryTests(SessionTests):
         gone, kept = bench.queue(), bench.queue()
         tap = bench.tap(gone, kept)
         bench.open().delete(gone)
-        with pytest.raises(QueueNotFound, match=gone.name):
+        with pytest.raises(QueueNotFound, match=gone.name) as caught:
             for _ in range(int(bench.patience)):
                 tap.session.receive(tap.consumer, wait=1.0)
+        assert caught.value.ended == gone.name
         bench.send(kept, b"x")
         assert tap.one().body == b"x"
         tap.none()

@@ -230,9 +230,12 @@ def test_run_returns_a_failed_message_counted_when_the_queue_has_a_limit(broker,
 
 def test_a_deleted_queue_is_reported(broker, consumer):
     consumer.start()
-    broker.failures.append(QueueNotFound("queue 'q' was deleted"))
+    broker.dies = False
+    broker.failures.append(QueueNotFound("queue 'q' was deleted", ended="q"))
     with pytest.raises(QueueNotFound):
         consumer.receive(1)
+    consumer.add_queue("q")
+    assert broker.sessions[0].calls.count(("subscribe", "q", 10)) == 2
 
 
 def test_closing_cancels_and_ends_iteration(broker, consumer):
