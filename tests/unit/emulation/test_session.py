@@ -658,6 +658,41 @@ def test_a_schedule_names_what_is_due_and_when_to_wake() -> None:
     assert schedule.next() == 100.7
 
 
+def test_an_ack_that_comes_while_a_claim_waits_calls_the_keeper(
+    bench: Bench, session: EmulatedSession
+) -> None:
+    called: list[float] = []
+
+    class Listener:
+        def call(self, due: float) -> None:
+            called.append(due)
+
+    session._core.keeper = Listener()
+    send(session, "work", b"1")
+    session.subscribe("c", "work", prefetch=5)
+    held = session.receive("c", wait=0)
+    called.clear()
+
+    def ack_and_look() -> None:
+        ack(session, held)
+        assert called
+
+    once(bench, "claim", ack_and_look)
+    session.receive("c", wait=0)
+
+
+def test_a_consumers_session_that_vanished_is_opened_again(
+    bench: Bench, session: EmulatedSession
+) -> None:
+    session.subscribe("c", "work", prefetch=5)
+    for kind in ("consumer:", "collect:"):
+        session.tick()
+        name = next(name for name in bench.broker.sessions if name.startswith(kind))
+        MemoryStore(bench.broker).end_session(name)
+        session.tick()
+        assert name in bench.broker.sessions
+
+
 def real(**options: Any) -> tuple[MemoryBroker, EmulatedSession]:
     broker = MemoryBroker()
     transport = StoreTransport(

@@ -197,6 +197,27 @@ def test_a_settlement_that_fails_after_its_consumer_was_cancelled_is_not_forgott
     assert (info.ready, info.unacked) == (int(action != "ack"), 0)
 
 
+@pytest.mark.parametrize("fault", ["before", "after", ""])
+def test_what_a_claim_takes_while_its_consumer_is_cancelled_goes_back(
+    bench: Bench, session: EmulatedSession, fault: str
+) -> None:
+    send(session, "work", b"1")
+    session.subscribe("c", "work", prefetch=5)
+
+    def hook(method: str) -> None:
+        if method == "claim":
+            bench.faults.hook = lambda name: None
+            session.cancel("c")
+            bench.faults.plan[:] = [fault]
+
+    bench.faults.hook = hook
+    with contextlib.suppress(ConnectionLost):
+        assert not session.receive("c", wait=0)
+    session.tick()
+    info = session.inspect("work")
+    assert (info.ready, info.unacked) == (1, 0)
+
+
 def test_every_handle_that_failed_is_thrown_away(bench: Bench, session: EmulatedSession) -> None:
     session.subscribe("c", "work", prefetch=5)
     for _ in range(20):
