@@ -29,7 +29,14 @@ from queue_core.errors import (
     StaleDelivery,
     TransportError,
 )
-from queue_core.message import Delivery, Message, Properties, Publication, Settlement
+from queue_core.message import (
+    Delivery,
+    Message,
+    Properties,
+    Publication,
+    Settlement,
+    fresh_id,
+)
 from queue_core.policy import Backoff, Deadline
 from queue_core.receipt import Receipt
 from queue_core.recovery import Recovery
@@ -427,4 +434,4 @@ def _copy(message: Message, error: MessageError, exchange: str, routing_key: str
         type=properties.type,
         app_id=properties.app_id,
     )
-    return Publication(exchange, routing_key, message.body, copied, os.urandom(16).hex())
+    return Publication(exchange, routing_key, message.body, copied, fresh_id())
