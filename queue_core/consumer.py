@@ -26,7 +26,9 @@ from queue_core.errors import (
     MessageError,
     PublishError,
     QueueNotFound,
+    SessionLost,
     StaleDelivery,
+    TopologyMismatch,
     TransportError,
 )
 from queue_core.message import (
@@ -106,14 +108,14 @@ class Consumer:
         """
         deadline = Deadline.after(timeout, self._recovery.options.clock)
         while True:
+            if self._closed.is_set():
+                raise Closed("the consumer is closed")
             if self._buffer and self._settler is not None and self._settler.over:
                 self._note_over(self._settler)
             while self._buffer:
                 message = self._open_message(self._buffer.popleft())
                 if message is not None:
                     return message
-            if self._closed.is_set():
-                raise Closed("the consumer is closed")
             if self._stopping.is_set() or (not self._fetch(deadline) and deadline.expired):
                 return None
 
@@ -135,6 +137,7 @@ class Consumer:
         If the handler raises, the message goes back: counted and with a growing delay if its queue
         has ``max_deliveries``, so that a bad message ends as a dead letter; otherwise uncounted,
         the consumer closes and the error is raised. A message is never acked because of an error.
+        One whose session ended meanwhile is delivered again, which is logged and no error.
         """
         for message in self:
             try:
@@ -143,7 +146,7 @@ class Consumer:
                 self._handler_failed(message, error)
             else:
                 if not message.settled:
-                    message.ack()
+                    self._settle(message.ack)
 
     def start(self) -> None:
         """Subscribe now instead of at the first `receive`.
@@ -156,6 +159,9 @@ class Consumer:
             for name in list(self._queues):
                 self._recovery.subscribe(self._tag, name, self._prefetch, timeout=self._timeout)
             self._started = True
+            if self._closed.is_set():  # meanwhile, by a thread that could not know of it
+                self._leave()
+                raise Closed("the consumer was closed while it subscribed")
 
     def add_queue(self, queue: Queue | str) -> None:
         """Consume from one more queue. Raises QueueNotFound."""
@@ -231,9 +237,13 @@ class Consumer:
             return
         self._closed.set()
         self._stopping.set()
+        if self._started:
+            self._leave()
+
+    def _leave(self) -> None:
         self._recovery.unsubscribe(self._tag, None)
         session = self._recovery.session
-        if session is None or not self._started:
+        if session is None:
             return
         session.wake(self._tag)
         try:
@@ -296,16 +306,35 @@ class Consumer:
             try:
                 message.payload  # noqa: B018 - decodes
             except MessageError as error:
-                self._set_aside(message, error)
+                try:
+                    self._set_aside(message, error)
+                except StaleDelivery as stale:
+                    logger.debug("a message that cannot be read comes again: %s", stale)
+                except BaseException:
+                    self._buffer.appendleft(delivery)  # it is tried again by the next receive
+                    raise
                 return None
         return message
+
+    def _settle(self, how: Callable[[], object]) -> bool:
+        """Settle a message, unless its session has ended: then it is delivered again."""
+        try:
+            how()
+        except (Closed, SessionLost, StaleDelivery) as error:
+            logger.warning("a message that was handled is delivered again: %s", error)
+            return False
+        return True
 
     def _handler_failed(self, message: Message, error: Exception) -> None:
         queue = self._queues.get(message.queue)
         if message.settled:
             pass
         elif isinstance(error, MessageError):
-            self._set_aside(message, error)
+            try:
+                self._settle(lambda: self._set_aside(message, error))
+            except BaseException:
+                self.close()
+                raise
             return
         elif isinstance(queue, Queue) and queue.max_deliveries:
             delay = HANDLER_BACKOFF.delay(message.attempts) if self._can_delay() else 0.0
@@ -315,10 +344,12 @@ class Consumer:
                 message.attempts,
                 delay,
             )
-            message.requeue(delay)
+            self._settle(lambda: message.requeue(delay))
             return
-        else:
-            message.requeue(counted=False)
+        elif not self._settle(lambda: message.requeue(counted=False)) and isinstance(
+            error, StaleDelivery
+        ):
+            return  # the handler settled it by itself, in vain
         self.close()
         raise error
 
@@ -328,7 +359,6 @@ class Consumer:
 
     def _set_aside(self, message: Message, error: MessageError) -> None:
         """Copy a message that nobody can read to where a person finds it; ack it in one step."""
-        self.set_aside += 1
         logger.warning(
             "message %r cannot be read (%s); it goes to the dead letters of its queue",
             message,
@@ -344,15 +374,20 @@ class Consumer:
                         _copy(message, error, target, message.routing_key if key is None else key)
                     ]
                 )
+                self.set_aside += 1
                 return
-            except PublishError as failed:
+            except (PublishError, QueueNotFound) as failed:
                 logger.warning("the dead-letter exchange %r did not take it: %s", target, failed)
         fallback = f"{message.queue[:250]}.dlq"
-        self._recovery.call(
-            lambda session, left: session.declare(Queue(fallback), timeout=left),
-            timeout=self._timeout,
-        )
+        try:
+            self._recovery.call(
+                lambda session, left: session.declare(Queue(fallback), timeout=left),
+                timeout=self._timeout,
+            )
+        except TopologyMismatch as failed:
+            logger.debug("%s is used as it is: %s", fallback, failed)
         message.ack(then=[_copy(message, error, "", fallback)])
+        self.set_aside += 1
 
 
 class _SessionSettler:

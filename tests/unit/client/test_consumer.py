@@ -6,6 +6,7 @@ import pytest
 
 from queue_core.consumer import Consumer
 from queue_core.errors import (
+    AccessRefused,
     AlreadySettled,
     Closed,
     ConfigError,
@@ -13,6 +14,7 @@ from queue_core.errors import (
     PublishError,
     QueueNotFound,
     StaleDelivery,
+    TopologyMismatch,
 )
 from queue_core.message import Properties, Publication
 from queue_core.producer import Producer
@@ -290,3 +292,96 @@ def test_a_simple_queue_behaves_like_a_queue(broker, recovery, consumer):
     with pytest.raises(stdlib_queue.Full):
         simple.put(1)
     simple.close()
+
+
+@pytest.mark.parametrize("outcome", ["returns", "acks itself", "fails"])
+def test_run_goes_on_when_the_session_ends_during_a_handler(broker, recovery, outcome):
+    consumer = Consumer(recovery, [Queue("q", max_deliveries=3)])
+    broker.batches.append([broker.delivery(b"1")])
+    seen = []
+
+    def handler(message):
+        seen.append(message.payload)
+        if len(seen) == 2:
+            consumer.stop()
+            return
+        broker.failures.append(ConnectionLost("cut"))
+        recovery.call(lambda session, left: session.purge("q"), timeout=10)
+        broker.batches.append([broker.delivery(b"1", attempts=2)])
+        if outcome == "acks itself":
+            message.ack()
+        if outcome == "fails":
+            raise ValueError("no")
+
+    consumer.run(handler)
+    assert seen == [1, 1]
+    assert [item.action for item in broker.sessions[1].settled] == ["ack"]
+
+
+def test_run_raises_the_handlers_own_error_when_the_session_ended_too(broker, consumer, recovery):
+    broker.batches.append([broker.delivery(b"1")])
+
+    def handler(message):
+        broker.failures.append(ConnectionLost("cut"))
+        recovery.call(lambda session, left: session.purge("q"), timeout=10)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        consumer.run(handler)
+
+
+def test_nothing_is_handed_out_after_close(broker, consumer):
+    broker.batches.append([broker.delivery(b"1"), broker.delivery(b"2")])
+    assert consumer.receive(1).payload == 1
+    consumer.close()
+    with pytest.raises(Closed):
+        consumer.receive(1)
+
+
+def test_a_consumer_closed_while_it_subscribes_leaves_no_subscription(broker, consumer):
+    broker.batches.append([])
+    broker.on_subscribe = consumer.close
+    with pytest.raises(Closed):
+        consumer.receive(1)
+    assert broker.sessions[0].calls[-1] == ("cancel", None)
+
+
+def test_what_cannot_be_read_goes_to_the_fallback_when_the_exchange_is_gone(broker, recovery):
+    consumer = Consumer(recovery, [Queue("q", dead_letter_exchange="dlx")])
+    broker.batches.append([broker.delivery(b"{")])
+    consumer.start()
+    broker.dies = False
+    broker.failures.extend([None, QueueNotFound("no exchange 'dlx'")])
+    assert consumer.receive(1) is None
+    assert [(copy.exchange, copy.routing_key) for copy in broker.published] == [("", "q.dlq")]
+
+
+def test_a_fallback_queue_with_other_arguments_is_used_as_it_is(broker, consumer):
+    broker.batches.append([broker.delivery(b"{")])
+    consumer.start()
+    broker.dies = False
+    broker.failures.extend([None, TopologyMismatch("q.dlq is a quorum queue")])
+    assert consumer.receive(1) is None
+    assert [copy.routing_key for copy in broker.published] == ["q.dlq"]
+
+
+def test_what_could_not_be_set_aside_is_tried_again_by_the_next_receive(broker, consumer):
+    broker.batches.append([broker.delivery(b"{"), broker.delivery(b"2")])
+    consumer.start()
+    broker.dies = False
+    broker.failures.extend([None, AccessRefused("may not declare q.dlq")])
+    with pytest.raises(AccessRefused):
+        consumer.receive(1)
+    assert broker.published == []
+    assert consumer.receive(1).payload == 2
+    assert [copy.routing_key for copy in broker.published] == ["q.dlq"]
+    assert consumer.set_aside == 1
+
+
+def test_what_cannot_be_read_is_no_error_of_receive_when_its_session_ended(broker, consumer):
+    broker.batches.append([broker.delivery(b"{")])
+    consumer.start()
+    broker.failures.extend([None, ConnectionLost("cut")])  # while the fallback is declared
+    broker.batches.append([broker.delivery(b"2")])
+    assert consumer.receive(1).payload == 2
+    assert broker.published == []
