@@ -171,6 +171,22 @@ def test_a_cancel_that_was_interrupted_is_finished_by_the_keeper(
     assert session.publish([publication("brief")])[0].status == "unroutable"
 
 
+@pytest.mark.parametrize("fault", ["before", "after"])
+@pytest.mark.parametrize("method", ["read_table", "open_session", "write_table"])
+def test_a_subscription_whose_reply_was_lost_leaves_no_second_consumer(
+    bench: Bench, session: EmulatedSession, fault: str, method: str
+) -> None:
+    session.declare(Queue("brief", auto_delete=True))
+    lose(bench, fault, only=method)
+    with pytest.raises(ConnectionLost):
+        session.subscribe("c", "brief", prefetch=1)
+    session.subscribe("c", "brief", prefetch=1)
+    assert session.inspect("brief").consumers == 1
+    lose(bench, fault)
+    with pytest.raises(ConnectionLost):
+        session.subscribe("other", "brief", prefetch=1)
+
+
 @pytest.mark.parametrize("action", ["ack", "requeue", "then"])
 def test_a_settlement_that_fails_after_its_consumer_was_cancelled_is_not_forgotten(
     bench: Bench, session: EmulatedSession, action: str

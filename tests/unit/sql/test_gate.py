@@ -32,6 +32,7 @@ def new_gate(tmp_path: Path) -> Iterator[Callable[[float], Gate]]:
         gate.close()
 
 
+@pytest.mark.slow
 def test_writers_of_four_processes_get_about_the_same(
     path: Path, open_handle: Any, program: Any
 ) -> None:
