@@ -1,7 +1,7 @@
 """What a consumer costs that has nothing to do: CPU of its process while it waits.
 
-Run it as a file with one or more broker URLs. Each is consumed from an empty queue for some seconds;
-printed is the CPU time as a share of the wall time (goal: below 1 %).
+Run it as a file with one or more broker URLs. Each is consumed from an empty queue for some
+seconds; printed is the CPU time as a share of the wall time (goal: below 1 %).
 """
 
 from __future__ import annotations
