@@ -86,7 +86,7 @@ class Consumer:
         self._buffer: deque[Delivery] = deque()
         self._settler: _SessionSettler | None = None
         self._unflushed_lost = False
-        self._started = False
+        self._started = 0
         self._stopping = threading.Event()
         self._closed = threading.Event()
         self.set_aside = 0
@@ -155,10 +155,11 @@ class Consumer:
         """
         if self._closed.is_set():
             raise Closed("the consumer is closed")
-        if not self._started:
+        pid = os.getpid()
+        if self._started != pid:  # not yet, or by the process that we were forked from
             for name in list(self._queues):
                 self._recovery.subscribe(self._tag, name, self._prefetch, timeout=self._timeout)
-            self._started = True
+            self._started = pid
             if self._closed.is_set():  # meanwhile, by a thread that could not know of it
                 self._leave()
                 raise Closed("the consumer was closed while it subscribed")
