@@ -144,14 +144,17 @@ class Returning:
                     return
                 self._condition.wait(left)
 
-    def close(self, timeout: float) -> None:
-        """End the thread; what it has not begun stays unsettled. May be called twice."""
+    def stop(self) -> None:
+        """Begin nothing new; what has not begun stays unsettled. Does not block."""
         with self._condition:
             self._closing = True
             self._condition.notify_all()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
+
+    def close(self, timeout: float) -> None:
+        """End the thread, within ``timeout`` seconds. May be called twice."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join(timeout)
 
     def _limit(self, queue: str) -> int | None:
         known = self._known.get(queue)
@@ -195,6 +198,10 @@ class Returning:
                 jobs = [self._jobs.popleft() for _ in range(min(_BATCH, len(self._jobs)))]
             try:
                 self._do(jobs)
+            except Exception as error:
+                # The thread must go on, and who flushes must hear of it.
+                for job in jobs:
+                    self._give_back(job, f"{type(error).__name__}: {error}")
             finally:
                 with self._condition:
                     for job in jobs:

@@ -188,7 +188,8 @@ class AmqpSession:
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Record what becomes of deliveries; it leaves within a few milliseconds.
 
-        What must be copied first (see ``returning``) takes the time of a publication.
+        What must be copied first (see ``returning``) takes the time of a publication. A delay is
+        at most 2**32 milliseconds, some 49 days.
         """
         if os.getpid() != self._pid:
             self._enter("settle")
@@ -243,7 +244,7 @@ class AmqpSession:
             if not self._closed:
                 self._returning.settle_down(monotonic() + timeout / 2)
             self._closed = True
-            self._returning.close(timeout / 2)
+            self._returning.stop()
             if self._consuming is not None:
                 self._consuming.finish(monotonic() + min(timeout / 2, 1.0))
             closer = threading.Thread(
@@ -252,6 +253,7 @@ class AmqpSession:
             closer.start()
             self._link.close(timeout)
             closer.join(max(0.1, deadline - monotonic()))
+            self._returning.close(max(0.1, deadline - monotonic()))
 
     def cut(self) -> None:
         """Drop both connections without a word, as the end of the process would; for tests."""

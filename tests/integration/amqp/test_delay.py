@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 
 import pytest
 
-from queue_core.errors import QueueNotFound, StaleDelivery
+from queue_core.errors import AccessRefused, QueueNotFound, StaleDelivery, TransportError
 from queue_core.message import Settlement
 from queue_core.testing.eventually import eventually
-from queue_core.topology import Binding, Queue
+from queue_core.topology import Binding, Exchange, Queue
+from queue_core.transports.amqp.ladder import MARKER
 
 HEADERS = {"text": "é", "list": [1, 2.5, None], "table": {"a": True}, "bytes": b"\x00\xff"}
 
@@ -216,3 +219,74 @@ def test_a_requeue_with_delay_is_stale_after_a_second_settlement(bench):
         bench.session.flush("c")
     (again,) = bench.take(bench.session, "c", 1)
     assert again.body == b"once"
+
+
+def test_an_exclusive_queue_is_led_to_by_its_owner_only(bench):
+    name = bench.session.declare(Queue(exclusive=True, durable=False))
+    message = bench.message(name, b"later")
+    message.delay = 0.05
+    with pytest.raises(AccessRefused, match=name):
+        bench.open().publish([message])
+    assert bench.publish(bench.session, message) == ["confirmed"]
+    bench.session.subscribe("c", name, prefetch=1)
+    assert bench.take(bench.session, "c", 1)[0].body == b"later"
+
+
+def test_many_may_make_the_ladder_at_the_same_time(bench):
+    """As after a rolling start: nobody finds the marker, all declare everything."""
+    queue = bench.queue()
+    bench.session.delete(Exchange(MARKER))
+    sessions = [bench.open() for _ in range(4)]
+    ready, outcomes = threading.Barrier(len(sessions)), []
+
+    def publish(session):
+        message = bench.message(queue, b"later")
+        message.delay = 0.05
+        ready.wait(10.0)
+        outcomes.extend(bench.publish(session, message))
+
+    threads = [threading.Thread(target=publish, args=[session]) for session in sessions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20.0)
+    assert outcomes == ["confirmed"] * len(sessions)
+    assert bench.rest(queue) == [b"later"] * len(sessions)
+
+
+def test_nothing_is_lost_when_the_publishing_connection_ends_under_the_copies(bench):
+    queue = bench.queue()
+    bodies = {b"%d" % number for number in range(300)}
+    session = bench.session
+    session.subscribe("c", queue, prefetch=300)
+    bench.send(queue, *bodies)
+    for wait in (0.0, 0.005, 0.02):
+        found = bench.take(session, "c", 300)
+        session.settle([Settlement(delivery, "requeue", delay=0.1) for delivery in found])
+        time.sleep(wait)
+        session._publisher.cut()
+        with contextlib.suppress(TransportError):
+            session.flush("c")
+        seen = {}
+        deadline = time.monotonic() + 10.0
+        while len(seen) < 300 and time.monotonic() < deadline:
+            for delivery in session.receive("c", wait=0.3):
+                if delivery.body in seen:
+                    bench.ack(session, delivery)
+                seen.setdefault(delivery.body, delivery)
+        assert set(seen) == bodies
+        session.settle([Settlement(delivery, "requeue") for delivery in seen.values()])
+
+
+def test_closing_waits_for_what_was_returned(bench):
+    queue = bench.queue()
+    bodies = [b"%d" % number for number in range(50)]
+    bench.send(queue, *bodies)
+    session = bench.open()
+    session.subscribe("c", queue, prefetch=50)
+    found = bench.take(session, "c", 50)
+    session.settle([Settlement(delivery, "requeue", delay=0.5) for delivery in found])
+    session.close()
+    assert bench.ready(queue) == 0
+    eventually(lambda: bench.ready(queue) == 50)
+    assert bench.rest(queue) == bodies
