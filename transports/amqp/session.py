@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Literal
 
@@ -87,11 +88,18 @@ class AmqpSession:
     # topology
 
     def declare(self, entity: Entity, *, passive: bool = False, timeout: float = 10.0) -> str:
-        """Create an exchange, queue or binding unless it is there; see `Session.declare`."""
+        """Create an exchange, queue or binding unless it is there; see `Session.declare`.
+
+        Of a queue that is declared, passively too, ``max_deliveries`` and dead-letter exchange are
+        remembered: AMQP does not tell them.
+        """
         self._enter("declare")
         name = self._administration.declare(entity, passive=passive, timeout=timeout)
         if isinstance(entity, Queue) and not passive:
             self._declared[name] = entity
+        elif isinstance(entity, Queue) and entity.max_deliveries is not None:
+            # Nobody checked its other arguments: it may refuse messages.
+            self._declared.setdefault(name, replace(entity, overflow="reject-publish"))
         return name
 
     def delete(

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from queue_core import Connection
 from queue_core.errors import TransportError, Unsupported
 from queue_core.message import Settlement
 from queue_core.testing.eventually import eventually
@@ -166,3 +167,27 @@ def test_classic_queues_refuse_with_advice(bench):
     for fields in ({"queue_type": "classic"}, {"max_priority": 5}, {"exclusive": True}):
         with pytest.raises(Unsupported, match="max_deliveries.*quorum queue"):
             bench.session.declare(Queue("refused", max_deliveries=3, **fields))
+
+
+def test_a_consumer_that_was_given_the_queue_keeps_to_its_limit_undeclared(bench, amqp_url):
+    """Another program declared it; this one says what it knows of it, also after a reconnect."""
+    name, grave = limited_queue(bench, 3)
+    bench.send(name, b"1", b"2")
+    declaration = bench.session._declared[name]
+    with Connection(amqp_url) as connection:
+        consumer = connection.consumer(declaration, prefetch=1, decode=False)
+        attempts = []
+        while len(attempts) < 6:
+            message = consumer.receive(timeout=10.0)
+            assert message is not None
+            attempts.append((message.body, message.attempts))
+            message.requeue(0.05)
+            consumer.flush()
+            if len(attempts) == 3:
+                session = consumer._recovery.session
+                session.cut()
+                eventually(partial(getattr, session, "closed"))
+        assert consumer.receive(timeout=0.5) is None
+        assert sorted(attempts) == [(body, n) for body in (b"1", b"2") for n in (1, 2, 3)]
+        consumer.close()
+    assert sorted(bench.rest(grave)) == [b"1", b"2"]
