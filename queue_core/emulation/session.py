@@ -24,7 +24,7 @@ from queue_core.emulation.handles import Pool, PooledKeyValue
 from queue_core.emulation.keeper import Keeper
 from queue_core.emulation.leases import Names
 from queue_core.emulation.window import Window
-from queue_core.errors import QueueCoreError, StaleDelivery, TransportError
+from queue_core.errors import ConnectionLost, QueueCoreError, StaleDelivery, TransportError
 from queue_core.message import Delivery, Publication, Settlement
 from queue_core.policy import Deadline
 from queue_core.topology import Entity
@@ -64,6 +64,7 @@ class EmulatedSession:
         self._consumers: dict[str, Consumer] = {}
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
+        self._entering: dict[tuple[str, str], int] = {}  # subscriptions tried and not yet certain
         self._strays: Counter[str] = Counter()
         self._settled_then: dict[object, tuple[str, ...]] = {}
         self._declarer = Declarer(self._core, self._queue_deleted)
@@ -220,10 +221,18 @@ class EmulatedSession:
         if found.books.resize(queue, prefetch):
             return
         deadline = self._deadline(timeout)
-        number = next(self._numbers)
-        joined = self._call(
-            lambda store: self._declarer.enter(store, queue, number, deadline), timeout
-        )
+        with self._lock:
+            number = self._entering.setdefault((consumer, queue), next(self._numbers))
+        try:
+            joined = self._call(
+                lambda store: self._declarer.enter(store, queue, number, deadline), timeout
+            )
+        except ConnectionLost:
+            raise  # its session may exist: the next try takes the same one, or close ends it
+        except QueueCoreError:
+            self._entering.pop((consumer, queue), None)
+            raise
+        self._entering.pop((consumer, queue), None)
         found.books.add(
             Window(queue, prefetch, leases=joined.leases, uid=joined.uid, expires=joined.expires)
         )
@@ -369,6 +378,10 @@ class EmulatedSession:
         for name, uid in list(core.exclusive.items()):
             if left() > 0:
                 self._declarer.remove(store, name, uid, self._deadline(left()))
+        for (_, queue), number in list(self._entering.items()):
+            store.end_session(Names.consumer(queue, core.uid, number))
+        while core.chores and left() > 0:
+            core.chores.popleft()(store)
 
     # --- callbacks --------------------------------------------------------------------------------
 
