@@ -23,6 +23,7 @@ from queue_core.emulation.declaring import Declarer
 from queue_core.emulation.handles import Pool, PooledKeyValue
 from queue_core.emulation.keeper import Keeper
 from queue_core.emulation.leases import Names
+from queue_core.emulation.ledger import Finish
 from queue_core.emulation.window import Window
 from queue_core.errors import ConnectionLost, QueueCoreError, StaleDelivery, TransportError
 from queue_core.message import Delivery, Publication, Settlement
@@ -274,6 +275,7 @@ class EmulatedSession:
             self._call(lambda store: consumer.books.finish(store, window), deadline.remaining())
             self._call(leave, deadline.remaining())
         except TransportError as error:
+            self._core.later(Finish(consumer.books, window))
             self._core.later(leave)
             return error
         return None
@@ -367,6 +369,8 @@ class EmulatedSession:
         """Send settlements, give everything back, delete what is only ours."""
         core = self._core
         consumers = self._all_consumers()
+        while left() > 0 and (chore := core.next_chore()) is not None:
+            chore(store)
         for consumer in consumers:
             consumer.books.send(store, consumer.books.take())
         store.end_session(core.main)  # gives back uncounted whatever is unsettled
@@ -380,8 +384,6 @@ class EmulatedSession:
                 self._declarer.remove(store, name, uid, self._deadline(left()))
         for (_, queue), number in list(self._entering.items()):
             store.end_session(Names.consumer(queue, core.uid, number))
-        while core.chores and left() > 0:
-            core.chores.popleft()(store)
 
     # --- callbacks --------------------------------------------------------------------------------
 

@@ -718,6 +718,16 @@ def test_acks_are_sent_although_nobody_receives(prefetch: int) -> None:
     session.close()
 
 
+def test_an_idle_session_does_next_to_nothing() -> None:
+    _, session = real()
+    session.subscribe("c", "work", prefetch=1)
+    session.receive("c", wait=0.1)
+    before = time.process_time()
+    session.receive("c", wait=2.0)
+    assert time.process_time() - before < 0.2
+    session.close()
+
+
 def test_an_ack_from_another_thread_makes_room_for_a_waiting_receive() -> None:
     _, session = real()
     send(session, "work", b"1", b"2")
