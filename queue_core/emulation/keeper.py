@@ -65,10 +65,6 @@ class Schedule:
         """Note when it is due again."""
         self._due[duty] = due
 
-    def sooner(self, duty: str, due: float) -> None:
-        """Have it due by then at the latest."""
-        self._due[duty] = min(self._due[duty], due)
-
     def next(self) -> float:
         """Return when the first one is due."""
         return min(self._due.values())

@@ -653,9 +653,6 @@ def test_a_schedule_names_what_is_due_and_when_to_wake() -> None:
     schedule.done("b", 105.0)
     assert not schedule.due("a", 100.5)
     assert schedule.next() == 101.0
-    schedule.sooner("b", 100.7)
-    schedule.sooner("b", 104.0)
-    assert schedule.next() == 100.7
 
 
 def test_an_ack_that_comes_while_a_claim_waits_calls_the_keeper(
