@@ -33,10 +33,15 @@ class Arrivals:
 
     def opened(self, found: Sequence[Delivery]) -> Sequence[Delivery]:
         """Restore copies, tell attempts where they are counted, leave out what has expired."""
+        # The search for one byte is ten times faster, and mostly enough.
+        first = MARK[:1]
+        marked = [item for item in found if first in item.raw and MARK in item.raw]
+        if not marked and not self._limited():
+            return found
+        for delivery in marked:
+            self._restore(delivery)
         kept = []
         for delivery in found:
-            if MARK in delivery.raw:
-                self._restore(delivery)
             note: Note = delivery.token[2]
             if note.deadline is not None and note.deadline <= self._now():
                 self._expired(delivery)
@@ -46,6 +51,9 @@ class Arrivals:
                 delivery.attempts = note.deliveries + 1
             kept.append(delivery)
         return kept
+
+    def _limited(self) -> bool:
+        return any(queue.max_deliveries is not None for queue in list(self._known.values()))
 
     def _restore(self, delivery: Delivery) -> None:
         try:
