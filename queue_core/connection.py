@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Self, TypeVar, overload
 
 from queue_core.consumer import Consumer
@@ -21,7 +20,7 @@ from queue_core.registry import find_transport
 from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits
 from queue_core.simple_queue import SimpleQueue
 from queue_core.topology import Binding, Entity, Exchange, Queue, check_seconds
-from queue_core.transport import Features, KeyValue, QueueInfo, Session, SessionOptions, Transport
+from queue_core.transport import Features, KeyValue, QueueInfo, SessionOptions, Transport
 from queue_core.url import parse_alternates
 
 E = TypeVar("E", Exchange, Queue, Binding)
@@ -212,14 +211,12 @@ class Connection:
         return done if more else done[0]
 
     def _declare(self, entity: Entity, passive: bool) -> Entity:  # noqa: FBT001 - private
-        name = self._recovery.call(
-            lambda session, left: session.declare(entity, passive=passive, timeout=left),
+        if not passive:
+            return self._recovery.declare(entity, timeout=self._timeout)
+        self._recovery.call(
+            lambda session, left: session.declare(entity, passive=True, timeout=left),
             timeout=self._timeout,
         )
-        if isinstance(entity, Queue) and not entity.name:
-            entity = replace(entity, name=name)
-        if not passive:
-            self._recovery.remember(entity)
         return entity
 
     def delete(self, entity: Entity, *, if_unused: bool = False, if_empty: bool = False) -> bool:
@@ -320,6 +317,9 @@ class Connection:
     def key_value(self) -> KeyValue:
         """Return the broker's key-value store, thread-safe and reconnecting.
 
+        Conditional changes, counts and deletions are not repeated when a connection breaks under
+        them: they raise ConnectionLost, since nobody can tell whether they happened.
+
         Raises Unsupported where there is none.
         """
         self._recovery.call(lambda session, left: session.key_value(), timeout=self._timeout)
@@ -327,7 +327,12 @@ class Connection:
 
 
 class _RecoveredKeyValue:
-    """`KeyValue` on whatever session is current. See that protocol for the methods."""
+    """`KeyValue` on whatever session is current. See that protocol for the methods.
+
+    Reading and plain setting are repeated across lost connections. What would be wrong if it
+    happened twice (a condition, a count) is tried once: it raises ConnectionLost when nobody can
+    tell whether it happened, and the caller looks.
+    """
 
     def __init__(self, recovery: Recovery, timeout: float) -> None:
         self._recovery = recovery
@@ -341,22 +346,22 @@ class _RecoveredKeyValue:
     def key_set(
         self, key: str, value: bytes, *, ttl: float | None = None, version: int | None = None
     ) -> int | None:
-        def call(session: Session, left: float) -> int | None:
-            return session.key_value().key_set(key, value, ttl=ttl, version=version)
-
-        return self._recovery.call(call, timeout=self._timeout)
-
-    def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:
-        def call(session: Session, left: float) -> int:
-            return session.key_value().key_increment(key, amount, ttl=ttl)
-
-        return self._recovery.call(call, timeout=self._timeout)
-
-    def key_delete(self, key: str, *, version: int | None = None) -> bool:
+        if version is not None:
+            return self._once().key_set(key, value, ttl=ttl, version=version)
         return self._recovery.call(
-            lambda session, left: session.key_value().key_delete(key, version=version),
+            lambda session, left: session.key_value().key_set(key, value, ttl=ttl),
             timeout=self._timeout,
         )
+
+    def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:
+        return self._once().key_increment(key, amount, ttl=ttl)
+
+    def key_delete(self, key: str, *, version: int | None = None) -> bool:
+        return self._once().key_delete(key, version=version)
+
+    def _once(self) -> KeyValue:
+        """Connect as long as it takes, and leave what follows unrepeated."""
+        return self._recovery.call(lambda session, left: session.key_value(), timeout=self._timeout)
 
 
 def _name(queue: Queue | str) -> str:

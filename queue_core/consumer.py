@@ -219,8 +219,9 @@ class Consumer:
             # Before the call: what another thread settles meanwhile is for the next flush.
             settler.unflushed = False
             try:
-                settler.session.flush(
-                    self._tag, timeout=self._timeout if timeout is None else timeout
+                self._recovery.call(
+                    lambda session, left: settler.flush(session, self._tag, left),
+                    timeout=self._timeout if timeout is None else timeout,
                 )
             except TransportError:
                 settler.unflushed = True
@@ -422,6 +423,15 @@ class _SessionSettler:
         self._check(settlement.delivery)
         self.unflushed = True
         self.session.settle((settlement,))
+
+    def flush(self, session: Session, tag: str, timeout: float) -> None:
+        """Flush if ``session`` is the one that the settlements belong to."""
+        if session is not self.session:
+            raise StaleDelivery(
+                "the session ended before these settlements were certain; their messages are "
+                "delivered again"
+            )
+        session.flush(tag, timeout=timeout)
 
     def settle_then(self, delivery: Delivery, then: Sequence[Any]) -> Sequence[Any]:
         self._check(delivery)

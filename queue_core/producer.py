@@ -20,6 +20,7 @@ from queue_core.errors import (
     NotConfirmed,
     PublishError,
     Refused,
+    SessionLost,
     TooLarge,
     Unroutable,
 )
@@ -276,16 +277,20 @@ class Producer:
         clock = self._recovery.options.clock
         window: list[Publication] = []
         size, opened = 0, clock.monotonic()
-        for item in messages:
-            publication = (
-                item if isinstance(item, Publication) else self.prepare(item[0], item[1], **options)
-            )
-            window.append(publication)
-            size += len(publication.body)
-            full = len(window) >= WINDOW_MESSAGES or size >= WINDOW_BYTES
-            if full or clock.monotonic() - opened >= WINDOW_SECONDS:
-                yield window
-                window, size, opened = [], 0, clock.monotonic()
+        try:
+            for item in messages:
+                if not isinstance(item, Publication):
+                    item = self.prepare(item[0], item[1], **options)
+                window.append(item)
+                size += len(item.body)
+                full = len(window) >= WINDOW_MESSAGES or size >= WINDOW_BYTES
+                if full or clock.monotonic() - opened >= WINDOW_SECONDS:
+                    yield window
+                    window, size, opened = [], 0, clock.monotonic()
+        except Exception:
+            if window:
+                yield window  # what came before the failure is sent; then the caller hears of it
+            raise
         if window:
             yield window
 
@@ -314,11 +319,12 @@ class Producer:
         while True:
             try:
                 outcomes = self._recovery.call(send_waiting, timeout=deadline.remaining())
-            except ConnectionLost as error:
+            except (ConnectionLost, SessionLost) as error:
                 if not sent:
                     raise
                 raise NotConfirmed(
-                    f"{_described(publications[waiting[0]])} was not confirmed in time: {error}"
+                    f"{_described(publications[waiting[0]])} was not confirmed in time: {error}",
+                    _before(receipts, waiting[0]),
                 ) from error
             unknown = []
             for index, outcome in zip(waiting, outcomes, strict=True):

@@ -25,6 +25,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from queue_core.errors import (
+    AccessRefused,
     Closed,
     ConnectionLost,
     ConnectTimeout,
@@ -135,9 +136,20 @@ class Recovery:
 
     # --- what to replay ---------------------------------------------------------------------------
 
-    def remember(self, entity: Entity) -> None:
-        """Declare this again on each later session."""
-        self._entities[_key(entity)] = entity
+    def declare(self, entity: Entity, *, timeout: float) -> Entity:
+        """Declare now and on each later session; return the entity, named if it had no name."""
+        deadline = Deadline.after(timeout, self._options.clock)
+
+        def declare(session: Session, left: float) -> tuple[Session, str]:
+            return session, session.declare(entity, timeout=left)
+
+        while True:
+            session, name = self.call(declare, timeout=deadline.remaining())
+            if isinstance(entity, Queue) and not entity.name:
+                entity = replace(entity, name=name)
+            self._entities[_key(entity)] = entity
+            if self.session is session:
+                return entity  # else it was replaced, and its successor may not have heard of this
 
     def forget(self, entity: Entity) -> None:
         """Stop declaring this, and the bindings that lead to or from it."""
@@ -218,7 +230,15 @@ class Recovery:
 
     def _replay(self, session: Session, deadline: Deadline) -> None:
         for entity in list(self._entities.values()):
-            session.declare(entity, timeout=deadline.bound(self._options.timeout))
+            try:
+                session.declare(entity, timeout=deadline.bound(self._options.timeout))
+            except AccessRefused as error:
+                if isinstance(entity, Queue) and entity.exclusive:
+                    raise ConnectionLost(
+                        f"the broker still holds the exclusive queue {entity.name!r} for our "
+                        "earlier connection; it has not noticed yet that that one ended"
+                    ) from error
+                raise
         for (consumer, queue), prefetch in list(self._subscriptions.items()):
             try:
                 session.subscribe(

@@ -78,7 +78,12 @@ def end_group(process: subprocess.Popen[bytes], number: int, grace: float) -> No
     process.wait()
 
 
-def contained(argv: Sequence[str], environment: Mapping[str, str], limit: float | None) -> int:
+def contained(
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    limit: float | None,
+    cwd: Path | None = None,
+) -> int:
     """Run a command in a process group of its own, to its end; its exit code.
 
     After ``limit`` seconds the group is ended and `TIMED_OUT` returned. On an exception such as
@@ -89,6 +94,7 @@ def contained(argv: Sequence[str], environment: Mapping[str, str], limit: float 
     process = subprocess.Popen(
         list(argv),
         env=dict(environment),
+        cwd=cwd,
         stdin=subprocess.DEVNULL,
         process_group=0,
         preexec_fn=dying_with_parent(signal.SIGTERM),

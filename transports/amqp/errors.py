@@ -103,6 +103,9 @@ def _lost(error: AMQPConnectionError) -> str:
     return f"the connection was lost: {texts}"
 
 
+_GUESSES = (IncompatibleProtocolError, ProbableAuthenticationError, ProbableAccessDeniedError)
+
+
 def translate_connect(error: BaseException, where: str, vhost: str, user: str) -> QueueCoreError:
     """Return the error for a connection that did not come up; ``where`` is ``host:port``."""
     if isinstance(error, QueueCoreError):
@@ -111,6 +114,13 @@ def translate_connect(error: BaseException, where: str, vhost: str, user: str) -
     if isinstance(cause, FutureTimeout | TimeoutError):
         return ConnectTimeout(
             f"no answer from the broker at {where} in time; check host, port and firewall"
+        )
+    if isinstance(cause, _GUESSES) and "StreamLostError" in str(cause):
+        # pika guesses from how far it had come. RabbitMQ says what it refuses; a connection that
+        # just ended was cut, and may come up the next time.
+        return ConnectionLost(
+            f"the connection to the broker at {where} ended while it was being made; if it always "
+            "does: does the port speak AMQP, without TLS for amqp:// and with it for amqps://?"
         )
     if isinstance(cause, ProbableAuthenticationError | AuthenticationError):
         return AccessRefused(

@@ -115,6 +115,11 @@ HANDSHAKE = connection_workflow.AMQPConnectorAMQPHandshakeError
             "virtual host 'vh'",
         ),
         (
+            workflow_failed(HANDSHAKE, exceptions.ProbableAuthenticationError("StreamLostError()")),
+            ConnectionLost,
+            "ended while it was being made",
+        ),
+        (
             workflow_failed(HANDSHAKE, exceptions.IncompatibleProtocolError("x")),
             ConnectionLost,
             "does not speak AMQP",

@@ -9,6 +9,7 @@ from queue_core.consumer import Consumer
 from queue_core.errors import (
     AccessRefused,
     AlreadySettled,
+    BrokerFull,
     Closed,
     ConfigError,
     ConnectionLost,
@@ -125,14 +126,24 @@ def test_what_was_flushed_is_not_reported_lost_with_the_session(broker, consumer
     consumer.flush()
 
 
-def test_a_flush_that_failed_leaves_the_settlements_uncertain(broker, consumer, recovery):
+def test_a_flush_whose_session_ended_says_once_that_nothing_is_certain(broker, consumer, recovery):
     broker.batches.append([broker.delivery()])
     consumer.receive(1).ack()
     broker.failures.append(ConnectionLost("cut"))
-    with pytest.raises(ConnectionLost):
-        consumer.flush()
     with pytest.raises(StaleDelivery):
         consumer.flush()
+    consumer.flush()
+
+
+def test_a_flush_that_got_no_answer_leaves_the_settlements_uncertain(broker, consumer, recovery):
+    broker.batches.append([broker.delivery()])
+    consumer.receive(1).ack()
+    broker.failures.append(BrokerFull("no room for the log"))
+    broker.dies = False
+    with pytest.raises(BrokerFull):
+        consumer.flush()
+    consumer.flush()
+    assert broker.sessions[0].calls.count(("flush",)) == 2
 
 
 def test_after_a_new_session_the_buffer_of_the_old_one_is_not_handed_out(
@@ -395,3 +406,12 @@ def test_a_consumer_used_in_a_forked_child_subscribes_there(broker, consumer, mo
     broker.batches.append([broker.delivery(b"2")])
     assert consumer.receive(1).payload == 2
     assert broker.sessions[1].calls[0] == ("subscribe", "q", 10)
+
+
+def test_flush_waits_across_a_connection_that_its_session_survives(broker, consumer):
+    broker.batches.append([broker.delivery()])
+    consumer.receive(1).ack()
+    broker.dies = False
+    broker.failures.append(ConnectionLost("the database restarted"))
+    consumer.flush()
+    assert broker.sessions[0].calls.count(("flush",)) == 2

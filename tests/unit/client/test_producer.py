@@ -11,6 +11,7 @@ from queue_core.errors import (
     NotConfirmed,
     PublishError,
     Refused,
+    SessionLost,
     TooLarge,
     Unroutable,
 )
@@ -200,3 +201,21 @@ def test_ids_are_unique_and_rise_with_time(broker, producer):
     ids = [receipt.id for receipt in receipts]
     assert len(set(ids)) == 1000
     assert [id_[:16] for id_ in ids] == sorted(id_[:16] for id_ in ids)
+
+
+def test_what_an_iterable_gave_before_it_failed_is_sent(broker, producer):
+    def failing():
+        yield 1, "key"
+        yield 2, "key"
+        raise ValueError("the file ended in the middle")
+
+    with pytest.raises(ValueError, match="in the middle"):
+        producer.publish_many(failing())
+    assert [publication.body for publication in broker.published] == [b"1", b"2"]
+
+
+def test_a_lost_session_at_the_deadline_leaves_the_message_unconfirmed(broker, producer):
+    producer.publish(0, "key")
+    broker.failures.extend(SessionLost("gone") for _ in range(1000))
+    with pytest.raises(NotConfirmed):
+        producer.publish(1, "key")

@@ -43,8 +43,8 @@ def test_the_second_url_serves_when_the_first_is_down(broker, recovery):
 def test_a_lost_session_is_replaced_and_everything_is_replayed_in_order(broker, recovery):
     exchange, queue = Exchange("x"), Queue("q", exchange="x")
     purge(recovery)
-    recovery.remember(exchange)
-    recovery.remember(queue)
+    recovery.declare(exchange, timeout=10.0)
+    recovery.declare(queue, timeout=10.0)
     recovery.subscribe("c", "q", 7, timeout=10.0)
     broker.failures.append(ConnectionLost("cut"))
     assert purge(recovery) == 3
@@ -104,12 +104,34 @@ def test_a_subscription_whose_queue_is_gone_is_reported_once(broker, recovery):
 
 
 def test_forgetting_a_queue_forgets_its_bindings(broker, recovery):
-    recovery.remember(Exchange("x"))
-    recovery.remember(Queue("q"))
-    recovery.remember(Binding("x", "q", "key"))
+    for entity in (Exchange("x"), Queue("q"), Binding("x", "q", "key")):
+        recovery.declare(entity, timeout=10.0)
     recovery.forget(Queue("q"))
+    broker.failures.append(ConnectionLost("cut"))
     purge(recovery)
-    assert broker.sessions[0].calls == [("declare", Exchange("x")), ("purge", "q")]
+    assert broker.sessions[1].calls == [("declare", Exchange("x")), ("purge", "q")]
+
+
+def test_a_declaration_made_while_the_session_is_replaced_is_made_on_the_new_one(broker, recovery):
+    purge(recovery)
+    first = broker.sessions[0]
+    declare = first.declare
+
+    def declare_and_lose(entity, **options):
+        name = declare(entity, **options)
+        first.closed = True
+        return name
+
+    first.declare = declare_and_lose
+    assert recovery.declare(Queue(), timeout=10.0) == Queue("generated")
+    assert ("declare", Queue("generated")) in broker.sessions[1].calls
+
+
+def test_an_exclusive_queue_that_the_broker_still_holds_for_us_is_waited_for(broker, recovery):
+    recovery.declare(Queue("mine", exclusive=True), timeout=10.0)
+    broker.failures.extend([ConnectionLost("cut"), AccessRefused("405 RESOURCE_LOCKED")])
+    assert purge(recovery) == 3
+    assert len(broker.sessions) == 3
 
 
 def test_closing_refuses_later_calls_and_may_happen_twice(broker, recovery):
