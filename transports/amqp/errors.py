@@ -103,7 +103,7 @@ def _lost(error: AMQPConnectionError) -> str:
     return f"the connection was lost: {texts}"
 
 
-_GUESSES = (IncompatibleProtocolError, ProbableAuthenticationError, ProbableAccessDeniedError)
+_GUESSES = (ProbableAuthenticationError, ProbableAccessDeniedError)
 
 
 def translate_connect(error: BaseException, where: str, vhost: str, user: str) -> QueueCoreError:
