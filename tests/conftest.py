@@ -19,3 +19,9 @@ def url_of(variable: str, server: str) -> str:
 def amqp_url() -> str:
     """A RabbitMQ in which the tests may do what they like, within its virtual host."""
     return url_of("QUEUE_CORE_TEST_AMQP_URL", "RabbitMQ")
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> str:
+    """A Redis in which the tests may use keys that begin with ``{qc-test-``."""
+    return url_of("QUEUE_CORE_TEST_REDIS_URL", "Redis")
