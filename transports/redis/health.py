@@ -50,8 +50,8 @@ class Health:
         found = server.run("open", msgspec.msgpack.encode((FORMAT,))).decode()
         if found != FORMAT:
             raise StoreCorrupt(
-                f"{server.place} holds data of the format {found!r}, and this version of queue_core "
-                f"knows {FORMAT!r}; update queue_core, or choose another prefix"
+                f"{server.place} holds data of the format {found!r}, and this version of "
+                f"queue_core knows {FORMAT!r}; update queue_core, or choose another prefix"
             )
         if info.get("aof_enabled") == "0":
             self._warn_about_persistence(server)
@@ -71,8 +71,8 @@ class Health:
             snapshots = True
         if snapshots:
             logger.warning(
-                "%s writes snapshots only: after a crash of the server, messages since the last one "
-                "are lost; set appendonly yes",
+                "%s writes snapshots only: after a crash of the server, messages since the last "
+                "one are lost; set appendonly yes",
                 server.place,
             )
         else:

@@ -8,27 +8,27 @@ certificate and host name unless the URL says ``verify=false``.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from redis.backoff import NoBackoff
-from redis.connection import (
-    AbstractConnection,
-    Connection,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
 
 from queue_core.errors import ConfigError
 from queue_core.transport import SessionOptions
 from queue_core.transports.redis.keys import DEFAULT_PREFIX, root_of
+from queue_core.transports.redis.server import Wire
 from queue_core.url import BrokerURL
 
 _TLS: Final = ("cafile", "certfile", "keyfile", "verify")
 OPTIONS: Final = ("allow_eviction", "connect_timeout", "db", "prefix", "timeout", *_TLS)
 
 _LONGEST_WAIT: Final = 1.0
+_KINDS: Final[Mapping[str, Callable[..., Wire]]] = MappingProxyType(
+    {"redis": Connection, "rediss": SSLConnection, "unix": UnixDomainSocketConnection}
+)
 
 
 def check_url(url: BrokerURL) -> None:
@@ -42,8 +42,8 @@ def check_url(url: BrokerURL) -> None:
             )
     elif "db" in url.options:
         raise ConfigError(
-            f"option 'db' of the broker URL {url} is for unix://; here the number follows the host: "
-            "redis://host:6379/0"
+            f"option 'db' of the broker URL {url} is for unix://; here the number follows the "
+            "host: redis://host:6379/0"
         )
     if url.user is not None and url.password is None:
         raise ConfigError(
@@ -87,7 +87,7 @@ def place_of(url: BrokerURL) -> str:
     return f"Redis at {host}:{url.port or 6379}, database {database_of(url)}"
 
 
-def make_connection(url: BrokerURL, options: SessionOptions) -> AbstractConnection:
+def make_connection(url: BrokerURL, options: SessionOptions) -> Wire:
     """Return a connection that is not connected yet, without redis-py's retries.
 
     Raises ConfigError if a certificate file cannot be read.
@@ -109,15 +109,14 @@ def make_connection(url: BrokerURL, options: SessionOptions) -> AbstractConnecti
         "decode_responses": False,
     }
     if url.transport == "unix":
-        return UnixDomainSocketConnection(path=f"/{url.database}", **settings)
-    settings |= {
-        "host": url.host or "localhost",
-        "port": url.port or 6379,
-        "socket_keepalive": True,
-    }
+        settings["path"] = f"/{url.database}"
+    else:
+        settings["host"] = url.host or "localhost"
+        settings["port"] = url.port or 6379
+        settings["socket_keepalive"] = True
     if url.transport == "rediss":
-        return SSLConnection(**settings, **_tls(url))
-    return Connection(**settings)
+        settings |= _tls(url)
+    return _KINDS[url.transport](**settings)
 
 
 def _tls(url: BrokerURL) -> Mapping[str, Any]:

@@ -8,13 +8,28 @@ that of another command; the next call connects anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from redis.connection import AbstractConnection
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from queue_core.transports.redis.errors import explain
 from queue_core.transports.redis.scripts import Script
+
+
+class Wire(Protocol):
+    """What we use of redis-py's connections, whose own types say less."""
+
+    def connect(self) -> None:
+        """Connect and log in."""
+
+    def disconnect(self) -> None:
+        """End the connection, if there is one."""
+
+    def send_command(self, *words: bytes | str | float, check_health: bool) -> None:
+        """Send one command."""
+
+    def read_response(self) -> Any:
+        """Wait for its answer."""
 
 
 class Server:
@@ -26,7 +41,7 @@ class Server:
 
     def __init__(
         self,
-        connection: AbstractConnection,
+        connection: Wire,
         place: str,
         root: bytes,
         scripts: Mapping[str, Script],
