@@ -11,6 +11,7 @@ For each queue Q (the text after the colon is the queue's name):
 ``l0..l9:Q`` list   ready messages of each priority that were never delayed, claimed, or given a
                     ttl: ``seq:id``, appended at the right; nothing leaves from the middle
 ``r0..r9:Q`` zset   the other ready messages: id by seq; a claim merges both by seq
+``s:Q``      set    the priorities that may have ready messages
 ``p0..p9:Q`` zset   delayed messages: id by seq, their place when they are due
 ``d:Q``      zset   delayed messages: mid (priority and id) by the time when they are due
 ``t:Q``      zset   unclaimed messages with a ttl: mid by the time when it is over

@@ -159,16 +159,18 @@ local function take(queue, room)
   promote(queue)
   local has_meta = call('HLEN', key_of('a', queue)) > 0
   local has_ttl = call('ZCARD', key_of('t', queue)) > 0
-  local total, priority = 0, 9
-  while priority >= 0 and total < room do
-    local share = math.min(room - total, CHUNK)
+  local priorities, total = call('SMEMBERS', key_of('s', queue)), 0
+  table.sort(priorities)
+  while #priorities > 0 and total < room do
+    local priority, share = tonumber(priorities[#priorities]), math.min(room - total, CHUNK)
     local taken, vain, stop = take_from(queue, priority, share, total == 0, has_meta, has_ttl)
     total = total + taken
     if stop then
       return
     end
     if taken + vain < share then
-      priority = priority - 1
+      call('SREM', key_of('s', queue), priority)
+      table.remove(priorities)
     end
   end
 end

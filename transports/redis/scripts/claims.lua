@@ -50,35 +50,34 @@ local function close_claims(tokens, records, last)
     local record = records[index]
     if record then
       local queue, id = tokens[index][1], tokens[index][2]
-      local held = held_by(record[1])
-      ids[queue] = ids[queue] or {}
-      members[held] = members[held] or {}
-      table.insert(ids[queue], id)
-      table.insert(members[held], member_of(queue, id))
+      local list, held = ids[queue] or {}, members[record[1]] or {}
+      ids[queue], members[record[1]] = list, held
+      list[#list + 1] = id
+      held[#held + 1] = member_of(queue, id)
     end
   end
   for queue, list in pairs(ids) do
     many('HDEL', key_of('c', queue), list)
   end
-  for held, list in pairs(members) do
-    many('SREM', held, list)
+  for life, list in pairs(members) do
+    many('SREM', held_by(life), list)
   end
   return ids
 end
 
 local function check_books(tokens, records, last)
-  local seen = {}
+  local queues, lives = {}, {}
   for index = 1, last do
     local record = records[index]
     if record then
-      local queue, held = tokens[index][1], held_by(record[1])
-      if not seen[queue] then
-        seen[queue] = true
+      local queue, life = tokens[index][1], record[1]
+      if not queues[queue] then
+        queues[queue] = true
         call('HLEN', key_of('m', queue))
       end
-      if not seen[held] then
-        seen[held] = true
-        call('SCARD', held)
+      if not lives[life] then
+        lives[life] = true
+        call('SCARD', held_by(life))
       end
     end
   end

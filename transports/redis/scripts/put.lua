@@ -34,7 +34,7 @@ end
 local already, full, growth = {}, {}, 0
 
 local function choose(queue, envelopes)
-  local ids, chosen, seen, alive, unusual = {}, {}, {}, 0, false
+  local ids, chosen, seen, checked, alive, unusual = {}, {}, {}, {}, 0, false
   for position, envelope in ipairs(envelopes) do
     ids[position] = envelope[2]
   end
@@ -53,8 +53,10 @@ local function choose(queue, envelopes)
         end
         if envelope[4] > 0 or envelope[5] >= 0 or envelope[6] > 0 then
           unusual = true
-        else
+        elseif not checked[envelope[3]] then
+          checked[envelope[3]] = true
           call('LLEN', key_of('l' .. envelope[3], queue))
+          call('SCARD', key_of('s', queue))
         end
       end
     end
@@ -94,7 +96,7 @@ else
 end
 
 local function append(queue, envelopes)
-  local content, lists, ready = {}, {}, 0
+  local content, lists, filled, ready = {}, {}, {}, 0
   for _, envelope in ipairs(envelopes) do
     local id, priority, delay, ttl, most = envelope[2], envelope[3], envelope[4], envelope[5],
       envelope[6]
@@ -115,6 +117,7 @@ local function append(queue, envelopes)
         postpone(queue, mid, id, priority, seq, delay)
       else
         ready = ready + 1
+        filled[priority] = true
         if ttl > 0 then
           call('ZADD', key_of('r' .. priority, queue), seq, id)
         else
@@ -128,6 +131,9 @@ local function append(queue, envelopes)
   many('HSET', key_of('m', queue), content)
   for priority, list in pairs(lists) do
     many('RPUSH', key_of('l' .. priority, queue), list)
+  end
+  for priority in pairs(filled) do
+    fill(queue, priority)
   end
   return ready
 end

@@ -25,8 +25,14 @@ local function touch(queue)
     call('ZCARD', key_of('r' .. priority, queue))
     call('ZCARD', key_of('p' .. priority, queue))
   end
+  call('SCARD', key_of('s', queue))
   call('SCARD', P .. 'dead')
   call('ZCARD', P .. 'ttl')
+end
+
+-- Say that this priority may have ready messages; claims look nowhere else.
+local function fill(queue, priority)
+  call('SADD', key_of('s', queue), priority)
 end
 
 -- End the wait of up to `count` claims, those that have waited longest first.
@@ -117,6 +123,7 @@ local function promote(queue)
     if seq then
       call('ZREM', places, id)
       call('ZADD', key_of('r' .. priority, queue), seq, id)
+      fill(queue, priority)
     end
   end
 end
@@ -124,7 +131,7 @@ end
 -- Count ready and delayed messages; those whose ttl is over do not count, swept or not.
 local function unclaimed(queue)
   local count = call('ZCARD', key_of('d', queue))
-  for priority = 0, 9 do
+  for _, priority in ipairs(call('SMEMBERS', key_of('s', queue))) do
     count = count + call('LLEN', key_of('l' .. priority, queue))
     count = count + call('ZCARD', key_of('r' .. priority, queue))
   end
@@ -174,6 +181,7 @@ local function put_back(queue, id, record, delay, counted, crashed)
     postpone(queue, mid, id, priority, seq, delay)
   else
     call('ZADD', key_of('r' .. priority, queue), seq, id)
+    fill(queue, priority)
     wake(queue, 1)
   end
 end
@@ -181,7 +189,7 @@ end
 -- The keys that hold a queue's unclaimed messages.
 local function keys_of_unclaimed(queue)
   local keys = {}
-  for _, kind in ipairs({'m', 'a', 'd', 't', 'x'}) do
+  for _, kind in ipairs({'m', 'a', 'd', 's', 't', 'x'}) do
     keys[#keys + 1] = key_of(kind, queue)
   end
   for priority = 0, 9 do
