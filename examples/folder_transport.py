@@ -1,22 +1,19 @@
 """Messages as files in a folder: a whole transport, to be read, tried and copied.
 
-``17.message`` is the content of one message. ``index`` is all that changes: the order of the
-messages, who holds them, the sessions, the topology. Each step locks the folder, reads the index,
-changes it in memory and renames a new one over the old; in that instant it happens, and whatever
-dies before has changed nothing. Files that the index does not name are swept away.
+``17.message`` is the body of one message; ``index`` is all else. Each step locks the folder, reads
+the index, changes it in memory and renames the new one over the old: in that instant it happens.
+What dies before leaves at most files that no index names, for a later step to sweep away.
 
-Not for real work: each step scans everything, a waiting claim polls, and time is the wall clock of
-one machine. A stored message outlives every process, but not a power cut: that would take an fsync
-of each file before the rename. What the methods promise, and all types, stand in `Store`.
+Not for real work: each step reads the whole index, a waiting claim polls, time is the wall clock of
+one machine, and a power cut may lose what an fsync of each file before the rename would keep.
+What the methods promise, and all types, stand in `queue_core.transport.Store`.
 """
 
 import contextlib
 import errno
 import fcntl
 import itertools
-import os
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -29,9 +26,9 @@ ERRORS = {errno.ENOSPC: errors.BrokerFull, errno.EACCES: errors.AccessRefused}
 
 
 class Row(Envelope, kw_only=True):
-    """A message: its envelope, but for the content, and what became of it."""
+    """A message: its envelope, but for the body, and what became of it."""
 
-    place: int
+    file: str  # has the body
     since: float  # when it was put
     attempts: int = 0
     crashes: int = 0
@@ -41,47 +38,35 @@ class Row(Envelope, kw_only=True):
     request: str = ""
 
     def state(self):
-        """Return ``claimed``, ``ready``, ``delayed``, or why it is dead."""
+        """Return ``claimed``, ``ready``, ``delayed`` or ``dead``, and note why it is dead."""
         age = time.time() - self.since
-        if self.token or self.reason:
-            return "claimed" if self.token else self.reason
-        if self.ttl is not None and self.ttl <= age:
-            return "expired"
-        if 0 < self.max_deliveries <= self.attempts:
-            return "delivery_limit"
-        return "delayed" if age < self.delay else "ready"
+        if self.token:
+            return "claimed"
+        if not self.reason and self.ttl is not None and self.ttl <= age:
+            self.reason = "expired"
+        if not self.reason and 0 < self.max_deliveries <= self.attempts:
+            self.reason = "delivery_limit"
+        return "dead" if self.reason else "delayed" if age < self.delay else "ready"
 
     def let_go(self, counted, delay=0.0):
-        """Return it to its place. Collecting the dead was no attempt: there is none to undo."""
-        self.attempts -= 0 if counted or self.reason else 1
+        self.attempts -= 0 if counted or self.reason else 1  # to collect the dead is no attempt
         self.token, self.delay = 0, time.time() - self.since + delay
 
 
-class Session(msgspec.Struct):
-    """A session; ``born`` tells it from a later one of the same name."""
-
-    lease: Lease
-    born: int
-    request: str = ""  # the last one that took something
-
-
 class Index(msgspec.Struct):
-    """Messages in the order of their puts, sessions, and the topology table."""
+    """All that changes. The messages are in their order: by priority, then as they were put."""
 
     last: int = 0
     rows: list[Row] = []
-    sessions: dict[str, Session] = {}
+    leases: dict[str, Lease] = {}
+    born: dict[str, int] = {}  # tells a session from a later one of the same name
+    answered: dict[str, str] = {}  # session -> its last request that took something
     table: dict[str, Entry] = {}
 
     def number(self):
-        """Return a number never used before: a place, a token, a beat or a version."""
+        """Return a number never used before: for a file, a token, a beat or a version."""
         self.last += 1
         return self.last
-
-    def session(self, name):
-        if name not in self.sessions:
-            raise errors.SessionLost(f"there is no session {name!r}")
-        return self.sessions[name]
 
     def find(self, queue, *states):
         return [row for row in self.rows if row.queue == queue and row.state() in states]
@@ -104,137 +89,127 @@ class Index(msgspec.Struct):
 class FolderStore:
     """One handle. It keeps nothing open between two steps, so that nothing can be lost."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder):
+        self.folder, self.index = Path(folder), Path(folder, "index")
 
     @contextlib.contextmanager
-    def step(self) -> Iterator[Index]:
+    def step(self):
         """Lock the folder, hand out its index, and at the end make true what was changed in it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock, path = os.open(self.folder, os.O_RDONLY), self.folder / "index"
-            try:
+            with open(self.folder / "lock", "w") as lock, contextlib.ExitStack() as at_end:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                old = path.read_bytes() if path.exists() else b"{}"
+                at_end.callback(fcntl.flock, lock, fcntl.LOCK_UN)  # whoever was forked has it open
+                old = self.index.read_bytes() if self.index.exists() else b"{}"
                 yield (index := msgspec.json.decode(old, type=Index))
                 if (new := msgspec.json.encode(index)) != old:
-                    (self.folder / "index.new").write_bytes(new)
-                    os.replace(self.folder / "index.new", path)
-                    named = {self.file(row) for row in index.rows}
+                    self.index.with_suffix(".new").write_bytes(new)
+                    self.index.with_suffix(".new").replace(self.index)
+                    named = {self.folder / row.file for row in index.rows}
                     for file in set(self.folder.glob("*.message")) - named:
                         file.unlink()
-            finally:
-                fcntl.flock(lock, fcntl.LOCK_UN)  # to close it is not enough if a fork has a copy
-                os.close(lock)
         except msgspec.MsgspecError as error:
             raise errors.StoreCorrupt(f"{self.folder}: {error}") from error
         except OSError as error:
             raise ERRORS.get(error.errno, errors.ConnectionLost)(str(error)) from error
 
-    def file(self, row):
-        return self.folder / f"{row.place}.message"
-
     def hand_out(self, index, rows, session, request=""):
-        """Give messages to the session; return them as claims, with their content."""
+        """Give messages to the session; return them as claims, with their bodies."""
+        if session not in index.leases:
+            raise errors.SessionLost(f"there is no session {session!r}")
         claims = []
         for row in rows:
             row.token, row.session, row.request = row.token or index.number(), session, request
-            content = msgspec.msgpack.decode(self.file(row).read_bytes())
-            known = (row.attempts, row.priority, row.reason)
-            claims.append(Claim(row.token, row.queue, row.id, *content, *known))
+            claims.append(msgspec.convert(row, Claim, from_attributes=True))  # all that they share
+            claims[-1].body = (self.folder / row.file).read_bytes()
         return claims
 
     def take(self, index, session, request, wants):
         """Claim the best of each queue; what crashed twice, alone."""
         taken = []
         for queue, room in wants.items():
-            ready = sorted(index.find(queue, "ready"), key=lambda row: -row.priority)
+            ready = index.find(queue, "ready")
             safe = list(itertools.takewhile(lambda row: row.crashes < 2, ready))
             taken += (safe or ready[:1])[:room]
         for row in taken:
             row.attempts += 1
-            index.sessions[session].request = request
+            index.answered[session] = request
         return self.hand_out(index, taken, session, request)
 
     def open_session(self, session, lease):
         with self.step() as index:
-            beats = index.number()
-            known = index.sessions.setdefault(session, Session(Lease(lease, beats), beats))
-            known.lease = Lease(lease, beats)
+            index.leases[session] = Lease(lease, index.number())
+            index.born.setdefault(session, index.last)
 
     def heartbeat(self, sessions):
         with self.step() as index:
-            for name in index.sessions.keys() & set(sessions):
-                index.sessions[name].lease.beats = index.number()
-            return [name for name in sessions if name not in index.sessions]
+            for name in index.leases.keys() & set(sessions):
+                index.leases[name].beats = index.number()
+            return [name for name in sessions if name not in index.leases]
 
     def sessions(self):
         with self.step() as index:
-            return {name: session.lease for name, session in index.sessions.items()}
+            return index.leases
 
     def end_session(self, session, beats=None):
         with self.step() as index:
-            known = index.sessions.get(session)
-            if known is None or beats not in (None, known.lease.beats):
+            lease, crashed = index.leases.get(session), beats is not None
+            if lease is None or (crashed and beats != lease.beats):
                 return False
-            del index.sessions[session]
+            for known in (index.leases, index.born, index.answered):
+                known.pop(session, None)
             for row in index.held(session).values():
-                row.crashes += beats is not None
-                row.let_go(counted=beats is not None)
+                row.crashes += crashed
+                row.let_go(counted=crashed)
             return True
 
-    def put(self, batch, versions, *, settle=(), limits: Mapping = {}, transaction=None):
+    def put(self, batch, versions, *, settle=(), limits={}, transaction=None):  # noqa: B006
         if transaction is not None:
             raise errors.Unsupported("transactions", "folder")
         with self.step() as index:
             if stale := index.stale(versions):
                 return PutResult(stale_entries=stale)
-            before, held = index.rows, index.held()
-            stale = index.settle(settle)
+            before, causes = index.rows, {None, *index.held()}
+            sizes = {queue: len(index.find(queue, "ready", "delayed")) for queue in limits}
+            stale, already, full, surplus = index.settle(settle), [], [], []
             there = {(row.queue, row.id) for row in index.rows}
-            new, already = {}, []
-            for position, envelope in enumerate(batch):
-                key = (envelope.queue, envelope.id)
-                if envelope.cause is not None and envelope.cause not in held:
-                    continue
-                if key in there or key in new:
+            for position, new in enumerate(batch):
+                key = (new.queue, new.id)
+                if new.cause in causes and key in there:
                     already.append(position)
-                else:
-                    fields = msgspec.structs.asdict(envelope)
-                    new[key] = Row(**fields, place=index.number(), since=time.time())
-            index.rows += new.values()
-            surplus = {}
+                elif new.cause in causes:
+                    there.add(key)
+                    file, known = f"{index.number()}.message", msgspec.structs.asdict(new)
+                    (self.folder / file).write_bytes(known.pop("body"))
+                    index.rows.append(Row(**known, body=b"", file=file, since=time.time()))
+            index.rows.sort(key=lambda row: -row.priority)
             for queue, limit in limits.items():
                 waiting = index.find(queue, "ready", "delayed")
-                waiting.sort(key=lambda row: row.priority)
-                surplus[queue] = waiting[: max(0, len(waiting) - limit.max_length)]
-            full = [q for q in surplus if surplus[q] and limits[q].overflow == "reject-publish"]
+                if limit.overflow == "drop-head":
+                    waiting.sort(key=lambda row: row.priority)
+                    surplus += waiting[: max(0, len(waiting) - limit.max_length)]
+                elif len(waiting) > max(limit.max_length, sizes[queue]):
+                    full.append(queue)
             if full:
                 index.rows = before  # as if nothing had happened
                 return PutResult(full=full)
-            for row in itertools.chain(*surplus.values()):
+            for row in surplus:
                 row.reason = "maxlen"
-            for row in new.values():
-                self.file(row).write_bytes(msgspec.msgpack.encode((row.body, row.properties)))
-                row.body = row.properties = b""
             return PutResult(already=already, stale_tokens=stale)
 
     def claim(self, session, request, wants, wait, *, settle=(), repeat=False):
         end = time.monotonic() + wait
         with self.step() as index:
-            known = index.session(session)
-            stale = index.settle(settle)
+            born, stale = index.born.get(session), index.settle(settle)
             mine = [row for row in index.held(session).values() if row.request == request]
-            if repeat and (mine or known.request == request):
+            if repeat and (mine or index.answered.get(session) == request):
                 return Claimed(self.hand_out(index, mine, session, request), stale)
             claims = self.take(index, session, request, wants)
         while not claims and time.monotonic() < end:
             time.sleep(0.01)
             with self.step() as index:
-                now = index.sessions.get(session)
-                if now is None or now.born != known.born:
-                    break
-                claims = self.take(index, session, request, wants)
+                if index.born.get(session) == born:
+                    claims = self.take(index, session, request, wants)
         return Claimed(claims, stale)
 
     def owned(self, session):
@@ -250,12 +225,8 @@ class FolderStore:
 
     def collect(self, session, limit):
         with self.step() as index:
-            index.session(session)
-            alive = ("claimed", "ready", "delayed")
-            dead = [row for row in index.rows if row.state() not in alive][:limit]
-            for row in dead:
-                row.reason = row.state()
-            return self.hand_out(index, dead, session)
+            dead = [row for row in index.rows if row.state() == "dead"]
+            return self.hand_out(index, dead[:limit], session)
 
     def inspect(self, queue):
         with self.step() as index:
@@ -263,9 +234,9 @@ class FolderStore:
 
     def purge(self, queue):
         with self.step() as index:
-            kept = [row for row in index.rows if row.token or row.queue != queue]
-            count, index.rows = len(index.rows) - len(kept), kept
-            return count
+            before = len(index.rows)
+            index.rows = [row for row in index.rows if row.token or row.queue != queue]
+            return before - len(index.rows)
 
     def read_table(self, names=None):
         with self.step() as index:
@@ -289,12 +260,8 @@ class FolderStore:
 def check(url):
     url.check_options(())
     if url.host or not url.database:
-        raise errors.ConfigError(
-            f"{url}: write folder:///relative/path or folder:////absolute/path"
-        )
+        raise errors.ConfigError(f"{url}: write folder:///relative or folder:////absolute/path")
 
 
 FEATURES = Features(durable=True, shared=True, priority=True, delay=True)
-transport = StoreTransport(
-    "folder", FEATURES, lambda url, _: FolderStore(Path(url.database)), check
-)
+transport = StoreTransport("folder", FEATURES, lambda url, _: FolderStore(url.database), check)

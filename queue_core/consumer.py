@@ -25,10 +25,20 @@ from queue_core.errors import (
     DecodeError,
     MessageError,
     PublishError,
+    QueueNotFound,
+    SessionLost,
     StaleDelivery,
+    TopologyMismatch,
     TransportError,
 )
-from queue_core.message import Delivery, Message, Properties, Publication, Settlement
+from queue_core.message import (
+    Delivery,
+    Message,
+    Properties,
+    Publication,
+    Settlement,
+    fresh_id,
+)
 from queue_core.policy import Backoff, Deadline
 from queue_core.receipt import Receipt
 from queue_core.recovery import Recovery
@@ -76,7 +86,7 @@ class Consumer:
         self._buffer: deque[Delivery] = deque()
         self._settler: _SessionSettler | None = None
         self._unflushed_lost = False
-        self._started = False
+        self._started = 0
         self._stopping = threading.Event()
         self._closed = threading.Event()
         self.set_aside = 0
@@ -98,14 +108,14 @@ class Consumer:
         """
         deadline = Deadline.after(timeout, self._recovery.options.clock)
         while True:
+            if self._closed.is_set():
+                raise Closed("the consumer is closed")
             if self._buffer and self._settler is not None and self._settler.over:
                 self._note_over(self._settler)
             while self._buffer:
                 message = self._open_message(self._buffer.popleft())
                 if message is not None:
                     return message
-            if self._closed.is_set():
-                raise Closed("the consumer is closed")
             if self._stopping.is_set() or (not self._fetch(deadline) and deadline.expired):
                 return None
 
@@ -127,6 +137,7 @@ class Consumer:
         If the handler raises, the message goes back: counted and with a growing delay if its queue
         has ``max_deliveries``, so that a bad message ends as a dead letter; otherwise uncounted,
         the consumer closes and the error is raised. A message is never acked because of an error.
+        One whose session ended meanwhile is delivered again, which is logged and no error.
         """
         for message in self:
             try:
@@ -135,7 +146,7 @@ class Consumer:
                 self._handler_failed(message, error)
             else:
                 if not message.settled:
-                    message.ack()
+                    self._settle(message.ack)
 
     def start(self) -> None:
         """Subscribe now instead of at the first `receive`.
@@ -144,10 +155,14 @@ class Consumer:
         """
         if self._closed.is_set():
             raise Closed("the consumer is closed")
-        if not self._started:
+        pid = os.getpid()
+        if self._started != pid:  # not yet, or by the process that we were forked from
             for name in list(self._queues):
                 self._recovery.subscribe(self._tag, name, self._prefetch, timeout=self._timeout)
-            self._started = True
+            self._started = pid
+            if self._closed.is_set():  # meanwhile, by a thread that could not know of it
+                self._leave()
+                raise Closed("the consumer was closed while it subscribed")
 
     def add_queue(self, queue: Queue | str) -> None:
         """Consume from one more queue. Raises QueueNotFound."""
@@ -223,9 +238,13 @@ class Consumer:
             return
         self._closed.set()
         self._stopping.set()
+        if self._started:
+            self._leave()
+
+    def _leave(self) -> None:
         self._recovery.unsubscribe(self._tag, None)
         session = self._recovery.session
-        if session is None or not self._started:
+        if session is None:
             return
         session.wake(self._tag)
         try:
@@ -254,6 +273,10 @@ class Consumer:
                 lambda session, left: self._take(session, min(MAX_WAIT, left)),
                 timeout=deadline.remaining(),
             )
+        except QueueNotFound as error:
+            if error.ended is not None:
+                self._recovery.unsubscribe(self._tag, error.ended)
+            raise
         except ConnectionLost:
             if self._settler is None or deadline.remaining() > MAX_WAIT:
                 raise
@@ -284,16 +307,35 @@ class Consumer:
             try:
                 message.payload  # noqa: B018 - decodes
             except MessageError as error:
-                self._set_aside(message, error)
+                try:
+                    self._set_aside(message, error)
+                except StaleDelivery as stale:
+                    logger.debug("a message that cannot be read comes again: %s", stale)
+                except BaseException:
+                    self._buffer.appendleft(delivery)  # it is tried again by the next receive
+                    raise
                 return None
         return message
+
+    def _settle(self, how: Callable[[], object]) -> bool:
+        """Settle a message, unless its session has ended: then it is delivered again."""
+        try:
+            how()
+        except (Closed, SessionLost, StaleDelivery) as error:
+            logger.warning("a message that was handled is delivered again: %s", error)
+            return False
+        return True
 
     def _handler_failed(self, message: Message, error: Exception) -> None:
         queue = self._queues.get(message.queue)
         if message.settled:
             pass
         elif isinstance(error, MessageError):
-            self._set_aside(message, error)
+            try:
+                self._settle(lambda: self._set_aside(message, error))
+            except BaseException:
+                self.close()
+                raise
             return
         elif isinstance(queue, Queue) and queue.max_deliveries:
             delay = HANDLER_BACKOFF.delay(message.attempts) if self._can_delay() else 0.0
@@ -303,10 +345,12 @@ class Consumer:
                 message.attempts,
                 delay,
             )
-            message.requeue(delay)
+            self._settle(lambda: message.requeue(delay))
             return
-        else:
-            message.requeue(counted=False)
+        elif not self._settle(lambda: message.requeue(counted=False)) and isinstance(
+            error, StaleDelivery
+        ):
+            return  # the handler settled it by itself, in vain
         self.close()
         raise error
 
@@ -316,7 +360,6 @@ class Consumer:
 
     def _set_aside(self, message: Message, error: MessageError) -> None:
         """Copy a message that nobody can read to where a person finds it; ack it in one step."""
-        self.set_aside += 1
         logger.warning(
             "message %r cannot be read (%s); it goes to the dead letters of its queue",
             message,
@@ -332,15 +375,20 @@ class Consumer:
                         _copy(message, error, target, message.routing_key if key is None else key)
                     ]
                 )
+                self.set_aside += 1
                 return
-            except PublishError as failed:
+            except (PublishError, QueueNotFound) as failed:
                 logger.warning("the dead-letter exchange %r did not take it: %s", target, failed)
         fallback = f"{message.queue[:250]}.dlq"
-        self._recovery.call(
-            lambda session, left: session.declare(Queue(fallback), timeout=left),
-            timeout=self._timeout,
-        )
+        try:
+            self._recovery.call(
+                lambda session, left: session.declare(Queue(fallback), timeout=left),
+                timeout=self._timeout,
+            )
+        except TopologyMismatch as failed:
+            logger.debug("%s is used as it is: %s", fallback, failed)
         message.ack(then=[_copy(message, error, "", fallback)])
+        self.set_aside += 1
 
 
 class _SessionSettler:
@@ -422,4 +470,4 @@ def _copy(message: Message, error: MessageError, exchange: str, routing_key: str
         type=properties.type,
         app_id=properties.app_id,
     )
-    return Publication(exchange, routing_key, message.body, copied, os.urandom(16).hex())
+    return Publication(exchange, routing_key, message.body, copied, fresh_id())

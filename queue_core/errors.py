@@ -110,7 +110,16 @@ class AccessRefused(TransportError):
 
 
 class QueueNotFound(TransportError):
-    """The queue or exchange does not exist."""
+    """The queue or exchange does not exist.
+
+    Attributes:
+        ended: the queue whose subscription ended because of it; None outside of ``receive``.
+    """
+
+    def __init__(self, message: str, *, ended: str | None = None) -> None:
+        """Name what is missing."""
+        super().__init__(message)
+        self.ended = ended
 
 
 class StoreCorrupt(TransportError):

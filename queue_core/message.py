@@ -8,6 +8,8 @@ are decoded only when somebody asks for them.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
@@ -21,6 +23,11 @@ Token = Any
 """Names one claim of one message. Opaque and hashable: whatever the transport finds handy."""
 
 Action = Literal["ack", "reject", "requeue"]
+
+
+def fresh_id() -> str:
+    """Return an id for one publish: unique, and rising with time, which indexes like (UUIDv7)."""
+    return f"{time.time_ns():016x}{os.urandom(8).hex()}"
 
 
 class Properties(msgspec.Struct, array_like=True, omit_defaults=True):

@@ -9,7 +9,6 @@ so that a store keeps one copy.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
@@ -24,7 +23,7 @@ from queue_core.errors import (
     TooLarge,
     Unroutable,
 )
-from queue_core.message import Headers, Properties, Publication
+from queue_core.message import Headers, Properties, Publication, fresh_id
 from queue_core.policy import Deadline
 from queue_core.receipt import Receipt
 from queue_core.recovery import Recovery
@@ -259,9 +258,7 @@ class Producer:
             2 if durable else 1,
         )
         target = self._exchange if exchange is None else exchange
-        return Publication(
-            target, routing_key, encoded, properties, os.urandom(16).hex(), mandatory, delay
-        )
+        return Publication(target, routing_key, encoded, properties, fresh_id(), mandatory, delay)
 
     def _as_is(self, body: Any) -> bytes:
         if not isinstance(body, bytes):
@@ -348,13 +345,12 @@ class Producer:
         def ended(committed: bool) -> None:  # noqa: FBT001 - the contract's callback
             receipt.status = "confirmed" if committed else "discarded"
 
-        def send(session: Session, left: float) -> Sequence[Outcome]:
-            return session.publish(
-                [publication], timeout=left, transaction=Transaction(handle, ended)
-            )
-
+        # Only the connecting is repeated: what failed inside the caller's transaction is his to
+        # roll back, and a second try in it could store the message twice.
         seconds = self._timeout if timeout is None else timeout
-        outcome = self._recovery.call(send, timeout=seconds)[0]
+        session = self._recovery.call(lambda current, left: current, timeout=seconds)
+        transaction = Transaction(handle, ended)
+        (outcome,) = session.publish([publication], timeout=seconds, transaction=transaction)
         if outcome.status != "confirmed":
             raise _failure(publication, outcome, ())
         return receipt

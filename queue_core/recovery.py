@@ -150,15 +150,20 @@ class Recovery:
 
     def subscribe(self, consumer: str, queue: str, prefetch: int, *, timeout: float) -> None:
         """Subscribe now and on each later session; nothing happens if it is subscribed."""
+        self._check_process()
         if (consumer, queue) in self._subscriptions:
             return
-        self.call(
-            lambda session, left: session.subscribe(
-                consumer, queue, prefetch=prefetch, timeout=left
-            ),
-            timeout=timeout,
-        )
-        self._subscriptions[(consumer, queue)] = prefetch
+        deadline = Deadline.after(timeout, self._options.clock)
+
+        def subscribe(session: Session, left: float) -> Session:
+            session.subscribe(consumer, queue, prefetch=prefetch, timeout=left)
+            return session
+
+        while True:
+            session = self.call(subscribe, timeout=deadline.remaining())
+            self._subscriptions[(consumer, queue)] = prefetch
+            if self.session is session:
+                return  # else it was replaced, and its successor may not have heard of this
 
     def unsubscribe(self, consumer: str, queue: str | None) -> None:
         """Do not subscribe again. The session itself is told by the caller."""
@@ -188,11 +193,11 @@ class Recovery:
             except QueueCoreError:
                 _close_quietly(session)
                 raise
-            if self._closing.is_set():
-                _close_quietly(session)
-                raise Closed("the connection is closed; open a new Connection")
             with self._swapping:
                 self._session = session
+            if self._closing.is_set():  # `close` may have looked before there was a session
+                _close_quietly(session)
+                raise Closed("the connection is closed; open a new Connection")
             self._connected_before = True
             return session
         finally:

@@ -678,7 +678,8 @@ class Session(Protocol):
 
         Raises:
             SessionLost, ConnectionLost: see the class.
-            QueueNotFound: a subscribed queue was deleted; that subscription has ended.
+            QueueNotFound: a subscribed queue was deleted; the subscription to ``error.ended`` has
+                ended.
         """
 
     def settle(self, settlements: Sequence[Settlement]) -> None:

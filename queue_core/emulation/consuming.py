@@ -113,8 +113,9 @@ class Consumer:
             self.books.waiting = True
             core.guard()
             if self._ended:
+                queue = self._ended.pop(0)
                 raise QueueNotFound(
-                    f"queue {self._ended.pop(0)!r} was deleted; the subscription to it has ended"
+                    f"queue {queue!r} was deleted; the subscription to it has ended", ended=queue
                 )
             if core.fence.holds(core.clock.monotonic()):
                 if self._stash:
@@ -183,7 +184,6 @@ class Consumer:
 
     def _ask(self, store: Store, claim: _Unresolved, wait: float, *, repeat: bool) -> Claimed:
         core = self._core
-        self._unresolved = claim
         try:
             answer = store.claim(
                 core.main, claim.request, claim.wants, wait, settle=claim.settle, repeat=repeat
@@ -195,9 +195,10 @@ class Consumer:
             core.lose()
             raise
         except BaseException:
+            self._unresolved = claim
             self._drop_store()
             if not self.books.windows:
-                self.abandon()
+                self.abandon()  # cancelled meanwhile, by somebody who could not know of this
             raise
         self._unresolved = None
         return answer

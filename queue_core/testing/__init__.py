@@ -10,11 +10,14 @@ import pytest
 # Failed assertions of the suites explain themselves as those in test files do.
 pytest.register_assert_rewrite(
     "queue_core.testing.session_bench",
+    "queue_core.testing.session_content",
     "queue_core.testing.session_deadletters",
     "queue_core.testing.session_delivery",
     "queue_core.testing.session_features",
     "queue_core.testing.session_lifetime",
+    "queue_core.testing.session_machine",
     "queue_core.testing.session_routing",
+    "queue_core.testing.session_tap",
     "queue_core.testing.session_threads",
     "queue_core.testing.session_topology",
     "queue_core.testing.machine",
@@ -32,7 +35,16 @@ from queue_core.testing.clocks import FakeClock  # noqa: E402 - after the line a
 from queue_core.testing.eventually import eventually  # noqa: E402
 from queue_core.testing.faults import FaultProxy  # noqa: E402
 from queue_core.testing.machine import StoreMachine  # noqa: E402
+from queue_core.testing.session_machine import SessionMachine  # noqa: E402
 from queue_core.testing.session_suite import SessionSuite  # noqa: E402
 from queue_core.testing.store_suite import StoreSuite  # noqa: E402
 
-__all__ = ["FakeClock", "FaultProxy", "SessionSuite", "StoreMachine", "StoreSuite", "eventually"]
+__all__ = [
+    "FakeClock",
+    "FaultProxy",
+    "SessionMachine",
+    "SessionSuite",
+    "StoreMachine",
+    "StoreSuite",
+    "eventually",
+]

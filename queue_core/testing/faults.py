@@ -80,6 +80,7 @@ class FaultProxy:
         self._stalled = False
         self._delay = (0.0, 0.0)
         self._cut: tuple[int, int, Direction] | None = None
+        self._cuts_left: int | None = None
         self._orders: deque[tuple[Callable[[], object], threading.Event]] = deque()
         self._waker, self._wakened = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -171,7 +172,12 @@ class FaultProxy:
         return sum(ended)
 
     def cut_after(
-        self, count: int, *, up_to: int | None = None, direction: Direction = "both"
+        self,
+        count: int,
+        *,
+        up_to: int | None = None,
+        direction: Direction = "both",
+        times: int | None = None,
     ) -> None:
         """Reset each connection, open or new, after exactly ``count`` more bytes were passed on.
 
@@ -179,11 +185,13 @@ class FaultProxy:
             count: bytes in ``direction``; 0 cuts at the first byte.
             up_to: draw each connection's count from ``count`` to ``up_to``.
             direction: ``up`` counts what the client sends, ``down`` what the broker sends.
+            times: connections to cut; then everything passes. None: every one.
         """
 
         def apply() -> None:
             self._heal()
             self._cut = (count, count if up_to is None else up_to, direction)
+            self._cuts_left = times
             for link in self._links:
                 self._set_budget(link)
 
@@ -351,10 +359,17 @@ class FaultProxy:
                 link.budget -= sent
                 if link.budget <= 0:
                     self._end(link, reset=True)
+                    self._count_cut()
                     return False
             if sent < allowed:
                 return True
         return True
+
+    def _count_cut(self) -> None:
+        if self._cuts_left is not None:
+            self._cuts_left -= 1
+            if self._cuts_left <= 0:
+                self._heal()
 
     def _set_budget(self, link: _Link) -> None:
         if self._cut is not None:

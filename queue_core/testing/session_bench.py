@@ -20,9 +20,9 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 import pytest
 
 from queue_core.errors import QueueCoreError, QueueNotFound
-from queue_core.message import Delivery, Properties, Publication, Settlement
-from queue_core.policy import Deadline, SystemClock
+from queue_core.message import Properties, Publication
 from queue_core.testing.eventually import eventually
+from queue_core.testing.session_tap import Tap
 from queue_core.topology import Binding, Entity, Exchange, ExchangeType, Queue
 from queue_core.transport import Features, Outcome, Session
 
@@ -283,7 +283,14 @@ class Bench:
         name: str = "",
     ) -> Tap:
         """Subscribe a new consumer to ``queues``."""
-        return Tap(self, session or self.session, name or self.name("consumer"), queues, prefetch)
+        return Tap(
+            session or self.session,
+            name or self.name("consumer"),
+            queues,
+            prefetch,
+            patience=self.patience,
+            quiet=self.suite.quiet,
+        )
 
     def expect(self, queue: Queue | str, bodies: Iterable[bytes], *, ordered: bool = True) -> None:
         """Consume and ack the whole queue; it must hold exactly these."""
@@ -329,101 +336,6 @@ class Bench:
         return exists(self.session, entity)
 
 
-class Tap:
-    """One consumer and what it holds."""
-
-    def __init__(
-        self,
-        bench: Bench,
-        session: Session,
-        consumer: str,
-        queues: Sequence[Queue | str],
-        prefetch: int,
-    ) -> None:
-        self.bench = bench
-        self.session = session
-        self.consumer = consumer
-        self.held: list[Delivery] = []
-        for queue in queues:
-            self.subscribe(queue, prefetch)
-
-    def subscribe(self, queue: Queue | str, prefetch: int) -> None:
-        """Take messages from one more queue."""
-        name = queue if isinstance(queue, str) else queue.name
-        self.session.subscribe(self.consumer, name, prefetch=prefetch)
-
-    def take(
-        self, count: int, *, within: float | None = None, exactly: bool = True
-    ) -> list[Delivery]:
-        """Receive ``count`` messages; fail if they do not come ``within`` seconds."""
-        seconds = self.bench.patience if within is None else within
-        deadline = Deadline.after(seconds, SystemClock())
-        got: list[Delivery] = []
-        while len(got) < count and (not deadline.expired or not got):
-            more = self.session.receive(
-                self.consumer, limit=count - len(got), wait=deadline.bound(1.0)
-            )
-            assert len(more) <= count - len(got), "receive returned more than its limit"
-            got += more
-            if deadline.expired:
-                break
-        self.held += got
-        bodies = [delivery.body[:40] for delivery in got]
-        assert len(got) == count or not exactly, (
-            f"{len(got)} of {count} within {seconds:g} s: {bodies}"
-        )
-        return got
-
-    def one(self, *, within: float | None = None) -> Delivery:
-        """Receive one message."""
-        return self.take(1, within=within)[0]
-
-    def none(self, seconds: float | None = None) -> None:
-        """Check that nothing comes."""
-        deadline = Deadline.after(
-            self.bench.suite.quiet if seconds is None else seconds, SystemClock()
-        )
-        while True:
-            extra = self.session.receive(self.consumer, wait=deadline.bound(1.0))
-            self.held += extra
-            assert not extra, f"unexpected: {[(d.queue, d.body[:40]) for d in extra]}"
-            if deadline.expired:
-                return
-
-    def settle(self, *deliveries: Delivery, flush: bool = True, **fields: Any) -> None:
-        """Settle deliveries (``fields`` are those of `Settlement`) and wait for it."""
-        self.session.settle([Settlement(delivery, **fields) for delivery in deliveries])
-        gone = {id(delivery) for delivery in deliveries}
-        self.held = [delivery for delivery in self.held if id(delivery) not in gone]
-        if flush:
-            self.flush()
-
-    def ack(self, *deliveries: Delivery, flush: bool = True) -> None:
-        """Ack deliveries."""
-        self.settle(*deliveries, flush=flush)
-
-    def ack_all(self) -> None:
-        """Ack everything held."""
-        self.ack(*self.held)
-
-    def reject(self, *deliveries: Delivery, **fields: Any) -> None:
-        """Reject deliveries."""
-        self.settle(*deliveries, action="reject", **fields)
-
-    def requeue(self, *deliveries: Delivery, **fields: Any) -> None:
-        """Return deliveries to their queue."""
-        self.settle(*deliveries, action="requeue", **fields)
-
-    def flush(self) -> None:
-        """Wait until every settlement is certain."""
-        self.session.flush(self.consumer, timeout=self.bench.patience)
-
-    def cancel(self) -> None:
-        """End every subscription."""
-        self.session.cancel(self.consumer)
-        self.held = []
-
-
 class _Heart:
     """Ticks an emulated session on a thread, so that the bench can stop its heart."""
 
@@ -444,11 +356,6 @@ class _Heart:
     def stop(self) -> None:
         self._stopped.set()
         self._thread.join()
-
-
-def properties_of(delivery: Delivery) -> Properties:
-    """Decode a delivery's properties."""
-    return delivery.reader.properties(delivery.raw)
 
 
 def exists(session: Session, entity: Entity) -> bool:

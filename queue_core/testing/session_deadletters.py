@@ -1,4 +1,4 @@
-"""`SessionSuite`, part 4: what becomes of messages that nobody could or should handle."""
+"""`SessionSuite`, part 5: what becomes of messages that nobody could or should handle."""
 # ruff: noqa: D102 - the names of tests are sentences
 
 from __future__ import annotations
@@ -7,8 +7,9 @@ import time
 from typing import Any
 
 from queue_core.message import Delivery
-from queue_core.testing.session_bench import Bench, SessionTests, properties_of
+from queue_core.testing.session_bench import Bench, SessionTests
 from queue_core.testing.session_features import needs
+from queue_core.testing.session_tap import properties_of
 from queue_core.topology import Exchange, Queue
 
 
@@ -295,7 +296,7 @@ class DeadLetterTests(SessionTests):
         bench.send(queue, b"round")
         bench.late(lambda: bench.idle(queue), 5.0)
         tap = bench.tap(queue)
-        tap.none(0.6)
+        tap.none(1.5)
 
     @needs("dead_letter")
     def test_a_client_may_send_a_death_certificate_of_its_own(self, bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""`SessionSuite`, part 5: crashes, closing, and what lives as long as somebody uses it."""
+"""`SessionSuite`, part 6: crashes, closing, and what lives as long as somebody uses it."""
 # ruff: noqa: D102 - the names of tests are sentences
 
 from __future__ import annotations
@@ -7,7 +7,13 @@ import time
 
 import pytest
 
-from queue_core.errors import AccessRefused, QueueCoreError, QueueNotFound, TransportError
+from queue_core.errors import (
+    AccessRefused,
+    QueueCoreError,
+    QueueNotFound,
+    StaleDelivery,
+    TransportError,
+)
 from queue_core.testing.session_bench import Bench, SessionTests, exists, timed
 from queue_core.testing.session_features import needs
 from queue_core.topology import Queue
@@ -117,6 +123,21 @@ class LifetimeTests(SessionTests):
         other.requeue(*other.held)
         other.cancel()
         bench.expect(queue, [b"1"])
+
+    @needs("atomic_settle")
+    def test_a_session_given_up_for_dead_publishes_no_results(self, bench: Bench) -> None:
+        """What it would publish together with an ack that comes too late is not stored."""
+        work, following = bench.queue(), bench.queue()
+        bench.send(work, b"job")
+        session = bench.open_mortal()
+        delivery = bench.tap(work, session=session).one()
+        bench.crash(session)
+        other = bench.tap(work)
+        other.one(within=bench.lease + 5.0)
+        with pytest.raises((StaleDelivery, TransportError)):
+            session.settle_then(delivery, [bench.publication(following, b"too late")])
+        bench.expect(following, [])
+        other.ack_all()
 
     @needs("atomic_settle")
     def test_a_node_that_returns_ends_its_older_session_at_once(self, bench: Bench) -> None:
@@ -245,11 +266,12 @@ class LifetimeTests(SessionTests):
 
     @needs("queue_expiry")
     def test_declaring_keeps_a_queue_from_expiring(self, bench: Bench) -> None:
-        queue = bench.queue(expires=1.0)
-        for _ in range(6):
-            time.sleep(0.3)
-            bench.session.declare(queue)
+        queue = bench.queue(expires=0.8)
         bench.send(queue, b"still there")
+        for _ in range(16):
+            time.sleep(0.2)
+            bench.session.declare(queue)
+        bench.expect(queue, [b"still there"])
 
     @needs("queue_expiry")
     def test_a_queue_expires_after_its_consumer_crashed(self, bench: Bench) -> None:

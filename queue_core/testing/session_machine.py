@@ -34,7 +34,8 @@ from hypothesis.stateful import (
 from queue_core.errors import StaleDelivery
 from queue_core.message import Delivery
 from queue_core.policy import Deadline, SystemClock
-from queue_core.testing.session_bench import Bench, SessionTests, Tap
+from queue_core.testing.session_bench import Bench, SessionTests
+from queue_core.testing.session_tap import Tap
 from queue_core.topology import Queue
 from queue_core.transport import Session
 

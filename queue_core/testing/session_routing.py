@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from queue_core.errors import QueueNotFound
-from queue_core.testing.session_bench import Bench, SessionTests, properties_of
+from queue_core.testing.session_bench import Bench, SessionTests
 from queue_core.testing.session_features import needs
+from queue_core.testing.session_tap import properties_of
 from queue_core.topology import Binding, Exchange, Queue
 
 TOPIC_CASES: dict[str, tuple[list[str], list[str]]] = {

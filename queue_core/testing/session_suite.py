@@ -21,6 +21,7 @@ transport's `Features` declare "cannot", the test checks that asking for it rais
 
 from __future__ import annotations
 
+from queue_core.testing.session_content import ContentTests
 from queue_core.testing.session_deadletters import DeadLetterTests
 from queue_core.testing.session_delivery import DeliveryTests
 from queue_core.testing.session_features import FeatureTests
@@ -37,6 +38,7 @@ class SessionSuite(
     RoutingTests,
     TopologyTests,
     DeliveryTests,
+    ContentTests,
     DeadLetterTests,
     LifetimeTests,
     ThreadTests,

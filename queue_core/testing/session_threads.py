@@ -1,4 +1,4 @@
-"""`SessionSuite`, part 6: one session used by many threads at once."""
+"""`SessionSuite`, part 7: one session used by many threads at once."""
 # ruff: noqa: D102 - the names of tests are sentences
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,6 +37,7 @@ OpenStore = Callable[[], Store]
 """Opens one more handle on the test's store; callable from any thread."""
 
 _THREAD_SECONDS = 60.0
+_SWITCH_SECONDS = 1e-5
 
 
 class StoreTests:
@@ -187,7 +189,11 @@ class StoreBench:
     # other threads and processes
 
     def together(self, *functions: Callable[[], object]) -> None:
-        """Run the functions in a thread each, begun at the same time; raise the first error."""
+        """Run the functions in a thread each, begun at the same time; raise the first error.
+
+        Meanwhile the interpreter changes threads after every few instructions. With its usual 5 ms
+        each thread would run to its end undisturbed, and a store without any lock would pass.
+        """
         barrier = threading.Barrier(len(functions))
         errors: list[BaseException] = []
 
@@ -199,11 +205,16 @@ class StoreBench:
                 errors.append(error)
 
         threads = [threading.Thread(target=run, args=(f,), daemon=True) for f in functions]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(_THREAD_SECONDS)
-            assert not thread.is_alive(), "a thread did not come back"
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(_THREAD_SECONDS)
+                assert not thread.is_alive(), "a thread did not come back"
+        finally:
+            sys.setswitchinterval(usual)
         for error in errors:
             raise error
 

@@ -237,6 +237,25 @@ class RepeatTests(StoreTests):
             assert ids_of(answer.claims) == ["b"]
         assert bench.counts() == (1, 0, 1)
 
+    def test_what_a_claim_took_after_settling_and_waiting_is_found_by_its_repeat(
+        self, bench: StoreBench
+    ) -> None:
+        bench.put("a")
+        token = bench.claim_one().token
+        other = bench.open()
+
+        def put_late() -> None:
+            time.sleep(0.05)
+            bench.put("b", store=other)
+
+        def claim() -> None:
+            first = bench.store.claim("s", "r1", {"q": 1}, 1.0, settle=[token])
+            assert ids_of(first.claims) == ["b"]
+
+        bench.together(put_late, claim)
+        again = bench.store.claim("s", "r1", {"q": 1}, 0, settle=[token], repeat=True)
+        assert ids_of(again.claims) == ["b"]
+
     def test_a_fresh_request_takes_new_messages(self, bench: StoreBench) -> None:
         bench.put("a", "b")
         assert ids_of(bench.store.claim("s", "r1", {"q": 1}, 0).claims) == ["a"]

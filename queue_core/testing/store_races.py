@@ -43,7 +43,7 @@ class RaceTests(StoreTests):
     """Every method is one atomic step for all handles; here eight threads try to find a gap."""
 
     def test_two_handles_never_get_the_same_message(self, bench: StoreBench) -> None:
-        ids = [str(number) for number in range(400)]
+        ids = [str(number) for number in range(800)]
         bench.put(*ids)
         taken: list[str] = []
 
@@ -86,28 +86,31 @@ class RaceTests(StoreTests):
         stored: list[str] = []
 
         def put(number: int) -> None:
-            for index in range(10):
+            for index in range(30):
                 if not bench.put(f"id-{index}", store=handles[number]).already:
                     stored.append(f"id-{index}")
 
         bench.together(*[lambda n=n: put(n) for n in range(THREADS)])
-        assert sorted(stored) == sorted(f"id-{index}" for index in range(10))
-        assert len(bench.claimed()) == 10
+        assert sorted(stored) == sorted(f"id-{index}" for index in range(30))
+        assert len(bench.claimed()) == 30
 
     def test_a_full_queue_stays_within_its_limit(self, bench: StoreBench) -> None:
         handles = [bench.open() for _ in range(THREADS)]
-        limits = {"q": Limit(10, "reject-publish")}
-        stored: list[str] = []
+        queues = [f"queue-{number}" for number in range(5)]
+        stored: dict[str, list[str]] = {queue: [] for queue in queues}
 
         def put(number: int) -> None:
-            for index in range(5):
-                batch = [envelope(f"{number}-{index}")]
-                if not handles[number].put(batch, {}, limits=limits).full:
-                    stored.append(batch[0].id)
+            for queue in queues:
+                limits = {queue: Limit(10, "reject-publish")}
+                for index in range(5):
+                    batch = [envelope(f"{number}-{index}", queue)]
+                    if not handles[number].put(batch, {}, limits=limits).full:
+                        stored[queue].append(batch[0].id)
 
         bench.together(*[lambda n=n: put(n) for n in range(THREADS)])
-        assert len(stored) == 10
-        assert sorted(bench.claimed()) == sorted(stored)
+        for queue in queues:
+            assert len(stored[queue]) == 10
+            assert sorted(bench.claimed(queue=queue)) == sorted(stored[queue])
 
     def test_a_batch_for_two_queues_is_seen_whole_or_not_at_all(self, bench: StoreBench) -> None:
         writer, reader = bench.open(), bench.open()

@@ -49,7 +49,7 @@ def test_the_demo_kills_a_worker_loses_nothing_and_leaves_nothing(broker_url, tm
         text, _ = process.communicate(timeout=55)
     assert process.returncode == 0, text
     assert re.search(r"chaos    SIGKILL worker \d+ at \d+ of 80", text), text
-    again = re.search(r"redelivered (\d+) messages of the dead worker", text)
+    again = re.search(r"redelivered (\d+) messages", text)
     assert again is not None
     assert re.search(
         r"OK       80 sent, 80 done, 0 lost, 0 different from the direct count", text

@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from queue_core.testing import SessionSuite, StoreSuite
+from queue_core.testing.machine import StoreMachine
 from queue_core.testing.session_bench import OpenSession
 from queue_core.testing.store_suite import OpenStore
 from queue_core.transport import SessionOptions, Store
@@ -55,3 +58,26 @@ class TestFolderSession(SessionSuite):
     def open_session(self, tmp_path: Path) -> OpenSession:
         url = parse(f"folder:///{tmp_path}")
         return lambda **options: folder.transport.open(url, SessionOptions(**options))
+
+
+class Machine(StoreMachine):
+    features = folder.transport.features
+
+    def open_store(self) -> OpenStore:
+        self.directory = tempfile.TemporaryDirectory()
+        return functools.partial(_open, Path(self.directory.name))
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self.directory.cleanup()
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(
+    max_examples=30,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)

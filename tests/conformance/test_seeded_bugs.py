@@ -8,9 +8,11 @@ the report (``pytest -rP`` shows it). The random machine gets a choice of the sa
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -543,6 +545,38 @@ class NeverWaits(MemoryBroker):
         return []
 
 
+class NoLock:
+    """A lock that everybody gets, with what a condition asks of one."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        return True
+
+    def release(self) -> None:
+        return
+
+    def __enter__(self) -> bool:
+        return True
+
+    def __exit__(self, *error: object) -> None:
+        return
+
+    def _is_owned(self) -> bool:
+        return True
+
+
+class TakesNoLock(MemoryBroker):
+    def __init__(self, clock: Clock | None = None) -> None:
+        super().__init__(clock)
+        self.lock = cast("threading.Lock", NoLock())
+        count = self.number
+
+        def number_with_a_pause() -> int:
+            time.sleep(0)
+            return count()
+
+        self.number = number_with_a_pause
+
+
 class PatientClock(SystemClock):
     """A clock set by hand that the broker takes for the machine's."""
 
@@ -734,6 +768,7 @@ BROKER_BUGS: list[type[MemoryBroker]] = [
     BlocksEverybodyWhileItWaits,
     NeverWaits,
     SleepsThroughPuts,
+    TakesNoLock,
 ]
 STORE_BUGS: list[type[MemoryStore]] = [
     LosesWhatACrashedSessionHeld,

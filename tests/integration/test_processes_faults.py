@@ -143,6 +143,71 @@ def test_cutting_tcp_every_second_loses_nothing_and_ends_with_every_ack(amqp, pr
     )
 
 
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("direction", "places"), [("up", 160), ("down", 24)])
+def test_a_publish_cut_at_any_byte_is_repeated_until_it_is_certain(amqp, proxy, direction, places):
+    """The cut comes after each number of bytes in turn; a message may come twice, never not."""
+    queue = Queue(amqp.name("work"), durable=False)
+    with Connection(amqp.url) as direct:
+        direct.declare(queue)
+        connection = Connection(through(amqp, proxy), timeout=20.0, backoff=Backoff(0.01, 0.05))
+        producer = connection.producer()
+        producer.publish("warm", queue.name)
+        for place in range(places):
+            proxy.cut_after(place, direction=direction, times=1)
+            receipt = producer.publish(f"cut at {place}", queue.name)
+            assert receipt.status == "confirmed"
+        proxy.heal()
+        connection.close()
+        got = Counter()
+        with direct.consumer(queue, prefetch=1000) as consumer:
+            while (message := consumer.receive(timeout=0.5)) is not None:
+                got[message.payload] += 1
+                message.ack()
+            consumer.flush()
+    assert set(got) == {"warm", *(f"cut at {place}" for place in range(places))}
+
+
+@pytest.mark.timeout(180)
+def test_an_ack_cut_at_any_byte_is_certain_or_the_message_comes_again(amqp, proxy):
+    places = 100
+    queue = Queue(amqp.name("work"), durable=False)
+    certain: set[int] = set()
+    uncertain: set[int] = set()
+    cut = 0
+    with Connection(amqp.url) as direct:
+        direct.declare(queue)
+        direct.producer().publish_many([(number, queue.name) for number in range(places)])
+        connection = Connection(through(amqp, proxy), timeout=20.0, backoff=Backoff(0.01, 0.05))
+        with connection.consumer(queue, prefetch=1) as consumer:
+            ends = time.monotonic() + 60.0
+            while len(certain | uncertain) < places or direct.inspect(queue).ready:
+                assert time.monotonic() < ends, (len(certain), len(uncertain))
+                message = consumer.receive(timeout=0.5)
+                if message is None:
+                    continue
+                number = message.payload
+                assert number not in certain, "came again after its ack"
+                uncertain.discard(number)
+                proxy.cut_after(cut % places, direction="up", times=1)
+                cut += 1
+                try:
+                    message.ack()
+                except StaleDelivery:
+                    continue
+                try:
+                    consumer.flush()
+                    certain.add(number)
+                except (StaleDelivery, ConnectionLost):
+                    uncertain.add(number)
+                proxy.heal()
+            assert consumer.receive(timeout=1.0) is None or uncertain
+        connection.close()
+    assert certain
+    assert len(certain) < places, "the cuts hit nothing"
+    assert cut >= places
+
+
 def test_a_stalled_broker_ends_in_a_deadline_and_no_later(amqp, proxy):
     """The peer accepts and never answers: every call ends by its own timeout."""
     queue = Queue(amqp.name("work"))

@@ -374,6 +374,7 @@ deep_documents = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(payload=deep_documents, limit=st.integers(1, 6), wrap=st.integers(0, 12))
 @example(payload=['"', "]]]]", [[[]]], "[[[["], limit=4, wrap=0)
@@ -404,6 +405,7 @@ def test_json_refuses_numbers_that_it_cannot_write(number: float) -> None:
     assert encode([None, 2**70, "null", 1.5, b"\xcb\x7f\xf8"]).content_type == "application/json"
 
 
+@pytest.mark.slow
 @given(payload=documents)
 def test_finite_documents_are_never_taken_for_infinite_ones(payload: Any) -> None:
     assert not has_not_finite([payload, None])

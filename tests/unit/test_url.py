@@ -269,6 +269,7 @@ wrappers = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=1000)
 @given(password=passwords, wrapper=wrappers)
 @example(password=SECRET + "@/?#;%" + SECRET, wrapper="amqp://user:{}@host:5672/vhost")

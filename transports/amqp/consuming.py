@@ -256,7 +256,10 @@ class Consuming:
             if inbox.subscriptions.get(subscription.queue) is subscription:
                 del inbox.subscriptions[subscription.queue]
             inbox.problems.append(
-                QueueNotFound(f"queue {subscription.queue!r} was deleted while it was consumed")
+                QueueNotFound(
+                    f"queue {subscription.queue!r} was deleted; the subscription to it has ended",
+                    ended=subscription.queue,
+                )
             )
             inbox.condition.notify_all()
         subscription.deleted = True

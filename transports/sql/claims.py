@@ -26,7 +26,7 @@ _ALONE = 2
 class Claims:
     """What one store handle takes."""
 
-    __slots__ = ("_claims", "_database", "_dialect", "_first_slot", "_statements")
+    __slots__ = ("_claims", "_database", "_dialect", "_first_slot", "_noted", "_statements")
 
     def __init__(self, database: Database) -> None:
         """Share the handle's database."""
@@ -35,6 +35,7 @@ class Claims:
         self._statements = database.statements
         self._first_slot = secrets.randbits(56) * _SLOTS
         self._claims = 0
+        self._noted = ""
 
     def claim(
         self,
@@ -171,7 +172,9 @@ class Claims:
     def _note(
         self, steps: Steps, number: int, request: str, fence: int, stale: Sequence[Token]
     ) -> None:
-        self._claims += 1
+        if request != self._noted:  # one that settled, waited and took has one note of it all
+            self._claims += 1
+            self._noted = request
         slot = self._first_slot + self._claims % _SLOTS
         steps.run(
             self._statements.note_request,

@@ -4,6 +4,11 @@ The caller passes a SQLAlchemy ``Session`` or ``Connection`` of the same databas
 through his connection and is committed, or rolled back, by him; nobody sees it before. Then
 ``Transaction.on_end`` is called and consumers are woken.
 
+On SQLite an open transaction that has written, which a publish does, keeps every other writer of
+the file out, heartbeats included: commit soon. One that only read so far cannot write once somebody
+else has: then the put raises `ConnectionLost`, and the whole transaction must be rolled back and
+run again. Begin it with ``BEGIN IMMEDIATE`` (SQLAlchemy's "begin" event) and that cannot happen.
+
 SQLAlchemy tells of a commit just before it happens. A receipt must not say "stored" then, since the
 commit may still fail, so this module commits at that moment itself, and SQLAlchemy's own commit
 finds nothing left to do. If ours fails, everything is rolled back and the caller gets the exception

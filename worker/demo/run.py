@@ -157,7 +157,7 @@ def _read_journal(journal: Path) -> Counter[str]:
 def _tell_what_came_back(tally: Tally, display: Display) -> None:
     after = "" if tally.back_after is None else f", the first result {tally.back_after:.1f} s later"
     display.say(
-        f"         redelivered {tally.redelivered} messages of the dead worker{after}; "
+        f"         redelivered {tally.redelivered} messages{after}; "
         f"{tally.reruns} had begun and ran again"
     )
 

@@ -314,8 +314,8 @@ class ProcessPool:
             self._failures = 0
             self._info = self._info or message
             self._known.set()
-        elif not self._known.is_set():
-            self._failed = message
+        elif self._info is None:
+            self._failed = self._failed or message
             self._known.set()
         else:
             logger.error("a new child cannot start: %s %s", message.error, message.because)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -83,6 +83,7 @@ class ScriptedSession:
 
     def subscribe(self, consumer: str, queue: str, *, prefetch: int, timeout: float = 10.0) -> None:
         self._called("subscribe", queue, prefetch)
+        self.broker.on_subscribe()
 
     def cancel(self, consumer: str, queue: str | None = None, *, timeout: float = 10.0) -> None:
         self._called("cancel", queue)
@@ -134,6 +135,7 @@ class ScriptedBroker:
         self.batches: deque[Sequence[Delivery]] = deque()
         self.published: list[Publication] = []
         self.dies = True
+        self.on_subscribe: Callable[[], None] = lambda: None
         self.opened: list[BrokerURL] = []
 
     def check(self, url: BrokerURL) -> None:

@@ -1,11 +1,13 @@
 """Consumer: handing out, settling, setting aside, and what a new session means for old messages."""
 
+import os
 import queue as stdlib_queue
 
 import pytest
 
 from queue_core.consumer import Consumer
 from queue_core.errors import (
+    AccessRefused,
     AlreadySettled,
     Closed,
     ConfigError,
@@ -13,6 +15,7 @@ from queue_core.errors import (
     PublishError,
     QueueNotFound,
     StaleDelivery,
+    TopologyMismatch,
 )
 from queue_core.message import Properties, Publication
 from queue_core.producer import Producer
@@ -230,9 +233,12 @@ def test_run_returns_a_failed_message_counted_when_the_queue_has_a_limit(broker,
 
 def test_a_deleted_queue_is_reported(broker, consumer):
     consumer.start()
-    broker.failures.append(QueueNotFound("queue 'q' was deleted"))
+    broker.dies = False
+    broker.failures.append(QueueNotFound("queue 'q' was deleted", ended="q"))
     with pytest.raises(QueueNotFound):
         consumer.receive(1)
+    consumer.add_queue("q")
+    assert broker.sessions[0].calls.count(("subscribe", "q", 10)) == 2
 
 
 def test_closing_cancels_and_ends_iteration(broker, consumer):
@@ -287,3 +293,105 @@ def test_a_simple_queue_behaves_like_a_queue(broker, recovery, consumer):
     with pytest.raises(stdlib_queue.Full):
         simple.put(1)
     simple.close()
+
+
+@pytest.mark.parametrize("outcome", ["returns", "acks itself", "fails"])
+def test_run_goes_on_when_the_session_ends_during_a_handler(broker, recovery, outcome):
+    consumer = Consumer(recovery, [Queue("q", max_deliveries=3)])
+    broker.batches.append([broker.delivery(b"1")])
+    seen = []
+
+    def handler(message):
+        seen.append(message.payload)
+        if len(seen) == 2:
+            consumer.stop()
+            return
+        broker.failures.append(ConnectionLost("cut"))
+        recovery.call(lambda session, left: session.purge("q"), timeout=10)
+        broker.batches.append([broker.delivery(b"1", attempts=2)])
+        if outcome == "acks itself":
+            message.ack()
+        if outcome == "fails":
+            raise ValueError("no")
+
+    consumer.run(handler)
+    assert seen == [1, 1]
+    assert [item.action for item in broker.sessions[1].settled] == ["ack"]
+
+
+def test_run_raises_the_handlers_own_error_when_the_session_ended_too(broker, consumer, recovery):
+    broker.batches.append([broker.delivery(b"1")])
+
+    def handler(message):
+        broker.failures.append(ConnectionLost("cut"))
+        recovery.call(lambda session, left: session.purge("q"), timeout=10)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        consumer.run(handler)
+
+
+def test_nothing_is_handed_out_after_close(broker, consumer):
+    broker.batches.append([broker.delivery(b"1"), broker.delivery(b"2")])
+    assert consumer.receive(1).payload == 1
+    consumer.close()
+    with pytest.raises(Closed):
+        consumer.receive(1)
+
+
+def test_a_consumer_closed_while_it_subscribes_leaves_no_subscription(broker, consumer):
+    broker.batches.append([])
+    broker.on_subscribe = consumer.close
+    with pytest.raises(Closed):
+        consumer.receive(1)
+    assert broker.sessions[0].calls[-1] == ("cancel", None)
+
+
+def test_what_cannot_be_read_goes_to_the_fallback_when_the_exchange_is_gone(broker, recovery):
+    consumer = Consumer(recovery, [Queue("q", dead_letter_exchange="dlx")])
+    broker.batches.append([broker.delivery(b"{")])
+    consumer.start()
+    broker.dies = False
+    broker.failures.extend([None, QueueNotFound("no exchange 'dlx'")])
+    assert consumer.receive(1) is None
+    assert [(copy.exchange, copy.routing_key) for copy in broker.published] == [("", "q.dlq")]
+
+
+def test_a_fallback_queue_with_other_arguments_is_used_as_it_is(broker, consumer):
+    broker.batches.append([broker.delivery(b"{")])
+    consumer.start()
+    broker.dies = False
+    broker.failures.extend([None, TopologyMismatch("q.dlq is a quorum queue")])
+    assert consumer.receive(1) is None
+    assert [copy.routing_key for copy in broker.published] == ["q.dlq"]
+
+
+def test_what_could_not_be_set_aside_is_tried_again_by_the_next_receive(broker, consumer):
+    broker.batches.append([broker.delivery(b"{"), broker.delivery(b"2")])
+    consumer.start()
+    broker.dies = False
+    broker.failures.extend([None, AccessRefused("may not declare q.dlq")])
+    with pytest.raises(AccessRefused):
+        consumer.receive(1)
+    assert broker.published == []
+    assert consumer.receive(1).payload == 2
+    assert [copy.routing_key for copy in broker.published] == ["q.dlq"]
+    assert consumer.set_aside == 1
+
+
+def test_what_cannot_be_read_is_no_error_of_receive_when_its_session_ended(broker, consumer):
+    broker.batches.append([broker.delivery(b"{")])
+    consumer.start()
+    broker.failures.extend([None, ConnectionLost("cut")])  # while the fallback is declared
+    broker.batches.append([broker.delivery(b"2")])
+    assert consumer.receive(1).payload == 2
+    assert broker.published == []
+
+
+def test_a_consumer_used_in_a_forked_child_subscribes_there(broker, consumer, monkeypatch):
+    consumer.start()
+    pid = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: pid + 1)
+    broker.batches.append([broker.delivery(b"2")])
+    assert consumer.receive(1).payload == 2
+    assert broker.sessions[1].calls[0] == ("subscribe", "q", 10)

@@ -183,3 +183,20 @@ def test_errors_of_publish_have_one_base(broker, producer):
     with pytest.raises(PublishError) as caught:
         producer.publish(1, "key")
     assert caught.value.receipts == ()
+
+
+def test_a_publish_in_a_transaction_is_not_repeated_in_it(broker, producer):
+    producer.publish(0, "key")
+    broker.dies = False
+    broker.failures.append(ConnectionLost("somebody else wrote first"))
+    with pytest.raises(ConnectionLost):
+        producer.publish(1, "key", transaction=object())
+    calls = [call for call in broker.sessions[0].calls if call[0] == "publish"]
+    assert len(calls) == 2
+
+
+def test_ids_are_unique_and_rise_with_time(broker, producer):
+    receipts = producer.publish_many((number, "key") for number in range(1000))
+    ids = [receipt.id for receipt in receipts]
+    assert len(set(ids)) == 1000
+    assert [id_[:16] for id_ in ids] == sorted(id_[:16] for id_ in ids)

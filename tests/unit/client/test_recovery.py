@@ -131,3 +131,34 @@ def test_a_forked_child_leaves_the_parents_session_alone(broker, recovery, monke
     parent, child = broker.sessions
     assert not parent.closed
     assert child.calls == [("purge", "q")]
+
+
+def test_a_subscription_made_while_the_session_was_replaced_is_on_the_new_one(broker, recovery):
+    purge(recovery)
+
+    def replaced():
+        broker.on_subscribe = lambda: None
+        broker.sessions[0].closed = True
+        purge(recovery)
+
+    broker.on_subscribe = replaced
+    recovery.subscribe("c", "q", 7, timeout=10.0)
+    assert ("subscribe", "q", 7) in broker.sessions[1].calls
+
+
+def test_a_session_opened_while_the_recovery_is_closed_is_closed_too(broker, recovery):
+    usual = recovery._swapping
+
+    class ClosingFirst:
+        def __enter__(self):
+            recovery._swapping = usual
+            recovery.close(timeout=1.0)
+            return usual.__enter__()
+
+        def __exit__(self, *exc_info):
+            return usual.__exit__(*exc_info)
+
+    recovery._swapping = ClosingFirst()
+    with pytest.raises(Closed):
+        purge(recovery)
+    assert [session.closed for session in broker.sessions] == [True]

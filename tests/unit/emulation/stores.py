@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ class Faults:
         self.calls: list[str] = []
         self.hook: Callable[[str], None] = lambda method: None
         self.open = 0
+        self.lock = threading.Lock()
 
     def next(self, method: str) -> str:
         self.calls.append(method)
@@ -47,7 +49,8 @@ class FaultyStore:
         self._real = MemoryStore(broker)
         self._faults = faults
         self._broken = self._closed = self._used = False
-        faults.open += 1
+        with faults.lock:
+            faults.open += 1
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._real, name)
@@ -75,7 +78,8 @@ class FaultyStore:
         assert not self._used, "closed while another thread uses it"
         assert not self._closed, "closed twice"
         self._closed = True
-        self._faults.open -= 1
+        with self._faults.lock:
+            self._faults.open -= 1
 
 
 class Bench:

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from queue_core.transport import Claimed, Envelope
 from queue_core.transports.sql.store import SqlStore
 
@@ -39,6 +41,7 @@ def _write_for_ever(open_handle: Any) -> None:
         store.key_set(f"key-{number % 50}", b"x" * 3000)
 
 
+@pytest.mark.slow
 def test_a_claim_whose_claimant_died_before_the_answer_loses_and_strands_nothing(
     path: Path, open_handle: Any, fork: Any
 ) -> None:
@@ -72,6 +75,7 @@ def test_the_same_claim_repeated_after_a_restart_gets_its_answer(
     assert len(store.owned("s")) == 3
 
 
+@pytest.mark.slow
 def test_writers_killed_at_any_moment_leave_a_sound_file(
     path: Path, open_handle: Any, fork: Any
 ) -> None:

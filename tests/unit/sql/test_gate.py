@@ -32,6 +32,7 @@ def new_gate(tmp_path: Path) -> Iterator[Callable[[float], Gate]]:
         gate.close()
 
 
+@pytest.mark.slow
 def test_writers_of_four_processes_get_about_the_same(
     path: Path, open_handle: Any, program: Any
 ) -> None:
@@ -43,7 +44,7 @@ def test_writers_of_four_processes_get_about_the_same(
     results = [writer.communicate(timeout=40)[0].split() for writer in writers]
     counts = [int(count) for count, _ in results]
     assert min(counts) >= 0.8 * sum(counts) / len(counts), counts
-    assert max(float(longest) for _, longest in results) < 1.0
+    assert max(float(longest) for _, longest in results) < 5.0, "the timeout"
 
 
 def test_the_second_writer_waits_for_the_first(new_gate: Any) -> None:

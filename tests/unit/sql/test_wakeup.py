@@ -91,6 +91,7 @@ def test_a_delayed_message_comes_when_it_is_due(open_handle: Any) -> None:
     timer.join()
 
 
+@pytest.mark.slow
 def test_an_idle_consumer_costs_less_than_a_hundredth_of_a_processor(
     path: Path, open_handle: Any, program: Any
 ) -> None:
@@ -100,6 +101,7 @@ def test_an_idle_consumer_costs_less_than_a_hundredth_of_a_processor(
     assert float(output) < 0.03, f"{output} CPU seconds in 3 s"
 
 
+@pytest.mark.slow
 def test_an_idle_consumer_makes_less_than_three_round_trips_a_second(open_handle: Any) -> None:
     store = open_handle()
     store.open_session("s", 30.0)
@@ -114,6 +116,7 @@ def test_an_idle_consumer_makes_less_than_three_round_trips_a_second(open_handle
     assert not [text for text in statements if text.startswith("BEGIN")], "an empty claim wrote"
 
 
+@pytest.mark.slow
 def test_a_killed_consumer_leaves_no_socket_that_troubles_others(
     path: Path, open_handle: Any, program: Any
 ) -> None:

@@ -165,6 +165,15 @@ def test_a_cut_counts_both_directions_together(client, proxy):
     assert read_until_reset(client) == b"01234"
 
 
+def test_after_so_many_cuts_everything_passes(client, proxy):
+    proxy.cut_after(3, direction="down", times=1)
+    client.sendall(b"0123456789")
+    assert read_until_reset(client) == b"012"
+    with connect(proxy) as other:
+        other.sendall(b"0123456789")
+        assert read(other, 10) == b"0123456789"
+
+
 def test_random_cuts_repeat_with_the_seed(echo):
     def lengths() -> list[int]:
         with FaultProxy("127.0.0.1", echo.port, seed=42) as proxy:
@@ -198,11 +207,11 @@ def test_refusing_refuses_new_ones_only_and_keeps_the_port(client, proxy):
 
 
 def test_a_broker_that_is_not_there_resets_the_client():
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
-    with FaultProxy("127.0.0.1", port) as proxy, connect(proxy) as end:
-        with pytest.raises(ConnectionResetError):
-            end.recv(1)
+    with socket.socket() as gone:  # bound, so that nobody else gets the port, and not listening
+        gone.bind(("127.0.0.1", 0))
+        with FaultProxy("127.0.0.1", gone.getsockname()[1]) as proxy:
+            with pytest.raises(ConnectionResetError), connect(proxy) as end:
+                end.recv(1)
 
 
 def test_stopping_closes_everything_and_may_be_repeated(echo):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def pid() -> int:
 @app.task(name="wait_for")
 def wait_for(path: str) -> int:
     """Say that it runs, and run until the file is there."""
-    Path(f"{path}.{os.getpid()}.runs").touch()
+    Path(f"{path}.{os.getpid()}-{threading.get_ident()}.runs").touch()
     while not Path(path).exists():
         time.sleep(0.01)
     return os.getpid()

@@ -30,6 +30,7 @@ def test_a_missing_file_is_a_broken_one(tmp_path):
     assert count(tmp_path / "none.py")["broken"] == 1
 
 
+@pytest.mark.slow
 def test_the_standard_library_has_modules_enough_and_no_installed_ones():
     found = modules()
     assert len(found) > 500
@@ -44,6 +45,7 @@ def test_counts_are_added_by_field():
     assert total([]) == dict.fromkeys(FIELDS, 0)
 
 
+@pytest.mark.slow
 def test_a_result_that_differs_fails_the_demo(capsys):
     paths = modules()[:3]
     results = [AsyncResult(path, None) for path in paths]

@@ -109,8 +109,7 @@ def test_as_many_run_at_once_as_the_pool_is_large(pool, reports, tmp_path):
     gate = tmp_path / "gate"
     for _ in range(2):
         pool.submit(reports.job("wait_for", str(gate)))
-    if isinstance(pool, ProcessPool):
-        runs(gate, 2)
+    runs(gate, 2)
     gate.touch()
     reports.wait(2)
 
@@ -121,7 +120,7 @@ def test_stop_gives_back_what_waits_and_lets_what_runs_finish(pool, reports, tmp
     running = [reports.job("wait_for", str(gate)) for _ in range(2)]
     for job in running:
         pool.submit(job)
-    runs(gate, 2 if isinstance(pool, ProcessPool) else 1)
+    runs(gate, 2)
     waiting = [reports.job("add", 1, 1) for _ in range(5)]
     for job in waiting:
         pool.submit(job)

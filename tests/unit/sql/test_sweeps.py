@@ -1,0 +1,101 @@
+"""What time does to many messages at once is done in bounded steps, and never seen half done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queue_core.testing.clocks import FakeClock
+from queue_core.transport import Envelope, Limit, SessionOptions
+from queue_core.transports.sql import open_store
+from queue_core.transports.sql.statements import SWEEP
+from queue_core.transports.sql.store import SqlStore
+from queue_core.url import parse
+
+MANY = 2 * SWEEP + 500
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def store(path: Path, clock: FakeClock) -> Iterator[SqlStore]:
+    url = parse(f"sqlite:///{path}?synchronous=normal")
+    store = open_store(url, SessionOptions(clock=clock))
+    store.open_session("s", 30.0)
+    yield store
+    store.close()
+
+
+def _put_many(store: SqlStore, **fields: Any) -> None:
+    store.put([Envelope("q", f"{number:06}", b"", b"", **fields) for number in range(MANY)], {})
+
+
+def test_no_expired_message_is_handed_out_while_many_are_swept(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    _put_many(store, ttl=5.0)
+    store.put([Envelope("q", "fresh", b"", b"")], {})
+    clock.advance(5.0)
+    assert store.inspect("q").ready == 1
+    assert [claim.id for claim in store.claim("s", "r", {"q": 100}, 0.0).claims] == ["fresh"]
+    found = 0
+    while claims := store.collect("s", 5000):
+        assert {claim.reason for claim in claims} == {"expired"}
+        found += len(claims)
+    assert found == MANY
+
+
+def test_many_that_become_due_together_all_come(store: SqlStore, clock: FakeClock) -> None:
+    _put_many(store, delay=5.0)
+    assert (store.inspect("q").ready, store.inspect("q").delayed) == (0, MANY)
+    clock.advance(5.0)
+    assert (store.inspect("q").ready, store.inspect("q").delayed) == (MANY, 0)
+    found: list[str] = []
+    settle: list[Any] = []
+    while claims := store.claim("s", f"r{len(found)}", {"q": 2000}, 0.0, settle=settle).claims:
+        settle = [claim.token for claim in claims]
+        found += [claim.id for claim in claims]
+    assert found == sorted(found)
+    assert len(found) == MANY
+
+
+def test_a_limit_that_was_lowered_holds_after_the_next_put(store: SqlStore) -> None:
+    _put_many(store)
+    store.put([Envelope("q", "last", b"", b"")], {}, limits={"q": Limit(3)})
+    assert [c.id for c in store.claim("s", "r", {"q": 9}, 0.0).claims] == [
+        f"{MANY - 2:06}",
+        f"{MANY - 1:06}",
+        "last",
+    ]
+    assert {claim.reason for claim in store.collect("s", 100)} == {"maxlen"}
+
+
+def test_expired_keys_do_not_stay(store: SqlStore, clock: FakeClock) -> None:
+    for number in range(20):
+        store.key_set(f"key-{number}", b"", ttl=1.0)
+    store.key_set("kept", b"")
+    clock.advance(1.0)
+    assert store.key_get("key-3") is None
+    store.collect("s", 1)
+    rows = store._dialect.cursor()
+    rows.execute("SELECT key FROM queue_core_key")
+    assert rows.fetchall() == [("kept",)]
+
+
+def test_notes_of_claims_do_not_pile_up(store: SqlStore) -> None:
+    for number in range(50):
+        store.put([Envelope("q", "a", b"", b"")], {})
+        (claim,) = store.claim("s", f"r{number}", {"q": 1}, 0.0).claims
+        store.put([], {}, settle=[claim.token])
+    cursor = store._dialect.cursor()
+    cursor.execute("SELECT count(*) FROM queue_core_request")
+    assert cursor.fetchone()[0] <= 16
+    store.end_session("s")
+    cursor.execute("SELECT count(*) FROM queue_core_request")
+    assert cursor.fetchone() == (0,)
