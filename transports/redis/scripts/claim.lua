@@ -53,8 +53,9 @@ end
 
 -- The next ready messages of one priority, oldest first: {seq, id, from_list}.
 local function candidates(queue, priority, room)
-  local listed = call('LRANGE', key_of('l' .. priority, queue), 0, room - 1)
-  local returned = call('ZRANGE', key_of('r' .. priority, queue), 0, room - 1, 'WITHSCORES')
+  local list, zset = key_of('l' .. priority, queue), key_of('r' .. priority, queue)
+  local listed = call('LRANGE', list, 0, room - 1)
+  local returned = call('ZRANGE', zset, 0, room - 1, 'WITHSCORES')
   local merged, position = {}, 1
   for _, element in ipairs(listed) do
     local number, id = string.match(element, '^(%d+):(.*)$')
@@ -85,16 +86,18 @@ end
 
 -- Take from one priority. Returns how many were taken, how many were looked at in vain, and whether
 -- a message that must be alone ends the search.
-local function take_from(queue, priority, room, first, has_meta, has_ttl)
+local function take_from(queue, priority, room, first, found)
   local rows = candidates(queue, priority, room)
   if #rows == 0 then
     return 0, 0, false
   end
   local ids = column(rows, '')
   local contents = many_values('HMGET', key_of('m', queue), ids)
-  local metas = has_meta and many_values('HMGET', key_of('a', queue), ids) or {}
-  local expiries = has_ttl and many_values('ZMSCORE', key_of('t', queue), column(rows, priority))
-    or {}
+  local metas = found.meta and many_values('HMGET', key_of('a', queue), ids) or {}
+  local expiries = {}
+  if found.ttl then
+    expiries = many_values('ZMSCORE', key_of('t', queue), column(rows, priority))
+  end
   local taken, gone, from_list, over, stop, vain = {}, {}, 0, {}, false, 0
   for index, row in ipairs(rows) do
     local meta = metas[index] and cmsgpack.unpack(metas[index]) or PLAIN
@@ -125,9 +128,6 @@ local function take_from(queue, priority, room, first, has_meta, has_ttl)
       end
     end
   end
-  if #over > 0 then
-    touch(queue)
-  end
   if from_list > 0 then
     call('LTRIM', key_of('l' .. priority, queue), from_list, -1)
   end
@@ -135,14 +135,14 @@ local function take_from(queue, priority, room, first, has_meta, has_ttl)
   for _, mid in ipairs(over) do
     kill(queue, mid, 'expired')
   end
-  if has_ttl and #taken > 0 then
+  if found.ttl and #taken > 0 then
     local mids = {}
     for index, one in ipairs(taken) do
       mids[index] = priority .. one[1]
     end
     many('ZREM', key_of('t', queue), mids)
   end
-  if has_meta and #taken > 0 then
+  if found.meta and #taken > 0 then
     local names = {}
     for index, one in ipairs(taken) do
       names[index] = one[1]
@@ -153,17 +153,39 @@ local function take_from(queue, priority, room, first, has_meta, has_ttl)
   return #taken, vain, stop
 end
 
-local function take(queue, room)
+-- Read what `take` is going to need of a queue, so that it cannot fail after something was written.
+local function look(queue)
+  local found = {}
+  call('HLEN', key_of('m', queue))
   call('HLEN', key_of('c', queue))
-  sweep(queue)
-  promote(queue)
-  local has_meta = call('HLEN', key_of('a', queue)) > 0
-  local has_ttl = call('ZCARD', key_of('t', queue)) > 0
+  found.meta = call('HLEN', key_of('a', queue)) > 0
+  found.ttl = call('ZCARD', key_of('t', queue)) > 0
+  found.delayed = call('ZCARD', key_of('d', queue)) > 0
+  if wait > 0 or registered then
+    call('ZCARD', key_of('w', queue))
+  end
+  if found.delayed or found.ttl then
+    touch(queue)
+  end
+  for _, priority in ipairs(call('SMEMBERS', key_of('s', queue))) do
+    call('LLEN', key_of('l' .. priority, queue))
+    call('ZCARD', key_of('r' .. priority, queue))
+  end
+  return found
+end
+
+local function take(queue, room, found)
+  if found.ttl then
+    sweep(queue)
+  end
+  if found.delayed then
+    promote(queue)
+  end
   local priorities, total = call('SMEMBERS', key_of('s', queue)), 0
   table.sort(priorities)
   while #priorities > 0 and total < room do
     local priority, share = tonumber(priorities[#priorities]), math.min(room - total, CHUNK)
-    local taken, vain, stop = take_from(queue, priority, share, total == 0, has_meta, has_ttl)
+    local taken, vain, stop = take_from(queue, priority, share, total == 0, found)
     total = total + taken
     if stop then
       return
@@ -179,11 +201,15 @@ local stale = {}
 if not (plan[5] and take_again()) then
   local records = #tokens > 0 and find(tokens) or {}
   check_books(tokens, records, #tokens)
+  local found = {}
+  for index, want in ipairs(wants) do
+    found[index] = look(want[1])
+  end
   let_in()
   settle(tokens, records, #tokens)
   stale = stale_of(records, #tokens)
-  for _, want in ipairs(wants) do
-    take(want[1], want[2])
+  for index, want in ipairs(wants) do
+    take(want[1], want[2], found[index])
   end
 end
 

@@ -77,6 +77,7 @@ for _, queue in ipairs(queues) do
     full[#full + 1] = name
   end
 end
+call('GET', P .. 'seq')
 if #full > 0 then
   return cmsgpack.pack({'full', full})
 end
