@@ -4,6 +4,8 @@
 - A message that can never run (unknown task, unreadable body, a third crash) is copied to the dead
   letters of its queue, or to ``<queue>.dlq``, with the reason in the header ``qc-error``, and acked
   in the same step. Whoever waits for it gets a failure.
+- While the broker or the result store is away, messages wait here with what became of them; what
+  cannot be settled for another reason is delivered again. No message is kept for ever.
 - What was not started goes back uncounted; what was cut off in the middle goes back counted.
 
 Settling may block for round trips, so it happens on a few threads of its own and neither the pool
@@ -12,6 +14,8 @@ nor the consumer waits for it.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import threading
 from collections import Counter
@@ -27,7 +31,9 @@ from queue_core import (
     Publication,
     PublishError,
     Queue,
+    QueueCoreError,
     StaleDelivery,
+    TopologyMismatch,
     TransportError,
 )
 from queue_core.worker.outcome import Abandoned, Crashed, Done, Failed, Outcome, Rejected, Returned
@@ -44,6 +50,8 @@ ERROR_HEADER = "qc-error"
 QUEUE_HEADER = "qc-queue"
 _PATIENCE = Backoff(base=0.2, cap=5.0)
 _TRIES = 8
+_FINISH = 15.0
+_RETURN_DELAY = 30.0
 
 
 class Settler:
@@ -59,6 +67,7 @@ class Settler:
         self._queues = queues
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="settler")
         self._closing = threading.Event()
+        self._away = False  # the last try found nobody
         self.counts: Counter[str] = Counter()
 
     @property
@@ -75,29 +84,38 @@ class Settler:
             self._threads.submit(self._apply, message, outcome)
 
     def close(self, *, patient: bool = True) -> None:
-        """Finish what was begun; ``patient=False`` does not wait for a broker that is away."""
-        if not patient:
-            self._closing.set()
+        """Finish what was begun; what finds the broker away goes back with the consumer's end.
+
+        It is waited for some seconds; not at all if not ``patient``.
+        """
+        limit = threading.Timer(_FINISH if patient else 0.0, self._closing.set)
+        limit.daemon = True
+        limit.start()
         self._threads.shutdown(wait=True)
+        limit.cancel()
 
     def _apply(self, message: Message, outcome: Outcome) -> None:
-        for attempt in range(_TRIES):
+        for attempt in itertools.count():
+            last = attempt >= _TRIES - 1
+            if self._closing.is_set() and self._away:
+                logger.error("%s stays unsettled and is delivered again", _label(message))
+                return
             try:
-                self._step(message, outcome, last=attempt == _TRIES - 1)
+                self._step(message, outcome, last=last)
+                self._away = False
                 return
             except StaleDelivery as error:
                 logger.warning("%s: what it did may be done twice: %s", _label(message), error)
                 return
-            except (PublishError, TransportError) as error:
-                if attempt == _TRIES - 1 or self._closing.wait(_PATIENCE.delay(attempt)):
-                    logger.error(
-                        "%s stays unsettled and is delivered again: %s", _label(message), error
-                    )
+            except Exception as error:
+                self._away = isinstance(error, TransportError) and error.retryable
+                if last and not self._away:
+                    logger.exception("%s cannot be settled and is delivered again", _label(message))
+                    _put_back(message, _RETURN_DELAY if self.can_delay else 0.0)
                     return
-                logger.debug("settling %s is tried again: %s", _label(message), error)
-            except Exception:
-                logger.exception("%s cannot be settled and is delivered again", _label(message))
-                return
+                level = logging.WARNING if attempt == _TRIES - 1 else logging.DEBUG
+                logger.log(level, "settling %s is tried again: %s", _label(message), error)
+                self._closing.wait(_PATIENCE.delay(attempt))
 
     def _step(self, message: Message, outcome: Outcome, *, last: bool) -> None:
         """Settle one message by one outcome, once."""
@@ -152,7 +170,8 @@ class Settler:
             dead = self._copy(message, target, key, headers)
         else:
             name = f"{message.queue[:250]}.dlq"
-            self._connection.declare(Queue(name))
+            with contextlib.suppress(TopologyMismatch):  # it is there, and used as it is
+                self._connection.declare(Queue(name))
             dead = self._copy(message, "", name, headers)
         message.ack(then=[*self._reply(message, reply), dead])
 
@@ -174,6 +193,13 @@ class Settler:
             content_type=properties.content_type or "application/octet-stream",
             content_encoding=properties.content_encoding,
         )
+
+
+def _put_back(message: Message, delay: float) -> None:
+    try:
+        message.requeue(delay)
+    except QueueCoreError as error:
+        logger.debug("%s went back by itself: %s", _label(message), error)
 
 
 def _properties(message: Message) -> Properties:

@@ -117,9 +117,16 @@ class Core:
         return f"{self.uid}.{next(self._requests)}"
 
     def later(self, chore: Chore) -> None:
-        """Have the keeper do this until it succeeds."""
-        self.chores.append(chore)
+        """Have the keeper do this until it succeeds; the same chore waits only once."""
+        with self.lock:
+            if chore not in self.chores:
+                self.chores.append(chore)
         self.call_keeper(0.0)
+
+    def next_chore(self) -> Chore | None:
+        """Take the chore that has waited longest, to do it or hand it to `later` again."""
+        with self.lock:
+            return self.chores.popleft() if self.chores else None
 
     def call_keeper(self, due: float) -> None:
         """Have the keeper come round by ``due``."""

@@ -25,7 +25,7 @@ from queue_core.emulation.declaring import Declarer
 from queue_core.emulation.entries import q
 from queue_core.emulation.handles import close_quietly
 from queue_core.emulation.leases import Names, Watch
-from queue_core.emulation.ledger import Ledger
+from queue_core.emulation.ledger import Finish, Ledger
 from queue_core.emulation.publishing import Dead
 from queue_core.errors import QueueCoreError, SessionLost, TransportError
 from queue_core.policy import Deadline
@@ -38,6 +38,10 @@ logger = logging.getLogger(__name__)
 BEATS_PER_LEASE: Final = 3
 COLLECT_INTERVAL: Final = 1.0
 COLLECT_BATCH: Final = 100
+COLLECTED_PER_SECOND: Final = 20
+"""How much work one round takes on, for each second of lease: heartbeats must not wait for it."""
+
+RECLAIM_BATCH: Final = 20
 LOOK_INTERVAL: Final = 1.0
 RETRY_INTERVAL: Final = 0.5
 SHORTEST_BEAT: Final = 0.02
@@ -61,10 +65,6 @@ class Schedule:
         """Note when it is due again."""
         self._due[duty] = due
 
-    def sooner(self, duty: str, due: float) -> None:
-        """Have it due by then at the latest."""
-        self._due[duty] = min(self._due[duty], due)
-
     def next(self) -> float:
         """Return when the first one is due."""
         return min(self._due.values())
@@ -84,6 +84,7 @@ class Keeper:
         self._store: Store | None = None
         self._collector = ""
         self._collector_failed = False
+        self._chores_from = float("-inf")  # after a failure they wait a little
         self._idle: dict[str, float] = {}
         self._event = threading.Event()
         self._next_wake = float("-inf")
@@ -92,13 +93,13 @@ class Keeper:
         self._running = threading.Lock()
         self._duties: dict[str, Callable[[Store], float]] = {
             "beat": self._beat,
-            "chores": self._do_chores,
             "watch": self._observe,
             "collect": self._collect,
             "look": self._look,
         }
         self._schedule = Schedule(self._duties, core.clock.monotonic())
         interval = self._beat_interval()
+        self._batch = min(COLLECT_BATCH, max(5, int(core.options.lease * COLLECTED_PER_SECOND)))
         self._retry = min(RETRY_INTERVAL, core.options.lease / 10)
         self._schedule.done("beat", core.clock.monotonic() + interval)
 
@@ -154,6 +155,8 @@ class Keeper:
 
     def _next_due(self) -> float:
         dues = [due for item in self._consumers() if (due := item.books.due) is not None]
+        if self._core.chores:
+            dues.append(self._chores_from)
         return min([self._schedule.next(), *dues])
 
     def _round(self, *, force: bool) -> None:
@@ -161,12 +164,13 @@ class Keeper:
         for duty, function in self._duties.items():
             if self._core.over or self._stopped:
                 return
-            if duty == "chores":
-                self._send(now, force)
-            chores = duty == "chores" and bool(self._core.chores)
-            if force or chores or self._schedule.due(duty, now):
+            if force or self._schedule.due(duty, now):
                 again = self._guarded(duty, function, self._retry)
                 self._schedule.done(duty, self._core.clock.monotonic() + again)
+            if duty == "beat":  # nothing comes before that
+                self._send(now, force)
+                if self._core.chores and (force or now >= self._chores_from):
+                    self._guarded("a chore", self._do_chores, self._retry)
 
     def _guarded(self, what: str, function: Callable[[Store], float], retry: float) -> float:
         """Run one duty; return the seconds until it is due again."""
@@ -249,13 +253,16 @@ class Keeper:
 
     def _do_chores(self, store: Store) -> float:
         for _ in range(len(self._core.chores)):
-            chore = self._core.chores.popleft()
+            chore = self._core.next_chore()
+            if chore is None:
+                break
             try:
                 chore(store)
             except TransportError:
-                self._core.chores.append(chore)
+                self._core.later(chore)
+                self._chores_from = self._core.clock.monotonic() + self._retry
                 raise
-        return RETRY_INTERVAL
+        return 0.0
 
     def _observe(self, store: Store) -> float:
         clock = self._core.clock
@@ -264,8 +271,10 @@ class Keeper:
         finished = clock.monotonic()
         over = self._watch.observe(sessions, started, finished, ours=self._leases())
         deadline = Deadline.after(self._core.options.timeout, clock)
-        for name, beats in over:
+        for name, beats in over[:RECLAIM_BATCH]:
             self._declarer.reclaim(store, name, beats, deadline)
+        if len(over) > RECLAIM_BATCH:
+            return 0.0
         now = clock.monotonic()
         return max(0.0, self._watch.next_look(now) - now)
 
@@ -281,7 +290,7 @@ class Keeper:
         deadline = Deadline.after(core.options.timeout, core.clock)
         self._collector_failed = True
         try:
-            claims = store.collect(self._collector, COLLECT_BATCH)
+            claims = store.collect(self._collector, self._batch)
         except SessionLost:
             self._collector_failed, self._collector = False, ""
             return 0.0
@@ -289,7 +298,7 @@ class Keeper:
             dead = Dead(claim.queue, claim.token, claim.body, claim.properties, claim.reason)
             core.publisher.bury(store, dead, deadline)
         self._collector_failed = False
-        return 0.0 if len(claims) >= COLLECT_BATCH else COLLECT_INTERVAL
+        return 0.0 if len(claims) >= self._batch else COLLECT_INTERVAL
 
     def _look(self, store: Store) -> float:
         """End subscriptions to queues that are gone, and exclusive queues that nobody uses."""
@@ -310,8 +319,12 @@ class Keeper:
     def _drop(self, store: Store, consumer: Consumer, queue: str) -> None:
         window = consumer.remove(queue, deleted=True)
         if window is not None:
-            consumer.books.finish(store, window)
-            store.end_session(window.leases[0])
+            try:
+                consumer.books.finish(store, window)
+                store.end_session(window.leases[0])
+            except TransportError:
+                self._core.later(Finish(consumer.books, window))
+                raise
 
     def _expire_exclusive(self, store: Store, consumed: Collection[str]) -> None:
         """Only we can consume from our exclusive queues, so only we see that one is idle."""

@@ -16,18 +16,19 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from queue_core.emulation.core import Core
 from queue_core.emulation.publishing import Dead
 from queue_core.emulation.window import Flight, Window
-from queue_core.errors import ConnectTimeout, StaleDelivery, TransportError
+from queue_core.errors import ConnectTimeout, StaleDelivery
 from queue_core.message import Delivery, Settlement, Token
 from queue_core.policy import Deadline
 from queue_core.transport import Store
 
-__all__ = ["Ledger", "give_back"]
+__all__ = ["Finish", "Ledger", "give_back"]
 
 ACK_DELAY: Final = 0.02
 """Seconds after which the keeper sends acks that nobody took along."""
@@ -62,6 +63,7 @@ class Ledger:
         self._landed = threading.Condition(self.lock)
         self._urgent = False
         self._late = 0
+        self._setbacks = 0
         self._flights: set[int] = set()
         self._flight_numbers = itertools.count(1)
 
@@ -90,18 +92,14 @@ class Ledger:
     def finish(self, store: Store, window: Window) -> None:
         """Send the settlements of a removed window and give back what it holds.
 
-        What fails is left to the keeper.
+        If it fails, `Finish` is a chore for the keeper.
         """
-        try:
-            with self.lock:
-                flights = self._take([window])
-            self.send(store, flights)
-            with self.lock:
-                tokens = list(window.held)
-            give_back(store, tokens)
-        except TransportError:
-            self._core.later(partial(self.finish, window=window))
-            raise
+        with self.lock:
+            flights = self._take([window])
+        self.send(store, flights)
+        with self.lock:
+            tokens = list(window.held)
+        give_back(store, tokens)
         with self.lock:
             window.held.difference_update(tokens)
 
@@ -146,7 +144,7 @@ class Ledger:
             self.bell.set()
             removed = self.windows.get(window.queue) is not window
         if removed and not settled:
-            self._core.later(partial(self.finish, window=window))
+            self._core.later(Finish(self, window))
 
     def take(self) -> list[Flight]:
         """Take everything that is pending."""
@@ -275,6 +273,7 @@ class Ledger:
         with self.lock:
             for flight in flights:
                 if flight.acks or flight.verdicts:
+                    self._setbacks += 1
                     own = {verdict.delivery.token for verdict in flight.verdicts}
                     own.update(flight.acks)
                     flight.window.failed(flight, own.intersection(sent))
@@ -285,13 +284,13 @@ class Ledger:
             self._landed.notify_all()
             self.bell.set()
         for window in homeless:
-            self._core.later(partial(self.finish, window=window))
+            self._core.later(Finish(self, window))
 
     def flush(self, store: Store, deadline: Deadline) -> None:
         """Send everything that is pending and wait for what others send. See `Session.flush`."""
         while True:
             with self.lock:
-                earlier = set(self._flights)
+                earlier, setbacks = set(self._flights), self._setbacks
                 flights = self._take(self.windows.values())
             self.send(store, flights)
             with self.lock:
@@ -301,7 +300,7 @@ class Ledger:
                     raise ConnectTimeout(
                         f"the settlements of consumer {self._consumer!r} are not certain yet"
                     )
-                if not earlier or not any(w.unsure for w in self.windows.values()):
+                if setbacks == self._setbacks:  # else what others sent is pending again
                     late, self._late = self._late, 0
                     break
         if late:
@@ -309,6 +308,18 @@ class Ledger:
                 f"{late} settlement{'s' * (late > 1)} of consumer {self._consumer!r} came too late:"
                 " the messages were given to somebody else"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The chore of putting a removed window away."""
+
+    ledger: Ledger
+    window: Window
+
+    def __call__(self, store: Store) -> None:
+        """See `Ledger.finish`."""
+        self.ledger.finish(store, self.window)
 
 
 def give_back(store: Store, tokens: Sequence[Token]) -> None:

@@ -23,8 +23,9 @@ from queue_core.emulation.declaring import Declarer
 from queue_core.emulation.handles import Pool, PooledKeyValue
 from queue_core.emulation.keeper import Keeper
 from queue_core.emulation.leases import Names
+from queue_core.emulation.ledger import Finish
 from queue_core.emulation.window import Window
-from queue_core.errors import QueueCoreError, StaleDelivery, TransportError
+from queue_core.errors import ConnectionLost, QueueCoreError, StaleDelivery, TransportError
 from queue_core.message import Delivery, Publication, Settlement
 from queue_core.policy import Deadline
 from queue_core.topology import Entity
@@ -64,6 +65,7 @@ class EmulatedSession:
         self._consumers: dict[str, Consumer] = {}
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
+        self._entering: dict[tuple[str, str], int] = {}  # subscriptions tried and not yet certain
         self._strays: Counter[str] = Counter()
         self._settled_then: dict[object, tuple[str, ...]] = {}
         self._declarer = Declarer(self._core, self._queue_deleted)
@@ -220,10 +222,18 @@ class EmulatedSession:
         if found.books.resize(queue, prefetch):
             return
         deadline = self._deadline(timeout)
-        number = next(self._numbers)
-        joined = self._call(
-            lambda store: self._declarer.enter(store, queue, number, deadline), timeout
-        )
+        with self._lock:
+            number = self._entering.setdefault((consumer, queue), next(self._numbers))
+        try:
+            joined = self._call(
+                lambda store: self._declarer.enter(store, queue, number, deadline), timeout
+            )
+        except ConnectionLost:
+            raise  # its session may exist: the next try takes the same one, or close ends it
+        except QueueCoreError:
+            self._entering.pop((consumer, queue), None)
+            raise
+        self._entering.pop((consumer, queue), None)
         found.books.add(
             Window(queue, prefetch, leases=joined.leases, uid=joined.uid, expires=joined.expires)
         )
@@ -265,6 +275,7 @@ class EmulatedSession:
             self._call(lambda store: consumer.books.finish(store, window), deadline.remaining())
             self._call(leave, deadline.remaining())
         except TransportError as error:
+            self._core.later(Finish(consumer.books, window))
             self._core.later(leave)
             return error
         return None
@@ -358,6 +369,8 @@ class EmulatedSession:
         """Send settlements, give everything back, delete what is only ours."""
         core = self._core
         consumers = self._all_consumers()
+        while left() > 0 and (chore := core.next_chore()) is not None:
+            chore(store)
         for consumer in consumers:
             consumer.books.send(store, consumer.books.take())
         store.end_session(core.main)  # gives back uncounted whatever is unsettled
@@ -369,6 +382,8 @@ class EmulatedSession:
         for name, uid in list(core.exclusive.items()):
             if left() > 0:
                 self._declarer.remove(store, name, uid, self._deadline(left()))
+        for (_, queue), number in list(self._entering.items()):
+            store.end_session(Names.consumer(queue, core.uid, number))
 
     # --- callbacks --------------------------------------------------------------------------------
 

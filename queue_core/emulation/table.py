@@ -50,10 +50,6 @@ class Table:
             found = self.refresh(store, [q(name)])[q(name)]
         return found
 
-    def cached_queue(self, name: str) -> Known | None:
-        """Return what is known of a queue, without I/O."""
-        return self._known.get(q(name))
-
     def refresh(self, store: Store, names: Collection[str]) -> Mapping[str, Known]:
         """Read these entries from the store, absent ones too."""
         read = read_entries(store, names)

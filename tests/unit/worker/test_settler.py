@@ -7,8 +7,18 @@ import time
 
 import pytest
 
-from queue_core import Connection, ConnectionLost, DecodeError, Properties, Queue, StaleDelivery
+from queue_core import (
+    AccessRefused,
+    Backoff,
+    Connection,
+    ConnectionLost,
+    DecodeError,
+    Properties,
+    Queue,
+    StaleDelivery,
+)
 from queue_core.testing.eventually import eventually
+from queue_core.worker import settler as settling
 from queue_core.worker.app import plain_queue
 from queue_core.worker.outcome import Abandoned, Crashed, Done, Rejected, Returned
 from queue_core.worker.protocol import task_headers
@@ -21,14 +31,15 @@ numbers = itertools.count()
 class Deliverer:
     """Stores results, failing as often as told before it does."""
 
-    def __init__(self, failures=0):
+    def __init__(self, failures=0, error=None):
         self.failures = failures
+        self.error = error or ConnectionLost("the result store is away")
         self.stored = []
 
     def deliver(self, message, task_id, reply):
         if self.failures:
             self.failures -= 1
-            raise ConnectionLost("the result store is away")
+            raise self.error
         self.stored.append((task_id, reply))
         return ()
 
@@ -189,3 +200,49 @@ class Stale(Damaged):
 def test_a_message_that_somebody_else_has_is_let_go(settler, caplog):
     settler.settle(Stale(), Returned())
     assert "may be done twice" in caplog.text
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    monkeypatch.setattr(settling, "_PATIENCE", Backoff(base=0.001, cap=0.002))
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_result_store_that_is_away_for_long_is_waited_for(connection, consumer):
+    deliverer = Deliverer(failures=50)
+    settler = Settler(connection, deliverer, {})
+    settler.settle(take(connection, consumer), Done(b"{}", 0.1))
+    eventually(lambda: empty(connection))
+    assert deliverer.stored == [("id-1", b"{}")]
+    settler.close()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_message_that_cannot_be_settled_goes_back_and_is_not_kept(connection, consumer):
+    deliverer = Deliverer(failures=10**9, error=AccessRefused("may not write results"))
+    settler = Settler(connection, deliverer, {})
+    settler.settle(take(connection, consumer), Done(b"{}", 0.1))
+    eventually(lambda: connection.inspect("q").delayed == 1)
+    assert connection.inspect("q").unacked == 0
+    settler.close()
+
+
+def test_closing_does_not_wait_long_for_a_result_store_that_is_away(
+    connection, consumer, monkeypatch
+):
+    monkeypatch.setattr(settling, "_FINISH", 0.2)
+    settler = Settler(connection, Deliverer(failures=10**9), {})
+    for _ in range(20):
+        settler.settle(take(connection, consumer), Done(b"{}", 0.1))
+    began = time.monotonic()
+    settler.close()
+    assert time.monotonic() - began < 5
+    consumer.close()
+    assert connection.inspect("q").ready == 20
+
+
+def test_a_dead_letter_queue_with_other_arguments_is_used_as_it_is(connection, consumer, settler):
+    connection.declare(Queue("q.dlq", max_length=5))
+    settler.settle(take(connection, consumer), Rejected("no task"))
+    eventually(lambda: empty(connection))
+    assert connection.inspect("q.dlq").ready == 1
