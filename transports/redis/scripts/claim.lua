@@ -54,8 +54,13 @@ end
 -- The next ready messages of one priority, oldest first: {seq, id, from_list}.
 local function candidates(queue, priority, room)
   local list, zset = key_of('l' .. priority, queue), key_of('r' .. priority, queue)
-  local listed = call('LRANGE', list, 0, room - 1)
-  local returned = call('ZRANGE', zset, 0, room - 1, 'WITHSCORES')
+  local listed, returned = {}, {}
+  if call('LLEN', list) > 0 then
+    listed = call('LRANGE', list, 0, room - 1)
+  end
+  if call('ZCARD', zset) > 0 then
+    returned = call('ZRANGE', zset, 0, room - 1, 'WITHSCORES')
+  end
   local merged, position = {}, 1
   for _, element in ipairs(listed) do
     local number, id = string.match(element, '^(%d+):(.*)$')
@@ -167,9 +172,12 @@ local function look(queue)
   if found.delayed or found.ttl then
     touch(queue)
   end
-  for _, priority in ipairs(call('SMEMBERS', key_of('s', queue))) do
-    call('LLEN', key_of('l' .. priority, queue))
-    call('ZCARD', key_of('r' .. priority, queue))
+  found.priorities = call('SMEMBERS', key_of('s', queue))
+  if #tokens > 0 or #wants > 1 or #found.priorities > 1 then
+    for _, priority in ipairs(found.priorities) do
+      call('LLEN', key_of('l' .. priority, queue))
+      call('ZCARD', key_of('r' .. priority, queue))
+    end
   end
   return found
 end
@@ -178,10 +186,11 @@ local function take(queue, room, found)
   if found.ttl then
     sweep(queue)
   end
+  local priorities, total = found.priorities, 0
   if found.delayed then
     promote(queue)
+    priorities = call('SMEMBERS', key_of('s', queue))
   end
-  local priorities, total = call('SMEMBERS', key_of('s', queue)), 0
   table.sort(priorities)
   while #priorities > 0 and total < room do
     local priority, share = tonumber(priorities[#priorities]), math.min(room - total, CHUNK)
@@ -205,7 +214,6 @@ if not (plan[5] and take_again()) then
   for index, want in ipairs(wants) do
     found[index] = look(want[1])
   end
-  let_in()
   settle(tokens, records, #tokens)
   stale = stale_of(records, #tokens)
   for index, want in ipairs(wants) do

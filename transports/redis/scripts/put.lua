@@ -33,7 +33,8 @@ end
 
 local already, full, growth = {}, {}, 0
 
-local function choose(queue, envelopes)
+-- `filled` takes in the priorities that are known to have ready messages.
+local function choose(queue, envelopes, filled)
   local ids, chosen, seen, checked, alive, unusual = {}, {}, {}, {}, 0, false
   for position, envelope in ipairs(envelopes) do
     ids[position] = envelope[2]
@@ -55,8 +56,11 @@ local function choose(queue, envelopes)
           unusual = true
         elseif not checked[envelope[3]] then
           checked[envelope[3]] = true
-          call('LLEN', key_of('l' .. envelope[3], queue))
-          call('SCARD', key_of('s', queue))
+          if call('LLEN', key_of('l' .. envelope[3], queue)) == 0 then
+            call('SCARD', key_of('s', queue))
+          else
+            filled[envelope[3]] = true
+          end
         end
       end
     end
@@ -67,7 +71,8 @@ end
 for _, queue in ipairs(queues) do
   local name, limit = queue[1], queue[2]
   local unusual, alive
-  queue[4], alive, unusual = choose(name, queue[4])
+  queue[6] = {}
+  queue[4], alive, unusual = choose(name, queue[4], queue[6])
   growth = growth + #queue[4]
   if unusual or limit >= 0 then
     touch(name)
@@ -77,7 +82,6 @@ for _, queue in ipairs(queues) do
     full[#full + 1] = name
   end
 end
-call('GET', P .. 'seq')
 if #full > 0 then
   return cmsgpack.pack({'full', full})
 end
@@ -90,14 +94,15 @@ if growth > leaving_count then
   seq = call('INCRBY', P .. 'seq', growth) - growth
   settle(tokens, records, settled)
 else
+  call('GET', P .. 'seq')
   settle(tokens, records, settled)
   if growth > 0 then
     seq = call('INCRBY', P .. 'seq', growth) - growth
   end
 end
 
-local function append(queue, envelopes)
-  local content, lists, filled, ready = {}, {}, {}, 0
+local function append(queue, envelopes, filled)
+  local content, lists, filling, ready = {}, {}, {}, 0
   for _, envelope in ipairs(envelopes) do
     local id, priority, delay, ttl, most = envelope[2], envelope[3], envelope[4], envelope[5],
       envelope[6]
@@ -118,7 +123,7 @@ local function append(queue, envelopes)
         postpone(queue, mid, id, priority, seq, delay)
       else
         ready = ready + 1
-        filled[priority] = true
+        filling[priority] = true
         if ttl > 0 then
           call('ZADD', key_of('r' .. priority, queue), seq, id)
         else
@@ -133,8 +138,10 @@ local function append(queue, envelopes)
   for priority, list in pairs(lists) do
     many('RPUSH', key_of('l' .. priority, queue), list)
   end
-  for priority in pairs(filled) do
-    fill(queue, priority)
+  for priority in pairs(filling) do
+    if not filled[priority] then
+      fill(queue, priority)
+    end
   end
   return ready
 end
@@ -177,7 +184,7 @@ local function drop_surplus(queue, limit)
 end
 
 for _, queue in ipairs(queues) do
-  local ready = append(queue[1], queue[4])
+  local ready = append(queue[1], queue[4], queue[6])
   if queue[2] >= 0 and queue[3] == 0 then
     drop_surplus(queue[1], queue[2])
   end
