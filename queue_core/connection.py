@@ -106,7 +106,7 @@ class Connection:
                     f"{item.user or '(none)'}"
                 )
             if item.database:
-                lines.append(f"  database  {item.database}")
+                lines.append(f"  path      {item.database}")
             lines.append(
                 "  can       "
                 + ", ".join(name for name, (can, _) in transport.features.describe().items() if can)

@@ -70,13 +70,22 @@ class _Child:
 
     def __init__(self, setup: Setup) -> None:
         ours, theirs = socket.socketpair()
-        watched, self._alive = os.pipe()  # ours to hold: closing it kills the child
+        try:
+            watched, self._alive = os.pipe()  # ours to hold: closing it kills the child
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", __package__ + ".child", str(theirs.fileno()), str(watched)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), watched),
             )
+        except BaseException:
+            ours.close()
+            os.close(self._alive)
+            raise
         finally:
             theirs.close()
             os.close(watched)
@@ -262,7 +271,13 @@ class ProcessPool:
     def _refill(self) -> None:
         """Start children until there are enough, with growing pauses while they die young."""
         while len(self._children) < self._size and time.monotonic() >= self._next_start:
-            child = _Child(self._setup)
+            try:
+                child = _Child(self._setup)
+            except OSError as error:  # no more processes, memory or descriptors for now
+                self._failures += 1
+                self._next_start = time.monotonic() + RESTARTS.delay(self._failures)
+                logger.error("a child cannot be started: %s", error)
+                return
             self._children.append(child)
             self._selector.register(child.link, selectors.EVENT_READ, child)
 

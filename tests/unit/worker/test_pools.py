@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from queue_core import Backoff
 from queue_core.testing.eventually import eventually
 from queue_core.worker.locate import AppNotFound, find_app
 from queue_core.worker.outcome import Abandoned, Crashed, Done, Failed, Job, Returned
@@ -251,3 +253,26 @@ def test_large_messages_pass_in_both_directions(processes, reports, path):
     for job in jobs:
         processes.submit(job)
     assert all(reports.value(job) == text + text for job in jobs)
+
+
+def test_a_child_that_cannot_be_started_is_tried_again(path, reports, monkeypatch):
+    monkeypatch.setattr("queue_core.worker.pools.processes.RESTARTS", Backoff(base=0.01, cap=0.01))
+    pool = make("processes", path, size=1)
+    pool.start(reports)
+    popen, refused = subprocess.Popen, []
+
+    def refuse(*arguments, **options):
+        if len(refused) < 3:
+            refused.append(arguments)
+            raise BlockingIOError("no more processes")
+        return popen(*arguments, **options)
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    os.kill(pool.pids[0], signal.SIGKILL)
+    eventually(lambda: len(refused) == 3 and pool.pids, 20.0)
+    job = reports.job("add", 1, 2)
+    pool.submit(job)
+    assert reports.value(job) == 3
+    assert len(os.listdir("/proc/self/fd")) <= before
+    pool.stop(0.0)
