@@ -371,6 +371,7 @@ class _Process:
         self.connection = Connection(url)
         self.producer: Producer = self.connection.producer()
         self.host = socket.gethostname()
+        self._pid = os.getpid()
         self._backend = backend
         self._lock = threading.Lock()
         self.declared: dict[str, Queue] = {}
@@ -403,6 +404,8 @@ class _Process:
 
     def close(self) -> None:
         atexit.unregister(self.close)
+        if os.getpid() != self._pid:
+            return  # the exit of a forked child, which must leave the parent's reply queue alone
         if self._results is not None:
             self._results.close()
         if self._backend_connection is not None:

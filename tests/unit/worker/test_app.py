@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -238,3 +240,27 @@ def test_a_forked_process_uses_a_connection_of_its_own(tmp_path):
     with Connection(app.broker) as connection:
         assert connection.inspect("q").ready == 3
     app.close()
+
+
+def test_the_exit_of_a_forked_child_leaves_the_reply_queue_of_its_parent(tmp_path):
+    script = """
+import os, sys
+from queue_core.worker import App
+
+app = App("parent", broker=sys.argv[1], backend="rpc://")
+app.send_task("t")
+child = os.fork()
+if not child:
+    sys.exit(0)  # and run what is registered with atexit
+os.waitpid(child, 0)
+print(app.connection().inspect(app._here().results().reply_to()).consumers)
+app.close()
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script, f"sqlite:///{tmp_path}/q.db"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.stdout, ran.returncode) == ("1\n", 0), ran.stderr
