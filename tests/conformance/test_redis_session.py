@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -26,20 +25,13 @@ def clear(url: str, prefix: str) -> None:
             client.unlink(*keys)
 
 
-@pytest.fixture
-def url(redis_url: str) -> Iterator[str]:
-    prefix = f"qc-test-{uuid.uuid4().hex}"
-    yield f"{redis_url}?prefix={prefix}"
-    clear(redis_url, prefix)
-
-
 class TestRedisSession(SessionSuite):
     transport = "redis"
 
     @pytest.fixture
-    def open_session(self, url: str) -> OpenSession:
+    def open_session(self, redis_broker: str) -> OpenSession:
         transport = find_transport("redis")
-        return lambda **options: transport.open(parse(url), SessionOptions(**options))
+        return lambda **options: transport.open(parse(redis_broker), SessionOptions(**options))
 
 
 class Quick(SessionSuite):
