@@ -44,7 +44,7 @@ from queue_core.transports.redis.server import Server
 
 _NO_LIMITS: Final[Mapping[str, Limit]] = {}
 _SIZE: Final = 4
-_TOKEN: Final = 4
+_TOKEN: Final = (str, str, int, str)
 _LATE: Final = 50_000
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -354,7 +354,7 @@ def _claims(rows: Any, answer: Sequence[bytes], life: int) -> list[Claim]:
 
 
 def _is_token(token: Token) -> bool:
-    return isinstance(token, tuple) and len(token) == _TOKEN
+    return isinstance(token, tuple) and tuple(map(type, token)) == _TOKEN
 
 
 def _split(tokens: Sequence[Token]) -> tuple[list[Token], list[Token]]:

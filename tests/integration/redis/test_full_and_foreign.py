@@ -145,8 +145,16 @@ def test_a_foreign_key_stops_a_step_before_it_has_written_anything(
         server.client.rename("away", key)
 
 
-def _everything(server: OwnServer) -> dict[bytes, bytes | None]:
-    return {key: server.client.dump(key) for key in server.client.keys("*")}
+def _everything(server: OwnServer) -> dict[bytes, object]:
+    client = server.client
+    readers = {
+        b"string": client.get,
+        b"hash": client.hgetall,
+        b"set": client.smembers,
+        b"list": lambda key: client.lrange(key, 0, -1),
+        b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+    }
+    return {key: readers[client.type(key)](key) for key in client.keys("*")}
 
 
 def test_a_server_that_forgets_its_scripts_is_told_them_again(
@@ -201,3 +209,77 @@ def test_a_killed_connection_is_made_anew_by_the_next_call(
     with pytest.raises(ConnectionLost):
         store.claim("s", "r", {"q": 1}, 0)
     assert [c.id for c in store.claim("s", "r", {"q": 1}, 0, repeat=True).claims] == ["a"]
+
+
+def test_looking_for_the_dead_works_on_a_full_server(
+    full: tuple[OwnServer, RedisStore],
+) -> None:
+    server, store = full
+    server.client.config_set("maxmemory", "0")
+    store.put([Envelope("ttl", name, b"", b"", ttl=0.3) for name in ("short", "long")], {})
+    server.client.config_set("maxmemory", "1mb")
+    taken = store.claim("s", "r", {"ttl": 1}, 0).claims
+    assert [claim.id for claim in taken] == ["short"]
+    letters = eventually(lambda: store.collect("s", 10))
+    assert [(letter.id, letter.reason) for letter in letters] == [("long", "expired")]
+    assert store.collect("s", 10) == []
+    assert not store.claim("s", "r2", {"ttl": 1}, 0.05).claims
+
+
+class Cut:
+    """A connection that breaks when a command has been sent, before its answer is read."""
+
+    def __init__(self, wire: Any) -> None:
+        self.wire = wire
+        self.cutting = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.wire, name)
+
+    def read_response(self) -> Any:
+        answer = self.wire.read_response()
+        if self.cutting:
+            self.cutting = False
+            raise ConnectionResetError("cut")
+        return answer
+
+
+def test_a_step_whose_answer_was_lost_may_be_repeated(
+    make_server: MakeServer, open_store: OpenStore
+) -> None:
+    store = open_store(make_server().url)
+    cut = store._server._connection = Cut(store._server._connection)
+    store.open_session("s", 30.0)
+
+    def twice(step: Callable[[bool], Any]) -> Any:
+        cut.cutting = True
+        with pytest.raises(ConnectionLost):
+            step(False)
+        return step(True)
+
+    batch = [Envelope("q", name, b"", b"") for name in "abc"]
+    assert twice(lambda _: store.put(batch, {})).already == [0, 1, 2]
+    claims = twice(lambda again: store.claim("s", "r1", {"q": 2}, 1.0, repeat=again)).claims
+    assert [claim.id for claim in claims] == ["a", "b"]
+    a, b = (claim.token for claim in claims)
+    more = twice(lambda again: store.claim("s", "r2", {"q": 9}, 1.0, settle=[a], repeat=again))
+    assert [claim.id for claim in more.claims] == ["c"]
+    assert twice(lambda _: store.release([b])) == [b]
+    assert store.inspect("q").ready == 1
+    assert twice(lambda _: store.end_session("s")) is False
+    assert store.inspect("q").ready == 2
+
+
+def test_a_place_without_its_message_is_passed_over(
+    make_server: MakeServer, open_store: OpenStore
+) -> None:
+    server = make_server()
+    store = open_store(server.url)
+    store.open_session("s", 30.0)
+    put(store, "a", "b", "c")
+    put(store, "x", "y", ttl=0.0)
+    server.client.hdel("{qc}:m:q", "a", "x")
+    assert [claim.id for claim in store.claim("s", "r1", {"q": 1}, 0).claims] == ["b"]
+    assert [claim.id for claim in store.collect("s", 9)] == ["y"]
+    assert [claim.id for claim in store.claim("s", "r2", {"q": 9}, 0).claims] == ["c"]
+    assert store.collect("s", 9) == []

@@ -9,7 +9,14 @@ end
 call('SCARD', held_by(life))
 call('SCARD', P .. 'dead')
 
-for _, queue in ipairs(call('ZRANGEBYSCORE', P .. 'ttl', '-inf', now, 'LIMIT', 0, 100)) do
+local over = call('ZRANGEBYSCORE', P .. 'ttl', '-inf', now, 'LIMIT', 0, 100)
+for _, queue in ipairs(over) do
+  touch(queue)
+end
+if #over > 0 then
+  let_in()
+end
+for _, queue in ipairs(over) do
   local swept = 0
   while sweep(queue) and swept < limit do
     swept = swept + SWEEP
