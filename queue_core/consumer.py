@@ -286,10 +286,22 @@ class Consumer:
 
     def _take(self, session: Session, wait: float) -> Sequence[Delivery]:
         if self._settler is None or self._settler.session is not session:
+            self._describe(session)
             if self._settler is not None:
                 self._note_over(self._settler)
             self._settler = _SessionSettler(self, session)
         return session.receive(self._tag, wait=wait)
+
+    def _describe(self, session: Session) -> None:
+        """Tell a session that cannot find out by itself how many deliveries its queues allow."""
+        if session.features.attempts or not session.features.max_deliveries:
+            return
+        for queue in list(self._queues.values()):
+            if isinstance(queue, Queue) and queue.max_deliveries:
+                try:
+                    session.declare(queue, passive=True, timeout=self._timeout)
+                except QueueNotFound:
+                    logger.debug("queue %s is gone; the subscription tells", queue.name)
 
     def _note_over(self, settler: _SessionSettler) -> None:
         """The session ended: its messages are delivered again, to us or to others."""

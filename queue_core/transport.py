@@ -131,13 +131,19 @@ class Features:
     dead_letter: bool = field(
         default=False, metadata={"doc": "Queue(dead_letter_exchange=...) with x-death"}
     )
-    max_deliveries: bool = field(default=False, metadata={"doc": "Queue(max_deliveries=...)"})
+    max_deliveries: bool = field(
+        default=False,
+        metadata={"doc": "Queue(max_deliveries=...); such queues tell message.attempts"},
+    )
     exclusive: bool = field(default=False, metadata={"doc": "Queue(exclusive=True)"})
     auto_delete: bool = field(default=False, metadata={"doc": "auto_delete queues and exchanges"})
     exchange_bindings: bool = field(
         default=False, metadata={"doc": "bindings from exchange to exchange"}
     )
-    attempts: bool = field(default=False, metadata={"doc": "message.attempts counts deliveries"})
+    attempts: bool = field(
+        default=False,
+        metadata={"doc": "message.attempts counts the deliveries of every queue, crashes too"},
+    )
     arguments: bool = field(
         default=False, metadata={"doc": "arguments= of exchanges and queues, passed to the broker"}
     )

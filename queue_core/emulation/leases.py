@@ -6,7 +6,8 @@ every session from time to time, and one whose beats stood still for its whole l
 
 The grace: the lease counts only while the watcher saw the store without a gap. If the store, the
 network or the watcher itself paused, nobody could beat or be seen to beat, and the count starts
-again; so a paused broker kills nobody.
+again; so a paused broker kills nobody. Nor does one that can be read and not written (a full disk,
+a foreign transaction): while the watcher's own beats stand still, so may everybody's.
 
 `Fence` is the other side: whoever cannot confirm its own heartbeat hands out nothing new, since
 others may have taken its messages.
@@ -93,12 +94,14 @@ class _Seen(msgspec.Struct):
 class Watch:
     """What one watcher knows of all sessions. Used by one thread."""
 
-    __slots__ = ("_last", "_seen")
+    __slots__ = ("_last", "_own", "_own_beat", "_seen")
 
     def __init__(self) -> None:
         """Begin having seen nothing."""
         self._seen: dict[str, _Seen] = {}
         self._last: float | None = None
+        self._own: dict[str, int] = {}
+        self._own_beat = 0.0  # when our own beats were seen to change
 
     def observe(
         self,
@@ -117,6 +120,9 @@ class Watch:
         """
         gap = 0.0 if self._last is None else finished - self._last
         self._last = finished
+        stuck = self._is_stuck(
+            {name: sessions[name] for name in ours if name in sessions}, finished
+        )
         seen: dict[str, _Seen] = {}
         over = []
         for name, lease in sessions.items():
@@ -125,6 +131,7 @@ class Watch:
             before = self._seen.get(name)
             if (
                 before is None
+                or stuck
                 or before.beats != lease.beats
                 or gap > max(lease.seconds * GAP, 2 * SHORTEST_LOOK)
             ):
@@ -134,6 +141,14 @@ class Watch:
                 over.append((name, lease.beats))
         self._seen = seen
         return over
+
+    def _is_stuck(self, own: Mapping[str, Lease], now: float) -> bool:
+        """Whether even our own beats do not reach the store."""
+        beats = {name: lease.beats for name, lease in own.items()}
+        if beats != self._own:
+            self._own, self._own_beat = beats, now
+        patience = min((lease.seconds for lease in own.values()), default=0.0) / 2
+        return bool(own) and now - self._own_beat > max(patience, 2 * SHORTEST_LOOK)
 
     def interval(self) -> float:
         """Return the seconds until the next look."""

@@ -48,6 +48,8 @@ class SessionTests:
         patience: seconds that anything may take at most.
         quiet: seconds without a message after which a test believes that none comes.
         arguments: broker arguments of a queue, for transports with `Features.arguments`.
+        spared: crashes beyond ``max_deliveries`` that a message may survive, where a broker cannot
+            tell a crash from a polite return and so gives up later.
     """
 
     transport: ClassVar[str] = ""
@@ -56,6 +58,7 @@ class SessionTests:
     patience: ClassVar[float] = 10.0
     quiet: ClassVar[float] = 0.05
     arguments: ClassVar[Mapping[str, object]] = {"x-max-length": 3}
+    spared: ClassVar[int] = 0
 
     def crash(self, session: Session) -> None:
         """Make ``session`` die as with its process: nothing is returned, nothing said goodbye to.

@@ -252,7 +252,31 @@ class DeadLetterTests(SessionTests):
         assert buried.body == b"poison"
         assert (death(buried)["reason"], death(buried)["queue"]) == ("delivery_limit", queue.name)
 
-    @needs("max_deliveries", "attempts")
+    @needs("max_deliveries")
+    def test_a_queue_with_max_deliveries_tells_the_attempts(self, bench: Bench) -> None:
+        """Also where `Features.attempts` is missing, since not every queue can count."""
+        queue = bench.queue(max_deliveries=5)
+        bench.send(queue, b"again")
+        tap = bench.tap(queue)
+        for counted, attempt in ((True, 1), (False, 2), (True, 2), (False, 3), (True, 3)):
+            delivery = tap.one()
+            assert delivery.attempts == attempt
+            assert delivery.redelivered or attempt == 1
+            tap.requeue(delivery, counted=counted)
+        assert tap.one().attempts == 4
+
+    @needs("max_deliveries", "delay")
+    def test_a_delayed_requeue_counts_as_a_delivery(self, bench: Bench) -> None:
+        queue = bench.queue(max_deliveries=3)
+        bench.send(queue, b"poison")
+        tap = bench.tap(queue)
+        for attempt in (1, 2, 3):
+            delivery = tap.one()
+            assert delivery.attempts == attempt
+            tap.requeue(delivery, delay=0.1)
+        tap.none(0.5)
+
+    @needs("max_deliveries")
     def test_uncounted_returns_do_not_exhaust_a_message(self, bench: Bench) -> None:
         queue = bench.queue(max_deliveries=2)
         bench.send(queue, b"patient")
@@ -266,9 +290,10 @@ class DeadLetterTests(SessionTests):
         dead, grave = self.grave(bench)
         queue = bench.queue(max_deliveries=1, dead_letter_exchange=dead.name)
         bench.send(queue, b"killer")
-        session = bench.open_mortal()
-        bench.tap(queue, session=session).one()
-        bench.crash(session)
+        for _ in range(1 + self.spared):
+            session = bench.open_mortal()
+            bench.tap(queue, session=session).one()
+            bench.crash(session)
         assert bench.tap(grave).one(within=bench.lease + 10.0).body == b"killer"
 
     # the way itself

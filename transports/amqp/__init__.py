@@ -6,6 +6,8 @@ The broker does by itself what `queue_core.emulation` does for stores, so this p
 - ``session``: the contract; two connections, one for publishing
 - ``io``: a connection and its one thread
 - ``publishing``, ``consuming``, ``administration``: the three things that a session does on them
+- ``delaying``, ``returning``, ``arrivals``: delays and counted failures, which AMQP does not have;
+  ``ladder``, ``copies``: what they declare and send, pure
 - ``frames``, ``tables``, ``properties``: the bytes of the hot path, pure
 - ``topology``, ``options``, ``errors``: arguments, URL options and errors translated, pure
 

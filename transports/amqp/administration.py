@@ -11,7 +11,7 @@ says True whenever both ends exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
@@ -21,6 +21,7 @@ from queue_core.topology import Binding, Entity, Exchange, Queue
 from queue_core.transport import QueueInfo
 from queue_core.transports.amqp.channel import Channel
 from queue_core.transports.amqp.io import Link
+from queue_core.transports.amqp.ladder import Step
 from queue_core.transports.amqp.topology import (
     NAME,
     described,
@@ -150,6 +151,12 @@ class Administration:
         doing = f"purge queue {queue!r}"
         with self._channel(self._link, doing, monotonic() + timeout) as ask:
             return int(ask("queue_purge", doing, queue=queue).message_count)
+
+    def perform(self, steps: Sequence[Step], doing: str, deadline: float) -> None:
+        """Make these requests one after another; the first that is refused raises."""
+        with self._channel(self._link, doing, deadline) as ask:
+            for step in steps:
+                ask(step.method, doing, **step.arguments)
 
     @contextmanager
     def _channel(self, link: Link, what: str, deadline: float) -> Iterator[Ask]:

@@ -1,9 +1,10 @@
 """Consuming: a channel per subscription, deliveries to the consumer's thread, acks coalesced.
 
 A subscription is one consumer on one queue with a prefetch window of its own. Its channel's
-delivery tags are numbered from 1, so a token is (epoch, tag): the epoch names one life of one
-subscription's channel, and a token of an older life is never sent to the broker (an unknown tag
-would close the channel and give everybody's messages back).
+delivery tags are numbered from 1, so a token begins with (epoch, tag): the epoch names one life of
+one subscription's channel, and a token of an older life is never sent to the broker (an unknown tag
+would close the channel and give everybody's messages back). The token's third part is what
+`copies` notes about a message that waited or failed before.
 
 Settlements are recorded in a deque and written by the I/O thread, all that are there in one send.
 Acks up to the lowest unsettled tag leave as one frame with ``multiple``; others one by one, so
@@ -40,6 +41,7 @@ from queue_core.errors import (
 from queue_core.message import Delivery, Settlement
 from queue_core.transports.amqp import frames
 from queue_core.transports.amqp.channel import Channel
+from queue_core.transports.amqp.copies import NOTHING
 from queue_core.transports.amqp.errors import translate
 from queue_core.transports.amqp.io import Link
 from queue_core.transports.amqp.proof import needs_two, prove
@@ -234,7 +236,7 @@ class Consuming:
                 body,
                 raw,
                 READER,
-                (subscription.epoch, tag),
+                (subscription.epoch, tag, NOTHING),
                 0,
                 redelivered,
             )
@@ -299,9 +301,14 @@ class Consuming:
 
     def held(self, delivery: Delivery) -> bool:
         """Whether the delivery can still be settled, as far as is known here."""
-        epoch, tag = delivery.token
+        epoch, tag, _ = delivery.token
         subscription = self._live.get(epoch)
         return subscription is not None and tag in subscription.unsettled
+
+    def note_stale(self, consumer: str) -> None:
+        """Let the next ``flush`` tell of one settlement that had no effect."""
+        with self._lock:
+            self._stale[consumer] += 1
 
     def drain(self) -> None:
         """In the I/O thread: write everything that is recorded."""
@@ -309,11 +316,10 @@ class Consuming:
         outbox, live = self._outbox, self._live
         while outbox:
             settlement = outbox.popleft()
-            epoch, tag = settlement.delivery.token
+            epoch, tag, _ = settlement.delivery.token
             subscription = live.get(epoch)
             if subscription is None or tag not in subscription.unsettled:
-                with self._lock:
-                    self._stale[settlement.delivery.consumer] += 1
+                self.note_stale(settlement.delivery.consumer)
                 continue
             del subscription.unsettled[tag]
             touched.add(subscription)

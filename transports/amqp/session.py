@@ -17,18 +17,29 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from time import monotonic
+from typing import Literal
 
-from queue_core.errors import Closed, ConnectionLost, StaleDelivery, Unsupported
+from queue_core.errors import (
+    Closed,
+    ConnectionLost,
+    QueueNotFound,
+    StaleDelivery,
+    Unsupported,
+)
 from queue_core.message import Delivery, Publication, Settlement
-from queue_core.topology import Entity
+from queue_core.topology import Binding, Entity, Queue
 from queue_core.transport import Features, KeyValue, Outcome, QueueInfo, SessionOptions
 from queue_core.transports.amqp.administration import Administration
+from queue_core.transports.amqp.arrivals import Arrivals
 from queue_core.transports.amqp.consuming import Consuming
+from queue_core.transports.amqp.delaying import Delaying
 from queue_core.transports.amqp.errors import translate
 from queue_core.transports.amqp.io import Link
 from queue_core.transports.amqp.options import Settings
 from queue_core.transports.amqp.publishing import Publisher
+from queue_core.transports.amqp.returning import Returning
 from queue_core.transports.amqp.topology import FEATURES, need
 
 
@@ -48,6 +59,17 @@ class AmqpSession:
         self._link.open(options.connect_timeout)
         self._administration = Administration(self._link, lambda: Link(settings, "asking"))
         self._consuming = Consuming(self._link)
+        self._declared: dict[str, Queue] = {}
+        self._delaying = Delaying(self._administration, self._declared, options.clock)
+        self._returning = Returning(
+            self._consuming,
+            self._delaying,
+            self._publisher.publish,
+            self._declared,
+            user=settings.user,
+            timeout=options.timeout,
+        )
+        self._arrivals = Arrivals(self._declared, self._delaying.now, self._returning.expired)
         if self._link.ended:
             self._consuming.lost(self._link.failure("open"))
 
@@ -66,9 +88,19 @@ class AmqpSession:
     # topology
 
     def declare(self, entity: Entity, *, passive: bool = False, timeout: float = 10.0) -> str:
-        """Create an exchange, queue or binding unless it is there; see `Session.declare`."""
+        """Create an exchange, queue or binding unless it is there; see `Session.declare`.
+
+        Of a queue that is declared, passively too, ``max_deliveries`` and dead-letter exchange are
+        remembered: AMQP does not tell them.
+        """
         self._enter("declare")
-        return self._administration.declare(entity, passive=passive, timeout=timeout)
+        name = self._administration.declare(entity, passive=passive, timeout=timeout)
+        if isinstance(entity, Queue) and not passive:
+            self._declared[name] = entity
+        elif isinstance(entity, Queue) and entity.max_deliveries is not None:
+            # Nobody checked its other arguments: it may refuse messages.
+            self._declared.setdefault(name, replace(entity, overflow="reject-publish"))
+        return name
 
     def delete(
         self,
@@ -80,9 +112,18 @@ class AmqpSession:
     ) -> bool:
         """Delete; for a binding True means that both ends exist, since AMQP does not tell more."""
         self._enter("delete")
-        return self._administration.delete(
+        deadline = monotonic() + timeout
+        existed = self._administration.delete(
             entity, if_unused=if_unused, if_empty=if_empty, timeout=timeout
         )
+        if not isinstance(entity, Binding):
+            kind: Literal["queue", "exchange"] = "queue"
+            if isinstance(entity, Queue):
+                self._declared.pop(entity.name, None)
+            else:
+                kind = "exchange"
+            self._delaying.deleted(kind, entity.name, deadline)
+        return existed
 
     def inspect(self, queue: str, *, timeout: float = 10.0) -> QueueInfo:
         """Count ready messages and consumers; the broker does not tell about others."""
@@ -103,13 +144,30 @@ class AmqpSession:
         timeout: float = 10.0,
         transaction: object | None = None,
     ) -> Sequence[Outcome]:
-        """Send all, wait for each one's confirm; see `Session.publish`."""
+        """Send all, wait for each one's confirm; see `Session.publish`.
+
+        What is delayed is confirmed once the first level of the ladder has it. The first delayed
+        message on a broker takes a third of a second more.
+        """
         self._enter("publish")
         if transaction is not None:
             need("transactions")
         if any(publication.delay > 0 for publication in publications):
-            need("delay")
+            return self._publish_delayed(publications, timeout)
         return self._publisher.publish(publications, timeout)
+
+    def _publish_delayed(
+        self, publications: Sequence[Publication], timeout: float
+    ) -> Sequence[Outcome]:
+        deadline = monotonic() + timeout
+        found = self._delaying.sendable(publications, deadline)
+        sendable = [item for item in found if isinstance(item, Publication)]
+        try:
+            outcomes = iter(self._publisher.publish(sendable, max(0.0, deadline - monotonic())))
+        except QueueNotFound:
+            self._delaying.forget()
+            raise
+        return [next(outcomes) if isinstance(item, Publication) else item for item in found]
 
     # consuming
 
@@ -119,20 +177,33 @@ class AmqpSession:
 
     def cancel(self, consumer: str, queue: str | None = None, *, timeout: float = 10.0) -> None:
         """End subscriptions; unsettled deliveries are back in their queues when this returns."""
-        self._enter("cancel").cancel(consumer, queue, monotonic() + timeout)
+        consuming = self._enter("cancel")
+        deadline = monotonic() + timeout
+        self._returning.settle_down(monotonic() + timeout / 2, consumer)
+        consuming.cancel(consumer, queue, deadline)
 
     def receive(self, consumer: str, *, limit: int = 1000, wait: float = 1.0) -> Sequence[Delivery]:
-        """Return what is there for the consumer; ``attempts`` is 0: not every queue counts."""
-        return self._enter("receive").receive(consumer, limit, wait, self._options.timeout)
+        """Return what is there for the consumer.
+
+        ``attempts`` is told for queues with ``max_deliveries`` that this session declared, and
+        counts failures (counted requeues), not crashes; elsewhere it is 0.
+        """
+        consuming = self._enter("receive")
+        return self._arrivals.opened(
+            consuming.receive(consumer, limit, wait, self._options.timeout)
+        )
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Record what becomes of deliveries; it leaves within a few milliseconds."""
-        if any(item.delay > 0 and item.action == "requeue" for item in settlements):
-            need("delay")
+        """Record what becomes of deliveries; it leaves within a few milliseconds.
+
+        What must be copied first (see ``returning``) takes the time of a publication. A delay is
+        at most 2**32 milliseconds, some 49 days.
+        """
         if os.getpid() != self._pid:
             self._enter("settle")
         assert self._consuming is not None
-        self._consuming.settle(settlements)
+        if rest := self._returning.take(settlements):
+            self._consuming.settle(rest)
 
     def settle_then(
         self, delivery: Delivery, then: Sequence[Publication], *, timeout: float = 10.0
@@ -140,7 +211,7 @@ class AmqpSession:
         """Publish ``then``, wait for the confirms, then ack; blocks until both are certain."""
         consuming = self._enter("settle")
         deadline = monotonic() + timeout
-        if not consuming.held(delivery):
+        if self._returning.has(delivery) or not consuming.held(delivery):
             raise StaleDelivery(
                 f"the delivery from queue {delivery.queue!r} was settled or has gone back"
             )
@@ -152,7 +223,12 @@ class AmqpSession:
 
     def flush(self, consumer: str, *, timeout: float = 10.0) -> None:
         """Block until the broker has processed every settlement recorded for the consumer."""
-        self._enter("flush").flush(consumer, monotonic() + timeout)
+        consuming = self._enter("flush")
+        deadline = monotonic() + timeout
+        try:
+            self._returning.wait(consumer, deadline)
+        finally:
+            consuming.flush(consumer, deadline)
 
     def wake(self, consumer: str) -> None:
         """End a ``receive`` of this consumer early."""
@@ -173,7 +249,10 @@ class AmqpSession:
             return
         deadline = monotonic() + timeout
         with self._closing:
+            if not self._closed:
+                self._returning.settle_down(monotonic() + timeout / 2)
             self._closed = True
+            self._returning.stop()
             if self._consuming is not None:
                 self._consuming.finish(monotonic() + min(timeout / 2, 1.0))
             closer = threading.Thread(
@@ -182,6 +261,7 @@ class AmqpSession:
             closer.start()
             self._link.close(timeout)
             closer.join(max(0.1, deadline - monotonic()))
+            self._returning.close(max(0.1, deadline - monotonic()))
 
     def cut(self) -> None:
         """Drop both connections without a word, as the end of the process would; for tests."""

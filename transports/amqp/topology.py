@@ -6,9 +6,14 @@ the remedy.
 
 Queue type ``auto``: quorum if the queue is durable, named by the user, shared, not auto-delete,
 without priorities and without ``overflow="reject-publish"``; classic otherwise. (A quorum queue
-refuses only some time after it became full.) A quorum queue always gets ``x-delivery-limit``, since
-without it a requeued message goes to the tail. Nobody asked for a limit (``max_deliveries`` is not
-supported here), so it is set out of reach: a message is never dropped because it came back often.
+refuses only some time after it became full. With ``max_deliveries`` that is put up with, since a
+classic queue cannot count at all.)
+
+A quorum queue always gets ``x-delivery-limit``, since without it a requeued message goes to the
+tail. Where nobody asked for a limit it is set out of reach: a message is never dropped because it
+came back often. With ``max_deliveries`` the failures are counted in a header (see ``returning``).
+The broker counts polite returns too, so its own limit is `BACKSTOP` higher: it stops only what
+crashes its consumers again and again.
 """
 
 from __future__ import annotations
@@ -18,24 +23,27 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, Literal
 
-from queue_core.errors import ConfigError
+from queue_core.errors import ConfigError, Unsupported
 from queue_core.topology import Binding, Exchange, Queue
 from queue_core.transport import Features, require
 from queue_core.transports.amqp.properties import milliseconds
 
 NAME: Final = "amqp"
 UNREACHABLE_LIMIT: Final = 2**31 - 1
+BACKSTOP: Final = 20
 GENERATED_PREFIX: Final = "qc.gen-"
 
 FEATURES: Final = Features(
     durable=True,
     shared=True,
     priority=True,
+    delay=True,
     requeue_in_place=True,
     message_ttl=True,
     queue_expiry=True,
     max_length=True,
     dead_letter=True,
+    max_deliveries=True,
     exclusive=True,
     auto_delete=True,
     exchange_bindings=True,
@@ -43,11 +51,6 @@ FEATURES: Final = Features(
 )
 
 _ADVICE: Final[Mapping[str, str]] = {
-    "max_deliveries": (
-        "leave max_deliveries out and count in the handler, or let a quorum queue limit them with "
-        "arguments={'x-delivery-limit': n}"
-    ),
-    "delay": "publish without delay, or use a store such as sqlite:// for delayed messages",
     "transactions": "publish after the commit, or use a SQL broker in the same database",
     "key_value": "name a second URL with backend= for what needs keys and values",
 }
@@ -75,6 +78,7 @@ def queue_type(queue: Queue) -> Literal["classic", "quorum"]:
         return "quorum"
     shared = queue.durable and not queue.exclusive and not queue.auto_delete
     exact = queue.overflow == "drop-head" and queue.arguments.get("x-overflow") is None
+    exact = exact or queue.max_deliveries is not None
     plain = queue.max_priority is None and "x-max-priority" not in queue.arguments
     user_named = bool(queue.name) and not queue.name.startswith(GENERATED_PREFIX)
     return "quorum" if shared and plain and exact and user_named else "classic"
@@ -84,16 +88,23 @@ def queue_arguments(queue: Queue) -> dict[str, Any]:
     """Return the ``x-`` arguments of a named queue; the user's own win over derived ones.
 
     Raises:
-        Unsupported: it asks for ``max_deliveries``.
+        Unsupported: it asks for ``max_deliveries`` and is a classic queue.
         ConfigError: the arguments contradict one another or would lose messages in silence.
     """
-    if queue.max_deliveries is not None:
-        need("max_deliveries")
     kind = queue_type(queue)
+    if queue.max_deliveries is not None and kind == "classic":
+        raise Unsupported(
+            "max_deliveries",
+            NAME,
+            f"queue {queue.name!r} is a classic queue, which cannot count; give it a name, "
+            "durable=True, and no priorities, exclusive, auto_delete or queue_type='classic', so "
+            "that it becomes a quorum queue",
+        )
     arguments: dict[str, Any] = {}
     if kind == "quorum":
         arguments["x-queue-type"] = "quorum"
-        arguments["x-delivery-limit"] = UNREACHABLE_LIMIT
+        limit = queue.max_deliveries
+        arguments["x-delivery-limit"] = UNREACHABLE_LIMIT if limit is None else limit + BACKSTOP
     elif queue.queue_type == "classic":
         arguments["x-queue-type"] = "classic"
     if queue.message_ttl is not None:
@@ -142,6 +153,15 @@ def _check(queue: Queue, kind: str, arguments: Mapping[str, Any]) -> None:
                 f"{label}: at-least-once dead-lettering needs overflow='reject-publish' and a "
                 "max_length; otherwise RabbitMQ falls back to at-most-once in silence"
             )
+
+
+def dead_letters_of(queue: Queue) -> tuple[str, str | None] | None:
+    """Return exchange and key (None: the message's own) for the queue's dead letters, or None."""
+    exchange = queue.arguments.get("x-dead-letter-exchange", queue.dead_letter_target)
+    key = queue.arguments.get("x-dead-letter-routing-key", queue.dead_letter_routing_key)
+    if exchange is None:
+        return None
+    return str(exchange), None if key is None else str(key)
 
 
 def exchanges_of(queue: Queue) -> tuple[list[Exchange], list[str]]:

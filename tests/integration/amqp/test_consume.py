@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from queue_core.errors import AccessRefused, QueueNotFound, StaleDelivery, Unsupported, UsageError
+from queue_core.errors import AccessRefused, QueueNotFound, StaleDelivery, UsageError
 from queue_core.message import Settlement
 from queue_core.testing.eventually import eventually
 from queue_core.topology import Queue
@@ -183,17 +183,6 @@ def test_a_failed_subscription_leaves_nothing_behind(bench):
         bench.session.subscribe("c", name, prefetch=5)
     assert not bench.session._consuming._live
     assert bench.session.receive("c", wait=0.0) == []
-
-
-def test_a_delayed_requeue_is_refused_and_the_message_stays_held(bench):
-    queue = bench.queue()
-    bench.send(queue, b"1")
-    bench.session.subscribe("c", queue, prefetch=1)
-    (delivery,) = bench.take(bench.session, "c", 1)
-    with pytest.raises(Unsupported, match="delay"):
-        bench.session.settle([Settlement(delivery, "requeue", delay=1.0)])
-    bench.ack(bench.session, delivery)
-    bench.session.flush("c")
 
 
 def test_a_receive_is_woken(bench):

@@ -9,8 +9,10 @@ import pytest
 from queue_core.errors import ConfigError, Unsupported
 from queue_core.topology import Binding, Exchange, Queue
 from queue_core.transports.amqp.topology import (
+    BACKSTOP,
     FEATURES,
     UNREACHABLE_LIMIT,
+    dead_letters_of,
     described,
     exchanges_of,
     named,
@@ -137,14 +139,35 @@ def test_at_least_once_dead_lettering_is_accepted_when_it_is_complete() -> None:
     assert queue_arguments(queue)["x-dead-letter-strategy"] == "at-least-once"
 
 
-def test_max_deliveries_is_unsupported_with_advice() -> None:
-    with pytest.raises(Unsupported, match="x-delivery-limit") as caught:
-        queue_arguments(Queue("q", max_deliveries=3))
+@pytest.mark.parametrize(
+    "fields", [{"queue_type": "classic"}, {"durable": False}, {"exclusive": True}]
+)
+def test_max_deliveries_of_a_classic_queue_are_unsupported_with_advice(
+    fields: dict[str, Any],
+) -> None:
+    with pytest.raises(Unsupported, match="quorum queue") as caught:
+        queue_arguments(Queue("q", max_deliveries=3, **fields))
     assert caught.value.feature == "max_deliveries"
     assert caught.value.transport == "amqp"
 
 
-@pytest.mark.parametrize("feature", ["delay", "transactions", "key_value", "deduplicate"])
+def test_max_deliveries_put_the_brokers_own_limit_above_it() -> None:
+    limited = {"x-queue-type": "quorum", "x-delivery-limit": 3 + BACKSTOP}
+    assert queue_arguments(Queue("q", max_deliveries=3)) == limited
+    refusing = Queue("q", max_deliveries=3, max_length=5, overflow="reject-publish")
+    assert queue_type(refusing) == "quorum"
+
+
+def test_where_dead_letters_go() -> None:
+    assert dead_letters_of(Queue("q")) is None
+    assert dead_letters_of(Queue("q", dead_letter_exchange="")) == ("", None)
+    own = Queue("q", dead_letter_exchange=Exchange("dead"), dead_letter_routing_key="k")
+    assert dead_letters_of(own) == ("dead", "k")
+    raw = {"x-dead-letter-exchange": "raw", "x-dead-letter-routing-key": "r"}
+    assert dead_letters_of(Queue("q", arguments=raw)) == ("raw", "r")
+
+
+@pytest.mark.parametrize("feature", ["transactions", "key_value", "deduplicate"])
 def test_missing_features_are_named(feature: str) -> None:
     assert not getattr(FEATURES, feature)
     with pytest.raises(Unsupported, match=feature):

@@ -64,6 +64,20 @@ def test_a_gap_in_watching_starts_the_count_again() -> None:
     assert watch.observe(sessions, 62.1, 62.1) == [("a", 1)]
 
 
+def test_nobody_is_taken_for_dead_while_our_own_beats_do_not_arrive_either() -> None:
+    watch = Watch()
+    ours, found = 0, []
+    for step in range(200):
+        now = step * 0.1
+        if (now < 2.0 or now > 10.0) and step % 3 == 0:
+            ours += 1
+        beats = ours if now <= 10.0 else 1  # the other beat like us, and is dead since then
+        sessions = {"me": Lease(1.0, ours), "other": Lease(1.0, beats)}
+        if watch.observe(sessions, now, now, ours={"me"}):
+            found.append(now)
+    assert 11.0 <= found[0] <= 11.6
+
+
 def test_a_store_that_answers_slowly_is_a_gap_too() -> None:
     watch = Watch()
     sessions = {"a": Lease(1.0, 1)}

@@ -1,0 +1,312 @@
+"""Returns that AMQP has no command for: a confirmed copy first, then the ack of the original.
+
+These are
+
+- a requeue with a delay: the copy waits in the ladder and comes back to the same queue
+- a counted requeue of a queue with ``max_deliveries``: the copy says how many deliveries failed. It
+  goes to the queue's tail.
+- the last of these, and a message whose ttl ended while it waited: a dead letter of our own, with
+  a history as the broker writes it and the true reason. (A plain reject would say ``rejected``.)
+- an uncounted return to such a queue, once the broker's own count has come near its limit: a copy
+  begins that count again.
+
+At no moment is a message nowhere; if the process dies between copy and ack there are two of it. If
+a copy is not confirmed, the original goes back at once and uncounted, as the broker does it, and
+the next ``flush`` says so.
+
+Copies are sent by a thread of their own, begun at the first need, since settling must not block.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import monotonic
+from typing import NamedTuple
+
+from queue_core.errors import (
+    ConnectTimeout,
+    DecodeError,
+    QueueCoreError,
+    QueueNotFound,
+    TransportError,
+)
+from queue_core.message import Delivery, Properties, Publication, Settlement, Token
+from queue_core.topology import Queue
+from queue_core.transport import Outcome
+from queue_core.transports.amqp.consuming import Consuming
+from queue_core.transports.amqp.copies import Note, buried, returned, returns
+from queue_core.transports.amqp.delaying import Delaying
+from queue_core.transports.amqp.ladder import rounded
+from queue_core.transports.amqp.topology import BACKSTOP, dead_letters_of
+
+Publish = Callable[[Sequence[Publication], float], Sequence[Outcome]]
+"""``publish(publications, timeout)``: without any delay of their own."""
+
+_BATCH = 500
+
+
+class Copy(NamedTuple):
+    """What is to be sent for a settlement; ``dead`` if it is a dead letter."""
+
+    settlement: Settlement
+    publication: Publication
+    dead: bool
+
+
+class Returning:
+    """Settles by copy what cannot be settled otherwise. Thread-safe."""
+
+    def __init__(
+        self,
+        consuming: Consuming,
+        delaying: Delaying,
+        publish: Publish,
+        known: Mapping[str, Queue],
+        *,
+        user: str,
+        timeout: float,
+    ) -> None:
+        """``known`` are the queues that this session declared; ``timeout`` bounds each copy."""
+        self._consuming = consuming
+        self._delaying = delaying
+        self._publish = publish
+        self._known = known
+        self._user = user
+        self._timeout = timeout
+        self._condition = threading.Condition()
+        self._jobs: deque[Settlement] = deque()
+        self._tokens: set[Token] = set()
+        self._pending: Counter[str] = Counter()
+        self._failed: dict[str, list[str]] = {}
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    # for other threads
+
+    def take(self, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
+        """Keep what needs a copy, to be done soon, and return the rest. Does not block."""
+        if not self._tokens and all(item.action == "ack" for item in settlements):
+            return settlements
+        rest = []
+        for settlement in settlements:
+            if settlement.delivery.token in self._tokens:
+                self._consuming.note_stale(settlement.delivery.consumer)
+            elif self._needs_copy(settlement):
+                self._put(settlement)
+            else:
+                rest.append(settlement)
+        return rest
+
+    def expired(self, delivery: Delivery) -> None:
+        """Dead-letter a delivery whose ttl ended while it waited in the ladder."""
+        settlement = Settlement(delivery, "reject", reason="expired")
+        if self._dead_letters(delivery.queue) is None:
+            self._consuming.settle([settlement])
+        else:
+            self._put(settlement)
+
+    def has(self, delivery: Delivery) -> bool:
+        """Whether the delivery was settled and is still being worked on."""
+        return delivery.token in self._tokens
+
+    def wait(self, consumer: str, deadline: float) -> None:
+        """Return when everything of ``consumer`` is done.
+
+        Raises:
+            ConnectTimeout: not by the deadline.
+            TransportError: some messages went back at once, since a copy was not confirmed.
+        """
+        with self._condition:
+            while self._pending[consumer]:
+                left = deadline - monotonic()
+                if left <= 0:
+                    raise ConnectTimeout(
+                        f"{self._pending[consumer]} messages that consumer {consumer!r} returned "
+                        "are still on their way"
+                    )
+                self._condition.wait(left)
+            failed = self._failed.pop(consumer, None)
+        if failed:
+            raise TransportError(
+                f"{len(failed)} messages that consumer {consumer!r} returned went back to their "
+                f"queue at once and uncounted: {failed[0]}"
+            )
+
+    def settle_down(self, deadline: float, consumer: str | None = None) -> None:
+        """Wait until everything (of ``consumer``) is done, but never beyond the deadline."""
+        with self._condition:
+            while self._pending[consumer] if consumer else self._tokens:
+                left = deadline - monotonic()
+                if left <= 0:
+                    return
+                self._condition.wait(left)
+
+    def stop(self) -> None:
+        """Begin nothing new; what has not begun stays unsettled. Does not block."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+
+    def close(self, timeout: float) -> None:
+        """End the thread, within ``timeout`` seconds. May be called twice."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _limit(self, queue: str) -> int | None:
+        known = self._known.get(queue)
+        return None if known is None else known.max_deliveries
+
+    def _dead_letters(self, queue: str) -> tuple[str, str | None] | None:
+        known = self._known.get(queue)
+        return None if known is None else dead_letters_of(known)
+
+    def _needs_copy(self, settlement: Settlement) -> bool:
+        if settlement.action != "requeue":
+            return False
+        if settlement.delay > 0:
+            return True
+        if self._limit(settlement.delivery.queue) is None:
+            return False
+        return settlement.counted or _came_back(settlement.delivery) >= BACKSTOP // 2
+
+    def _put(self, settlement: Settlement) -> None:
+        delivery = settlement.delivery
+        with self._condition:
+            self._jobs.append(settlement)
+            self._tokens.add(delivery.token)
+            self._pending[delivery.consumer] += 1
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="queue-core-returning", daemon=True
+                )
+                self._thread.start()
+            self._condition.notify_all()
+
+    # the thread
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                while not self._jobs and not self._closing:
+                    self._condition.wait()
+                if self._closing:
+                    return
+                jobs = [self._jobs.popleft() for _ in range(min(_BATCH, len(self._jobs)))]
+            try:
+                self._do(jobs)
+            except Exception as error:
+                # The thread must go on, and who flushes must hear of it.
+                for job in jobs:
+                    self._give_back(job, f"{type(error).__name__}: {error}")
+            finally:
+                with self._condition:
+                    for job in jobs:
+                        self._tokens.discard(job.delivery.token)
+                        self._pending[job.delivery.consumer] -= 1
+                    self._condition.notify_all()
+
+    def _do(self, jobs: Iterable[Settlement]) -> None:
+        """Settle each job: by its copy, or as the broker does it.
+
+        A missing exchange makes everything unknown that is sent with it, so dead letters are sent
+        apart.
+        """
+        groups: dict[str | None, list[Copy]] = {}
+        for job in jobs:
+            if not self._consuming.held(job.delivery):
+                self._consuming.note_stale(job.delivery.consumer)
+                continue
+            try:
+                copy = self._copied(job)
+            except QueueCoreError as error:
+                self._give_back(job, str(error))
+                continue
+            if copy is None:
+                self._consuming.settle([Settlement(job.delivery, "reject")])
+            else:
+                group = copy.publication.exchange if copy.dead else None
+                groups.setdefault(group, []).append(copy)
+        for copies in groups.values():
+            self._send(copies)
+
+    def _copied(self, job: Settlement) -> Copy | None:
+        """Return the copy; None: a plain reject does it."""
+        delivery = job.delivery
+        properties: Properties = delivery.reader.properties(delivery.raw)
+        note: Note = delivery.token[2]
+        limit = self._limit(delivery.queue)
+        if job.action == "reject":
+            return self._dead_letter(job, properties, job.reason)
+        if job.counted and limit is not None and note.deliveries + 1 >= limit:
+            return self._dead_letter(job, properties, "delivery_limit")
+        wait = rounded(job.delay)
+        target = self._delaying.to_queue(delivery.queue, at_once=not wait)
+        self._delaying.lead_to(target, monotonic() + self._timeout)
+        copy = returned(
+            delivery,
+            properties,
+            note,
+            wait=wait,
+            target=target,
+            now=self._delaying.now(),
+            counted=job.counted,
+            user=self._user,
+            id=os.urandom(16).hex(),
+        )
+        return Copy(job, copy, dead=False)
+
+    def _dead_letter(self, job: Settlement, properties: Properties, reason: str) -> Copy | None:
+        found = self._dead_letters(job.delivery.queue)
+        if found is None:
+            return None
+        exchange, key = found
+        letter = buried(
+            job.delivery,
+            properties,
+            exchange=exchange,
+            key=key,
+            reason=reason,
+            user=self._user,
+            now=self._delaying.now() / 1000,
+            id=os.urandom(16).hex(),
+        )
+        return Copy(job, letter, dead=True)
+
+    def _send(self, copies: Sequence[Copy]) -> None:
+        try:
+            outcomes = self._publish([copy.publication for copy in copies], self._timeout)
+        except QueueNotFound as error:
+            outcomes = [Outcome("unroutable", str(error))] * len(copies)
+        except QueueCoreError as error:
+            outcomes = [Outcome("unknown", str(error))] * len(copies)
+        if any(outcome.status != "confirmed" for outcome in outcomes):
+            self._delaying.forget()
+        for copy, outcome in zip(copies, outcomes, strict=True):
+            delivery = copy.settlement.delivery
+            if outcome.status == "confirmed":
+                self._consuming.settle([Settlement(delivery)])
+            elif copy.dead and outcome.status == "unroutable":
+                # Nobody wants it: the broker drops such dead letters too.
+                self._consuming.settle([Settlement(delivery, "reject")])
+            else:
+                why = f"its copy is {outcome.status}: {outcome.detail}"
+                self._give_back(copy.settlement, why)
+
+    def _give_back(self, job: Settlement, why: str) -> None:
+        """Do it as the broker does: nothing is lost, but delay, count or reason are."""
+        self._consuming.settle([Settlement(job.delivery, job.action, counted=False)])
+        with self._condition:
+            self._failed.setdefault(job.delivery.consumer, []).append(why)
+
+
+def _came_back(delivery: Delivery) -> int:
+    """Return how often the broker itself took this message back, as far as it says."""
+    note: Note = delivery.token[2]
+    try:
+        return max(note.returns, returns(delivery.reader.properties(delivery.raw)))
+    except DecodeError:
+        return note.returns
