@@ -1,8 +1,11 @@
 """The urls of the servers that the tests use; tools/dev.py puts them into the environment."""
 
 import os
+import uuid
+from collections.abc import Iterator
 
 import pytest
+import redis
 
 
 def url_of(variable: str, server: str) -> str:
@@ -19,3 +22,20 @@ def url_of(variable: str, server: str) -> str:
 def amqp_url() -> str:
     """A RabbitMQ in which the tests may do what they like, within its virtual host."""
     return url_of("QUEUE_CORE_TEST_AMQP_URL", "RabbitMQ")
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> str:
+    """A Redis in which the tests may use keys that begin with ``{qc-test-``."""
+    return url_of("QUEUE_CORE_TEST_REDIS_URL", "Redis")
+
+
+@pytest.fixture
+def redis_broker(redis_url: str) -> Iterator[str]:
+    """The url of a broker of the test's own; its keys are deleted afterwards."""
+    prefix = f"qc-test-{uuid.uuid4().hex}"
+    yield f"{redis_url}?prefix={prefix}"
+    with redis.Redis.from_url(redis_url) as client:
+        keys = list(client.scan_iter(f"{{{prefix}}}:*", count=1000))
+        if keys:
+            client.unlink(*keys)

@@ -48,6 +48,7 @@ from typing import Protocol
 from amqp_probe import NoAnswer, probe
 from keeper import Plan, Process
 from processes import born, contained
+from redis_probe import probe as probe_redis
 
 ROOT = Path(__file__).resolve().parent.parent
 START_DEADLINE = 90.0  # seconds for a private server to let us in
@@ -519,7 +520,108 @@ def _as_user(user: tuple[int, int] | None) -> list[str]:
     return ["setpriv", f"--reuid={user[0]}", f"--regid={user[1]}", "--clear-groups"]
 
 
-SERVICES: tuple[Service, ...] = (RabbitMQ(),)
+# ---------------------------------------------------------------- Redis
+
+
+class Redis:
+    """Redis 6.2 and later. There are no namespaces: each test has a key prefix of its own."""
+
+    name = "redis"
+    title = "Redis"
+    variable = "QUEUE_CORE_TEST_REDIS_URL"
+    packages: tuple[str, ...] = ("redis-server",)
+
+    def check(self, url: str) -> None:
+        """See `Service.check`: login, database, no eviction, scripts."""
+        probe_redis(url)
+
+    def find(self, run: str) -> Server | None:
+        """See `Service.find`; the tests delete the keys that they make."""
+        url = "redis://127.0.0.1:6379/0"
+        try:
+            probe_redis(url)
+        except NoAnswer:
+            return None
+        return Server(self.name, url, "the server on port 6379", {self.variable: url})
+
+    def join(self, server: Server, run: str) -> Server:
+        """See `Service.join`; there is nothing to make."""
+        joined = Server(**{**asdict(server), "keeper": 0, "keeper_born": ""})
+        joined.origin = f"{server.origin}, started earlier"
+        return joined
+
+    def start(self, folder: Path, *, owner: int | None) -> Server | None:
+        """See `Service.start`: own port and folder, nothing on disk."""
+        program = shutil.which("redis-server", path=_search_path())
+        if program is None:
+            return None
+        user = unprivileged("redis")
+        data = private_folder(folder, self.name, user)
+        (data / "data").mkdir()
+        if user is not None:
+            os.chown(data / "data", *user)
+        (port,) = free_ports(1)
+        command = [program, "--port", str(port), "--bind", "127.0.0.1", "--daemonize", "no"]
+        command += ["--save", "", "--appendonly", "no", "--dir", str((data / "data").resolve())]
+        environment = {"PATH": _search_path(), "LANG": "C.UTF-8"}
+        plan = Plan(
+            folder=str(data),
+            processes=[Process(command, environment)],
+            remove=_perishable(data, folder),
+        )
+        if user is not None:
+            plan.user, plan.group = user
+        return self._await(plan, data, port, owner, f"private server, port {port}")
+
+    def compose(self, folder: Path, *, owner: int | None) -> Server:
+        """See `Service.compose`."""
+        data = private_folder(folder, self.name, None)
+        (port,) = free_ports(1)
+        project = f"queue-core-{uuid.uuid4().hex[:8]}"
+        command = ["docker", "compose", "-p", project, "-f", str(ROOT / "tools" / "compose.yaml")]
+        environment = {**os.environ, "QUEUE_CORE_REDIS_PORT": str(port)}
+        plan = Plan(
+            folder=str(data),
+            processes=[
+                Process([*command, "up", "--no-color", self.name], environment, signal.SIGTERM)
+            ],
+            grace=20.0,
+            after=[[*command, "down", "--volumes"]],
+        )
+        return self._await(
+            plan, data, port, owner, f"docker compose project {project}", INSTALL_DEADLINE
+        )
+
+    def stop(self, server: Server) -> None:
+        """See `Service.stop`."""
+        end_keeper(server)
+
+    def _await(
+        self,
+        plan: Plan,
+        data: Path,
+        port: int,
+        owner: int | None,
+        origin: str,
+        deadline: float = START_DEADLINE,
+    ) -> Server:
+        pid, birth = keep(plan, data / "plan.json", owner)
+        url = f"redis://127.0.0.1:{port}/0"
+        server = Server(
+            self.name,
+            url,
+            origin,
+            {self.variable: url},
+            folder=str(data),
+            keeper=pid,
+            keeper_born=birth,
+            control=["redis-cli", "-p", str(port)],
+        )
+        await_ready(self, server, deadline)
+        return server
+
+
+SERVICES: tuple[Service, ...] = (RabbitMQ(), Redis())
 
 
 # ---------------------------------------------------------------- the order of looking

@@ -67,11 +67,12 @@ class WorkerProcess:
         self.process.wait()
 
 
-@pytest.fixture(params=["sqlite", "amqp"])
+@pytest.fixture(params=["sqlite", "redis", "amqp"])
 def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/broker.db"
-    url: str = request.getfixturevalue("amqp_url")
+    name = "redis_broker" if request.param == "redis" else "amqp_url"
+    url: str = request.getfixturevalue(name)
     return url
 
 

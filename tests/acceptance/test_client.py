@@ -23,10 +23,10 @@ from queue_core import (
 from queue_core.testing.eventually import eventually
 
 
-@pytest.fixture(params=["memory", "sqlite", "amqp"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "amqp"])
 def url(request, tmp_path):
-    if request.param == "amqp":
-        return request.getfixturevalue("amqp_url")
+    if request.param in ("redis", "amqp"):
+        return request.getfixturevalue({"redis": "redis_broker", "amqp": "amqp_url"}[request.param])
     return (
         f"memory://{tmp_path.name}" if request.param == "memory" else f"sqlite:///{tmp_path}/q.db"
     )

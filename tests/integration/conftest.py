@@ -137,7 +137,12 @@ def amqp(amqp_url: str) -> Iterator[Broker]:
     broker.clean()
 
 
-@pytest.fixture(params=["sqlite", "amqp"])
+@pytest.fixture(name="redis")
+def redis_(redis_broker: str) -> Broker:
+    return Broker(redis_broker)
+
+
+@pytest.fixture(params=["sqlite", "redis", "amqp"])
 def broker(request: pytest.FixtureRequest) -> Broker:
     """Each broker that processes can share."""
     found: Broker = request.getfixturevalue(request.param)

@@ -1,0 +1,285 @@
+"""A server that is full, holds foreign keys, forgets scripts, or dies: nothing is lost by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from queue_core.errors import BrokerFull, ConnectionLost, StoreCorrupt
+from queue_core.testing.eventually import eventually
+from queue_core.transport import Change, Envelope, Limit
+from queue_core.transports.redis.store import RedisStore
+
+MakeServer = Callable[..., Any]
+OpenStore = Callable[..., RedisStore]
+OwnServer = Any
+
+KINDS = ["m", "a", "c", "s", "d", "t", "x", "w", "l0", "r0", "p0", "l5", "r5", "p5"]
+ONCE = ["dead", "ttl", "sessions", "number", "seq", "versions", "entries"]
+
+
+def put(store: RedisStore, *ids: str, **fields: object) -> None:
+    store.put([Envelope("q", name, b"b" * 100, b"", **fields) for name in ids], {})
+
+
+@pytest.fixture
+def full(make_server: MakeServer, open_store: OpenStore) -> tuple[OwnServer, RedisStore]:
+    """A server without room, with 300 messages, two of them claimed."""
+    server = make_server()
+    store = open_store(server.url)
+    store.open_session("s", 30.0)
+    for first in range(0, 300, 100):
+        put(store, *(str(number) for number in range(first, first + 100)), max_deliveries=3)
+    server.client.config_set("maxmemory", "1mb")
+    return server, store
+
+
+def test_a_full_server_refuses_what_grows_and_stores_nothing_of_it(
+    full: tuple[OwnServer, RedisStore],
+) -> None:
+    server, store = full
+    before = server.client.dbsize()
+    with pytest.raises(BrokerFull, match="consumers can still drain it"):
+        put(store, "one more")
+    with pytest.raises(BrokerFull):
+        put(store, "one more", delay=1.0, ttl=2.0)
+    with pytest.raises(BrokerFull):
+        store.key_set("k", b"v")
+    with pytest.raises(BrokerFull):
+        store.key_increment("n")
+    assert (store.inspect("q").ready, store.inspect("q").delayed) == (300, 0)
+    assert server.client.dbsize() == before
+
+
+def test_a_full_server_can_be_drained(
+    full: tuple[OwnServer, RedisStore], open_store: OpenStore
+) -> None:
+    server, _ = full
+    store = open_store(server.url)
+    store.open_session("fresh", 30.0)
+    assert not store.heartbeat(["fresh"])
+    assert store.write_table([Change("queue", 0, b"declared")])
+    released = store.claim("fresh", "first", {"q": 1}, 0).claims
+    assert not store.release([claim.token for claim in released], delay=0.001)
+    letters, taken = 0, set()
+    number = 0
+    while len(taken) < 300:
+        number += 1
+        claims = store.claim("fresh", f"r{number}", {"q": 50}, 0.1).claims
+        tokens = [claim.token for claim in claims]
+        taken.update(claim.id for claim in claims)
+        copies = [Envelope("dlq", c.id, c.body, b"", cause=c.token) for c in claims[:10]]
+        assert not store.put(copies, {}, settle=tokens).stale_tokens
+        letters += len(copies)
+    assert store.inspect("q").ready == 0
+    assert store.inspect("dlq").ready == letters
+    assert store.end_session("fresh")
+    server.client.config_set("maxmemory", "0")
+    put(store, "room again")
+
+
+def test_the_end_of_sessions_and_collecting_work_on_a_full_server(
+    full: tuple[OwnServer, RedisStore],
+) -> None:
+    server, store = full
+    for number in range(3):
+        assert store.claim("s", f"r{number}", {"q": 5}, 0).claims
+        assert store.end_session("s", store.sessions()["s"].beats)
+        store.open_session("s", 30.0)
+    dead = store.collect("s", 10)
+    assert {claim.reason for claim in dead} == {"delivery_limit"}
+    assert not store.release([claim.token for claim in dead])
+    assert len(store.collect("s", 10)) == len(dead)
+
+
+@pytest.mark.parametrize("kind", [f"{kind}:q" for kind in KINDS] + ONCE)
+def test_a_foreign_key_stops_a_step_before_it_has_written_anything(
+    kind: str, make_server: MakeServer, open_store: OpenStore
+) -> None:
+    server = make_server()
+    store = open_store(server.url)
+    store.open_session("s", 30.0)
+    put(store, "old", ttl=1000.0, max_deliveries=2)
+    (held,) = store.claim("s", "r0", {"q": 1}, 0).claims
+    put(store, "plain", "plain too")
+    put(store, "returned", priority=5, ttl=1000.0, max_deliveries=5)
+    put(store, "later", priority=5, delay=1000.0)
+    put(store, "dead", ttl=0.0)
+    key = "{qc}:" + kind
+    there = bool(server.client.exists(key))
+    if there:
+        server.client.rename(key, "away")
+    foreign = server.client.rpush if kind in ("number", "seq") else server.client.set
+    foreign(key, "foreign")
+    before = _everything(server)
+    copy = [Envelope("q", "copy", b"", b"", ttl=100.0, cause=held.token)]
+    many = [Envelope("q", "x", b"", b""), Envelope("q", "y", b"", b"", priority=5, delay=9.0)]
+    steps = [
+        lambda: store.put(many, {"entry": 0}),
+        lambda: store.put(copy, {"entry": 0}, settle=[held.token], limits={"q": Limit(2)}),
+        lambda: store.claim("s", "r1", {"q": 9}, 0, settle=[held.token]),
+        lambda: store.release([held.token]),
+        lambda: store.collect("s", 9),
+        lambda: store.heartbeat(["s"]),
+        lambda: store.end_session("s"),
+        lambda: store.open_session("s", 30.0),
+        lambda: store.inspect("q"),
+        lambda: store.purge("q"),
+        lambda: store.write_table([Change("entry", 0, b"v")], drop=["q"]),
+    ]
+    refused = 0
+    for number, step in enumerate(steps):
+        try:
+            step()
+        except StoreCorrupt as error:
+            refused += 1
+            assert "prefix" in str(error)
+            assert _everything(server) == before, f"step {number} failed half-way"
+        else:
+            before = _everything(server)
+    assert refused
+    server.client.delete(key)
+    if there:
+        server.client.rename("away", key)
+
+
+def _everything(server: OwnServer) -> dict[bytes, object]:
+    client = server.client
+    readers = {
+        b"string": client.get,
+        b"hash": client.hgetall,
+        b"set": client.smembers,
+        b"list": lambda key: client.lrange(key, 0, -1),
+        b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+    }
+    return {key: readers[client.type(key)](key) for key in client.keys("*")}
+
+
+def test_a_server_that_forgets_its_scripts_is_told_them_again(
+    make_server: MakeServer, open_store: OpenStore
+) -> None:
+    server = make_server()
+    store = open_store(server.url)
+    for number in range(5):
+        for step in (
+            lambda: store.open_session("s", 30.0),
+            lambda number=number: put(store, str(number)),
+            lambda number=number: store.put(
+                [],
+                {},
+                settle=[c.token for c in store.claim("s", f"r{number}", {"q": 9}, 0).claims],
+            ),
+            lambda: store.collect("s", 1),
+            lambda: store.key_increment("n"),
+        ):
+            server.client.script_flush()
+            step()
+    assert (store.inspect("q").ready, store.inspect("q").claimed) == (0, 0)
+
+
+def test_a_killed_server_with_an_append_only_file_loses_nothing(
+    make_server: MakeServer, open_store: OpenStore
+) -> None:
+    server = make_server("--appendonly", "yes")
+    store = open_store(server.url)
+    store.open_session("s", 30.0)
+    put(store, *(str(number) for number in range(50)))
+    held = store.claim("s", "r1", {"q": 20}, 0).claims
+    store.put([], {}, settle=[claim.token for claim in held[:10]])
+    server.kill()
+    with pytest.raises(ConnectionLost):
+        put(store, "nobody hears it")
+    server.start()
+    eventually(lambda: store.inspect("q").ready == 30)
+    again = store.claim("s", "r1", {"q": 20}, 0, repeat=True).claims
+    assert [claim.token for claim in again] == [claim.token for claim in held[10:]]
+    assert not store.put([], {}, settle=[claim.token for claim in again]).stale_tokens
+
+
+def test_a_killed_connection_is_made_anew_by_the_next_call(
+    make_server: MakeServer, open_store: OpenStore
+) -> None:
+    server = make_server()
+    store = open_store(server.url)
+    store.open_session("s", 30.0)
+    put(store, "a")
+    server.client.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(ConnectionLost):
+        store.claim("s", "r", {"q": 1}, 0)
+    assert [c.id for c in store.claim("s", "r", {"q": 1}, 0, repeat=True).claims] == ["a"]
+
+
+def test_looking_for_the_dead_works_on_a_full_server(
+    full: tuple[OwnServer, RedisStore],
+) -> None:
+    server, store = full
+    server.client.config_set("maxmemory", "0")
+    store.put([Envelope("ttl", name, b"", b"", ttl=0.3) for name in ("short", "long")], {})
+    server.client.config_set("maxmemory", "1mb")
+    taken = store.claim("s", "r", {"ttl": 1}, 0).claims
+    assert [claim.id for claim in taken] == ["short"]
+    letters = eventually(lambda: store.collect("s", 10))
+    assert [(letter.id, letter.reason) for letter in letters] == [("long", "expired")]
+    assert store.collect("s", 10) == []
+    assert not store.claim("s", "r2", {"ttl": 1}, 0.05).claims
+
+
+class Cut:
+    """A connection that breaks when a command has been sent, before its answer is read."""
+
+    def __init__(self, wire: Any) -> None:
+        self.wire = wire
+        self.cutting = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.wire, name)
+
+    def read_response(self) -> Any:
+        answer = self.wire.read_response()
+        if self.cutting:
+            self.cutting = False
+            raise ConnectionResetError("cut")
+        return answer
+
+
+def test_a_step_whose_answer_was_lost_may_be_repeated(
+    make_server: MakeServer, open_store: OpenStore
+) -> None:
+    store = open_store(make_server().url)
+    cut = store._server._connection = Cut(store._server._connection)
+    store.open_session("s", 30.0)
+
+    def twice(step: Callable[[bool], Any]) -> Any:
+        cut.cutting = True
+        with pytest.raises(ConnectionLost):
+            step(False)
+        return step(True)
+
+    batch = [Envelope("q", name, b"", b"") for name in "abc"]
+    assert twice(lambda _: store.put(batch, {})).already == [0, 1, 2]
+    claims = twice(lambda again: store.claim("s", "r1", {"q": 2}, 1.0, repeat=again)).claims
+    assert [claim.id for claim in claims] == ["a", "b"]
+    a, b = (claim.token for claim in claims)
+    more = twice(lambda again: store.claim("s", "r2", {"q": 9}, 1.0, settle=[a], repeat=again))
+    assert [claim.id for claim in more.claims] == ["c"]
+    assert twice(lambda _: store.release([b])) == [b]
+    assert store.inspect("q").ready == 1
+    assert twice(lambda _: store.end_session("s")) is False
+    assert store.inspect("q").ready == 2
+
+
+def test_a_place_without_its_message_is_passed_over(
+    make_server: MakeServer, open_store: OpenStore
+) -> None:
+    server = make_server()
+    store = open_store(server.url)
+    store.open_session("s", 30.0)
+    put(store, "a", "b", "c")
+    put(store, "x", "y", ttl=0.0)
+    server.client.hdel("{qc}:m:q", "a", "x")
+    assert [claim.id for claim in store.claim("s", "r1", {"q": 1}, 0).claims] == ["b"]
+    assert [claim.id for claim in store.collect("s", 9)] == ["y"]
+    assert [claim.id for claim in store.claim("s", "r2", {"q": 9}, 0).claims] == ["c"]
+    assert store.collect("s", 9) == []

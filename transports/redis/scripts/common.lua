@@ -1,0 +1,60 @@
+-- What every script begins with.
+--
+-- KEYS[1] is the prefix of all keys of one broker, with its hash tag; ARGV[1] is the plan, a
+-- msgpack array. A script may fail only before its first write: so it reads each key that it is
+-- going to write, which fails there if the key has another type. Numbers go into keys and members
+-- through %.0f, since tostring keeps 14 digits only.
+
+local P = KEYS[1]
+local plan = cmsgpack.unpack(ARGV[1])
+local call = redis.call
+local now = clock()
+local CHUNK = 1000
+
+-- A removal, of what is not there. After it a full server lets the script write: for the small
+-- things that consumers need so that they can drain it.
+local function let_in()
+  call('DEL', P .. 'nothing')
+end
+
+-- A number that no call has given before, not even to a server that has lost its newest data.
+local function fresh_number()
+  local last = tonumber(call('GET', P .. 'number') or '0')
+  local number = math.max(last + 1, now)
+  call('SET', P .. 'number', string.format('%.0f', number))
+  return number
+end
+
+-- Call a command with more arguments than Lua's stack may hold at once; CHUNK is even, for pairs.
+local function many(command, key, list)
+  local n = #list
+  if n == 0 then
+    return
+  end
+  if n <= CHUNK then
+    call(command, key, unpack(list))
+    return
+  end
+  for first = 1, n, CHUNK do
+    call(command, key, unpack(list, first, math.min(first + CHUNK - 1, n)))
+  end
+end
+
+-- The same for commands that answer with one value for each argument.
+local function many_values(command, key, list)
+  local n = #list
+  if n == 0 then
+    return {}
+  end
+  if n <= CHUNK then
+    return call(command, key, unpack(list))
+  end
+  local values = {}
+  for first = 1, n, CHUNK do
+    local last = math.min(first + CHUNK - 1, n)
+    for index, value in ipairs(call(command, key, unpack(list, first, last))) do
+      values[first + index - 1] = value
+    end
+  end
+  return values
+end

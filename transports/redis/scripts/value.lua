@@ -1,0 +1,55 @@
+-- KeyValue. A key is a hash: v the value, n its version, x when it expires (0: never). Redis deletes
+-- it a minute after it expired; x decides.
+-- Plan: {"get", key} | {"set", key, ttl, version, value} | {"increment", key, ttl, amount} |
+-- {"delete", key, version}; ttl in microseconds or -1, version -1 for any; a value is ARGV[2].
+-- Answers: get {version, value} or nothing; set the version or nothing; increment the number as
+-- text, or 0 if it is none; delete 1 or 0.
+
+local command, name = plan[1], P .. 'key:' .. plan[2]
+local version, expires = unpack(call('HMGET', name, 'n', 'x'))
+local alive = version and (expires == '0' or tonumber(expires) > now)
+
+local function live_for(ttl)
+  if ttl < 0 then
+    call('PERSIST', name)
+  else
+    call('PEXPIRE', name, math.ceil(ttl / 1000) + 60000)
+  end
+end
+
+local function until_of(ttl)
+  return ttl < 0 and '0' or string.format('%.0f', now + ttl)
+end
+
+if command == 'get' then
+  return alive and {version, call('HGET', name, 'v')} or {}
+elseif command == 'set' then
+  local ttl, wanted = plan[3], plan[4]
+  if wanted >= 0 and wanted ~= (alive and tonumber(version) or 0) then
+    return false
+  end
+  local number = string.format('%.0f', fresh_number())
+  call('HSET', name, 'v', ARGV[2], 'n', number, 'x', until_of(ttl))
+  live_for(ttl)
+  return number
+elseif command == 'increment' then
+  local ttl, amount = plan[3], plan[4]
+  if alive then
+    local total = redis.pcall('HINCRBY', name, 'v', amount)
+    if type(total) == 'table' then
+      return string.find(total.err, 'hash value is not') and 0
+        or string.find(total.err, 'overflow') and 0 or total
+    end
+    call('HSET', name, 'n', string.format('%.0f', fresh_number()))
+  else
+    local number = string.format('%.0f', fresh_number())
+    call('HSET', name, 'v', amount, 'n', number, 'x', until_of(ttl))
+    live_for(ttl)
+  end
+  return call('HGET', name, 'v')
+end
+local wanted = plan[3]
+if not alive or (wanted >= 0 and wanted ~= tonumber(version)) then
+  return 0
+end
+return call('UNLINK', name)

@@ -1,0 +1,132 @@
+"""One connection to a Redis server, used by one thread: scripts and a few plain commands.
+
+redis-py does the protocol; its connection pools, retries and health checks are left out. Whatever
+goes wrong while an answer is under way ends the connection, so that no answer is ever taken for
+that of another command; the next call connects anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from queue_core.transports.redis.errors import explain
+from queue_core.transports.redis.scripts import Script
+
+
+class Wire(Protocol):
+    """What we use of redis-py's connections, whose own types say less."""
+
+    def connect(self) -> None:
+        """Connect and log in."""
+
+    def disconnect(self) -> None:
+        """End the connection, if there is one."""
+
+    def send_command(self, *words: bytes | str | float, check_health: bool) -> None:
+        """Send one command."""
+
+    def read_response(self) -> Any:
+        """Wait for its answer."""
+
+
+class Server:
+    """A server, as one handle sees it.
+
+    Attributes:
+        place: which server, for errors; without a password.
+    """
+
+    def __init__(
+        self,
+        connection: Wire,
+        place: str,
+        root: bytes,
+        scripts: Mapping[str, Script],
+        check: Callable[[Server], None],
+    ) -> None:
+        """Connect at the first call, and run ``check`` on each new connection.
+
+        Args:
+            connection: not connected yet, without retries.
+            place: which server, for errors.
+            root: what all keys begin with.
+            scripts: by name.
+            check: raises if the server cannot be used; called with this object.
+        """
+        self.place = place
+        self._connection = connection
+        self._root = root
+        self._scripts = scripts
+        self._check = check
+        self._ready = False
+
+    def connect(self) -> None:
+        """Connect and check, unless it has been done.
+
+        Raises:
+            AccessRefused, ConfigError, ConnectionLost, StoreCorrupt: see `errors`.
+        """
+        if self._ready:
+            return
+        try:
+            self._connection.connect()
+        except (RedisError, OSError) as error:
+            self.close()
+            raise explain(error, self.place, "connect") from error
+        self._ready = True
+        try:
+            self._check(self)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, name: str, plan: bytes, *more: bytes) -> Any:
+        """Run a script and return its answer; blocks for one round trip, two for the first time."""
+        script = self._scripts[name]
+        try:
+            return self._call(b"EVALSHA", script.digest, b"1", self._root, plan, *more)
+        except NoScriptError:
+            pass
+        except (RedisError, OSError) as error:
+            raise explain(error, self.place, f"EVALSHA, {name}") from error
+        try:
+            return self._call(b"EVAL", script.text, b"1", self._root, plan, *more)
+        except (RedisError, OSError) as error:
+            raise explain(error, self.place, f"EVAL, {name}") from error
+
+    def command(self, *words: bytes | str | float) -> Any:
+        """Run a plain command and return its answer."""
+        try:
+            return self._call(*words)
+        except (RedisError, OSError) as error:
+            raise explain(error, self.place, str(words[0])) from error
+
+    def key(self, name: str) -> bytes:
+        """Return the whole key of this name."""
+        return self._root + name.encode()
+
+    def wait(self, name: str, seconds: float) -> bool:
+        """Block until a token is pushed onto the list ``name``, at most ``seconds`` (0 to 1).
+
+        Returns whether there was one.
+        """
+        return self.command("BLPOP", self.key(name), f"{max(0.001, seconds):.3f}") is not None
+
+    def close(self) -> None:
+        """End the connection. May be called twice."""
+        self._ready = False
+        self._connection.disconnect()
+
+    def _call(self, *words: bytes | str | float) -> Any:
+        self.connect()
+        try:
+            self._connection.send_command(*words, check_health=False)
+            return self._connection.read_response()
+        except ResponseError:
+            raise  # an answer like any other
+        except BaseException:
+            self.close()
+            raise
