@@ -22,7 +22,7 @@ setup:
 
 demo: setup
 	@mkdir -p .queue-core
-	@.venv/bin/queue-core demo --broker "$$BROKER"
+	@QUEUE_CORE_DEMO_BROKER="$$BROKER" .venv/bin/queue-core demo
 
 test: setup
 	@.venv/bin/python tools/dev.py test
