@@ -1,5 +1,6 @@
 """The demo's parts that need no worker."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,9 @@ def test_without_a_terminal_there_are_plain_lines(capsys):
     lines.end()
     shown = capsys.readouterr().out
     assert len(shown.splitlines()) == 1 and "2/2" in shown and "\r" not in shown
+
+
+def test_a_worker_told_to_stop_while_it_starts_fails_nothing(capsys):
+    tally = run.Tally(sent=1, results={"x": (dict.fromkeys(FIELDS, 0), False)})
+    run._finish(tally, [0, -signal.SIGTERM], 0, 1.0, Lines())
+    assert capsys.readouterr().out.startswith("OK")
