@@ -6,6 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from hypothesis import settings
+
+# The same examples in every run, so that a red run means a change and not a draw. For a search with
+# new ones: QUEUE_CORE_TEST_RANDOM=1.
+settings.register_profile("same", derandomize=True)
+if not os.environ.get("QUEUE_CORE_TEST_RANDOM"):
+    settings.load_profile("same")
 
 
 def url_of(variable: str, server: str) -> str:

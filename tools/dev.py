@@ -216,6 +216,7 @@ def _wheel_suite(run: Run, away: Path, python: Path) -> None:
     elsewhere.mkdir()
     for suite in suites:
         shutil.copy(suite, elsewhere)
+    shutil.copy(ROOT / "tests" / "conftest.py", elsewhere)
     (elsewhere / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
     site = next((python.parent.parent / "lib").glob("python*/site-packages"))
     ours = next((BIN.parent / "lib").glob("python*/site-packages"))

@@ -260,6 +260,15 @@ class LimitTests(StoreTests):
         assert bench.claimed() == ["a"]
         assert bench.dead() == {"later": "maxlen"}
 
+    def test_what_an_earlier_one_of_the_batch_made_is_there_already(
+        self, bench: StoreBench
+    ) -> None:
+        """The first is dead at once and takes no room; the second, with its id, is not stored."""
+        batch = [envelope("a", ttl=0.0), envelope("a")]
+        result = bench.store.put(batch, {}, limits={"q": Limit(0, "reject-publish")})
+        assert (list(result.full), list(result.already)) == ([], [1])
+        assert bench.dead() == {"a": "expired"}
+
     def test_every_full_queue_is_named(self, bench: StoreBench) -> None:
         names = ["one", "two", "three"]
         limits = {name: Limit(0, "reject-publish") for name in names[:2]}

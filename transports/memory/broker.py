@@ -228,13 +228,16 @@ class MemoryBroker:
         fresh: dict[str, set[str]] = {
             name: set() for name, limit in limits.items() if limit.overflow == "reject-publish"
         }
+        seen: set[tuple[str, str]] = set()
         for envelope in batch:
-            if envelope.queue not in fresh or (envelope.ttl is not None and envelope.ttl <= 0):
+            key = (envelope.queue, envelope.id)
+            if envelope.queue not in fresh or key in seen or self.is_moot(envelope, settled):
                 continue
+            seen.add(key)  # a second one with the same id will be there already
             queue = self.queues.get(envelope.queue)
             older = queue.ids.get(envelope.id) if queue else None
             exists = older is not None and older.token not in settled
-            if not exists and not self.is_moot(envelope, settled):
+            if not exists and (envelope.ttl is None or envelope.ttl > 0):
                 fresh[envelope.queue].add(envelope.id)
         return [
             name
