@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import pytest
 
-from queue_core.errors import QueueCoreError, QueueNotFound
+from queue_core.errors import QueueCoreError, QueueNotFound, TransportError
 from queue_core.message import Properties, Publication
 from queue_core.testing.eventually import eventually
 from queue_core.testing.session_tap import Tap
@@ -333,6 +333,16 @@ class Bench:
         """Check how many messages of a queue can be delivered now."""
         name = queue if isinstance(queue, str) else queue.name
         self.soon(lambda: self.session.inspect(name).ready == ready, f"{ready} ready in {name}")
+
+    def unroutable(self, queue: Queue) -> bool:
+        """Return whether a queue is gone, without using it, which would keep it alive."""
+        try:
+            (outcome,) = self.publish(self.publication(queue, b"", expiration=0.0))
+        except QueueNotFound:
+            return True
+        except TransportError:
+            return False  # RabbitMQ 3.10 ends the connection (541) if the queue goes just then
+        return outcome.status == "unroutable"
 
     def exists(self, entity: Entity) -> bool:
         """Return whether the exchange or queue is there."""

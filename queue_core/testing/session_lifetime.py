@@ -10,7 +10,6 @@ import pytest
 from queue_core.errors import (
     AccessRefused,
     QueueCoreError,
-    QueueNotFound,
     StaleDelivery,
     TransportError,
 )
@@ -262,7 +261,7 @@ class LifetimeTests(SessionTests):
         bench.send(queue, b"still there")
         assert tap.one().body == b"still there"
         tap.cancel()
-        bench.late(lambda: _unroutable(bench, queue), 0.5 + 5.0)
+        bench.late(lambda: bench.unroutable(queue), 0.5 + 5.0)
 
     @needs("queue_expiry")
     def test_declaring_keeps_a_queue_from_expiring(self, bench: Bench) -> None:
@@ -279,7 +278,7 @@ class LifetimeTests(SessionTests):
         queue = bench.queue(session=session, expires=0.5)
         bench.tap(queue, session=session)
         bench.crash(session)
-        bench.late(lambda: _unroutable(bench, queue), bench.lease + 0.5 + 5.0)
+        bench.late(lambda: bench.unroutable(queue), bench.lease + 0.5 + 5.0)
 
 
 def _gone(bench: Bench, queue: Queue) -> bool:
@@ -287,14 +286,3 @@ def _gone(bench: Bench, queue: Queue) -> bool:
         return not exists(bench.session, Queue(queue.name))
     except AccessRefused:
         return False
-
-
-def _unroutable(bench: Bench, queue: Queue) -> bool:
-    """Look for a queue without using it, which would keep it alive."""
-    try:
-        outcomes = bench.publish(bench.publication(queue, b"", expiration=0.0))
-    except QueueNotFound:
-        return True
-    except TransportError:
-        return False  # RabbitMQ 3.10 ends the connection (541) if the queue goes just then
-    return outcomes[0].status == "unroutable"
