@@ -3,9 +3,12 @@
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 import redis
+import sqlalchemy
 from hypothesis import settings
 
 # The same examples in every run, so that a red run means a change and not a draw. For a search with
@@ -46,3 +49,121 @@ def redis_broker(redis_url: str) -> Iterator[str]:
         keys = list(client.scan_iter(f"{{{prefix}}}:*", count=1000))
         if keys:
             client.unlink(*keys)
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """How a database server makes and removes a user of one test; ``{name}`` is unique.
+
+    ``enter`` lets the user in, ``room`` gives it a place for tables of its own, and ``leave`` ends
+    its connections and removes both. With ``database`` that place is a database of its own.
+    """
+
+    driver: str
+    enter: tuple[str, ...]
+    room: tuple[str, ...]
+    leave: tuple[str, ...]
+    database: bool
+
+    @contextmanager
+    def admin(self, url: str) -> Iterator[sqlalchemy.Connection]:
+        """Connect as the user of the url that the environment gave."""
+        address = sqlalchemy.make_url(url).set(drivername=self.driver)
+        engine = sqlalchemy.create_engine(address, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            yield connection
+        engine.dispose()
+
+    @contextmanager
+    def account(self, admin: sqlalchemy.Connection, url: str, *, room: bool) -> Iterator[str]:
+        """A url for a user without any right but to work in its own room, if it has one."""
+        address = sqlalchemy.make_url(url)
+        name = f"{address.database}_{uuid.uuid4().hex[:12]}"
+        words = {"name": name, "password": uuid.uuid4().hex}
+        for statement in (*self.enter, *(self.room if room else ())):
+            admin.exec_driver_sql(statement.format(**words))
+        own = address.set(username=name, password=words["password"])
+        own = own.set(database=name) if self.database else own
+        yield own.render_as_string(hide_password=False)
+        for statement in self.leave:
+            admin.exec_driver_sql(statement.format(**words))
+
+
+# A schema named like the user is the first place where PostgreSQL looks for tables, and it costs a
+# quarter of a database.
+POSTGRES = Accounts(
+    driver="postgresql+psycopg",
+    enter=("CREATE ROLE \"{name}\" LOGIN PASSWORD '{password}'",),
+    room=('CREATE SCHEMA AUTHORIZATION "{name}"',),
+    leave=(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{name}'",
+        'DROP OWNED BY "{name}" CASCADE',
+        'DROP ROLE "{name}"',
+    ),
+    database=False,
+)
+MYSQL = Accounts(
+    driver="mysql+pymysql",
+    enter=(
+        "CREATE DATABASE `{name}`",
+        "CREATE USER '{name}'@'%%' IDENTIFIED BY '{password}'",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON `{name}`.* TO '{name}'@'%%'",
+    ),
+    room=("GRANT ALL ON `{name}`.* TO '{name}'@'%%'",),
+    leave=("KILL USER '{name}'@'%%'", "DROP USER '{name}'@'%%'", "DROP DATABASE `{name}`"),
+    database=True,
+)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> str:
+    """A PostgreSQL database in which the tests may make roles, and schemas for them."""
+    return url_of("QUEUE_CORE_TEST_POSTGRES_URL", "PostgreSQL")
+
+
+@pytest.fixture(scope="session")
+def mysql_url() -> str:
+    """A MariaDB in which the tests may make databases and users named like its database."""
+    return url_of("QUEUE_CORE_TEST_MYSQL_URL", "MariaDB")
+
+
+@pytest.fixture(scope="session")
+def postgres_admin(postgres_url: str) -> Iterator[sqlalchemy.Connection]:
+    """A connection that may do everything; each statement commits."""
+    with POSTGRES.admin(postgres_url) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def mysql_admin(mysql_url: str) -> Iterator[sqlalchemy.Connection]:
+    """A connection that may do everything; each statement commits."""
+    with MYSQL.admin(mysql_url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def postgres_broker(postgres_admin: sqlalchemy.Connection, postgres_url: str) -> Iterator[str]:
+    """The url of a broker of the test's own: a plain user with an empty schema, dropped after."""
+    with POSTGRES.account(postgres_admin, postgres_url, room=True) as url:
+        yield url
+
+
+@pytest.fixture
+def mysql_broker(mysql_admin: sqlalchemy.Connection, mysql_url: str) -> Iterator[str]:
+    """The url of a broker of the test's own: a plain user with an empty database, dropped after."""
+    with MYSQL.account(mysql_admin, mysql_url, room=True) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_restricted(postgres_admin: sqlalchemy.Connection, postgres_url: str) -> Iterator[str]:
+    """A user who may log in and has no place where it may create a table."""
+    with POSTGRES.account(postgres_admin, postgres_url, room=False) as url:
+        yield url
+
+
+@pytest.fixture
+def mysql_restricted(mysql_admin: sqlalchemy.Connection, mysql_url: str) -> Iterator[str]:
+    """A user who may read and write an empty database, and not create a table in it."""
+    with MYSQL.account(mysql_admin, mysql_url, room=False) as url:
+        yield url
