@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass, fields
 from itertools import accumulate
 from typing import Any, Final
 
@@ -30,8 +29,7 @@ _msgpack_encoder: Final = msgspec.msgpack.Encoder()
 _msgpack_decoder: Final = msgspec.msgpack.Decoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What is refused without being decoded, and not sent either.
 
     Attributes:
@@ -52,11 +50,11 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Refuse limits that would refuse everything, or nothing in a strange way."""
-        for each in fields(self):
-            value = getattr(self, each.name)
-            kinds = (int, float) if each.name == "max_ratio" else (int,)
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            kinds = (int, float) if name == "max_ratio" else (int,)
             if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
-                raise ConfigError(f"Limits.{each.name} must be a positive number, not {value!r}")
+                raise ConfigError(f"Limits.{name} must be a positive number, not {value!r}")
 
     def inflated(self, size: int) -> int:
         """Return how many bytes a compressed body of ``size`` bytes may become."""

@@ -15,8 +15,9 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+import msgspec
 
 from queue_core.errors import ConfigError, TransportError
 
@@ -60,8 +61,7 @@ class SystemClock:
             time.sleep(min(seconds, _MAX_SLEEP))
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(msgspec.Struct, frozen=True):
     """How long to wait before the next attempt.
 
     Attributes:
@@ -115,8 +115,7 @@ class Backoff:
             attempt += 1
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(msgspec.Struct, frozen=True):
     """A point on the monotonic clock by which something must be done.
 
     Make it once at the entry of a call with ``Deadline.after`` and hand it down, so that the

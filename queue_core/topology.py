@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from queue_core.errors import ConfigError
 
@@ -106,8 +107,7 @@ def _check_count(what: str, value: int | None, low: int, high: int | None = None
         raise ConfigError(f"{what} is a whole number {bound}, not {value!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(msgspec.Struct, frozen=True):
     """Where messages are published to; it copies each to the queues and exchanges bound to it.
 
     Args:
@@ -123,7 +123,7 @@ class Exchange:
     type: ExchangeType = "direct"
     durable: bool = True
     auto_delete: bool = False
-    arguments: Mapping[str, object] = field(default_factory=dict, hash=False)
+    arguments: Mapping[str, object] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check name and type."""
@@ -134,9 +134,12 @@ class Exchange:
                 f"{', '.join(EXCHANGE_TYPES)}"
             )
 
+    def __hash__(self) -> int:
+        """Leave ``arguments`` out, which have no hash."""
+        return hash(self.name)
 
-@dataclass(frozen=True, slots=True)
-class Queue:
+
+class Queue(msgspec.Struct, frozen=True):
     """Where messages wait.
 
     Args:
@@ -182,7 +185,7 @@ class Queue:
     dead_letter_exchange: Exchange | str | None = None
     dead_letter_routing_key: str | None = None
     queue_type: QueueType = "auto"
-    arguments: Mapping[str, object] = field(default_factory=dict, hash=False)
+    arguments: Mapping[str, object] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check every field; nothing is sent."""
@@ -210,6 +213,10 @@ class Queue:
                     f"{label}its binding leads to {binding.destination!r}, not to this queue"
                 )
 
+    def __hash__(self) -> int:
+        """Leave ``arguments`` out, which have no hash."""
+        return hash(self.name)
+
     @property
     def dead_letter_target(self) -> str | None:
         """The name of the dead-letter exchange, or None."""
@@ -224,8 +231,7 @@ class Queue:
         return (Binding(source, self.name, self.routing_key), *self.bindings)
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(msgspec.Struct, frozen=True):
     """Messages from ``source`` that match go to ``destination``.
 
     Args:
@@ -241,7 +247,7 @@ class Binding:
     destination: str
     routing_key: str = ""
     destination_type: Literal["queue", "exchange"] = "queue"
-    arguments: Mapping[str, object] = field(default_factory=dict, hash=False)
+    arguments: Mapping[str, object] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check names and key."""
@@ -253,6 +259,10 @@ class Binding:
                 f"binding of {self.source!r}: x-match is 'all' or 'any', not "
                 f"{self.arguments['x-match']!r}"
             )
+
+    def __hash__(self) -> int:
+        """Leave ``arguments`` out, which have no hash."""
+        return hash((self.source, self.destination, self.routing_key))
 
 
 Entity = Exchange | Queue | Binding

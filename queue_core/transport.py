@@ -28,8 +28,7 @@ as tests.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, get_type_hints, runtime_checkable
 
 import msgspec
 
@@ -76,8 +75,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(msgspec.Struct, frozen=True):
     """What a transport can do. Every field is False ("cannot") unless the transport says otherwise.
 
     Asking for what is missing raises `Unsupported` with the field's name. The conformance suites
@@ -86,73 +84,42 @@ class Features:
     `queue_core.emulation` for every store.
     """
 
-    durable: bool = field(
-        default=False, metadata={"doc": "confirmed messages survive the end of every process"}
-    )
-    shared: bool = field(default=False, metadata={"doc": "other processes see the same queues"})
-    priority: bool = field(
-        default=False, metadata={"doc": "priorities 0-9, higher first, in queues with max_priority"}
-    )
-    delay: bool = field(
-        default=False, metadata={"doc": "a message can become visible later, to the millisecond"}
-    )
-    transactions: bool = field(
-        default=False,
-        metadata={
-            "doc": (
-                "publish(transaction=...): stored if and only if the caller's own "
-                "transaction commits"
-            )
-        },
-    )
-    key_value: bool = field(
-        default=False, metadata={"doc": "connection.key_value(): get, set, increment, delete"}
-    )
-    deduplicate: bool = field(
-        default=False, metadata={"doc": "a repeated publish with the same id is stored once"}
-    )
-    atomic_settle: bool = field(
-        default=False,
-        metadata={
-            "doc": (
-                "message.ack(then=[...]): publish and ack in one atomic step, not confirm "
-                "and then ack"
-            )
-        },
-    )
-    requeue_in_place: bool = field(
-        default=False, metadata={"doc": "requeue() returns a message to its old place"}
-    )
-    message_ttl: bool = field(default=False, metadata={"doc": "a ttl per message and per queue"})
-    queue_expiry: bool = field(default=False, metadata={"doc": "Queue(expires=...)"})
-    max_length: bool = field(
-        default=False, metadata={"doc": "Queue(max_length=...), dropping the oldest or refusing"}
-    )
-    dead_letter: bool = field(
-        default=False, metadata={"doc": "Queue(dead_letter_exchange=...) with x-death"}
-    )
-    max_deliveries: bool = field(
-        default=False,
-        metadata={"doc": "Queue(max_deliveries=...); such queues tell message.attempts"},
-    )
-    exclusive: bool = field(default=False, metadata={"doc": "Queue(exclusive=True)"})
-    auto_delete: bool = field(default=False, metadata={"doc": "auto_delete queues and exchanges"})
-    exchange_bindings: bool = field(
-        default=False, metadata={"doc": "bindings from exchange to exchange"}
-    )
-    attempts: bool = field(
-        default=False,
-        metadata={"doc": "message.attempts counts the deliveries of every queue, crashes too"},
-    )
-    arguments: bool = field(
-        default=False, metadata={"doc": "arguments= of exchanges and queues, passed to the broker"}
-    )
+    durable: Annotated[bool, "confirmed messages survive the end of every process"] = False
+    shared: Annotated[bool, "other processes see the same queues"] = False
+    priority: Annotated[bool, "priorities 0-9, higher first, in queues with max_priority"] = False
+    delay: Annotated[bool, "a message can become visible later, to the millisecond"] = False
+    transactions: Annotated[
+        bool,
+        "publish(transaction=...): stored if and only if the caller's own transaction commits",
+    ] = False
+    key_value: Annotated[bool, "connection.key_value(): get, set, increment, delete"] = False
+    deduplicate: Annotated[bool, "a repeated publish with the same id is stored once"] = False
+    atomic_settle: Annotated[
+        bool,
+        "message.ack(then=[...]): publish and ack in one atomic step, not confirm and then ack",
+    ] = False
+    requeue_in_place: Annotated[bool, "requeue() returns a message to its old place"] = False
+    message_ttl: Annotated[bool, "a ttl per message and per queue"] = False
+    queue_expiry: Annotated[bool, "Queue(expires=...)"] = False
+    max_length: Annotated[bool, "Queue(max_length=...), dropping the oldest or refusing"] = False
+    dead_letter: Annotated[bool, "Queue(dead_letter_exchange=...) with x-death"] = False
+    max_deliveries: Annotated[
+        bool, "Queue(max_deliveries=...); such queues tell message.attempts"
+    ] = False
+    exclusive: Annotated[bool, "Queue(exclusive=True)"] = False
+    auto_delete: Annotated[bool, "auto_delete queues and exchanges"] = False
+    exchange_bindings: Annotated[bool, "bindings from exchange to exchange"] = False
+    attempts: Annotated[
+        bool, "message.attempts counts the deliveries of every queue, crashes too"
+    ] = False
+    arguments: Annotated[bool, "arguments= of exchanges and queues, passed to the broker"] = False
 
     def describe(self) -> dict[str, tuple[bool, str]]:
         """Return field name -> (can, what it means), in the order of declaration."""
+        hints = get_type_hints(Features, include_extras=True)
         return {
-            item.name: (getattr(self, item.name), str(item.metadata["doc"]))
-            for item in fields(self)
+            name: (getattr(self, name), hints[name].__metadata__[0])
+            for name in self.__struct_fields__
         }
 
     def __str__(self) -> str:
@@ -560,8 +527,7 @@ class QueueInfo(msgspec.Struct):
     consumers: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SessionOptions:
+class SessionOptions(msgspec.Struct, frozen=True):
     """What a connection asks of a session.
 
     Attributes:
@@ -580,7 +546,7 @@ class SessionOptions:
     node: str = ""
     connect_timeout: float = 10.0
     timeout: float = 10.0
-    clock: Clock = field(default_factory=SystemClock)
+    clock: Clock = msgspec.field(default_factory=SystemClock)
     keeper: bool = True
 
 

@@ -27,10 +27,11 @@ import ipaddress
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, NoReturn, TypeVar, cast, overload
 from urllib.parse import quote, unquote, unquote_plus
+
+import msgspec
 
 from queue_core.errors import ConfigError
 
@@ -55,8 +56,7 @@ _NO_OPTIONS: Final[Mapping[str, str]] = MappingProxyType({})
 _MASK: Final = "***"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class BrokerURL:
+class BrokerURL(msgspec.Struct, frozen=True):
     """One broker's address; made by ``parse``.
 
     Attributes:
@@ -76,7 +76,7 @@ class BrokerURL:
     host: str = ""
     port: int | None = None
     path: str = ""
-    options: Mapping[str, str] = field(default_factory=lambda: _NO_OPTIONS, hash=False)
+    options: Mapping[str, str] = _NO_OPTIONS
 
     @property
     def transport(self) -> str:
@@ -110,6 +110,9 @@ class BrokerURL:
     def secret(self) -> str:
         """Return the whole URL, passwords included, for a driver. It must never be logged."""
         return self._text(reveal=True)
+
+    def __hash__(self) -> int:
+        return hash(self.secret())
 
     def __str__(self) -> str:
         return self._text(reveal=False)

@@ -23,8 +23,9 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from queue_core.emulation import edits
 from queue_core.emulation.core import Core

@@ -10,7 +10,8 @@ and names it in the entry-point group ``queue_core.transports``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from queue_core.emulation.session import EmulatedSession
 from queue_core.transport import Features, SessionOptions, Store

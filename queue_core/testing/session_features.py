@@ -15,7 +15,6 @@ import functools
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import fields
 
 import pytest
 
@@ -449,7 +448,7 @@ CANNOT: dict[str, Check] = {
     "attempts": cannot_attempts,
     "arguments": cannot_arguments,
 }
-FEATURES = [item.name for item in fields(Features)]
+FEATURES = list(Features.__struct_fields__)
 
 
 class FeatureTests(SessionTests):

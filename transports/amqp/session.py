@@ -17,9 +17,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from time import monotonic
 from typing import Literal
+
+from msgspec.structs import replace
 
 from queue_core.errors import (
     Closed,

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final, Literal
+
+from msgspec.structs import replace
 
 from queue_core.errors import ConfigError, Unsupported
 from queue_core.topology import Binding, Exchange, Queue

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from queue_core.errors import QueueCoreError
 from queue_core.message import Delivery, Properties, Publication, Settlement

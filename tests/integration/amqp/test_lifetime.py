@@ -7,9 +7,9 @@ import os
 import socket
 import threading
 import time
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from queue_core.errors import AccessRefused, Closed, ConnectionLost, ConnectTimeout, QueueNotFound
 from queue_core.testing.eventually import eventually

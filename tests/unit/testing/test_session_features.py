@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from queue_core.transport import Features, Session, SessionOptions
 from queue_core.url import parse
 
 NOBODY_ASKS = {"durable", "shared", "deduplicate", "atomic_settle", "requeue_in_place", "attempts"}
-FEATURES = [item.name for item in fields(Features)]
+FEATURES = list(Features.__struct_fields__)
 
 
 class Declaring:
