@@ -1,1 +1,20 @@
 """Remote control between named nodes, on any transport."""
+
+from queue_core.mailbox.answers import Answers
+from queue_core.mailbox.clock import LamportClock, Stamp
+from queue_core.mailbox.mailbox import Mailbox
+from queue_core.mailbox.node import NameTaken, Node
+from queue_core.mailbox.panel import Meta, Panel
+from queue_core.mailbox.signing import SigningKey
+
+__all__ = [
+    "Answers",
+    "LamportClock",
+    "Mailbox",
+    "Meta",
+    "NameTaken",
+    "Node",
+    "Panel",
+    "SigningKey",
+    "Stamp",
+]

@@ -1,0 +1,204 @@
+"""Which nodes there are, and what they should remember.
+
+Whether a node lives is known to the broker alone: its queue belongs to its connection and goes with
+it, at the latest one lease after the process died or froze. What is missing is the names, and there
+are two ways to find them:
+
+- A broker with a key-value store (or ``Mailbox(store=...)``) keeps them in one small document, which
+  a node changes when it comes and when it goes, and nobody at any other time. A caller learns whom
+  to wait for with one read.
+- Without one (RabbitMQ) nodes ask one another: who comes tells all the others and learns from them
+  whom they know. A caller learns whom to wait for from the first answer.
+
+The journal is kept in the same two places.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from queue_core import Clock, KeyValue
+from queue_core.mailbox.journal import Entry, Journal, read_entries
+
+Labels = Mapping[str, str]
+
+
+class Directory(Protocol):
+    """Where names and journal are kept. Thread-safe; methods may block for round trips."""
+
+    def names(self) -> dict[str, Labels] | None:
+        """Return the nodes that came and did not go, with their labels; some may have died.
+
+        None where only the nodes themselves know.
+        """
+
+    def join(self, name: str, labels: Labels, *, again: bool = False) -> None:
+        """A node came, or says ``again`` that it is there, should it have been forgotten."""
+
+    def leave(self, *names: str) -> None:
+        """Nodes went, or were found dead."""
+
+    def record(self, entry: Entry) -> None:
+        """Keep a command for nodes that come later."""
+
+    def journal(self) -> list[Entry]:
+        """Return the commands to learn, in their order."""
+
+
+class SharedDirectory:
+    """Names and journal in a key-value store."""
+
+    def __init__(self, store: KeyValue, namespace: str, clock: Clock) -> None:
+        """Read nothing yet."""
+        self._store = store
+        self._names = f"qc.mailbox.{namespace}.nodes"
+        self._entries = f"qc.mailbox.{namespace}.journal"
+        self._clock = clock
+
+    def names(self) -> dict[str, Labels]:
+        """See `Directory.names`."""
+        return self._read_names()[0]
+
+    def join(self, name: str, labels: Labels, *, again: bool = False) -> None:
+        """See `Directory.join`. With ``again`` it is one read, as a rule."""
+        self._change_names(lambda names: names.get(name) != labels and {**names, name: labels})
+
+    def leave(self, *names: str) -> None:
+        """See `Directory.leave`."""
+        gone = set(names)
+        self._change_names(
+            lambda known: (
+                bool(gone & known.keys()) and {n: v for n, v in known.items() if n not in gone}
+            )
+        )
+
+    def record(self, entry: Entry) -> None:
+        """See `Directory.record`."""
+        while True:
+            found = self._store.key_get(self._entries)
+            journal = Journal(read_entries(_decode(found.value) if found else None))
+            now = self._clock.time()
+            if not journal.add(entry, now):
+                return
+            value = msgspec.json.encode(journal.plain(now))
+            ttl = max(item.until for item in journal) - now
+            version = found.version if found else 0
+            if self._store.key_set(self._entries, value, ttl=ttl, version=version) is not None:
+                return
+
+    def journal(self) -> list[Entry]:
+        """See `Directory.journal`."""
+        found = self._store.key_get(self._entries)
+        now = self._clock.time()
+        entries = read_entries(_decode(found.value) if found else None)
+        return [entry for entry in Journal(entries) if entry.until > now]
+
+    def _read_names(self) -> tuple[dict[str, Labels], int]:
+        found = self._store.key_get(self._names)
+        names = _decode(found.value) if found else None
+        return _read_labels(names), found.version if found else 0
+
+    def _change_names(
+        self, change: Callable[[dict[str, Labels]], dict[str, Labels] | bool]
+    ) -> None:
+        """Replace the document by what ``change`` makes of it, unless that is nothing new."""
+        while True:
+            names, version = self._read_names()
+            changed = change(names)
+            if isinstance(changed, bool):
+                return
+            value = msgspec.json.encode(changed)
+            if self._store.key_set(self._names, value, version=version) is not None:
+                return
+
+
+class PeerDirectory:
+    """What the nodes of this process heard from others. Who has no node knows nothing by itself."""
+
+    def __init__(self, clock: Clock, tell_all: Callable[[str, Mapping[str, Any]], None]) -> None:
+        """Know nobody yet. ``tell_all`` sends a command, with arguments, to every node."""
+        self._clock = clock
+        self._tell_all = tell_all
+        self._lock = threading.Lock()
+        self._names: dict[str, Labels] = {}
+        self._journal = Journal()
+
+    def names(self) -> None:
+        """See `Directory.names`: the nodes are asked."""
+        return
+
+    def join(self, name: str, labels: Labels, *, again: bool = False) -> None:
+        """See `Directory.join`. The others answer with what they know, unless ``again``."""
+        self.note(name, labels)
+        self._tell_all("qc.hello", {"name": name, "labels": labels, "again": again})
+
+    def leave(self, *names: str) -> None:
+        """See `Directory.leave`."""
+        self.drop(names)
+        self._tell_all("qc.bye", {"names": names})
+
+    def record(self, entry: Entry) -> None:
+        """See `Directory.record`."""
+        with self._lock:
+            self._journal.add(entry, self._clock.time())
+
+    def journal(self) -> list[Entry]:
+        """See `Directory.journal`."""
+        with self._lock:
+            now = self._clock.time()
+            return [entry for entry in self._journal if entry.until > now]
+
+    # between nodes
+
+    def note(self, name: str, labels: Labels) -> None:
+        """Somebody is there."""
+        with self._lock:
+            self._names[name] = labels
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Some are not there any more."""
+        with self._lock:
+            for name in names:
+                self._names.pop(name, None)
+
+    def peers(self) -> tuple[str, ...]:
+        """The names that this node knows, its own among them."""
+        with self._lock:
+            return tuple(self._names)
+
+    def tell(self) -> dict[str, Any]:
+        """What this node knows, for one that comes."""
+        with self._lock:
+            return {
+                "nodes": {name: dict(labels) for name, labels in self._names.items()},
+                "journal": self._journal.plain(self._clock.time()),
+            }
+
+    def learn(self, told: object) -> None:
+        """Take over what another node told. What is not of the expected shape is left out."""
+        if not isinstance(told, dict):
+            return
+        entries = read_entries(told.get("journal"))
+        with self._lock:
+            for name, labels in _read_labels(told.get("nodes")).items():
+                self._names.setdefault(name, labels)
+            for entry in entries:
+                self._journal.add(entry, self._clock.time())
+
+
+def _decode(value: bytes) -> object:
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return None  # somebody else's, or damaged: it is written anew
+
+
+def _read_labels(raw: object) -> dict[str, Labels]:
+    try:
+        return msgspec.convert(raw, dict[str, dict[str, str]])  # type: ignore[return-value]
+    except msgspec.ValidationError:
+        return {}

@@ -1,0 +1,531 @@
+"""A mailbox: asking and telling the nodes of a namespace, from anywhere.
+
+A call to a few names goes straight to their queues, and a name that nobody has is known at once. A
+call to all goes through the namespace's exchange; it ends when every node that is known to be there
+has answered, and at the deadline at the latest. Who does not answer is looked for while we wait:
+a node whose queue is gone is not waited for.
+
+Timeouts are total, on the monotonic clock: from the call to its return, whatever came in between.
+"""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, Self
+
+import msgspec
+
+from queue_core import (
+    Clock,
+    ConfigError,
+    Connection,
+    Deadline,
+    Exchange,
+    KeyValue,
+    QueueNotFound,
+    SystemClock,
+    Unroutable,
+)
+from queue_core.mailbox.answers import Answers
+from queue_core.mailbox.clock import LamportClock
+from queue_core.mailbox.directory import Directory, Labels, PeerDirectory, SharedDirectory
+from queue_core.mailbox.node import Node, Wiring
+from queue_core.mailbox.panel import Panel
+from queue_core.mailbox.replies import Replies, Ticket
+from queue_core.mailbox.signing import Guard, SigningKey
+from queue_core.mailbox.wire import Address, Command
+
+Callback = Callable[[str, Any], object]
+
+FEW: Final = 4
+"""Up to so many names are written to one by one."""
+REPLY_TTL: Final = 300.0
+"""Seconds that an answer waits for its caller at most."""
+_PATIENCE: Final = 0.1
+"""Seconds without an answer after which those that are missing are looked for."""
+
+
+class Mailbox:
+    """Remote control of the nodes of one namespace. Thread-safe."""
+
+    def __init__(
+        self,
+        namespace: str,
+        connection: Connection,
+        *,
+        type: Literal["fanout", "direct"] = "fanout",  # noqa: A002 - as in kombu
+        clock: LamportClock | None = None,
+        accept: Sequence[str] = ("json",),
+        store: KeyValue | None = None,
+        key: SigningKey | None = None,
+        keys: Iterable[SigningKey] = (),
+        mixed: bool | None = None,
+        time: Clock | None = None,
+    ) -> None:
+        """Connect and declare nothing yet.
+
+        Args:
+            namespace: nodes of one namespace hear one another; ``celery`` is celery's.
+            connection: stays the caller's; it may serve other things too.
+            type: of the exchange for commands.
+            clock: the process's logical clock; a new one if None.
+            accept: the serializers that commands and answers may come in.
+            store: where names and journal are kept; the broker's own key-value store if None, and
+                the nodes' memories where it has none.
+            key: signs what this mailbox sends.
+            keys: what nodes made by this mailbox obey: commands of the kinds control and admin that
+                one of these signed. None given: everybody.
+            mixed: programs of celery or kombu may be nodes too, of which nobody knows: a call to
+                all waits until its deadline. None is True for the namespace ``celery``.
+            time: for tests.
+        """
+        if not namespace or type not in ("fanout", "direct"):
+            raise ConfigError(
+                f"a mailbox needs a namespace and a type, fanout or direct, not {namespace!r} and "
+                f"{type!r}"
+            )
+        self.namespace = namespace
+        self.clock = clock or LamportClock()
+        self._connection = connection
+        self._time = time or SystemClock()
+        self._exchange = Exchange(f"{namespace}.pidbox", type, durable=False)
+        self._peers = Exchange(f"{namespace}.pidbox.peers", "fanout", durable=False)
+        self._reply_exchange = Exchange(f"reply.{namespace}.pidbox", "direct", durable=False)
+        self._accept = tuple(accept)
+        self._store = store
+        self._key = key
+        self._keys = {item.name: item for item in keys}
+        self._mixed = namespace == "celery" if mixed is None else mixed
+        self._producer = connection.producer()
+        self._replies = Replies(
+            connection,
+            self._reply_exchange,
+            self._reply_exchange.name,
+            self.clock,
+            accept=self._accept,
+            ttl=REPLY_TTL,
+        )
+        self._directory: Directory | None = None
+        self._declared = False
+        self._nodes: list[Node] = []
+
+    # --- nodes ------------------------------------------------------------------------------------
+
+    def node(
+        self,
+        name: str | None = None,
+        state: Any = None,
+        *,
+        panel: Panel | None = None,
+        labels: Labels | None = None,
+        on_duplicate: Literal["takeover", "refuse"] = "takeover",
+    ) -> Node:
+        """Return a node; `Node.start` makes it known. Blocks for a round trip the first time.
+
+        Args:
+            name: unique in the namespace; the machine's name if None.
+            state: what handlers get as their first argument.
+            panel: its commands; more are added with `Node.handler`.
+            labels: what it can be addressed by, such as ``{"role": "web"}``.
+            on_duplicate: what happens to an older node of the same name: it leaves (``takeover``),
+                or this one does not start (``refuse``).
+        """
+        node = Node(
+            name or socket.gethostname(),
+            self._wiring(),
+            Guard(self._keys, self._time),
+            state=state,
+            panel=panel,
+            labels=labels or {},
+            on_duplicate=on_duplicate,
+        )
+        self._nodes.append(node)
+        return node
+
+    def nodes(self, timeout: float = 1.0) -> dict[str, dict[str, str]]:
+        """Return the names and labels of the nodes that are there.
+
+        Where names are kept in a store nothing is broadcast; each node's queue is looked at. Else
+        the nodes are asked. Blocks at most about ``timeout`` seconds.
+        """
+        directory = self._who()
+        deadline = Deadline.after(timeout, self._time)
+        known = directory.names()
+        if known is None:
+            answers = self.multi_call("qc.who", timeout=timeout)
+            return {name: dict(labels) for name, labels in answers.items()}
+        gone = self._gone(known, deadline)
+        if gone:
+            directory.leave(*gone)
+        return {name: dict(labels) for name, labels in known.items() if name not in gone}
+
+    # --- asking and telling -----------------------------------------------------------------------
+
+    def call(
+        self,
+        destinations: Sequence[str],
+        method: str,
+        arguments: Mapping[str, Any] | None = None,
+        timeout: float = 1.0,
+        callback: Callback | None = None,
+    ) -> Answers:
+        """Ask these nodes and wait for their answers; see `Answers` for what comes back.
+
+        Args:
+            destinations: names.
+            method: the command.
+            arguments: by name.
+            timeout: seconds in all; the nodes do not run it after that.
+            callback: called with node and value as each answer comes, on this thread.
+
+        Blocks until each of them answered or is known not to exist, at most ``timeout``.
+
+        Raises:
+            TransportError: the command could not be sent.
+        """
+        names = _names(destinations)
+        return self._ask(method, arguments, Address(names), timeout, None, callback)
+
+    def multi_call(
+        self,
+        method: str,
+        arguments: Mapping[str, Any] | None = None,
+        timeout: float = 1.0,
+        limit: int | None = None,
+        callback: Callback | None = None,
+        *,
+        match: str | None = None,
+        regex: str | None = None,
+        labels: Labels | None = None,
+    ) -> Answers:
+        """Ask all nodes, or those that match, and wait for their answers.
+
+        Args:
+            method, arguments, timeout, callback: as in `call`.
+            limit: return after so many answers.
+            match: only names that match this glob.
+            regex: only names that match this regular expression from their beginning.
+            labels: only nodes that carry all of these.
+        """
+        address = _address(match, regex, labels)
+        return self._ask(method, arguments, address, timeout, limit, callback)
+
+    def stream(
+        self,
+        method: str,
+        arguments: Mapping[str, Any] | None = None,
+        timeout: float = 1.0,
+        *,
+        destinations: Sequence[str] | None = None,
+        match: str | None = None,
+        regex: str | None = None,
+        labels: Labels | None = None,
+    ) -> Iterator[tuple[str, Any]]:
+        """Ask like `call` or `multi_call`, and yield node and value as they come.
+
+        A handler that yields is seen item by item. Ends with the last answer, or at the timeout.
+        """
+        address = _address(match, regex, labels)
+        if destinations is not None:
+            address = msgspec.structs.replace(address, names=_names(destinations))
+        yield from _Asking(self, method, arguments, address, timeout, None)
+
+    def cast(
+        self,
+        destinations: Sequence[str],
+        method: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        ttl: float | None = 60.0,
+    ) -> None:
+        """Tell these nodes to do something; nobody answers.
+
+        ``ttl``: seconds after which it is not worth doing. Blocks for round trips.
+
+        Raises:
+            Unroutable: no node has this name (of up to four that are named).
+        """
+        address = Address(_names(destinations))
+        self._send(self._command(method, arguments, address, ttl), mandatory=True)
+
+    def abcast(
+        self,
+        method: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        ttl: float | None = 60.0,
+        match: str | None = None,
+        regex: str | None = None,
+        labels: Labels | None = None,
+    ) -> None:
+        """Tell all nodes, or those that match, to do something; nobody answers."""
+        self._send(self._command(method, arguments, _address(match, regex, labels), ttl))
+
+    def close(self) -> None:
+        """Stop the nodes that are left and delete the reply queue. May be called twice."""
+        for node in self._nodes:
+            node.stop()
+        self._replies.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close."""
+        self.close()
+
+    @property
+    def unclaimed(self) -> int:
+        """How many answers came that nobody waited for (any more)."""
+        return self._replies.dropped
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _who(self) -> Directory:
+        if self._directory is None:
+            if self._store is not None:
+                self._directory = SharedDirectory(self._store, self.namespace, self._time)
+            elif self._connection.connect().features.key_value:
+                store = self._connection.key_value()
+                self._directory = SharedDirectory(store, self.namespace, self._time)
+            else:
+                self._directory = PeerDirectory(self._time, self._tell_peers)
+        return self._directory
+
+    def _wiring(self) -> Wiring:
+        directory = self._who()
+        return Wiring(
+            self._connection,
+            self.namespace,
+            self._exchange,
+            self._peers if isinstance(directory, PeerDirectory) else None,
+            self._reply_exchange,
+            self.clock,
+            self._time,
+            directory,
+            self._accept,
+            self._tell,
+        )
+
+    def _queue_name(self, node: str) -> str:
+        return f"{node}.{self.namespace}.pidbox"
+
+    def _ask(
+        self,
+        method: str,
+        arguments: Mapping[str, Any] | None,
+        address: Address,
+        timeout: float,
+        limit: int | None,
+        callback: Callback | None,
+    ) -> Answers:
+        asking = _Asking(self, method, arguments, address, timeout, limit)
+        for node, value in asking:
+            if callback is not None:
+                callback(node, value)
+        return asking.answers
+
+    def _command(
+        self,
+        method: str,
+        arguments: Mapping[str, Any] | None,
+        address: Address,
+        ttl: float | None,
+        **more: Any,
+    ) -> Command:
+        command = Command(
+            method,
+            arguments or {},
+            str(uuid.uuid4()),
+            address,
+            ttl=ttl,
+            expires=None if ttl is None else self._time.time() + ttl,
+            clock=self.clock.forward(),
+            **more,
+        )
+        return command if self._key is None else self._key.sign(command, self._time)
+
+    def _send(
+        self, command: Command, *, mandatory: bool = False, timeout: float | None = None
+    ) -> set[str]:
+        """Send a command; return the names that nobody has, where that is known.
+
+        Raises Unroutable instead if ``mandatory`` and there are such.
+        """
+        names = command.address.names
+        if names is None or len(names) > FEW:
+            self._publish(command, self._exchange.name, "", mandatory=False, timeout=timeout)
+            return set()
+        unknown = set()
+        for name in names:
+            try:
+                self._publish(command, "", self._queue_name(name), mandatory=True, timeout=timeout)
+            except Unroutable as error:
+                if mandatory:
+                    raise Unroutable(
+                        f"there is no node {name!r} in the namespace {self.namespace!r}"
+                    ) from error
+                unknown.add(name)
+        return unknown
+
+    def _publish(
+        self,
+        command: Command,
+        exchange: str,
+        key: str,
+        *,
+        mandatory: bool,
+        timeout: float | None = None,
+    ) -> None:
+        if exchange and not self._declared:
+            self._connection.declare(self._exchange)
+            self._declared = True
+        self._producer.publish(
+            command.body(),
+            key,
+            exchange=exchange,
+            headers=command.headers(),
+            serializer="json",
+            ttl=command.ttl,
+            mandatory=mandatory,
+            timeout=timeout,
+        )
+
+    def _tell(self, node: str, method: str, arguments: Mapping[str, Any]) -> None:
+        """Send a command of nodes among themselves; that nobody is there is no error."""
+        self._send(self._command(method, arguments, Address((node,)), REPLY_TTL))
+
+    def _tell_peers(self, method: str, arguments: Mapping[str, Any]) -> None:
+        self._connection.declare(self._peers)
+        command = self._command(method, arguments, Address(), REPLY_TTL)
+        self._publish(command, self._peers.name, "", mandatory=False)
+
+    def _gone(self, names: Iterable[str], deadline: Deadline) -> set[str]:
+        """Return those whose queue does not exist: an empty message finds nobody there."""
+        gone = set()
+        for name in names:
+            if deadline.expired:
+                break
+            try:
+                self._producer.publish(
+                    b"",
+                    self._queue_name(name),
+                    content_type="application/octet-stream",
+                    ttl=0,
+                    durable=False,
+                    timeout=max(0.05, deadline.remaining()),
+                )
+            except (Unroutable, QueueNotFound):
+                gone.add(name)
+        return gone
+
+
+class _Asking:
+    """One command and the collection of its answers. One thread."""
+
+    def __init__(
+        self,
+        box: Mailbox,
+        method: str,
+        arguments: Mapping[str, Any] | None,
+        address: Address,
+        timeout: float,
+        limit: int | None,
+    ) -> None:
+        self.answers = Answers()
+        self._box = box
+        self._deadline = Deadline.after(timeout, box._time)
+        self._limit = limit
+        self._directory = box._who()
+        self._asks_peers = address.names is None and isinstance(self._directory, PeerDirectory)
+        self._command = box._command(
+            method,
+            arguments,
+            address,
+            timeout,
+            reply_to=box._replies.address(),
+            peers=self._asks_peers,
+        )
+        self._expected: dict[str, Labels] | None = None
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        box, answers = self._box, self.answers
+        ticket = box._replies.expect(self._command.ticket)
+        answers.count_late(ticket)
+        try:
+            answers.unknown |= box._send(self._command, timeout=self._deadline.remaining())
+            self._expect()
+            yield from self._collect(ticket)
+        finally:
+            box._replies.forget(ticket)
+            answers.missing = self._pending()
+
+    def _expect(self) -> None:
+        """Find out whom to wait for."""
+        address = self._command.address
+        if address.names is not None:
+            self._expected = {name: {} for name in address.names}
+        elif not self._box._mixed:
+            known = self._directory.names()
+            if known is not None:
+                self._expected = {
+                    name: labels
+                    for name, labels in known.items()
+                    if address.includes(name, labels)
+                }
+
+    def _pending(self) -> set[str]:
+        return set(self._expected or ()) - self.answers.heard - self.answers.unknown
+
+    def _complete(self) -> bool:
+        if self._limit is not None and len(self.answers.heard) >= self._limit:
+            return True
+        return self._expected is not None and not self._pending()
+
+    def _collect(self, ticket: Ticket) -> Iterator[tuple[str, Any]]:
+        box, patience = self._box, _PATIENCE
+        while not self._complete() and not self._deadline.expired:
+            pause = Deadline.after(self._deadline.bound(patience), box._time)
+            reply = box._replies.next(ticket, pause)
+            if reply is not None:
+                if reply.peers is not None and self._asks_peers and not box._mixed:
+                    self._expected = {name: {} for name in reply.peers} | (self._expected or {})
+                yield from self.answers.take(reply)
+                patience = _PATIENCE
+            elif self._pending():
+                self._look_for(self._pending())
+                patience = min(1.0, patience * 2)
+
+    def _look_for(self, names: set[str]) -> None:
+        """Wait no longer for nodes that are gone."""
+        gone = self._box._gone(sorted(names), self._deadline)
+        if not gone:
+            return
+        if self._command.address.names is not None:
+            self.answers.unknown |= gone
+        else:
+            assert self._expected is not None, "they were pending"
+            for name in gone:
+                del self._expected[name]
+            self._directory.leave(*gone)
+
+
+def _names(destinations: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(destinations, str):
+        raise ConfigError(
+            f"destinations is a list of names; for one node say [{destinations!r}]"
+        )
+    if not destinations:
+        raise ConfigError("name at least one node, or use multi_call or abcast for all")
+    return tuple(dict.fromkeys(destinations))
+
+
+def _address(match: str | None, regex: str | None, labels: Labels | None) -> Address:
+    if match is not None and regex is not None:
+        raise ConfigError("give match or regex, not both")
+    pattern = match if match is not None else regex
+    matcher = None if pattern is None else ("glob" if match is not None else "pcre")
+    return Address(None, pattern, matcher, dict(labels or {}))

@@ -1,0 +1,150 @@
+"""Who may tell nodes what: commands signed with shared keys, each under a name.
+
+A signature covers what the command does and for whom: method, arguments, destination, ticket, ttl
+and the time of signing. So a captured command cannot be altered, sent to another node, or sent
+again: a node remembers the tickets that it accepted for as long as their signatures are good, and
+refuses what was signed too long ago or before the node was started.
+
+HMAC with SHA-256 (RFC 2104). Whoever has a key can sign with it: give each operator one of their
+own, and nodes all of those that they should obey. The signer's clock and the node's must agree
+within `SKEW` seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from queue_core import Clock, ConfigError
+from queue_core.mailbox.wire import Command
+
+SKEW: Final = 30.0
+"""Seconds that two clocks may differ."""
+ETERNITY: Final = 300.0
+"""Seconds that the signature of a command without ttl is good."""
+MIN_SECRET: Final = 16
+"""Bytes that a secret must have."""
+
+
+class SigningKey:
+    """A secret and its name, which nodes write into their audit log. Never shows the secret."""
+
+    __slots__ = ("_secret", "name")
+
+    def __init__(self, name: str, secret: bytes | str) -> None:
+        """Take a secret of at least 16 bytes; a string is UTF-8.
+
+        Raises:
+            ConfigError: the name is empty or the secret too short.
+        """
+        if not name:
+            raise ConfigError("a signing key needs a name: it says in the audit log who it was")
+        self.name = name
+        self._secret = secret.encode() if isinstance(secret, str) else bytes(secret)
+        if len(self._secret) < MIN_SECRET:
+            raise ConfigError(
+                f"the secret of key {name!r} has {len(self._secret)} bytes and needs {MIN_SECRET}; "
+                "make one with: python -c 'import secrets; print(secrets.token_hex(32))'"
+            )
+
+    def sign(self, command: Command, clock: Clock) -> Command:
+        """Return the command with this key's name, the time, and the signature."""
+        named = msgspec.structs.replace(command, key=self.name, signed_at=clock.time())
+        return msgspec.structs.replace(named, signature=self._signature(named))
+
+    def made(self, command: Command) -> bool:
+        """Return whether this key made the command's signature."""
+        return hmac.compare_digest(self._signature(command).encode(), command.signature.encode())
+
+    def _signature(self, command: Command) -> str:
+        return hmac.new(self._secret, _what_is_signed(command), hashlib.sha256).hexdigest()
+
+    def __repr__(self) -> str:
+        """Show the name only."""
+        return f"<SigningKey {self.name}>"
+
+
+def _what_is_signed(command: Command) -> bytes:
+    """Return the same bytes here and there: JSON with sorted keys and without spaces."""
+    body: dict[str, Any] = command.body()
+    body.pop("reply_to", None)
+    body |= {
+        "labels": dict(command.address.labels),
+        "ttl": command.ttl,
+        "key": command.key,
+        "signed_at": command.signed_at,
+    }
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+class Guard:
+    """What one node accepts. Thread-safe; does not block.
+
+    Without keys everybody may do everything, as in celery; the node says so when it starts.
+    """
+
+    def __init__(self, keys: Mapping[str, SigningKey], clock: Clock) -> None:
+        """Accept these keys, by name, from now on."""
+        self._keys = dict(keys)
+        self._clock = clock
+        self._since = clock.time()
+        self._lock = threading.Lock()
+        self._accepted: OrderedDict[str, float] = OrderedDict()
+
+    @property
+    def open(self) -> bool:
+        """No keys are configured."""
+        return not self._keys
+
+    def objection(self, command: Command) -> str | None:
+        """Return why a command that changes something is refused, or None; then it is used up."""
+        if not self._keys:
+            return None
+        if not command.key:
+            return "it is not signed"
+        key = self._keys.get(command.key)
+        if key is None:
+            return f"this node does not know the key {command.key!r}"
+        if not key.made(command):
+            return f"its signature was not made by the key {command.key!r}"
+        now = self._clock.time()
+        good_until = command.signed_at + (ETERNITY if command.ttl is None else command.ttl) + SKEW
+        if now > good_until:
+            return f"it was signed {now - command.signed_at:.0f} s ago"
+        if command.signed_at > now + SKEW:
+            return f"it was signed {command.signed_at - now:.0f} s in the future; set the clocks"
+        if command.signed_at < self._since - SKEW:
+            return "it was signed before this node was started"
+        if not command.ticket or not self._use(command.ticket, now, good_until):
+            return "it was accepted before: somebody sent it again"
+        return None
+
+    def doubt(self, command: Command, seconds: float) -> str | None:
+        """Return why a command of the journal is not believed, or None.
+
+        It may have been signed up to ``seconds`` ago, and before this node was started.
+        """
+        if not self._keys:
+            return None
+        key = self._keys.get(command.key)
+        if key is None or not key.made(command):
+            return "it is not signed with a key that this node knows"
+        if self._clock.time() > command.signed_at + seconds + SKEW:
+            return "it was signed too long ago"
+        return None
+
+    def _use(self, ticket: str, now: float, good_until: float) -> bool:
+        with self._lock:
+            for old in [name for name, until in self._accepted.items() if until < now]:
+                del self._accepted[old]
+            if ticket in self._accepted:
+                return False
+            self._accepted[ticket] = good_until
+            return True

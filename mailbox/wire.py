@@ -1,0 +1,319 @@
+"""Commands and replies on the wire: celery's pidbox format, and a few headers of our own beside it.
+
+A command is a JSON object in a message to the namespace's exchange, or straight to one node's
+queue; a reply is ``{node: value}`` to the address that the command names. kombu's and celery's
+programs understand both, and we theirs; what only we say stands in headers that begin with ``qc-``,
+which they ignore.
+
+Everything here is pure. What comes from outside is checked: a body that is no command is a
+`Malformed`, which the node counts and drops.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from queue_core import Message, MessageError
+
+ReplyKind = Literal["value", "item", "end", "error", "expired", "refused"]
+"""What a reply says: the value; one of several, and that there are no more; or why there is none."""
+
+KINDS: Final[tuple[ReplyKind, ...]] = ("value", "item", "end", "error", "expired", "refused")
+
+MATCHERS: Final = ("glob", "pcre")
+
+
+class Malformed(Exception):  # noqa: N818 - never leaves the package
+    """The message is no command or no reply."""
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Which nodes a command is for: all of those that every given condition is true of.
+
+    Attributes:
+        names: these nodes; None is all.
+        pattern: their names match it, as ``matcher`` says.
+        matcher: ``glob`` (``*``, ``?``, ``[...]``, case counts) or ``pcre`` (a regular expression
+            that matches from the beginning of the name).
+        labels: they carry all of these labels.
+    """
+
+    names: tuple[str, ...] | None = None
+    pattern: str | None = None
+    matcher: str | None = None
+    labels: Mapping[str, str] = {}
+
+    def includes(self, name: str, labels: Mapping[str, str]) -> bool:
+        """Return whether a node of this name and with these labels is meant."""
+        if self.names is not None and name not in self.names:
+            return False
+        if self.pattern is not None and not self._matches(self.pattern, name):
+            return False
+        return all(labels.get(key) == value for key, value in self.labels.items())
+
+    def _matches(self, pattern: str, name: str) -> bool:
+        if self.matcher == "glob":
+            return fnmatch.fnmatchcase(name, pattern)
+        return re.match(pattern, name) is not None
+
+
+class ReplyAddress(msgspec.Struct, frozen=True):
+    """Where replies go: an exchange and a routing key."""
+
+    exchange: str
+    routing_key: str
+
+
+class Command(msgspec.Struct, frozen=True):
+    """What a node is asked or told.
+
+    Attributes:
+        method: the command's name.
+        arguments: by name.
+        ticket: names this command; a node runs it once. Empty when an old client sent none.
+        address: who it is for.
+        reply_to: where the caller waits; None for a cast.
+        ttl: seconds from sending until it is not worth running; None is for ever.
+        expires: celery's form of it: seconds since 1970 on the sender's clock.
+        clock: the sender's logical time.
+        peers: the caller wants to hear which other nodes there are.
+        key: the name of the key that signed it; empty if it is not signed.
+        signed_at: seconds since 1970 on the signer's clock.
+        signature: see `queue_core.mailbox.signing`.
+    """
+
+    method: str
+    arguments: Mapping[str, Any]
+    ticket: str
+    address: Address = Address()
+    reply_to: ReplyAddress | None = None
+    ttl: float | None = None
+    expires: float | None = None
+    clock: object = None
+    peers: bool = False
+    key: str = ""
+    signed_at: float = 0.0
+    signature: str = ""
+
+    def body(self) -> dict[str, Any]:
+        """Return what the message carries, ready for the serializer."""
+        address = self.address
+        body: dict[str, Any] = {
+            "method": self.method,
+            "arguments": dict(self.arguments),
+            "destination": None if address.names is None else list(address.names),
+            "pattern": address.pattern,
+            "matcher": address.matcher,
+            "ticket": self.ticket,
+        }
+        if self.reply_to is not None:
+            body["reply_to"] = {
+                "exchange": self.reply_to.exchange,
+                "routing_key": self.reply_to.routing_key,
+            }
+        return body
+
+    def headers(self) -> dict[str, Any]:
+        """Return the headers of the message."""
+        headers: dict[str, Any] = {"clock": self.clock, "expires": self.expires or 0}
+        if self.ttl is not None:
+            headers["qc-ttl"] = self.ttl
+        if self.address.labels:
+            headers["qc-labels"] = dict(self.address.labels)
+        if self.peers:
+            headers["qc-peers"] = True
+        if self.key:
+            headers |= {
+                "qc-key": self.key,
+                "qc-signed-at": self.signed_at,
+                "qc-signature": self.signature,
+            }
+        return headers
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """One node's answer.
+
+    Attributes:
+        node: who answers.
+        ticket: the command's.
+        kind: see `ReplyKind`.
+        value: the value or item; for the other kinds a text.
+        error: the name of the error's type, for ``error``.
+        index: which item of a stream, from 0.
+        clock: the node's logical time.
+        peers: the names of the nodes that it knows, if it was asked.
+    """
+
+    node: str
+    ticket: str
+    kind: ReplyKind = "value"
+    value: Any = None
+    error: str = ""
+    index: int = 0
+    clock: object = None
+    peers: tuple[str, ...] | None = None
+
+    def body(self) -> dict[str, Any]:
+        """Return what the message carries; celery's programs know errors by their shape."""
+        value = self.value if self.kind in ("value", "item", "end") else {"error": self.value}
+        return {self.node: value}
+
+    def headers(self) -> dict[str, Any]:
+        """Return the headers of the message."""
+        headers: dict[str, Any] = {
+            "ticket": self.ticket,
+            "clock": self.clock,
+            "qc-kind": self.kind,
+        }
+        if self.kind in ("item", "end"):
+            headers["qc-index"] = self.index
+        if self.error:
+            headers["qc-error"] = self.error
+        if self.peers is not None:
+            headers["qc-peers"] = list(self.peers)
+        return headers
+
+
+def read_command(message: Message) -> Command:
+    """Return the command in a message.
+
+    Raises:
+        Malformed: it is none; the text says why.
+    """
+    return parse_command(*_open(message))
+
+
+def parse_command(body: Mapping[str, Any], headers: Mapping[str, Any]) -> Command:
+    """Return the command that body and headers say.
+
+    Raises:
+        Malformed: they say none; the text says why.
+    """
+    method = _text(body, "method")
+    arguments = body.get("arguments")
+    if not isinstance(arguments, dict | None):
+        raise Malformed("its arguments are no object")
+    address = _read_address(body, headers)
+    ticket = body.get("ticket") or ""
+    if not isinstance(ticket, str):
+        raise Malformed("its ticket is no string")
+    key, signature = headers.get("qc-key", ""), headers.get("qc-signature", "")
+    if not isinstance(key, str) or not isinstance(signature, str):
+        raise Malformed("its signature is no string")
+    return Command(
+        method,
+        arguments or {},
+        ticket,
+        address,
+        _read_reply_to(body),
+        ttl=_seconds(headers, "qc-ttl"),
+        expires=_seconds(headers, "expires") or None,
+        clock=headers.get("clock"),
+        peers=headers.get("qc-peers") is True,
+        key=key,
+        signed_at=_seconds(headers, "qc-signed-at") or 0.0,
+        signature=signature,
+    )
+
+
+def read_reply(message: Message) -> Reply:
+    """Return the reply in a message.
+
+    Raises:
+        Malformed: it is none; the text says why.
+    """
+    body, headers = _open(message)
+    if len(body) != 1:
+        raise Malformed("it does not name one node")
+    [(node, value)] = body.items()
+    ticket = headers.get("ticket")
+    if not isinstance(ticket, str):
+        raise Malformed("it has no ticket")
+    kind, error = headers.get("qc-kind"), headers.get("qc-error", "")
+    failed = isinstance(value, dict) and set(value) == {"error"}
+    if kind is None:  # of a node of kombu or celery
+        kind = "error" if failed else "value"
+    if kind not in KINDS or not isinstance(error, str):
+        raise Malformed(f"its kind is {kind!r}")
+    index, peers = headers.get("qc-index", 0), headers.get("qc-peers")
+    if failed and kind not in ("value", "item"):
+        value = value["error"]
+    return Reply(
+        node,
+        ticket,
+        kind,
+        value,
+        error,
+        index if isinstance(index, int) and index >= 0 else 0,
+        headers.get("clock"),
+        tuple(name for name in peers if isinstance(name, str)) if isinstance(peers, list) else None,
+    )
+
+
+def _open(message: Message) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    try:
+        body = message.payload
+        headers = message.headers
+    except MessageError as error:
+        raise Malformed(str(error)) from error
+    if not isinstance(body, dict):
+        raise Malformed("its body is no object")
+    return body, headers
+
+
+def _text(body: Mapping[str, Any], field: str) -> str:
+    value = body.get(field)
+    if not isinstance(value, str) or not value:
+        raise Malformed(f"it names no {field}")
+    return value
+
+
+def _read_address(body: Mapping[str, Any], headers: Mapping[str, Any]) -> Address:
+    names, labels = body.get("destination"), headers.get("qc-labels") or {}
+    if isinstance(names, str):
+        names = [names]
+    if names is not None and not (_is_sequence(names) and all(isinstance(n, str) for n in names)):
+        raise Malformed("its destination is no list of names")
+    if not isinstance(labels, dict):
+        raise Malformed("its labels are no object")
+    pattern, matcher = body.get("pattern"), body.get("matcher")
+    if pattern is not None:
+        if not isinstance(pattern, str) or matcher not in MATCHERS:
+            raise Malformed("its pattern needs a matcher: glob or pcre")
+        if matcher == "pcre":
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise Malformed(f"its pattern is no regular expression: {error}") from error
+    return Address(
+        None if names is None else tuple(names), pattern, matcher if pattern else None, labels
+    )
+
+
+def _read_reply_to(body: Mapping[str, Any]) -> ReplyAddress | None:
+    where = body.get("reply_to")
+    if where is None:
+        return None
+    if not isinstance(where, dict):
+        raise Malformed("its reply_to is no object")
+    exchange, key = where.get("exchange"), where.get("routing_key")
+    if not isinstance(exchange, str) or not isinstance(key, str):
+        raise Malformed("its reply_to needs an exchange and a routing_key")
+    return ReplyAddress(exchange, key)
+
+
+def _seconds(headers: Mapping[str, Any], field: str) -> float | None:
+    value = headers.get(field)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
+
+
+def _is_sequence(value: object) -> bool:
+    return isinstance(value, Sequence)
