@@ -4,8 +4,8 @@ Whether a node lives is known to the broker alone: its queue belongs to its conn
 it, at the latest one lease after the process died or froze. What is missing is the names, and there
 are two ways to find them:
 
-- A broker with a key-value store (or ``Mailbox(store=...)``) keeps them in one small document, which
-  a node changes when it comes and when it goes, and nobody at any other time. A caller learns whom
+- A broker with a key-value store (or ``Mailbox(store=...)``) keeps them in one small document. A
+  node changes it when it comes and when it goes, and nobody at any other time. A caller learns whom
   to wait for with one read.
 - Without one (RabbitMQ) nodes ask one another: who comes tells all the others and learns from them
   whom they know. A caller learns whom to wait for from the first answer.
@@ -23,6 +23,7 @@ import msgspec
 
 from queue_core import Clock, KeyValue
 from queue_core.mailbox.journal import Entry, Journal, read_entries
+from queue_core.mailbox.wire import Address
 
 Labels = Mapping[str, str]
 
@@ -165,10 +166,11 @@ class PeerDirectory:
             for name in names:
                 self._names.pop(name, None)
 
-    def peers(self) -> tuple[str, ...]:
-        """The names that this node knows, its own among them."""
+    def peers(self, address: Address) -> tuple[str, ...]:
+        """The names that this node knows, its own among them, as far as they are meant."""
         with self._lock:
-            return tuple(self._names)
+            known = list(self._names.items())
+        return tuple(name for name, labels in known if address.includes(name, labels))
 
     def tell(self) -> dict[str, Any]:
         """What this node knows, for one that comes."""
@@ -199,6 +201,6 @@ def _decode(value: bytes) -> object:
 
 def _read_labels(raw: object) -> dict[str, Labels]:
     try:
-        return msgspec.convert(raw, dict[str, dict[str, str]])  # type: ignore[return-value]
+        return dict(msgspec.convert(raw, dict[str, dict[str, str]]))
     except msgspec.ValidationError:
         return {}

@@ -472,9 +472,7 @@ class _Asking:
             known = self._directory.names()
             if known is not None:
                 self._expected = {
-                    name: labels
-                    for name, labels in known.items()
-                    if address.includes(name, labels)
+                    name: labels for name, labels in known.items() if address.includes(name, labels)
                 }
 
     def _pending(self) -> set[str]:
@@ -515,9 +513,7 @@ class _Asking:
 
 def _names(destinations: Sequence[str]) -> tuple[str, ...]:
     if isinstance(destinations, str):
-        raise ConfigError(
-            f"destinations is a list of names; for one node say [{destinations!r}]"
-        )
+        raise ConfigError(f"destinations is a list of names; for one node say [{destinations!r}]")
     if not destinations:
         raise ConfigError("name at least one node, or use multi_call or abcast for all")
     return tuple(dict.fromkeys(destinations))

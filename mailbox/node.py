@@ -20,7 +20,7 @@ import os
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, Self, TypeVar
 
 import msgspec
@@ -224,7 +224,9 @@ class Node:
         )
         if wiring.peers is not None:
             wiring.connection.declare(wiring.peers)
-            queue = msgspec.structs.replace(queue, bindings=(Binding(wiring.peers.name, queue.name),))
+            queue = msgspec.structs.replace(
+                queue, bindings=(Binding(wiring.peers.name, queue.name),)
+            )
         asked = False
         while True:
             try:
@@ -438,7 +440,7 @@ class Node:
         directory = self._wiring.directory
         peers = None
         if command.peers and isinstance(directory, PeerDirectory):
-            peers = directory.peers()
+            peers = directory.peers(command.address)
         reply = Reply(self.name, command.ticket, kind, value, error, index, peers=peers)
         try:
             self._send(command, reply)
@@ -575,4 +577,3 @@ def _own_commands(node: Node) -> Panel:
     panel.register(who, name="qc.who", visible=False)
     panel.register(leave, name="qc.leave", kind="admin", visible=False)
     return panel
-

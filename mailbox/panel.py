@@ -237,7 +237,9 @@ class Panel:
         meta = entry.meta
         for name in (meta.name, meta.alias):
             if name is not None and name in self:
-                raise ConfigError(f"there is a command {name!r} already; give this one another name")
+                raise ConfigError(
+                    f"there is a command {name!r} already; give this one another name"
+                )
         self._entries[meta.name] = entry
         if meta.alias is not None:
             self._aliases[meta.alias] = meta.name

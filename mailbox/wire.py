@@ -21,7 +21,7 @@ import msgspec
 from queue_core import Message, MessageError
 
 ReplyKind = Literal["value", "item", "end", "error", "expired", "refused"]
-"""What a reply says: the value; one of several, and that there are no more; or why there is none."""
+"""What a reply says: the value; one of several and that there are no more; or why there is none."""
 
 KINDS: Final[tuple[ReplyKind, ...]] = ("value", "item", "end", "error", "expired", "refused")
 

@@ -1,0 +1,107 @@
+"""Commands for nodes that come later, and where their names and those of the nodes are kept."""
+
+import pytest
+
+from queue_core import Connection
+from queue_core.mailbox.directory import PeerDirectory, SharedDirectory
+from queue_core.mailbox.journal import MAX_ENTRIES, Entry, Journal, entry_of, read_entries
+from queue_core.mailbox.wire import Address, Command, ReplyAddress
+from queue_core.testing.clocks import FakeClock
+
+
+def entry(ticket, clock=1, until=100.0):
+    command = Command("revoke", {"id": ticket}, ticket, reply_to=ReplyAddress("", "x"), clock=clock)
+    return entry_of(command, until)
+
+
+def test_entries_come_in_the_order_in_which_they_were_sent():
+    journal = Journal([entry("b", 7), entry("a", 3), entry("c", 3)])
+    assert [item.ticket for item in journal] == ["a", "c", "b"]
+
+
+def test_an_entry_is_added_once_and_forgotten_when_it_is_over():
+    journal = Journal()
+    assert journal.add(entry("a", until=10), now=0)
+    assert not journal.add(entry("a", until=99), now=0)
+    assert not journal.add(entry("old", until=5), now=6)
+    assert journal.add(entry("b", until=99), now=20)
+    assert [item.ticket for item in journal] == ["b"]
+
+
+def test_it_does_not_grow_without_bound():
+    journal = Journal(entry(str(number), number) for number in range(MAX_ENTRIES + 5))
+    assert journal.add(entry("new", MAX_ENTRIES + 9), now=0)
+    assert len(list(journal)) == MAX_ENTRIES
+    assert [item.ticket for item in journal][-1] == "new"
+
+
+def test_an_entry_is_the_command_without_the_caller():
+    command = entry("a").command()
+    assert (command.method, command.arguments, command.reply_to) == ("revoke", {"id": "a"}, None)
+
+
+def test_what_is_no_entry_is_left_out_when_read():
+    good = Journal([entry("a")]).plain(0)[0]
+    assert [e.ticket for e in read_entries([good, 5, {}, {**good, "body": {}}])] == ["a"]
+    assert read_entries("nonsense") == []
+
+
+@pytest.fixture(params=["shared", "peers"])
+def directory(request):
+    clock = FakeClock()
+    if request.param == "peers":
+        yield PeerDirectory(clock, lambda method, arguments: None)
+    else:
+        with Connection("memory://") as connection:
+            yield SharedDirectory(connection.key_value(), "test", clock)
+
+
+def test_it_remembers_commands_once(directory):
+    now = directory._clock.time()
+    for ticket in ("b", "a", "b"):
+        directory.record(entry(ticket, until=now + 60))
+    assert [item.ticket for item in directory.journal()] == ["a", "b"]
+    directory._clock.advance(61)
+    assert directory.journal() == []
+
+
+def test_a_shared_directory_keeps_names_and_survives_damage():
+    with Connection("memory://") as connection:
+        store = connection.key_value()
+        directory = SharedDirectory(store, "test", FakeClock())
+        directory.join("a", {"role": "web"})
+        directory.join("b", {})
+        directory.join("a", {"role": "web"}, again=True)
+        assert directory.names() == {"a": {"role": "web"}, "b": {}}
+        directory.leave("a", "never there")
+        assert directory.names() == {"b": {}}
+        store.key_set("qc.mailbox.test.nodes", b"\x00 not json")
+        assert directory.names() == {}
+        directory.join("c", {})
+        assert directory.names() == {"c": {}}
+
+
+def test_nodes_tell_one_another_what_they_know():
+    told = []
+    clock = FakeClock()
+    old = PeerDirectory(clock, lambda method, arguments: told.append(method))
+    new = PeerDirectory(clock, lambda method, arguments: told.append(method))
+    old.join("a", {"role": "web"})
+    old.record(entry("t", until=clock.time() + 60))
+    new.join("b", {})
+    new.learn(old.tell())
+    assert set(new.peers(Address())) == {"a", "b"}
+    assert new.peers(Address(labels={"role": "web"})) == ("a",)
+    assert [item.ticket for item in new.journal()] == ["t"]
+    new.leave("b")
+    assert told == ["qc.hello", "qc.hello", "qc.bye"]
+    for nonsense in (None, [], {"nodes": 5}, {"nodes": {"a": 5}}, {"journal": {}}):
+        new.learn(nonsense)
+    assert set(new.peers(Address())) == {"a"}
+
+
+def test_an_entry_that_was_changed_on_the_way_is_still_an_entry_only_if_it_is_a_command():
+    assert read_entries([{"body": {"method": ""}, "headers": {}, "until": 1}]) == []
+    assert isinstance(
+        read_entries([{"body": {"method": "x"}, "headers": {}, "until": 1}])[0], Entry
+    )
