@@ -10,6 +10,8 @@ of these happens:
   pipe, so the end comes however the owner dies, SIGKILL included;
 - one of its processes ends by itself.
 
+What its processes write goes where its own output goes.
+
 Should the keeper itself be killed, the kernel ends its processes (the parent-death signal, on
 Linux). Afterwards the plan's ``after`` commands run and its ``remove`` folders are deleted.
 Standard library only: this runs before anything is installed.
@@ -83,23 +85,21 @@ def _drop_root(plan: Plan) -> None:
     os.setuid(plan.user)
 
 
-def _start(process: Process, folder: str, log: int) -> subprocess.Popen[bytes]:
+def _start(process: Process, folder: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         process.argv,
         env=process.environment,
         cwd=folder,
         stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
         process_group=0,
         preexec_fn=dying_with_parent(process.death_signal),
     )
 
 
-def _prepare(plan: Plan, log: int) -> str | None:
+def _prepare(plan: Plan) -> str | None:
     """Run what comes before the processes; the reason to stop when some of it fails."""
     for process in plan.before:
-        code = _start(process, plan.folder, log).wait()
+        code = _start(process, plan.folder).wait()
         if code:
             return f"{process.argv[0]} failed with code {code}"
     return None
@@ -128,22 +128,19 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: stopping.append(received))
     _drop_root(plan)
-    output = os.path.join(plan.folder, "output.log")
-    log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     started: list[subprocess.Popen[bytes]] = []
     try:
-        reason, code = _prepare(plan, log), 1
+        reason, code = _prepare(plan), 1
         if reason is None:
             for process in plan.processes:
-                started.append(_start(process, plan.folder, log))
+                started.append(_start(process, plan.folder))
             reason, code = _wait(plan, started, stopping)
-        os.write(log, f"keeper: stopping, because {reason}\n".encode())
+        print(f"keeper: stopping, because {reason}", flush=True)
     finally:
         for running, process in reversed(list(zip(started, plan.processes, strict=False))):
             end_group(running, process.stop_signal, plan.grace)
         for command in plan.after:
-            none = subprocess.DEVNULL
-            subprocess.run(command, stdin=none, stdout=log, stderr=log, check=False, timeout=60)
+            subprocess.run(command, stdin=subprocess.DEVNULL, check=False, timeout=60)
         for folder in plan.remove:
             shutil.rmtree(folder, ignore_errors=True)
     return code

@@ -103,7 +103,8 @@ def start(service: Service, program: Path, folder: Path, *, owner: int | None) -
     server = Server(service.name, url, f"private server, port {port}", {service.variable: url})
     server.control = place.account()
     server.control_environment = recipe.processes[-1].environment
-    return _launched(service, server, plan, owner, START_DEADLINE)
+    log = folder / f"{service.name}.log"
+    return _launched(service, server, plan, log, owner, START_DEADLINE)
 
 
 def start_composed(service: Service, folder: Path, *, owner: int | None) -> Server:
@@ -128,7 +129,8 @@ def start_composed(service: Service, folder: Path, *, owner: int | None) -> Serv
     server = Server(service.name, url, origin, {service.variable: url})
     server.control = [*command, "exec", "-T", service.name]
     server.control_environment = environment
-    return _launched(service, server, plan, owner, INSTALL_DEADLINE)
+    log = folder / f"{service.name}.log"
+    return _launched(service, server, plan, log, owner, INSTALL_DEADLINE)
 
 
 def stop(service: Service, server: Server) -> None:
@@ -139,12 +141,15 @@ def stop(service: Service, server: Server) -> None:
         service.drop_namespace(server)
 
 
-def keep(plan: Plan, owner: int | None) -> tuple[int, str]:
-    """Start a keeper for ``plan``; its process id and birth. It leads a session of its own."""
+def keep(plan: Plan, output: Path, owner: int | None) -> tuple[int, str]:
+    """Start a keeper for ``plan``; its process id and birth. It leads a session of its own.
+
+    What it and its processes say goes to the file ``output``.
+    """
     plan.owned = owner is not None
     plan_file = Path(plan.folder, "plan.json")
     plan.save(plan_file)
-    with Path(plan.folder, "keeper.log").open("ab") as log:
+    with output.open("wb") as log:
         keeper = subprocess.Popen(
             [sys.executable, str(TOOLS / "keeper.py"), str(plan_file)],
             stdin=subprocess.DEVNULL if owner is None else owner,
@@ -156,11 +161,11 @@ def keep(plan: Plan, owner: int | None) -> tuple[int, str]:
 
 
 def _launched(
-    service: Service, server: Server, plan: Plan, owner: int | None, deadline: float
+    service: Service, server: Server, plan: Plan, log: Path, owner: int | None, deadline: float
 ) -> Server:
     """The server once it lets us in; it is stopped when it does not."""
     server.folder = plan.folder
-    server.keeper, server.keeper_born = keep(plan, owner)
+    server.keeper, server.keeper_born = keep(plan, log, owner)
     began = time.monotonic()
     while (cause := why_not(service, server.url)) is not None:
         _reap(server.keeper)
@@ -169,12 +174,8 @@ def _launched(
         elif time.monotonic() - began < deadline:
             time.sleep(0.1)
             continue
-        output = Path(plan.folder, "output.log")
-        kept = output.parent.parent / f"{service.name}-failed.log"
-        if output.exists():
-            kept.write_bytes(output.read_bytes())
         _end_keeper(server)
-        raise ServiceError(f"{service.title} did not start: {cause}", f"less {kept}")
+        raise ServiceError(f"{service.title} did not start: {cause}", f"less {log}")
     say(f"{service.title} answers after {time.monotonic() - began:.1f} s ({server.origin})")
     return server
 

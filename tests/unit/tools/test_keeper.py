@@ -27,7 +27,7 @@ one = Process(["/bin/sh", "-c", script], {"PATH": os.environ["PATH"]})
 reader, writer = os.pipe()
 remove = folder / "data"
 remove.mkdir()
-keeper, _ = keep(Plan(str(folder), [one, one], remove=[str(remove)]), reader)
+keeper, _ = keep(Plan(str(folder), [one, one], remove=[str(remove)]), folder / "output.log", reader)
 print(keeper, flush=True)
 time.sleep(600)
 """
