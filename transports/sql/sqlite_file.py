@@ -18,6 +18,7 @@ from sqlalchemy import URL, Connection, NullPool, create_engine
 from sqlalchemy.engine import Dialect as Compiler
 
 from queue_core.errors import ConfigError
+from queue_core.transports.sql.durability import filesystem_of
 from queue_core.transports.sql.errors import refused
 from queue_core.transports.sql.schema import ensure
 from queue_core.transports.sql.tables import PREFIX
@@ -137,6 +138,14 @@ class SqliteFile:
         """Return the bytes that are left on the disk."""
         disk = os.statvfs(os.path.dirname(self.path))
         return disk.f_bavail * disk.f_frsize
+
+    def filesystem(self) -> str:
+        """Return the type of the file system, such as ``ext4``; empty where nobody tells."""
+        try:
+            with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+                return filesystem_of(self.path, mounts.read())
+        except OSError:
+            return ""
 
     def make_side(self) -> None:
         """Make the directory beside the database, as open to others as the database is."""
