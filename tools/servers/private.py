@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import random
 import secrets
 import shutil
 import signal
@@ -203,12 +204,22 @@ def _reap(pid: int) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Loopback ports that are free now; all different."""
+    """Loopback ports that are free now; all different.
+
+    Below those that systems give to outgoing connections: a server may need its port seconds later.
+    """
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        ports: list[int] = []
+        for port in random.sample(range(20_000, 32_768), 1_000):
+            one = stack.enter_context(socket.socket())
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            ports.append(port)
+            if len(ports) == count:
+                return ports
+    raise ServiceError("no port is free between 20000 and 32767", "see: ss -tln")
 
 
 def _unprivileged(*names: str) -> tuple[int, int] | None:
