@@ -77,14 +77,18 @@ class Language(Protocol):
     def insert_or_replace(self, table: Table) -> Insert:
         """An insert of one row that takes the place of the row with the same primary key."""
 
-    def numbers(self) -> FromClause:
-        """A table with a column ``value``, made of one bound parameter named ``numbers``.
+    def among(self, column: ColumnElement[Any], many: str) -> ColumnElement[bool]:
+        """The condition that ``column`` is one of many.
 
-        `Dialect.numbers` makes the parameter.
+        They are one bound parameter of the name ``many``, which `Dialect.numbers` or
+        `Dialect.names` makes.
         """
 
     def names(self) -> FromClause:
-        """Like ``numbers``, of strings: the parameter is named ``names``."""
+        """A table with a column ``value``, made of one bound parameter named ``names``.
+
+        `Dialect.names` makes the parameter.
+        """
 
     def share(self, rows: Select[Any]) -> Select[Any]:
         """Have nobody `hold` or delete the rows until this transaction ends.
@@ -153,10 +157,10 @@ class Dialect(Protocol):
         """
 
     def numbers(self, values: Iterable[int]) -> object:
-        """Return the values as the parameter that `Language.numbers` takes."""
+        """Return the values as the parameter that `Language.among` takes."""
 
     def names(self, values: Iterable[str]) -> object:
-        """Return the values as the parameter that `Language.names` takes."""
+        """Return the values as the parameter that `Language.among` and `Language.names` take."""
 
     def begin(self, cursor: Cursor) -> None:
         """Begin a transaction that may write.

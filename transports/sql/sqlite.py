@@ -73,9 +73,10 @@ class SqliteLanguage:
         """``INSERT OR REPLACE``."""
         return sqlite.insert(table).prefix_with("OR REPLACE")
 
-    def numbers(self) -> FromClause:
+    def among(self, column: ColumnElement[Any], many: str) -> ColumnElement[bool]:
         """A JSON list."""
-        return func.json_each(bindparam("numbers")).table_valued("value")
+        values = func.json_each(bindparam(many)).table_valued("value")
+        return column.in_(select(values.c.value))
 
     def names(self) -> FromClause:
         """A JSON list."""
