@@ -43,9 +43,8 @@ _NOTES: Final = (
 def of_broker(properties: Mapping[str, Any]) -> Durability:
     """Return what is known without a queue; ``properties`` are those that the server sent."""
     return Durability(
-        found="each queue makes its own promise: quorum queues, which durable named ones are "
-        "here unless asked otherwise, keep messages through a power cut; durability_of(queue) "
-        "tells of one",
+        found="each queue makes its own promise, so ask for one by its name; quorum queues, which "
+        "durable named ones are here unless asked otherwise, keep messages through a power cut",
         broker=f"{properties.get('product', 'AMQP')} {properties.get('version', '')}".strip(),
         notes=_NOTES,
     )
