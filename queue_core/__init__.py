@@ -7,6 +7,7 @@ Start with `Connection`. Transports are written against `queue_core.transport`.
 
 from queue_core.connection import Connection
 from queue_core.consumer import Consumer
+from queue_core.durability import Durability, Survives, Weakness
 from queue_core.errors import (
     AccessRefused,
     AlreadySettled,
@@ -64,6 +65,7 @@ __all__ = [
     "ContentDisallowed",
     "Deadline",
     "DecodeError",
+    "Durability",
     "Exchange",
     "Features",
     "KeyEntry",
@@ -87,6 +89,7 @@ __all__ = [
     "SimpleQueue",
     "StaleDelivery",
     "StoreCorrupt",
+    "Survives",
     "SystemClock",
     "TooLarge",
     "TopologyMismatch",
@@ -94,6 +97,7 @@ __all__ = [
     "Unroutable",
     "Unsupported",
     "UsageError",
+    "Weakness",
     "decode",
     "encode",
     "find_transport",

@@ -15,12 +15,19 @@ from queue_core.consumer import Consumer
 from queue_core.errors import ConfigError
 from queue_core.policy import Backoff, Clock, SystemClock
 from queue_core.producer import Producer
-from queue_core.recovery import Recovery
+from queue_core.recovery import Recovery, detect
 from queue_core.registry import find_transport
 from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits
 from queue_core.simple_queue import SimpleQueue
 from queue_core.topology import Binding, Entity, Exchange, Queue, check_seconds
-from queue_core.transport import Features, KeyValue, QueueInfo, SessionOptions, Transport
+from queue_core.transport import (
+    Durability,
+    Features,
+    KeyValue,
+    QueueInfo,
+    SessionOptions,
+    Transport,
+)
 from queue_core.url import parse_alternates
 
 E = TypeVar("E", Exchange, Queue, Binding)
@@ -134,6 +141,27 @@ class Connection:
         """
         session = self._recovery.session
         return session.features if session is not None else self._recovery.endpoint[1].features
+
+    @property
+    def durability(self) -> Durability:
+        """How well the broker keeps what it confirmed, as detected when the connection was made.
+
+        ``durability.survives >= Survives.POWER_CUT`` asks for enough; print it for all that was
+        found, with the remedy for each weak setting. What is weak is also logged once, as a
+        warning. Before the first use, `connect` included, it is unknown. On RabbitMQ it depends on
+        the queue: see `durability_of`. Does not block.
+        """
+        return self._recovery.durability
+
+    def durability_of(self, queue: Queue | str) -> Durability:
+        """Detect now how well the broker keeps the messages of one queue.
+
+        On stores, that is how well it keeps any. Blocks for a few round trips. Raises
+        QueueNotFound.
+        """
+        return self._recovery.call(
+            lambda session, left: detect(session, _name(queue)), timeout=self._timeout
+        )
 
     @property
     def closed(self) -> bool:

@@ -34,6 +34,8 @@ says what failed, where, and what to do next. A password never appears in a mess
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class QueueCoreError(Exception):
     """The base of every error of this package."""
@@ -186,3 +188,10 @@ class RemoteError(QueueCoreError):
         self.type_name = type_name
         self.text = text
         super().__init__(f"{type_name}: {text}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return which of ``known`` a wrong ``name`` was probably meant to be, or None."""
+    import difflib  # noqa: PLC0415 - 1.5 ms that a program without mistakes need not pay
+
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)

@@ -1,7 +1,7 @@
 """When to try again, and until when: backoff, deadlines and the one retry loop of the package.
 
-Everything here is pure. Time comes from a ``Clock`` that the caller passes in and randomness from a
-``random.Random``, so that a test drives a thousand retries in no time. Durations are float seconds.
+Everything here is pure. Time comes from a ``Clock`` that the caller passes in and chance from a
+function, so that a test drives a thousand retries in no time. Durations are float seconds.
 
 The rules: a delay is drawn uniformly between zero and a ceiling that doubles with each attempt
 ("full jitter"), so that a thousand clients that lost one broker do not come back in step. A wait
@@ -12,7 +12,7 @@ never do, and nothing above it adds a second loop, since two nested loops multip
 from __future__ import annotations
 
 import math
-import random
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
@@ -61,6 +61,11 @@ class SystemClock:
             time.sleep(min(seconds, _MAX_SLEEP))
 
 
+def chance() -> float:
+    """Return a random number from 0 to below 1. Forked processes do not draw the same ones."""
+    return int.from_bytes(os.urandom(6)) / 2**48
+
+
 class Backoff(msgspec.Struct, frozen=True):
     """How long to wait before the next attempt.
 
@@ -100,18 +105,18 @@ class Backoff(msgspec.Struct, frozen=True):
         except OverflowError:
             return float(self.cap) if self.base else 0.0
 
-    def delay(self, attempt: int, rng: random.Random | None = None) -> float:
+    def delay(self, attempt: int, draw: Callable[[], float] = chance) -> float:
         """Draw a delay in seconds, uniform between zero and ``ceiling(attempt)``.
 
-        ``rng`` makes the draw repeatable; without it the process's shared generator is used.
+        ``draw`` returns a number from 0 to below 1; a seeded one makes the delay repeatable.
         """
-        return (rng or random).uniform(0.0, self.ceiling(attempt))
+        return draw() * self.ceiling(attempt)
 
-    def delays(self, rng: random.Random | None = None) -> Iterator[float]:
+    def delays(self, draw: Callable[[], float] = chance) -> Iterator[float]:
         """Yield the delays of attempt 0, 1, 2 ... for ever."""
         attempt = 0
         while True:
-            yield self.delay(attempt, rng)
+            yield self.delay(attempt, draw)
             attempt += 1
 
 
@@ -172,7 +177,7 @@ def retry(
     wait: Callable[[float], object] | None = None,
     retryable: Callable[[Exception], bool] = is_retryable,
     on_retry: Callable[[Exception, int, float], None] | None = None,
-    rng: random.Random | None = None,
+    draw: Callable[[], float] = chance,
 ) -> T:
     """Call ``call()`` until it returns, and return its value.
 
@@ -196,7 +201,7 @@ def retry(
         retryable: which errors are worth a wait.
         on_retry: called before each wait with the error, the number of failures so far (from 1),
             and the delay.
-        rng: makes the delays repeatable.
+        draw: as for ``Backoff.delay``.
 
     Raises:
         Exception: the last error of ``call``.
@@ -208,7 +213,7 @@ def retry(
         except Exception as error:
             if not retryable(error):
                 raise
-            delay = backoff.delay(attempt, rng)
+            delay = backoff.delay(attempt, draw)
             attempt += 1
             remaining = deadline.remaining()
             if delay >= remaining:

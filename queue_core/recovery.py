@@ -37,7 +37,14 @@ from queue_core.errors import (
 )
 from queue_core.policy import Backoff, Deadline, retry
 from queue_core.topology import Binding, Entity, Exchange, Queue
-from queue_core.transport import Session, SessionOptions, Transport
+from queue_core.transport import (
+    Detector,
+    Durability,
+    Session,
+    SessionOptions,
+    Survives,
+    Transport,
+)
 from queue_core.url import BrokerURL
 
 T = TypeVar("T")
@@ -64,6 +71,8 @@ class Recovery:
         self._entities: dict[tuple[str, ...], Entity] = {}
         self._subscriptions: dict[tuple[str, str], int] = {}
         self._lost: dict[str, QueueNotFound] = {}
+        self._durability = Durability(found="not connected yet: call connect() first")
+        self._warned: set[str] = set()
         self._start_process()
 
     def _start_process(self) -> None:
@@ -92,6 +101,11 @@ class Recovery:
         self._check_process()
         session = self._session
         return None if session is None or session.closed else session
+
+    @property
+    def durability(self) -> Durability:
+        """What was detected when the last session opened."""
+        return self._durability
 
     def call(self, operation: Callable[[Session, float], T], *, timeout: float | None) -> T:
         """Return ``operation(session, seconds left)``, repeated across lost connections.
@@ -202,6 +216,7 @@ class Recovery:
                 return session
             session = self._try_endpoints(deadline)
             try:
+                self._durability = detect(session)
                 self._replay(session, deadline)
             except QueueCoreError:
                 _close_quietly(session)
@@ -212,6 +227,7 @@ class Recovery:
                 _close_quietly(session)
                 raise Closed("the connection is closed; open a new Connection")
             self._connected_before = True
+            self._warn()
             return session
         finally:
             self._opening.release()
@@ -251,6 +267,15 @@ class Recovery:
             except QueueNotFound as error:
                 self.unsubscribe(consumer, queue)
                 self._lost[consumer] = error
+
+    def _warn(self) -> None:
+        """Log what weakens the broker's promise, once for each connection."""
+        weak = self._durability.survives < Survives.SERVER_CRASH
+        for warning in self._durability.warnings:
+            if (text := str(warning)) not in self._warned:
+                self._warned.add(text)
+                level = logging.WARNING if weak else logging.INFO
+                logger.log(level, "broker %s: %s", self._endpoints[0][0], text)
 
     def _abandon(self, session: Session, error: TransportError) -> None:
         if not session.closed and not isinstance(error, SessionLost):
@@ -305,6 +330,11 @@ class Recovery:
     def closed(self) -> bool:
         """`close` was called."""
         return self._closing.is_set()
+
+
+def detect(session: Session, queue: str = "") -> Durability:
+    """Return what the session's broker promises; unknown if the session cannot tell."""
+    return session.durability(queue) if isinstance(session, Detector) else Durability()
 
 
 def _key(entity: Entity) -> tuple[str, ...]:

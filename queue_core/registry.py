@@ -9,12 +9,11 @@ transport=...)` takes a transport directly.
 
 from __future__ import annotations
 
-import difflib
 import threading
 from collections.abc import Iterable
 from typing import Protocol
 
-from queue_core.errors import ConfigError
+from queue_core.errors import ConfigError, nearest
 from queue_core.transport import Transport
 
 ENTRY_POINT_GROUP = "queue_core.transports"
@@ -117,7 +116,7 @@ def _check(scheme: str, transport: object) -> Transport:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    near = _ALIASES.get(name) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
+    near = _ALIASES.get(name) or nearest(name, known)
     hint = f"did you mean {near}://? " if near else ""
     return (
         f"there is no transport for {name}://; {hint}Known are: "

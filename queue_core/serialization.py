@@ -18,7 +18,6 @@ arrive as lists; datetimes, UUIDs, decimals and nested bytes (base64) arrive as 
 
 from __future__ import annotations
 
-import difflib
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -26,7 +25,14 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from queue_core.errors import ConfigError, ContentDisallowed, DecodeError, MessageError, TooLarge
+from queue_core.errors import (
+    ConfigError,
+    ContentDisallowed,
+    DecodeError,
+    MessageError,
+    TooLarge,
+    nearest,
+)
 from queue_core.limits import (
     DEFAULT_LIMITS,
     Limits,
@@ -377,8 +383,8 @@ def _shown(value: object) -> str:
 
 def _nearest(name: object, known: Iterable[str]) -> str:
     names = sorted(known)
-    near = difflib.get_close_matches(str(name)[:_SHOWN], names, n=1)
-    return (f": did you mean {near[0]!r}?" if near else ";") + f" known: {', '.join(names)}"
+    near = nearest(str(name)[:_SHOWN], names)
+    return (f": did you mean {near!r}?" if near else ";") + f" known: {', '.join(names)}"
 
 
 def _encode_json(payload: Any) -> bytes:

@@ -32,6 +32,7 @@ from typing import Annotated, Literal, Protocol, get_type_hints, runtime_checkab
 
 import msgspec
 
+from queue_core.durability import Durability, Survives
 from queue_core.errors import Unsupported
 from queue_core.message import (
     Delivery,
@@ -51,6 +52,8 @@ __all__ = [
     "Claimed",
     "Counts",
     "Delivery",
+    "Detector",
+    "Durability",
     "Entry",
     "Envelope",
     "Features",
@@ -68,6 +71,7 @@ __all__ = [
     "SessionOptions",
     "Settlement",
     "Store",
+    "Survives",
     "Token",
     "Transaction",
     "Transport",
@@ -498,6 +502,30 @@ class KeyValue(Protocol):
 
     def key_delete(self, key: str, *, version: int | None = None) -> bool:
         """Delete the key, with ``version`` only if it has that; return whether it was deleted."""
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Optional, for a `Store` handle and for a `Session`: how well the broker keeps messages.
+
+    A transport without it works all the same; `Connection.durability` is then unknown.
+    """
+
+    def durability(self, queue: str = "") -> Durability:
+        """Look at the broker's settings, and return what they promise of a confirmed message.
+
+        With ``queue`` (which exists) of messages in that queue, where that differs. Called once
+        when a session opens, and when the user asks. Threads and errors are as for the other
+        methods; it blocks for a few round trips, a session at most its options' ``timeout``.
+
+        What may not be asked (a managed server, a missing permission) is no error: the answer is
+        then what is certain at least, or ``Survives.UNKNOWN``, and its sentence says why. Settings
+        that weaken the promise are ``warnings``, each with its remedy; what the user of this kind
+        of broker expects anyway is none.
+
+        Raises:
+            QueueNotFound: a session was asked for a queue that does not exist.
+        """
 
 
 # --- Session --------------------------------------------------------------------------------------

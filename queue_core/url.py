@@ -22,7 +22,6 @@ name.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import ipaddress
 import math
 import re
@@ -33,7 +32,7 @@ from urllib.parse import quote, unquote, unquote_plus
 
 import msgspec
 
-from queue_core.errors import ConfigError
+from queue_core.errors import ConfigError, nearest
 
 V = TypeVar("V", bound=str | int | float | bool)
 
@@ -177,8 +176,8 @@ class BrokerURL(msgspec.Struct, frozen=True):
         for name in self.options:
             if name in names:
                 continue
-            nearest = difflib.get_close_matches(name, names, n=1)
-            advice = f"did you mean {nearest[0]!r}? " if nearest else ""
+            near = nearest(name, names)
+            advice = f"did you mean {near!r}? " if near else ""
             known = f"known: {', '.join(names)}" if names else "this transport has no options"
             raise ConfigError(f"unknown option {name!r} in the broker URL {self}: {advice}{known}")
 

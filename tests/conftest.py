@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import redis
@@ -24,7 +25,7 @@ def url_of(variable: str, server: str) -> str:
         return url
     if os.environ.get("QUEUE_CORE_TEST_FAST"):
         pytest.skip(f"needs {server}; make test-fast goes without servers")
-    command = "tools/services.py run -- .venv/bin/pytest ..."
+    command = ".venv/bin/python tools/services.py run -- .venv/bin/pytest ..."
     pytest.fail(f"{server} is missing: {variable} is not set; next: {command}", pytrace=False)
 
 
@@ -167,3 +168,29 @@ def mysql_restricted(mysql_admin: sqlalchemy.Connection, mysql_url: str) -> Iter
     """A user who may read and write an empty database, and not create a table in it."""
     with MYSQL.account(mysql_admin, mysql_url, room=False) as url:
         yield url
+
+
+BROKERS = ("sqlite", "redis", "amqp")  # what processes can share
+
+
+def _url(request: pytest.FixtureRequest, folder: Path) -> str:
+    """A url for the broker that the fixture's parameter names; all but RabbitMQ are our own."""
+    if request.param == "memory":
+        return f"memory://{folder.name}"
+    if request.param == "sqlite":
+        return f"sqlite:///{folder}/broker.db"
+    fixture = "amqp_url" if request.param == "amqp" else f"{request.param}_broker"
+    url: str = request.getfixturevalue(fixture)
+    return url
+
+
+@pytest.fixture(params=BROKERS)
+def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Each broker that processes can share, in turn."""
+    return _url(request, tmp_path)
+
+
+@pytest.fixture(params=["memory", *BROKERS])
+def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Each broker, in turn."""
+    return _url(request, tmp_path)

@@ -17,6 +17,23 @@ import queue_core
 ROOT = Path(__file__).resolve().parent.parent
 LINKED = ("transports", "mailbox", "worker")
 DRIVERS = ("pika", "redis", "sqlalchemy", "psycopg", "pymysql")
+# Each would cost every program milliseconds at its start; see docs/design/import-time.md.
+HEAVY = (
+    "asyncio",
+    "concurrent.futures",
+    "dataclasses",
+    "difflib",
+    "email",
+    "http",
+    "importlib.metadata",
+    "multiprocessing",
+    "pickle",
+    "random",
+    "socket",
+    "ssl",
+    "subprocess",
+    "tempfile",
+)
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +137,9 @@ def test_drivers_are_confined_in_every_module_but_their_transports(
     assert {f"queue_core.{name}" for name in inner} <= confined
 
 
-def test_importing_the_package_loads_no_driver() -> None:
-    loaded = run(f"import sys, queue_core; print([d for d in {DRIVERS!r} if d in sys.modules])")
+def test_importing_the_package_loads_no_driver_and_nothing_heavy() -> None:
+    unwanted = (*DRIVERS, *HEAVY)
+    loaded = run(f"import sys, queue_core; print([d for d in {unwanted!r} if d in sys.modules])")
     assert loaded.strip() == "[]"
 
 

@@ -28,7 +28,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from processes import MARK, TIMED_OUT, contained, die_with_parent, end_marked
-from services import SERVICES, ServiceError, running
+from servers.running import running
+from servers.service import ServiceError
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -150,7 +151,7 @@ def check(run: Run) -> None:
     run.command("format", BIN / "ruff", "format", "--check", ".")
     run.command("lint", BIN / "ruff", "check", ".")
     run.command("types", BIN / "mypy")
-    run.command("types-tools", BIN / "mypy", *sorted((ROOT / "tools").glob("*.py")))
+    run.command("types-tools", BIN / "mypy", *sorted((ROOT / "tools").rglob("*.py")))
     run.command("layers", BIN / "lint-imports", "--no-cache")
 
 
@@ -266,7 +267,7 @@ class Servers:
 
     def _obtain(self) -> None:
         try:
-            servers = self._stack.enter_context(running(ROOT / ".services", SERVICES))
+            servers = self._stack.enter_context(running(ROOT / ".services"))
         except ServiceError as error:
             self._error = error
             return

@@ -1,13 +1,16 @@
 """Keeps the processes of one test server, and lets none of them outlive it.
 
-Run as ``keeper.py PLAN``: PLAN is a JSON file that ``services.py`` wrote (see `Plan`). The keeper
-leads a session of its own, drops root if the plan names a user, starts the processes in order and
-waits. It stops them, in reverse order, as soon as one of these happens:
+Run as ``keeper.py PLAN``: PLAN is a JSON file that ``servers/private.py`` wrote (see `Plan`). The
+keeper leads a session of its own, drops root if the plan names a user, runs what comes ``before``
+to its end, starts the processes in order and waits. It stops them, in reverse order, as soon as one
+of these happens:
 
 - it gets SIGTERM, SIGINT or SIGHUP;
 - its standard input ends, when the plan says ``owned``: the owner holds the other end of that
   pipe, so the end comes however the owner dies, SIGKILL included;
 - one of its processes ends by itself.
+
+What its processes write goes where its own output goes.
 
 Should the keeper itself be killed, the kernel ends its processes (the parent-death signal, on
 Linux). Afterwards the plan's ``after`` commands run and its ``remove`` folders are deleted.
@@ -32,11 +35,15 @@ POLL = 0.2  # seconds between two looks at the processes
 
 @dataclass
 class Process:
-    """A process of a plan: command, whole environment, and its signal when the keeper dies."""
+    """A process of a plan: command, whole environment, and the signals that end it.
+
+    ``stop_signal`` asks it to end, ``death_signal`` comes from the kernel when the keeper dies.
+    """
 
     argv: list[str]
     environment: dict[str, str]
     death_signal: int = signal.SIGKILL
+    stop_signal: int = signal.SIGTERM
 
 
 @dataclass
@@ -48,6 +55,7 @@ class Plan:
 
     folder: str
     processes: list[Process]
+    before: list[Process] = field(default_factory=list)
     owned: bool = False
     user: int | None = None
     group: int | None = None
@@ -57,13 +65,15 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Write the plan where a keeper can read it."""
+        path.touch(0o600)
         path.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "Plan":
         """Read a plan written by `save`."""
         raw = json.loads(path.read_text(encoding="utf-8"))
-        raw["processes"] = [Process(**process) for process in raw["processes"]]
+        for phase in ("before", "processes"):
+            raw[phase] = [Process(**process) for process in raw[phase]]
         return cls(**raw)
 
 
@@ -75,17 +85,24 @@ def _drop_root(plan: Plan) -> None:
     os.setuid(plan.user)
 
 
-def _start(process: Process, folder: str, log: int) -> subprocess.Popen[bytes]:
+def _start(process: Process, folder: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         process.argv,
         env=process.environment,
         cwd=folder,
         stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
         process_group=0,
         preexec_fn=dying_with_parent(process.death_signal),
     )
+
+
+def _prepare(plan: Plan) -> str | None:
+    """Run what comes before the processes; the reason to stop when some of it fails."""
+    for process in plan.before:
+        code = _start(process, plan.folder).wait()
+        if code:
+            return f"{process.argv[0]} failed with code {code}"
+    return None
 
 
 def _wait(
@@ -111,20 +128,19 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: stopping.append(received))
     _drop_root(plan)
-    output = os.path.join(plan.folder, "output.log")
-    log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     started: list[subprocess.Popen[bytes]] = []
     try:
-        for process in plan.processes:
-            started.append(_start(process, plan.folder, log))
-        reason, code = _wait(plan, started, stopping)
-        os.write(log, f"keeper: stopping, because {reason}\n".encode())
+        reason, code = _prepare(plan), 1
+        if reason is None:
+            for process in plan.processes:
+                started.append(_start(process, plan.folder))
+            reason, code = _wait(plan, started, stopping)
+        print(f"keeper: stopping, because {reason}", flush=True)
     finally:
-        for running in reversed(started):
-            end_group(running, signal.SIGTERM, plan.grace)
+        for running, process in reversed(list(zip(started, plan.processes, strict=False))):
+            end_group(running, process.stop_signal, plan.grace)
         for command in plan.after:
-            none = subprocess.DEVNULL
-            subprocess.run(command, stdin=none, stdout=log, stderr=log, check=False, timeout=60)
+            subprocess.run(command, stdin=subprocess.DEVNULL, check=False, timeout=60)
         for folder in plan.remove:
             shutil.rmtree(folder, ignore_errors=True)
     return code

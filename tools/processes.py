@@ -1,6 +1,6 @@
 """Processes that do not outlive their purpose.
 
-What `keeper.py`, `services.py` and `dev.py` share: the parent-death signal of Linux, telling a
+What `keeper.py`, `servers` and `dev.py` share: the parent-death signal of Linux, telling a
 process from a later one with the same id, running a command in a group that is gone afterwards,
 and finding what such a command left behind. Standard library only.
 """

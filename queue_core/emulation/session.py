@@ -30,6 +30,8 @@ from queue_core.message import Delivery, Publication, Settlement
 from queue_core.policy import Deadline
 from queue_core.topology import Entity
 from queue_core.transport import (
+    Detector,
+    Durability,
     Features,
     KeyValue,
     Outcome,
@@ -326,6 +328,16 @@ class EmulatedSession:
         found = self._consumers.get(consumer)
         if found is not None and self._core.ours:
             found.wake()
+
+    def durability(self, queue: str = "") -> Durability:
+        """See `Detector.durability`: the store's answer, the same for each queue."""
+        timeout = self._core.options.timeout
+        if queue:
+            self.inspect(queue, timeout=timeout)
+        return self._call(
+            lambda store: store.durability() if isinstance(store, Detector) else Durability(),
+            timeout,
+        )
 
     def key_value(self) -> KeyValue:
         """See `Session.key_value`."""

@@ -13,6 +13,7 @@ pytest.register_assert_rewrite(
     "queue_core.testing.session_content",
     "queue_core.testing.session_deadletters",
     "queue_core.testing.session_delivery",
+    "queue_core.testing.session_durability",
     "queue_core.testing.session_features",
     "queue_core.testing.session_lifetime",
     "queue_core.testing.session_machine",

@@ -24,6 +24,7 @@ from __future__ import annotations
 from queue_core.testing.session_content import ContentTests
 from queue_core.testing.session_deadletters import DeadLetterTests
 from queue_core.testing.session_delivery import DeliveryTests
+from queue_core.testing.session_durability import DurabilityTests
 from queue_core.testing.session_features import FeatureTests
 from queue_core.testing.session_lifetime import LifetimeTests
 from queue_core.testing.session_routing import RoutingTests
@@ -42,5 +43,6 @@ class SessionSuite(
     DeadLetterTests,
     LifetimeTests,
     ThreadTests,
+    DurabilityTests,
 ):
     """Subclass this with an ``open_session`` fixture; see the module."""

@@ -67,15 +67,6 @@ class WorkerProcess:
         self.process.wait()
 
 
-@pytest.fixture(params=["sqlite", "redis", "amqp"])
-def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/broker.db"
-    name = "redis_broker" if request.param == "redis" else "amqp_url"
-    url: str = request.getfixturevalue(name)
-    return url
-
-
 @pytest.fixture
 def queue(broker_url: str) -> Iterator[str]:
     """The name of a queue of this test alone, which is deleted after it."""

@@ -140,18 +140,10 @@ def test_a_missing_folder_and_a_foreign_file_are_told_apart(tmp_path):
     assert (tmp_path / "notes.txt").read_text().startswith("these are my notes")
 
 
-@pytest.fixture(params=["memory", "sqlite", "amqp"])
-def connection(request, tmp_path):
+@pytest.fixture
+def connection(any_url):
     """A connection to each transport, in turn."""
-    if request.param == "amqp":
-        url = request.getfixturevalue("amqp_url")
-    else:
-        url = (
-            f"memory://{tmp_path.name}"
-            if request.param == "memory"
-            else f"sqlite:///{tmp_path}/q.db"
-        )
-    with Connection(url) as opened:
+    with Connection(any_url) as opened:
         opened.declare(Queue("bad.q"))
         opened.purge("bad.q")
         yield opened

@@ -16,9 +16,11 @@ from queue_core.testing.eventually import eventually
 
 
 def demo(folder: Path, url: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start it; whatever it writes is below ``folder``."""
     return subprocess.Popen(
         [sys.executable, "-m", "queue_core.worker.cli", "demo", "--broker", url, *arguments],
         cwd=folder,
+        env={**os.environ, "TMPDIR": str(folder)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

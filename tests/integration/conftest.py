@@ -126,6 +126,15 @@ class Broker:
 
 
 @pytest.fixture
+def broker(broker_url: str) -> Iterator[Broker]:
+    """Each broker that processes can share, in turn."""
+    shared = Broker(broker_url)
+    yield shared
+    if broker_url.startswith("amqp"):
+        shared.clean()
+
+
+@pytest.fixture
 def sqlite(tmp_path: Path) -> Broker:
     return Broker(f"sqlite:///{tmp_path / 'queue.db'}")
 
@@ -135,18 +144,6 @@ def amqp(amqp_url: str) -> Iterator[Broker]:
     broker = Broker(amqp_url)
     yield broker
     broker.clean()
-
-
-@pytest.fixture(name="redis")
-def redis_(redis_broker: str) -> Broker:
-    return Broker(redis_broker)
-
-
-@pytest.fixture(params=["sqlite", "redis", "amqp"])
-def broker(request: pytest.FixtureRequest) -> Broker:
-    """Each broker that processes can share."""
-    found: Broker = request.getfixturevalue(request.param)
-    return found
 
 
 @pytest.fixture

@@ -62,7 +62,9 @@ def test_every_delay_lies_between_zero_and_the_cap(
     attempt: int, base: float, cap: float, factor: float, seed: int
 ) -> None:
     backoff = Backoff(base=base, cap=cap, factor=factor)
-    assert 0 <= backoff.delay(attempt, random.Random(seed)) <= backoff.ceiling(attempt) <= cap
+    assert (
+        0 <= backoff.delay(attempt, random.Random(seed).random) <= backoff.ceiling(attempt) <= cap
+    )
 
 
 def test_the_ceiling_doubles_up_to_the_cap_and_does_not_overflow() -> None:
@@ -73,17 +75,17 @@ def test_the_ceiling_doubles_up_to_the_cap_and_does_not_overflow() -> None:
 
 
 def test_jitter_is_full_so_that_clients_spread() -> None:
-    delays = [Backoff(base=8, cap=8).delay(3, random.Random(n)) for n in range(2000)]
+    delays = [Backoff(base=8, cap=8).delay(3, random.Random(n).random) for n in range(2000)]
     assert min(delays) < 0.1
     assert max(delays) > 7.9
     assert 3.7 < sum(delays) / len(delays) < 4.3
 
 
 def test_the_same_seed_gives_the_same_delays() -> None:
-    first = list(itertools.islice(Backoff().delays(random.Random(7)), 10))
-    assert first == list(itertools.islice(Backoff().delays(random.Random(7)), 10))
-    rng = random.Random(7)
-    assert first == [Backoff().delay(n, rng) for n in range(10)]
+    first = list(itertools.islice(Backoff().delays(random.Random(7).random), 10))
+    assert first == list(itertools.islice(Backoff().delays(random.Random(7).random), 10))
+    draw = random.Random(7).random
+    assert first == [Backoff().delay(n, draw) for n in range(10)]
 
 
 @pytest.mark.parametrize(
@@ -136,10 +138,10 @@ def test_retry_repeats_until_success_with_growing_jittered_delays() -> None:
         deadline=never(clock),
         clock=clock,
         on_retry=lambda error, attempt, delay: seen.append((error, attempt, delay)),
-        rng=random.Random(1),
+        draw=random.Random(1).random,
     )
     assert result == "done"
-    assert clock.slept == list(itertools.islice(Backoff().delays(random.Random(1)), 5))
+    assert clock.slept == list(itertools.islice(Backoff().delays(random.Random(1).random), 5))
     assert seen == [(call.error, n + 1, delay) for n, delay in enumerate(clock.slept)]
 
 
@@ -158,7 +160,9 @@ def test_retry_uses_the_time_it_has_and_gives_up_before_the_deadline(
     clock, call = FakeClock(), Flaky(math.inf)
     deadline = Deadline.after(seconds, clock)
     with pytest.raises(ConnectionLost) as caught:
-        retry(call, backoff=Backoff(), deadline=deadline, clock=clock, rng=random.Random(seed))
+        retry(
+            call, backoff=Backoff(), deadline=deadline, clock=clock, draw=random.Random(seed).random
+        )
     assert caught.value is call.error
     assert clock.now <= deadline.at
     assert deadline.remaining() <= 0.1 + 1e-9

@@ -20,6 +20,7 @@ from queue_core.errors import AccessRefused, QueueNotFound, TopologyMismatch, Un
 from queue_core.topology import Binding, Entity, Exchange, Queue
 from queue_core.transport import QueueInfo
 from queue_core.transports.amqp.channel import Channel
+from queue_core.transports.amqp.durability import NO_TYPE, Kind, kind_told_by
 from queue_core.transports.amqp.io import Link
 from queue_core.transports.amqp.ladder import Step
 from queue_core.transports.amqp.topology import (
@@ -145,6 +146,34 @@ class Administration:
         with self._channel(self._link, doing, monotonic() + timeout) as ask:
             answer = ask("queue_declare", doing, queue=queue, passive=True)
         return QueueInfo(queue, ready=answer.message_count, consumers=answer.consumer_count)
+
+    def kind_of(self, queue: str, *, timeout: float) -> Kind:
+        """Return of what kind a queue is, on a connection of its own; see `durability`.
+
+        A queue that is deleted between the two questions is not made again: its type is refused.
+        """
+        deadline = monotonic() + timeout
+        doing = f"ask for the type of queue {queue!r}"
+        link = self._make_link()
+        try:
+            link.open(max(0.0, deadline - monotonic()))
+            with self._channel(link, doing, deadline) as ask:
+                ask("queue_declare", doing, queue=queue, passive=True)
+            arguments: dict[str, Any] = {"x-queue-type": NO_TYPE}
+            while True:
+                try:
+                    with self._channel(link, doing, deadline) as ask:
+                        ask("queue_declare", doing, queue=queue, durable=True, arguments=arguments)
+                except TopologyMismatch as refusal:
+                    kind = kind_told_by(str(refusal), arguments)
+                    if kind is not None:
+                        return kind
+                else:
+                    return "unknown"
+        except AccessRefused as refusal:
+            return "exclusive" if "RESOURCE_LOCKED" in str(refusal) else "unknown"
+        finally:
+            link.close(1.0)
 
     def purge(self, queue: str, *, timeout: float) -> int:
         """Delete what waits; see `Session.purge`."""

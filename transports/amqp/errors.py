@@ -49,6 +49,11 @@ PRECONDITION_FAILED: Final = 406
 NOT_ALLOWED: Final = 530
 NOT_IMPLEMENTED: Final = 540
 
+_WRONG_NAME: Final = (62, 64)  # host name and address, of OpenSSL's X509_V_ERR_*
+# With TLS 1.3 this comes after the handshake, when pika keeps no more than its text.
+_REFUSED_CERTIFICATE: Final = re.compile(
+    r"ALERT_(CERTIFICATE_\w+|BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|UNKNOWN_CA)"
+)
 _MISSING_EXCHANGE: Final = re.compile(r"exchange '(?P<name>.*)' in vhost '", re.DOTALL)
 
 
@@ -138,9 +143,19 @@ def translate_connect(error: BaseException, where: str, vhost: str, user: str) -
             f"check that it exists and that the user has permissions there ({_text(cause)})"
         )
     if isinstance(cause, ssl.SSLCertVerificationError):
+        advice = (
+            "connect under a name that it is for"
+            if getattr(cause, "verify_code", 0) in _WRONG_NAME
+            else "give its authority as option cafile"
+        )
         return AccessRefused(
-            f"the certificate of the broker at {where} was not accepted: {cause.verify_message}; "
-            "give its authority as option cafile"
+            f"the certificate of the broker at {where} was not accepted: "
+            f"{cause.verify_message.rstrip('.')}; {advice}"
+        )
+    if found := _REFUSED_CERTIFICATE.search(str(cause)):
+        return AccessRefused(
+            f"the broker at {where} asks for a certificate that it trusts, and says {found[0]}; "
+            "give one as options certfile and keyfile"
         )
     if isinstance(cause, ssl.SSLError):
         return ConnectionLost(
@@ -153,7 +168,10 @@ def translate_connect(error: BaseException, where: str, vhost: str, user: str) -
             f"nothing listens at {where}; is the broker running, and on this port?"
         )
     if isinstance(cause, IncompatibleProtocolError | ProtocolSyntaxError):
-        return ConnectionLost(f"what listens at {where} does not speak AMQP 0-9-1; check the port")
+        return ConnectionLost(
+            f"what listens at {where} does not speak AMQP 0-9-1; check the port, and whether it is "
+            "one for TLS (amqps://)"
+        )
     return ConnectionLost(f"cannot connect to the broker at {where}: {_text(cause)}")
 
 

@@ -25,6 +25,7 @@ FRAME_OVERHEAD: Final = 8
 FRAME_HEAD: Final = Struct(">BHI")
 _PUBLISH_HEAD: Final = Struct(">BHIHHH")
 _CONTENT_HEAD: Final = Struct(">BHIHHQ")
+_END_AND_BODY: Final = Struct(">BBHI")
 _SETTLE: Final = Struct(">BHIHHQBB")
 _METHOD_ID: Final = Struct(">I")
 _TAG_AND_FLAG: Final = Struct(">QB")
@@ -46,41 +47,51 @@ def short_string(text: str) -> bytes:
     return bytes((len(data),)) + data
 
 
-def publish(
-    channel: int,
-    exchange: bytes,
-    routing_key: bytes,
-    *,
-    mandatory: bool,
-    properties: bytes,
-    body: bytes,
-    frame_max: int,
-) -> bytes:
-    """Return one basic.publish: method, content header, and the body in frames of ``frame_max``.
+class PublishWriter:
+    """Writes one channel's publications as frames: method, content header, and the body.
 
-    ``exchange`` and ``routing_key`` are short strings already, ``properties`` the encoded property
-    list.
+    What messages have in common is encoded once. Used by one thread, for some messages.
     """
-    parts = [
-        _PUBLISH_HEAD.pack(
-            METHOD_FRAME, channel, 7 + len(exchange) + len(routing_key), _BASIC, 40, 0
-        ),
-        exchange,
-        routing_key,
-        b"\x01\xce" if mandatory else b"\x00\xce",
-        _CONTENT_HEAD.pack(HEADER_FRAME, channel, 12 + len(properties), _BASIC, 0, len(body)),
-        properties,
-        _END,
-    ]
-    size = frame_max - FRAME_OVERHEAD
-    if len(body) <= size:
-        if body:
-            parts += (FRAME_HEAD.pack(BODY_FRAME, channel, len(body)), body, _END)
-    else:
-        for start in range(0, len(body), size):
-            piece = body[start : start + size]
+
+    __slots__ = ("_channel", "_heads", "_size")
+
+    def __init__(self, channel: int, frame_max: int) -> None:
+        """Bodies go in frames of ``frame_max`` bytes."""
+        self._channel = channel
+        self._size = frame_max - FRAME_OVERHEAD
+        self._heads: dict[tuple[str, str, bool], bytes] = {}
+
+    def frames(
+        self, exchange: str, routing_key: str, properties: bytes, body: bytes, mandatory: bool
+    ) -> bytes:
+        """Return one publication; ``properties`` is the encoded property list.
+
+        Raises:
+            ValueError: exchange or key has more than 255 bytes.
+        """
+        head = self._heads.get((exchange, routing_key, mandatory))
+        if head is None:
+            head = self._head(exchange, routing_key, mandatory)
+        channel, length = self._channel, len(body)
+        content = _CONTENT_HEAD.pack(HEADER_FRAME, channel, 12 + len(properties), _BASIC, 0, length)
+        if length <= self._size:
+            if not body:
+                return b"".join((head, content, properties, _END))
+            size = _END_AND_BODY.pack(FRAME_END, BODY_FRAME, channel, length)
+            return b"".join((head, content, properties, size, body, _END))
+        parts = [head, content, properties, _END]
+        for start in range(0, length, self._size):
+            piece = body[start : start + self._size]
             parts += (FRAME_HEAD.pack(BODY_FRAME, channel, len(piece)), piece, _END)
-    return b"".join(parts)
+        return b"".join(parts)
+
+    def _head(self, exchange: str, routing_key: str, mandatory: bool) -> bytes:
+        names = short_string(exchange) + short_string(routing_key)
+        size = 7 + len(names)
+        head = _PUBLISH_HEAD.pack(METHOD_FRAME, self._channel, size, _BASIC, 40, 0)
+        head += names + (b"\x01\xce" if mandatory else b"\x00\xce")
+        self._heads[exchange, routing_key, mandatory] = head
+        return head
 
 
 def ack(channel: int, tag: int, *, multiple: bool = False) -> bytes:

@@ -1,8 +1,10 @@
 """One TCP connection to the broker, and the one thread that serves it.
 
-pika's `SelectConnection` runs in that thread and nothing else touches it. Other threads hand work
-over through a deque and one wake-up, and wait with a deadline; what the work writes leaves in one
-send. Heartbeats are thus served while user code blocks.
+pika's `SelectConnection` runs in that thread and nothing else touches it, but for `Link.write`,
+which sends whole frames from the calling thread while the socket takes them: a hand-over costs more
+than a send. For everything else other threads hand work over through a deque and one wake-up, and
+wait with a deadline; what the work writes leaves in one send. Heartbeats are thus served while user
+code blocks.
 
 The rules: a link is used once; when its connection or its loop ends, for whatever reason (an
 exception in a callback included), everybody who waits gets the reason, later calls raise it, and
@@ -16,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -49,10 +52,11 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika ship
     """pika's connection with a faster way in and out for the frames that come per message.
 
     The private names of pika 1.4 that are used here, and nowhere else: ``_adapter_emit_data``
-    (collect writes while a burst runs), ``_on_data_available`` (let a `ContentReader` take its
-    frames before pika decodes them), ``_proto_connection_made`` (read 64 KiB at a time instead of
-    4), ``_terminate_stream`` (give up on a peer that does not answer), ``_transport._sock`` (let
-    go of the socket in a forked child or after a crash).
+    (collect writes while a burst runs, and send them at once), ``_on_data_available`` (let a
+    `ContentReader` take its frames before pika decodes them), ``_proto_connection_made``,
+    ``_MAX_RECV_BYTES`` and ``_MAX_CONSUME_BYTES`` (read up to 64 KiB, once each time that there is
+    something), ``_terminate_stream`` (give up on a peer that does not answer), ``_transport._sock``
+    (send; let go of the socket in a forked child or after a crash).
     """
 
     _frame_buffer: bytes
@@ -61,6 +65,8 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika ship
         self.readers: dict[int, ContentReader] = {}
         self.after_read: Callable[[], None] | None = None
         self._burst: list[bytes] | None = None
+        self._writing = threading.Lock()
+        self._unsent: deque[bytes] = deque()
         super().__init__(parameters, **callbacks)
 
     def emit(self, data: bytes) -> None:
@@ -80,7 +86,7 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika ship
         finally:
             frames, self._burst = self._burst, None
             if frames and not self.is_closed:
-                self._adapter_emit_data(b"".join(frames))
+                self._send(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def give_up(self, reason: Exception) -> None:
         """End the connection without waiting for the peer."""
@@ -104,13 +110,60 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika ship
 
     def _proto_connection_made(self, transport: Any) -> None:
         transport._MAX_RECV_BYTES = _READ_SIZE
+        transport._MAX_CONSUME_BYTES = 1
         super()._proto_connection_made(transport)
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if self._burst is None:
-            super()._adapter_emit_data(data)
+            self._send(data)
         else:
             self._burst.append(data)
+
+    def write(self, data: bytes) -> bool:
+        """Send whole frames at once if the socket takes them. From any thread, in order.
+
+        Returns whether something is left: then `flush` must be called in the I/O thread.
+        """
+        with self._writing:
+            self._unsent.append(data)
+            self._send_unsent()
+            return bool(self._unsent)
+
+    def flush(self) -> None:
+        """Send what `write` left. Only in the I/O thread."""
+        self._send(b"")
+
+    def _send(self, data: bytes) -> None:
+        """Send at once what the socket takes; pika sends the rest, in a later turn of its loop.
+
+        pika alone would ask the loop for room first, which costs a turn.
+        """
+        with self._writing:
+            if data:
+                self._unsent.append(data)
+            self._send_unsent()
+            rest = b"".join(self._unsent)
+            self._unsent.clear()
+            if rest and self._transport is not None:
+                super()._adapter_emit_data(rest)
+
+    def _send_unsent(self) -> None:
+        """Send from the front of what is unsent, unless pika has something to send before.
+
+        An encrypted socket is left to pika: it serves one thread at a time. So is a broken one:
+        pika finds out by itself.
+        """
+        transport = self._transport
+        sock = getattr(transport, "_sock", None)
+        if sock is None or isinstance(sock, ssl.SSLSocket) or transport.get_write_buffer_size():
+            return
+        with contextlib.suppress(OSError):
+            while self._unsent:
+                sent = sock.send(self._unsent[0])
+                if sent < len(self._unsent[0]):
+                    self._unsent[0] = self._unsent[0][sent:]
+                    return
+                self._unsent.popleft()
 
     def _on_data_available(self, data_in: bytes) -> None:
         if not self.readers or self._frame_buffer[:4] == b"AMQP":
@@ -244,6 +297,14 @@ class Link:
             with contextlib.suppress(ValueError):
                 self._inbox.remove(work)
                 raise self.failure("use")
+
+    def write(self, data: bytes) -> None:
+        """Send whole frames, from this thread if the socket takes them; in the order of the calls.
+
+        Does not wait. What goes wrong ends the connection.
+        """
+        if self.connection.write(data):
+            self.submit(self.connection.flush)
 
     def call(self, work: Work, deadline: float, doing: str) -> Any:
         """Have ``work(future)`` done in the I/O thread and return what the future is given.

@@ -5,9 +5,10 @@ two channels in confirm mode. The broker closes a channel on which a missing exc
 then nobody knows what became of everything that is outstanding on it. So exchanges that never
 answered use the second channel, where they harm only one another.
 
-All publications of a call leave in one burst; the broker's answers are matched by sequence number
-(acks may come out of order, and several in one). A return always precedes the ack of its message,
-which then carries the final word.
+Publications are encoded and sent by the calling thread, a piece at a time, so that the broker works
+on the first while the next is encoded; its answers are matched by sequence number (acks may come
+out of order, and several in one) in the I/O thread. A return always precedes the ack of its
+message, which then carries the final word.
 
 A return has no sequence number. It is matched with the oldest mandatory publication not yet
 returned that has the same exchange, key, properties and body, byte for byte: where two are equal
@@ -21,10 +22,11 @@ a schedule.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any
 
@@ -37,53 +39,91 @@ from queue_core.transports.amqp.errors import missing_exchange, translate
 from queue_core.transports.amqp.io import Link
 from queue_core.transports.amqp.properties import encode_properties
 
-_TURN = 500
+_PIECE = 100
 _CONFIRMED = Outcome("confirmed")
+_REFUSED = Outcome("refused", "the broker refused it: a queue is full, or cannot store it")
 
 Prepared = tuple[str, str, bytes, bytes, bool]
 """Exchange, routing key, properties, body, mandatory."""
 
 
 class Batch:
-    """The publications of one call and what is known of each."""
+    """The publications of one call and what is known of each.
 
-    __slots__ = ("_done", "_left", "error", "items", "outcomes", "position")
+    Made by the caller's thread and read by it once `wait` has returned; in between it belongs to
+    the I/O thread.
+    """
+
+    __slots__ = ("_done", "_left", "error", "items", "outcomes", "returned")
 
     def __init__(self, items: Sequence[Prepared]) -> None:
         self.items = items
         self.outcomes: list[Outcome | None] = [None] * len(items)
-        self.position = 0
+        self.returned: dict[int, str] = {}
         self.error: BaseException | None = None
         self._left = len(items)
-        self._done = threading.Event()
+        self._done = threading.Lock()
+        self._done.acquire()
 
-    def settle(self, index: int, outcome: Outcome) -> None:
-        """Record a fate; the last one wakes the caller."""
-        if self.outcomes[index] is None:
-            self.outcomes[index] = outcome
-            self._left -= 1
-            if not self._left:
-                self._done.set()
+    def settle(self, begin: int, end: int, *, accepted: bool) -> int:
+        """Record the fates of ``items[begin:end]``; return how many had none yet.
+
+        The last one wakes the caller.
+        """
+        outcomes = self.outcomes
+        if accepted and not self.returned and outcomes[begin:end].count(None) == end - begin:
+            outcomes[begin:end] = [_CONFIRMED] * (end - begin)
+            new = end - begin
+        else:
+            new = 0
+            for index in range(begin, end):
+                if outcomes[index] is None:
+                    outcomes[index] = self._fate(index, accepted)
+                    new += 1
+        self._left -= new
+        if new and not self._left:
+            self._wake()
+        return new
+
+    def _fate(self, index: int, accepted: bool) -> Outcome:
+        if not accepted:
+            return _REFUSED
+        returned = self.returned.get(index)
+        return _CONFIRMED if returned is None else Outcome("unroutable", returned)
 
     def fail(self, error: BaseException) -> None:
         """Wake the caller: nothing more will come."""
         self.error = self.error or error
-        self._done.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it is awake
+            self._done.release()
 
     def wait(self, seconds: float) -> bool:
         """Return whether everything that will come has come."""
-        return self._done.wait(seconds)
+        return self._done.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
 
 
-class Pending:
-    """One publication on its way."""
+class Run:
+    """Publications of one batch that were sent one after another, and which are not answered.
 
-    __slots__ = ("batch", "index", "returned")
+    ``items[begin + n]`` of the batch has the sequence number ``first + n``.
+    """
 
-    def __init__(self, batch: Batch, index: int) -> None:
+    __slots__ = ("batch", "begin", "first", "last", "left")
+
+    def __init__(self, batch: Batch, begin: int, first: int, count: int) -> None:
         self.batch = batch
-        self.index = index
-        self.returned: str | None = None
+        self.begin = begin
+        self.first = first
+        self.last = first + count - 1
+        self.left = count
+
+    def settle(self, low: int, high: int, *, accepted: bool) -> None:
+        """Record the fate of the sequence numbers from ``low`` to ``high``."""
+        offset = self.begin - self.first
+        self.left -= self.batch.settle(low + offset, high + offset + 1, accepted=accepted)
 
 
 class ConfirmChannel:
@@ -95,8 +135,9 @@ class ConfirmChannel:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._channel: Channel
+        self._sending = threading.Lock()
         self._sequence = 0
-        self._outstanding: dict[int, Pending] = {}
+        self._runs: deque[Run] = deque()
         self._last_returned = 0
         self._closed: BaseException | None = None
 
@@ -122,94 +163,84 @@ class ConfirmChannel:
         return self._closed is None and not self._link.ended
 
     def send(self, batch: Batch) -> None:
-        """Hand a batch to the I/O thread."""
-        self._link.submit(partial(self._send, batch))
+        """Send a batch in pieces. Those of other threads may come between them.
+
+        Raises:
+            ConnectionLost: the connection is over.
+        """
+        writer = frames.PublishWriter(self._channel.number, self._link.connection.params.frame_max)
+        items = batch.items
+        for begin in range(0, len(items), _PIECE):
+            piece = items[begin : begin + _PIECE]
+            data = b"".join([writer.frames(*item) for item in piece])
+            # Once the end of the channel is noted, nothing may be written to it any more.
+            with self._sending:
+                if self._closed is not None:
+                    batch.fail(self._closed)
+                    return
+                self._runs.append(Run(batch, begin, self._sequence + 1, len(piece)))
+                self._sequence += len(piece)
+                self._link.write(data)
 
     def _on_closed(self, error: BaseException) -> None:
         """Channel or connection ended: nothing that is outstanding will be answered."""
-        self._closed = error
-        outstanding, self._outstanding = self._outstanding, {}
-        for batch in {
-            id(pending.batch): pending.batch for pending in outstanding.values()
-        }.values():
-            batch.fail(error)
-
-    def _send(self, batch: Batch) -> None:
-        if self._closed is not None:
-            batch.fail(self._closed)
-            return
-        connection = self._link.connection
-        number, frame_max = self._channel.number, connection.params.frame_max
-        end = min(len(batch.items), batch.position + _TURN)
-        for index in range(batch.position, end):
-            exchange, key, properties, body, mandatory = batch.items[index]
-            data = frames.publish(
-                number,
-                frames.short_string(exchange),
-                frames.short_string(key),
-                mandatory=mandatory,
-                properties=properties,
-                body=body,
-                frame_max=frame_max,
-            )
-            self._sequence += 1
-            self._outstanding[self._sequence] = Pending(batch, index)
-            connection.emit(data)
-        batch.position = end
-        if end < len(batch.items):
-            try:
-                self._link.submit(partial(self._send, batch))
-            except QueueCoreError as error:
-                batch.fail(self._closed or error)
+        with self._sending:
+            self._closed = error
+        for run in self._runs:
+            run.batch.fail(error)
+        self._runs.clear()
 
     def _on_confirm(self, tag: int, multiple: bool, accepted: bool) -> None:
-        outstanding = self._outstanding
-        if not multiple:
-            pending = outstanding.pop(tag, None)
-            if pending is not None:
-                self._answered(pending, accepted)
-            return
-        while outstanding:
-            first = next(iter(outstanding))
-            if first > tag:
-                return
-            self._answered(outstanding.pop(first), accepted)
-
-    def _answered(self, pending: Pending, accepted: bool) -> None:
-        batch, index = pending.batch, pending.index
-        if not accepted:
-            batch.settle(
-                index,
-                Outcome("refused", "the broker refused it: a queue is full, or cannot store it"),
-            )
-        elif pending.returned is not None:
-            batch.settle(index, Outcome("unroutable", pending.returned))
+        runs = self._runs
+        if multiple:
+            for run in self._outstanding():
+                if run.first > tag:
+                    break
+                run.settle(run.first, min(tag, run.last), accepted=accepted)
         else:
-            batch.settle(index, _CONFIRMED)
+            found = next((run for run in self._outstanding() if tag <= run.last), None)
+            if found is not None and found.first <= tag:
+                found.settle(tag, tag, accepted=accepted)
+        while runs and not runs[0].left:
+            runs.popleft()
+
+    def _outstanding(self) -> Iterator[Run]:
+        """Yield the runs, oldest first, while other threads may add some."""
+        return (self._runs[number] for number in range(len(self._runs)))
 
     def _on_return(
         self, code: int, text: str, exchange: str, key: str, raw: bytes, body: bytes
     ) -> None:
-        pending = self._returned(exchange, key, raw, body)
-        if pending is not None:
-            pending.returned = f"no queue took it: {code} {text}"
+        found = self._returned(exchange, key, raw, body)
+        if found is not None:
+            batch, index = found
+            batch.returned[index] = f"no queue took it: {code} {text}"
 
-    def _returned(self, exchange: str, key: str, raw: bytes, body: bytes) -> Pending | None:
+    def _returned(
+        self, exchange: str, key: str, raw: bytes, body: bytes
+    ) -> tuple[Batch, int] | None:
         """Find the publication that came back; the search goes on where the last one was found."""
-        first = next(iter(self._outstanding), 0)
-        start = max(first, self._last_returned + 1)
-        alike: int | None = None
-        for sequence in itertools.chain(range(start, self._sequence + 1), range(first, start)):
-            pending = self._outstanding.get(sequence)
-            if pending is None or pending.returned is not None:
-                continue
-            item = pending.batch.items[pending.index]
+        start = self._last_returned + 1
+        alike: tuple[Batch, int] | None = None
+        for sequence, batch, index in itertools.chain(
+            self._unanswered(start, self._sequence), self._unanswered(0, start - 1)
+        ):
+            item = batch.items[index]
             if item[4] and item[0] == exchange and item[1] == key:
                 if item[2] == raw and item[3] == body:
                     self._last_returned = sequence
-                    return pending
-                alike = sequence if alike is None else alike
-        return self._outstanding[alike] if alike is not None else None
+                    return batch, index
+                alike = alike or (batch, index)
+        return alike
+
+    def _unanswered(self, low: int, high: int) -> Iterator[tuple[int, Batch, int]]:
+        """Yield number, batch and index of what has neither come back nor been answered."""
+        for run in self._outstanding():
+            batch, offset = run.batch, run.begin - run.first
+            for sequence in range(max(low, run.first), min(high, run.last) + 1):
+                index = sequence + offset
+                if batch.outcomes[index] is None and index not in batch.returned:
+                    yield sequence, batch, index
 
 
 class Publisher:
@@ -229,7 +260,7 @@ class Publisher:
         if not publications:
             return []
         deadline = monotonic() + timeout
-        batch = Batch([_prepared(publication) for publication in publications])
+        batch = Batch(_prepared(publications))
         exchanges = {item[0] for item in batch.items}
         channel, link = self._ready(exchanges <= self._known, deadline)
         link.wait_unblocked(deadline)
@@ -291,22 +322,31 @@ class Publisher:
             raise ConnectionLost("publish: the session is closed")
 
 
-def _prepared(publication: Publication) -> Prepared:
-    for what, text in (
-        ("exchange name", publication.exchange),
-        ("routing key", publication.routing_key),
-    ):
+def _prepared(publications: Sequence[Publication]) -> list[Prepared]:
+    """Return what to send; raises UsageError for what AMQP cannot carry."""
+    names = {
+        (what, text)
+        for publication in publications
+        for what, text in (
+            ("exchange name", publication.exchange),
+            ("routing key", publication.routing_key),
+        )
+    }
+    for what, text in names:
         try:
             frames.short_string(text)
         except ValueError as error:
             raise UsageError(f"the {what} {text[:40]!r} cannot be sent: {error}") from error
-    return (
-        publication.exchange,
-        publication.routing_key,
-        encode_properties(publication.properties),
-        publication.body,
-        publication.mandatory,
-    )
+    return [
+        (
+            publication.exchange,
+            publication.routing_key,
+            encode_properties(publication.properties),
+            publication.body,
+            publication.mandatory,
+        )
+        for publication in publications
+    ]
 
 
 def _after_end(batch: Batch, error: BaseException) -> list[Outcome]:

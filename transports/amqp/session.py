@@ -31,11 +31,12 @@ from queue_core.errors import (
 )
 from queue_core.message import Delivery, Publication, Settlement
 from queue_core.topology import Binding, Entity, Queue
-from queue_core.transport import Features, KeyValue, Outcome, QueueInfo, SessionOptions
+from queue_core.transport import Durability, Features, KeyValue, Outcome, QueueInfo, SessionOptions
 from queue_core.transports.amqp.administration import Administration
 from queue_core.transports.amqp.arrivals import Arrivals
 from queue_core.transports.amqp.consuming import Consuming
 from queue_core.transports.amqp.delaying import Delaying
+from queue_core.transports.amqp.durability import of_broker, of_queue
 from queue_core.transports.amqp.errors import translate
 from queue_core.transports.amqp.io import Link
 from queue_core.transports.amqp.options import Settings
@@ -130,6 +131,18 @@ class AmqpSession:
         """Count ready messages and consumers; the broker does not tell about others."""
         self._enter("inspect")
         return self._administration.inspect(queue, timeout=timeout)
+
+    def durability(self, queue: str = "") -> Durability:
+        """Return what is known of the server, or of one queue; see `Detector.durability`.
+
+        Without a queue it does not block; with one it makes a connection for the question.
+        """
+        self._enter("durability")
+        broker = of_broker(self._link.connection.server_properties)
+        if not queue:
+            return broker
+        kind = self._administration.kind_of(queue, timeout=self._options.timeout)
+        return replace(of_queue(kind, queue), broker=broker.broker, notes=broker.notes)
 
     def purge(self, queue: str, *, timeout: float = 10.0) -> int:
         """Delete the messages that wait."""

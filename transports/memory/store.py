@@ -15,6 +15,7 @@ from queue_core.transport import (
     Claim,
     Claimed,
     Counts,
+    Durability,
     Entry,
     Envelope,
     KeyEntry,
@@ -23,6 +24,7 @@ from queue_core.transport import (
     PutResult,
     SessionOptions,
     Store,
+    Survives,
     Transaction,
 )
 from queue_core.transports.memory.broker import MemoryBroker, Session
@@ -40,6 +42,10 @@ class MemoryStore:
 
     def __init__(self, broker: MemoryBroker) -> None:
         self.broker = broker
+
+    def durability(self, queue: str = "") -> Durability:
+        """See `Detector.durability`."""
+        return Durability(Survives.NOTHING, "the broker is this process's own memory")
 
     # sessions
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from queue_core.emulation import StoreTransport
 from queue_core.transport import Features, SessionOptions
-from queue_core.transports.redis.health import Health
+from queue_core.transports.redis.health import check
 from queue_core.transports.redis.keys import DEFAULT_PREFIX, root_of
 from queue_core.transports.redis.options import check_url, make_connection, place_of
 from queue_core.transports.redis.scripts import Script, load_scripts
@@ -37,7 +37,6 @@ class RedisStores:
 
     def __init__(self, clock: str | None = None) -> None:
         self._clock = clock
-        self._health = Health()
 
     @functools.cached_property
     def _scripts(self) -> Mapping[str, Script]:
@@ -57,8 +56,7 @@ class RedisStores:
             root_of(url.option("prefix", str, DEFAULT_PREFIX)),
             self._scripts,
             functools.partial(
-                self._health.check,
-                allow_eviction=url.option("allow_eviction", bool, default=False),
+                check, allow_eviction=url.option("allow_eviction", bool, default=False)
             ),
         )
         store = RedisStore(server)

@@ -32,6 +32,7 @@ from queue_core.transport import (
     Claim,
     Claimed,
     Counts,
+    Durability,
     Entry,
     Envelope,
     KeyEntry,
@@ -40,6 +41,7 @@ from queue_core.transport import (
     PutResult,
     Transaction,
 )
+from queue_core.transports.redis.durability import detect
 from queue_core.transports.redis.server import Server
 
 _NO_LIMITS: Final[Mapping[str, Limit]] = {}
@@ -63,6 +65,10 @@ class RedisStore:
     def connect(self) -> None:
         """Connect now, so that what is wrong with the server is said now."""
         self._server.connect()
+
+    def durability(self, queue: str = "") -> Durability:
+        """See `Detector.durability`."""
+        return detect(self._server)
 
     # sessions
 

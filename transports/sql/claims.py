@@ -17,6 +17,7 @@ from queue_core.message import Token
 from queue_core.transport import Claim, Claimed
 from queue_core.transports.sql.database import Database, Steps
 from queue_core.transports.sql.put import Careful, is_token, settle_tokens, sweep
+from queue_core.transports.sql.statements import Statement
 from queue_core.transports.sql.tables import FIRST, REASONS, new_fence
 
 _SLOTS = 16
@@ -26,7 +27,15 @@ _ALONE = 2
 class Claims:
     """What one store handle takes."""
 
-    __slots__ = ("_claims", "_database", "_dialect", "_first_slot", "_noted", "_statements")
+    __slots__ = (
+        "_claims",
+        "_database",
+        "_dialect",
+        "_first_slot",
+        "_interrupted",
+        "_noted",
+        "_statements",
+    )
 
     def __init__(self, database: Database) -> None:
         """Share the handle's database."""
@@ -36,6 +45,11 @@ class Claims:
         self._first_slot = secrets.randbits(56) * _SLOTS
         self._claims = 0
         self._noted = ""
+        self._interrupted = False
+
+    def interrupt(self) -> None:
+        """See `Store.interrupt`."""
+        self._interrupted = True
 
     def claim(
         self,
@@ -64,6 +78,9 @@ class Claims:
             if settle:  # that has happened; the next call will say what else has
                 return Claimed((), stale)
             raise
+        finally:
+            if wait > 0:
+                self._interrupted = False
 
     def _wait_and_take(
         self,
@@ -85,7 +102,7 @@ class Claims:
                     if claims:
                         return claims
                 remaining = deadline - time.monotonic()
-                if remaining <= 0:
+                if remaining <= 0 or self._interrupted:
                     return ()
                 if listening and not ready:
                     changed = self._wait(min(remaining, due_in))
@@ -100,7 +117,9 @@ class Claims:
         self._database.read(lambda steps: self._dialect.mark(steps.cursor, tuple(wants)))
 
     def _wait(self, seconds: float) -> bool:
-        return self._database.read(lambda steps: self._dialect.wait(steps.cursor, seconds))
+        return self._database.read(
+            lambda steps: self._dialect.wait(steps.cursor, seconds, lambda: self._interrupted)
+        )
 
     def _look(self, session: str, wants: Mapping[str, int]) -> tuple[bool, float]:
         """Return whether there may be something now, and the seconds until there is more.
@@ -110,15 +129,13 @@ class Claims:
         """
 
         def work(steps: Steps) -> tuple[bool, float]:
-            self._number(steps, session)
-            due_in = float("inf")
-            for queue in wants:
-                found, due = steps.row(self._statements.look, queue=queue)
-                if found is not None or (due is not None and due <= steps.now):
-                    return True, 0.0
-                if due is not None:
-                    due_in = min(due_in, (due - steps.now) / 1_000_000)
-            return False, due_in
+            names = steps.names(wants)
+            number, found, due = steps.row(self._statements.look, session=session, names=names)
+            if number is None:
+                raise _lost(session)
+            if found is not None or (due is not None and due <= 0):
+                return True, 0.0
+            return False, float("inf") if due is None else due / 1_000_000
 
         return self._database.read(work)
 
@@ -135,7 +152,7 @@ class Claims:
         fence = new_fence()
 
         def work(steps: Steps, *, careful: bool) -> Claimed:
-            number = self._number(steps, session)
+            number = self._number(steps, session, statements.share_session)
             stale = (
                 settle_tokens(steps, statements, settle, careful=careful)
                 if settle
@@ -143,7 +160,7 @@ class Claims:
             )
             sweep(steps, statements)
             claims: list[Claim] = []
-            for queue, room in wants.items():
+            for queue, room in sorted(wants.items()):
                 claims += self._take_from(steps, queue, room, number, fence)
             if claims or settle:
                 self._note(steps, number, request, fence, stale)
@@ -159,13 +176,13 @@ class Claims:
     ) -> list[Claim]:
         statements = self._statements
         if steps.row(statements.has_due, queue=queue) is not None:
-            steps.run(statements.promote, queue=queue)
-        rows = steps.rows(statements.claim, queue=queue, room=room, owner=number, claim=fence)
+            steps.change(statements.promote, queue=queue)
+        rows = steps.change(statements.claim, queue=queue, room=room, owner=number, claim=fence)
         rows.sort(key=_place)
         crashed = next((index for index, row in enumerate(rows) if row[6] >= _ALONE), None)
         if crashed is not None and len(rows) > 1:
             keep = max(1, crashed)
-            steps.run(statements.untake, numbers=steps.numbers(row[0] for row in rows[keep:]))
+            steps.change(statements.untake, numbers=steps.numbers(row[0] for row in rows[keep:]))
             rows = rows[:keep]
         return [_claim(row, queue, fence) for row in rows]
 
@@ -192,7 +209,7 @@ class Claims:
         """
 
         def work(steps: Steps) -> Claimed | None:
-            number = self._number(steps, session)
+            number = self._number(steps, session, self._statements.session_number)
             noted = steps.row(self._statements.find_request, owner=number, request=request)
             if noted is None:
                 return None
@@ -206,17 +223,17 @@ class Claims:
         statements = self._statements
 
         def anything(steps: Steps) -> bool:
-            self._number(steps, session)
+            self._number(steps, session, statements.session_number)
             return (
                 steps.row(statements.has_dead) is not None
                 or steps.row(statements.has_expired) is not None
             )
 
         def work(steps: Steps) -> list[Claim]:
-            number = self._number(steps, session)
+            number = self._number(steps, session, statements.share_session)
             sweep(steps, statements)
             fence = new_fence()
-            rows = steps.rows(statements.collect, owner=number, claim=fence, room=limit)
+            rows = steps.change(statements.collect, owner=number, claim=fence, room=limit)
             rows.sort(key=lambda row: int(row[0]))
             return [_claim(row, row[7], fence, REASONS[row[8]]) for row in rows]
 
@@ -224,13 +241,15 @@ class Claims:
             return ()
         return self._database.write(work)
 
-    def _number(self, steps: Steps, session: str) -> int:
-        row = steps.row(self._statements.session_number, session=session)
+    def _number(self, steps: Steps, session: str, find: Statement) -> int:
+        row = steps.row(find, session=session)
         if row is None:
-            raise SessionLost(
-                f"the session {session!r} has ended; its messages went back to their queues"
-            )
+            raise _lost(session)
         return int(row[0])
+
+
+def _lost(session: str) -> SessionLost:
+    return SessionLost(f"the session {session!r} has ended; its messages went back to their queues")
 
 
 def _place(row: Any) -> tuple[int, int]:

@@ -7,14 +7,21 @@ is open, and the next call connects again if need be.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 from queue_core.errors import ConnectionLost, QueueCoreError, StoreCorrupt, UsageError
+from queue_core.policy import Backoff, Deadline, SystemClock, retry
 from queue_core.transports.sql.dialects import Cursor, Dialect
-from queue_core.transports.sql.statements import Statement, Statements
+from queue_core.transports.sql.statements import Change, Statement, Statements
 
 T = TypeVar("T")
+
+_COLLISIONS: Final = 10
+_COLLIDING: Final = 5.0
+_BACKOFF: Final = Backoff(0.005, 0.2)
+_CLOCK: Final = SystemClock()
 
 
 class Undo(Exception):  # noqa: N818 - it is no error
@@ -29,13 +36,15 @@ class Undo(Exception):  # noqa: N818 - it is no error
 class Steps:
     """Runs statements on one cursor, all at the same moment of the store's clock."""
 
-    __slots__ = ("cursor", "now", "numbers")
+    __slots__ = ("_dialect", "cursor", "names", "now", "numbers")
 
     def __init__(self, cursor: Cursor, dialect: Dialect) -> None:
         """Take the time."""
         self.cursor = cursor
+        self._dialect = dialect
         self.now = dialect.now()
         self.numbers = dialect.numbers
+        self.names = dialect.names
 
     def run(self, statement: Statement, **values: object) -> int:
         """Run a statement without result; return how many rows it changed."""
@@ -51,6 +60,21 @@ class Steps:
         """Run a statement and return its first row, or None."""
         self.cursor.execute(statement.text, statement.bind(now=self.now, **values))
         return self.cursor.fetchone()
+
+    def lock_queues(self, queues: Sequence[str]) -> None:
+        """See `Dialect.lock_queues`."""
+        self._dialect.lock_queues(self.cursor, queues)
+
+    def change(self, change: Change, **values: object) -> list[Any]:
+        """Run a change; return what it reads, or nothing."""
+        if change.choose is not None:
+            chosen = [row[0] for row in self.rows(change.choose, **values)]
+            if not chosen:
+                return []
+            values["numbers"] = self.numbers(chosen)
+        if change.apply is not None:
+            self.run(change.apply, **values)
+        return [] if change.read is None else self.rows(change.read, **values)
 
 
 class Database:
@@ -77,23 +101,42 @@ class Database:
     def write(self, work: Callable[[Steps], T]) -> T:
         """Run ``work`` in a transaction of its own, commit, and return what it returned.
 
-        When it raises, nothing happened; after `Undo` its answer is returned all the same.
+        When it raises, nothing happened; after `Undo` its answer is returned all the same. What the
+        database undid because of another transaction is run again, a few times.
         """
-        dialect = self.dialect
+        return self._repeat(lambda: self._transaction(work))
+
+    def alone(self, work: Callable[[Steps], T]) -> T:
+        """Run ``work``, which writes with one statement that is a transaction by itself."""
+        return self._repeat(lambda: work(Steps(self.dialect.cursor(), self.dialect)))
+
+    def _repeat(self, call: Callable[[], T]) -> T:
+        collisions = itertools.count()
+
+        def collided(error: Exception) -> bool:
+            return self.dialect.collided(error) and next(collisions) < _COLLISIONS
+
         try:
-            cursor = dialect.cursor()
-            dialect.begin(cursor)
-            try:
-                result = work(Steps(cursor, dialect))
-                dialect.commit(cursor)
-            except BaseException:
-                dialect.rollback()
-                raise
+            deadline = Deadline.after(_COLLIDING, _CLOCK)
+            return retry(
+                call, backoff=_BACKOFF, deadline=deadline, clock=_CLOCK, retryable=collided
+            )
         except Undo as undo:
             answer: T = undo.answer
             return answer
         except Exception as error:
             self._raise(error)
+            raise
+
+    def _transaction(self, work: Callable[[Steps], T]) -> T:
+        dialect = self.dialect
+        cursor = dialect.cursor()
+        dialect.begin(cursor)
+        try:
+            result = work(Steps(cursor, dialect))
+            dialect.commit(cursor)
+        except BaseException:
+            dialect.rollback()
             raise
         return result
 

@@ -5,19 +5,26 @@ the rest: how to connect, how a write transaction begins, what a claim and an up
 whose clock counts, how a waiting consumer is woken, and what the driver's exceptions mean. A new
 database is one module with one class (see `sqlite.py`), and no change elsewhere.
 
+Many may write at once, where a database lets them. What keeps each step atomic then are row locks,
+which the statements ask for through `Language.share`, `Language.hold` and `Language.change`, and
+`Dialect.lock_queues`; always in this order, so that nobody waits in a circle: the counter, table
+entries by name, queues by name, sessions, messages by seq. SQLite has one writer and needs none.
+
 A dialect object belongs to one store handle and is used by one thread at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, FromClause, Table, Update
+from sqlalchemy import Connection, FromClause, Select, Table
 from sqlalchemy.engine import Dialect as Compiler
-from sqlalchemy.sql.dml import Insert
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.dml import Insert, Update
+from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 
+from queue_core.durability import Durability
 from queue_core.errors import QueueCoreError
 
 
@@ -57,23 +64,72 @@ class Language(Protocol):
         Either a bound parameter named ``now`` (the host's clock) or the database's own clock.
         """
 
+    def moment(self, given: ColumnElement[int]) -> ColumnElement[int]:
+        """The moment that ``given`` stands for, in microseconds.
+
+        ``given`` is counted from `Dialect.now`: it is the moment itself, or what to add to the
+        database's clock. NULL stays NULL.
+        """
+
     def insert_new(self, table: Table) -> Insert:
         """An insert of one row that does nothing, and counts no row, where a unique key exists."""
 
     def insert_or_replace(self, table: Table) -> Insert:
         """An insert of one row that takes the place of the row with the same primary key."""
 
-    def numbers(self) -> FromClause:
-        """A table with a column ``value``, made of one bound parameter named ``numbers``.
+    def among(self, column: ColumnElement[Any], many: str) -> ColumnElement[bool]:
+        """The condition that ``column`` is one of many.
 
-        `Dialect.numbers` makes the parameter.
+        They are one bound parameter of the name ``many``, which `Dialect.numbers` or
+        `Dialect.names` makes.
         """
 
-    def claim(self, take: Update) -> Update:
-        """Finish the statement that takes the best messages.
+    def names(self) -> FromClause:
+        """A table with a column ``value``, made of one bound parameter named ``names``.
 
-        What must be locked or skipped while it chooses differs.
+        `Dialect.names` makes the parameter.
         """
+
+    def share(self, rows: Select[Any]) -> Select[Any]:
+        """Have nobody `hold` or delete the rows until this transaction ends.
+
+        Others may share them too. Waits for who holds one, and sees what that one made of it.
+        """
+
+    def hold(self, rows: Select[Any]) -> Select[Any]:
+        """Have nobody else share, change or delete the rows until this transaction ends."""
+
+    def change(self, move: Move) -> Sequence[ClauseElement]:
+        """Choose rows of the message table, change them, and read columns of them.
+
+        One statement that does it all; or three: a choice that returns ``seq`` first, a change and
+        a reading that take these as the parameter ``numbers``. The rows are locked in their order
+        while they are chosen, and their condition holds for them then.
+        """
+
+    def next_version(self) -> Sequence[ClauseElement]:
+        """Draw a number that was never drawn before: the last statement returns it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A change of chosen rows of the message table.
+
+    Attributes:
+        rows: which ones.
+        update: the change, without a condition.
+        order: what comes first, where ``limit`` leaves some out.
+        limit: how many, an expression; None is all.
+        skip: rows that somebody else is changing are left out. Else they are waited for.
+        returning: the columns to read afterwards; in no order.
+    """
+
+    rows: ColumnElement[bool]
+    update: Update
+    order: Sequence[ColumnElement[Any]] = ()
+    limit: ColumnElement[int] | int | None = None
+    skip: bool = False
+    returning: Sequence[ColumnElement[Any]] = ()
 
 
 class Dialect(Protocol):
@@ -95,15 +151,28 @@ class Dialect(Protocol):
         """
 
     def now(self) -> int:
-        """The present in microseconds, for what is computed in Python."""
+        """What moments computed in Python are counted from, in microseconds.
+
+        The present by the host's clock, or 0 where `Language.moment` adds the database's.
+        """
 
     def numbers(self, values: Iterable[int]) -> object:
-        """Return the values as the parameter that `Language.numbers` takes."""
+        """Return the values as the parameter that `Language.among` takes."""
+
+    def names(self, values: Iterable[str]) -> object:
+        """Return the values as the parameter that `Language.among` and `Language.names` take."""
 
     def begin(self, cursor: Cursor) -> None:
         """Begin a transaction that may write.
 
         Blocks until others let it, at most the URL's ``timeout``.
+        """
+
+    def lock_queues(self, cursor: Cursor, queues: Sequence[str]) -> None:
+        """Have nobody else lock one of these queues until the transaction ends.
+
+        They come in the order in which everybody locks them. Called before what is in them is
+        counted.
         """
 
     def commit(self, cursor: Cursor) -> None:
@@ -114,6 +183,9 @@ class Dialect(Protocol):
 
         Never raises; a connection that cannot roll back is dropped.
         """
+
+    def durability(self, cursor: Cursor) -> Durability:
+        """Ask for the settings that say what a committed message survives; see `durability`."""
 
     def check_room(self, cursor: Cursor) -> None:
         """Raise BrokerFull while a publish would take the room that settling needs.
@@ -127,10 +199,11 @@ class Dialect(Protocol):
         No change after this call is missed then.
         """
 
-    def wait(self, cursor: Cursor, seconds: float) -> bool:
+    def wait(self, cursor: Cursor, seconds: float, given_up: Callable[[], bool]) -> bool:
         """Block until something may have changed since ``mark``, at most ``seconds``.
 
-        Returns whether that is why it returned; it may do so for nothing.
+        Looks every now and then, at least every 0.1 s, whether the wait was ``given_up``. Returns
+        whether one of both is why it returned; it may do so for nothing.
         """
 
     def rest(self) -> None:
@@ -147,6 +220,12 @@ class Dialect(Protocol):
 
         Raises:
             UsageError: it is another database, or the connection has no transactions.
+        """
+
+    def collided(self, error: Exception) -> bool:
+        """Return whether the database undid a transaction because of another one.
+
+        A deadlock or the like: nothing happened, and it may be run again at once.
         """
 
     def explain(self, error: Exception) -> QueueCoreError | None:

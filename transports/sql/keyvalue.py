@@ -7,27 +7,33 @@ never given twice, not even after a removal.
 
 from __future__ import annotations
 
+from typing import Any
+
 from queue_core.errors import UsageError
 from queue_core.transport import KeyEntry
 from queue_core.transports.sql.database import Database, Steps, Undo
+from queue_core.transports.sql.statements import Statements
 
 _PURGE_EVERY = 64
 
 
-def next_version(steps: Steps, database: Database) -> int:
+def next_version(steps: Steps, statements: Statements) -> int:
     """Draw a version from the counter, in the open write."""
-    steps.run(database.statements.next_version)
-    return int(steps.row(database.statements.last_version)[0])
+    *before, last = statements.next_version
+    for statement in before:
+        steps.run(statement)
+    return int(steps.row(last)[0])
 
 
 class Keys:
     """`queue_core.transport.KeyValue` on a database."""
 
-    __slots__ = ("_database", "_writes")
+    __slots__ = ("_database", "_statements", "_writes")
 
     def __init__(self, database: Database) -> None:
         """Share the handle's database."""
         self._database = database
+        self._statements = database.statements
         self._writes = 0
 
     def get(self, key: str) -> KeyEntry | None:
@@ -43,11 +49,20 @@ class Keys:
                 return None
 
         def work(steps: Steps) -> int | None:
-            if version is not None:
-                found = self._find(steps, key)
-                if (found.version if found is not None else 0) != version:
-                    raise Undo
-            return self._write(steps, key, value, _expiry(steps.now, ttl))
+            self._purge_now_and_then(steps)
+            values = self._values(steps, key, value, ttl)
+            new = int(values["version"])
+            if version is None:
+                steps.run(self._statements.set_key, **values)
+                return new
+            row = steps.row(self._statements.hold_key, name=key)
+            if (row[1] if row is not None and row[2] else 0) != version:
+                raise Undo
+            if row is not None:
+                steps.run(self._statements.set_key, **values)
+            elif not steps.run(self._statements.add_key, **values):
+                raise Undo  # somebody else was quicker
+            return new
 
         return self._database.write(work)
 
@@ -55,46 +70,58 @@ class Keys:
         """See `KeyValue.key_increment`."""
 
         def work(steps: Steps) -> int:
-            row = steps.row(self._database.statements.key, name=key)
-            if row is None:
-                count, expires_at = amount, _expiry(steps.now, ttl)
-            else:
-                count, expires_at = _read_count(key, row[0]) + amount, row[2]
-            self._write(steps, key, str(count).encode(), expires_at)
-            return count
+            self._purge_now_and_then(steps)
+            new = self._values(steps, key, b"%d" % amount, ttl)
+            while True:
+                row = steps.row(self._statements.hold_key, name=key)
+                if row is None:
+                    if steps.run(self._statements.add_key, **new):
+                        return amount
+                elif not row[2]:
+                    steps.run(self._statements.set_key, **new)
+                    return amount
+                else:
+                    count = _read_count(key, row[0]) + amount
+                    values = {"name": key, "version": new["version"], "value": b"%d" % count}
+                    steps.run(self._statements.change_key, **values)
+                    return count
 
         return self._database.write(work)
 
     def delete(self, key: str, version: int | None) -> bool:
         """See `KeyValue.key_delete`."""
 
-        def matches(steps: Steps) -> bool:
-            found = self._find(steps, key)
-            return found is not None and version in (None, found.version)
-
         def work(steps: Steps) -> bool:
-            return matches(steps) and steps.run(self._database.statements.delete_key, name=key) > 0
+            row = steps.row(self._statements.hold_key, name=key)
+            if row is None or not row[2] or version not in (None, row[1]):
+                raise Undo(False)
+            return steps.run(self._statements.delete_key, name=key) > 0
 
-        return self._database.read(matches) and self._database.write(work)
+        found = self.get(key)
+        if found is None or version not in (None, found.version):
+            return False
+        return self._database.write(work)
 
     def purge(self) -> None:
         """Remove rows whose ttl is over, up to a bound."""
-        statements = self._database.statements
+        statements = self._statements
         if self._database.read(lambda steps: steps.row(statements.has_expired_keys)) is not None:
             self._database.write(lambda steps: steps.run(statements.purge_keys))
 
     def _find(self, steps: Steps, key: str) -> KeyEntry | None:
-        row = steps.row(self._database.statements.key, name=key)
+        row = steps.row(self._statements.key, name=key)
         return None if row is None else KeyEntry(row[0], row[1])
 
-    def _write(self, steps: Steps, key: str, value: bytes, expires_at: int | None) -> int:
-        statements = self._database.statements
+    def _values(self, steps: Steps, key: str, value: bytes, ttl: float | None) -> dict[str, Any]:
+        version = next_version(steps, self._statements)
+        expires_at = _expiry(steps.now, ttl)
+        return {"name": key, "version": version, "expires_at": expires_at, "value": value}
+
+    def _purge_now_and_then(self, steps: Steps) -> None:
         self._writes += 1
+        statements = self._statements
         if self._writes % _PURGE_EVERY == 0 and steps.row(statements.has_expired_keys) is not None:
             steps.run(statements.purge_keys)
-        version = next_version(steps, self._database)
-        steps.run(statements.set_key, name=key, version=version, expires_at=expires_at, value=value)
-        return version
 
 
 def _expiry(now: int, ttl: float | None) -> int | None:

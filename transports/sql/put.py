@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from queue_core.message import Token
 from queue_core.transport import Envelope, Limit, PutResult
 from queue_core.transports.sql.database import Steps, Undo
-from queue_core.transports.sql.statements import SWEEP, Statements
+from queue_core.transports.sql.statements import SWEEP, Statement, Statements
 from queue_core.transports.sql.tables import DEAD, DELAYED, EXPIRED, FREE, READY
 
 
@@ -21,14 +21,12 @@ class Careful(Exception):  # noqa: N818 - it is no error
     """Something was stale or stored before: take everything back and find out what."""
 
 
-def stale_entries(steps: Steps, statements: Statements, versions: Mapping[str, int]) -> list[str]:
-    """Return the names whose entry has another version."""
-    stale = []
-    for name, version in versions.items():
-        row = steps.row(statements.version, entry=name)
-        if (row[0] if row is not None else 0) != version:
-            stale.append(name)
-    return stale
+def stale_entries(steps: Steps, find: Statement, versions: Mapping[str, int]) -> list[str]:
+    """Return the names whose entry has another version; ``find`` may lock those that exist."""
+    if not versions:
+        return []
+    found = dict(steps.rows(find, names=steps.names(versions)))
+    return [name for name, version in versions.items() if found.get(name, 0) != version]
 
 
 def settle_tokens(
@@ -39,17 +37,15 @@ def settle_tokens(
     Without ``careful`` it raises `Careful` if there are any.
     """
     if not careful:
-        if not all(isinstance(token, tuple) and len(token) == 2 for token in tokens):
+        if not all(map(is_token, tokens)):
             raise Careful
-        steps.cursor.executemany(statements.settle, tokens)
+        steps.cursor.executemany(statements.settle, sorted(tokens))
         if steps.cursor.rowcount != len(tokens):
             raise Careful
         return []
-    stale = []
-    for token in dict.fromkeys(tokens):
-        if not is_token(token):
-            stale.append(token)
-            continue
+    good = [token for token in dict.fromkeys(tokens) if is_token(token)]
+    stale = [token for token in dict.fromkeys(tokens) if not is_token(token)]
+    for token in sorted(good):
         steps.cursor.execute(statements.settle, token)
         if steps.cursor.rowcount != 1:
             stale.append(token)
@@ -59,7 +55,7 @@ def settle_tokens(
 def sweep(steps: Steps, statements: Statements) -> None:
     """Let the messages whose ttl is over be dead, up to a bound."""
     if steps.row(statements.has_expired) is not None:
-        steps.run(statements.bury_expired)
+        steps.change(statements.bury_expired)
 
 
 class Put:
@@ -88,8 +84,12 @@ class Put:
         Raises `Undo` with the answer if nothing may remain of it, or `Careful`.
         """
         statements = self._statements
-        if self._versions and (names := stale_entries(steps, statements, self._versions)):
+        if 0 in self._versions.values():  # an entry that does not exist cannot be locked
+            steps.rows(statements.share_counter)
+        if names := stale_entries(steps, statements.share_entries, self._versions):
             raise Undo(PutResult(stale_entries=names))
+        if self._limits:
+            steps.lock_queues(sorted(self._limits))
         stale = (
             settle_tokens(steps, statements, self._settle, careful=careful) if self._settle else []
         )
@@ -187,9 +187,8 @@ class Put:
             found += len(rows)
             priority += 1
         chosen.sort()
-        steps.run(
-            statements.bury_overflowed, numbers=steps.numbers(seq for _, seq in chosen[:surplus])
-        )
+        numbers = steps.numbers(seq for _, seq in chosen[:surplus])
+        steps.change(statements.bury_overflowed, numbers=numbers)
 
 
 def _row(envelope: Envelope, now: int) -> tuple[object, ...]:
@@ -223,5 +222,5 @@ def is_token(token: Token) -> bool:
         and len(token) == 2
         and isinstance(token[0], int)
         and isinstance(token[1], int)
-        and token[1] != FREE
+        and FREE < token[1] < 1 << 63 > token[0] > 0
     )

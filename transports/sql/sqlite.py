@@ -21,21 +21,25 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
-from sqlalchemy import Connection, FromClause, Table, Update, bindparam, func
+from msgspec.structs import replace
+from sqlalchemy import Connection, FromClause, Select, Table, bindparam, func, select, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect as Compiler
 from sqlalchemy.sql.dml import Insert
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 
+from queue_core.durability import Durability
 from queue_core.errors import BrokerFull, ConnectionLost, QueueCoreError, UsageError
 from queue_core.policy import Clock
-from queue_core.transports.sql.dialects import Cursor
+from queue_core.transports.sql.dialects import Cursor, Move
+from queue_core.transports.sql.durability import of_sqlite
 from queue_core.transports.sql.errors import explain_sqlite, refused
 from queue_core.transports.sql.gate import Gate
 from queue_core.transports.sql.sqlite_file import SqliteFile
+from queue_core.transports.sql.tables import message, meta
 from queue_core.transports.sql.wakeup import Wakeup
 
 _RESERVE: Final = 16 * 1024 * 1024
@@ -57,6 +61,10 @@ class SqliteLanguage:
         """The host's clock, given with each statement."""
         return bindparam("now")
 
+    def moment(self, given: ColumnElement[int]) -> ColumnElement[int]:
+        """As it is: Python knows the clock."""
+        return given
+
     def insert_new(self, table: Table) -> Insert:
         """``ON CONFLICT DO NOTHING``."""
         return sqlite.insert(table).on_conflict_do_nothing()
@@ -65,13 +73,36 @@ class SqliteLanguage:
         """``INSERT OR REPLACE``."""
         return sqlite.insert(table).prefix_with("OR REPLACE")
 
-    def numbers(self) -> FromClause:
+    def among(self, column: ColumnElement[Any], many: str) -> ColumnElement[bool]:
         """A JSON list."""
-        return func.json_each(bindparam("numbers")).table_valued("value")
+        values = func.json_each(bindparam(many)).table_valued("value")
+        return column.in_(select(values.c.value))
 
-    def claim(self, take: Update) -> Update:
-        """As it is: there is one writer."""
-        return take
+    def names(self) -> FromClause:
+        """A JSON list."""
+        return func.json_each(bindparam("names")).table_valued("value")
+
+    def share(self, rows: Select[Any]) -> Select[Any]:
+        """As they are: there is one writer."""
+        return rows
+
+    def hold(self, rows: Select[Any]) -> Select[Any]:
+        """As they are: there is one writer."""
+        return rows
+
+    def change(self, move: Move) -> Sequence[ClauseElement]:
+        """One statement."""
+        rows = move.rows
+        if move.limit is not None:
+            chosen = select(message.c.seq).where(rows).order_by(*move.order).limit(move.limit)
+            rows = message.c.seq.in_(chosen)
+        change = move.update.where(rows)
+        return [change.returning(*move.returning) if move.returning else change]
+
+    def next_version(self) -> Sequence[ClauseElement]:
+        """Count in the meta table."""
+        counter = update(meta).where(meta.c.name == "version").values(number=meta.c.number + 1)
+        return [counter.returning(meta.c.number)]
 
 
 class SqliteDialect:
@@ -130,6 +161,10 @@ class SqliteDialect:
         """A JSON list."""
         return json.dumps(list(values))
 
+    def names(self, values: Iterable[str]) -> object:
+        """A JSON list."""
+        return json.dumps(list(values))
+
     def begin(self, cursor: Cursor) -> None:
         """Take the turn, and SQLite's write lock."""
         if self._file.identity() != self._identity:
@@ -146,6 +181,9 @@ class SqliteDialect:
             self._gate.leave()
             raise
 
+    def lock_queues(self, cursor: Cursor, queues: Sequence[str]) -> None:
+        """Nobody else writes meanwhile."""
+
     def commit(self, cursor: Cursor) -> None:
         """Commit, and let the next one in."""
         cursor.execute("COMMIT")
@@ -160,6 +198,13 @@ class SqliteDialect:
             self.drop()
         finally:
             self._gate.leave()
+
+    def durability(self, cursor: Cursor) -> Durability:
+        """Look at this connection's pragmas and at the file system."""
+        cursor.execute("PRAGMA journal_mode")
+        journal = str(cursor.fetchone()[0])
+        found = of_sqlite(journal, _pragma(cursor, "synchronous"), self._file.filesystem())
+        return replace(found, broker=f"SQLite {sqlite3.sqlite_version}")
 
     def check_room(self, cursor: Cursor) -> None:
         """Refuse publishes while the disk, or ``max_size``, is nearly full."""
@@ -185,10 +230,12 @@ class SqliteDialect:
         self._wakeup.listen(queues)
         self._data_version = _pragma(cursor, "data_version")
 
-    def wait(self, cursor: Cursor, seconds: float) -> bool:
+    def wait(self, cursor: Cursor, seconds: float, given_up: Callable[[], bool]) -> bool:
         """Wait for a hint, or for another value of the change counter."""
         before = self._data_version
-        return self._wakeup.wait(seconds, lambda: _pragma(cursor, "data_version") != before)
+        return self._wakeup.wait(
+            seconds, lambda: given_up() or _pragma(cursor, "data_version") != before
+        )
 
     def rest(self) -> None:
         """Ask for no more hints."""
@@ -235,6 +282,10 @@ class SqliteDialect:
             f"transaction= belongs to {bind}, and the broker is {self.place}; "
             "both must be the same database"
         )
+
+    def collided(self, error: Exception) -> bool:
+        """Never: writers take turns."""
+        return False
 
     def explain(self, error: Exception) -> QueueCoreError | None:
         """See `explain_sqlite`; the system's errors concern the files beside the database."""

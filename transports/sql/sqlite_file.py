@@ -11,18 +11,20 @@ import contextlib
 import os
 import sqlite3
 import stat
+from collections.abc import Iterator
 from typing import Final, cast
 
 from sqlalchemy import URL, Connection, NullPool, create_engine
 from sqlalchemy.engine import Dialect as Compiler
 
 from queue_core.errors import ConfigError
+from queue_core.transports.sql.durability import filesystem_of
 from queue_core.transports.sql.errors import refused
-from queue_core.transports.sql.schema import is_current, make
+from queue_core.transports.sql.schema import ensure
 from queue_core.transports.sql.tables import PREFIX
 from queue_core.url import BrokerURL
 
-OPTIONS: Final = ("synchronous", "timeout", "poll", "max_size")
+OPTIONS: Final = ("synchronous", "timeout", "poll", "max_size", "upgrade")
 """The options of an ``sqlite://`` URL; `check` says what they mean."""
 
 _SYNCHRONOUS: Final = ("normal", "full", "extra")
@@ -41,7 +43,8 @@ def check(url: BrokerURL) -> None:
     survives the death of every process; a power cut may take the last moments) or ``extra``.
     ``timeout``: seconds that a call waits for other writers (5). ``poll``: seconds between two
     looks of a waiting consumer at the file (0.05). ``max_size``: bytes that the file may have (no
-    limit); publishes are refused when nine tenths are used.
+    limit); publishes are refused when nine tenths are used. ``upgrade``: whether an opening program
+    makes the tables, or adds what an older version lacks (true); else ``queue-core db upgrade``.
 
     Raises:
         ConfigError: no file is named, or an option is unknown or has a bad value.
@@ -60,6 +63,7 @@ def check(url: BrokerURL) -> None:
             raise ConfigError(
                 f"option {name!r} of {url} is a number of seconds from {low:g} to {high:g}"
             )
+    url.option("upgrade", bool)
     if url.option("max_size", int, _LEAST_SIZE) < _LEAST_SIZE:
         raise ConfigError(
             f"option 'max_size' of {url} is a number of bytes of at least {_LEAST_SIZE}"
@@ -78,6 +82,7 @@ class SqliteFile:
         "side",
         "_max_size",
         "_synchronous",
+        "_upgrade",
     )
 
     def __init__(self, url: BrokerURL) -> None:
@@ -90,6 +95,7 @@ class SqliteFile:
         self.max_pages = 0
         self._max_size = url.option("max_size", int, 0)
         self._synchronous = url.option("synchronous", str, "full").upper()
+        self._upgrade = url.option("upgrade", bool, True)
 
     def connect(self, compiler: Compiler) -> Connection:
         """Return a connection in autocommit mode to the file, which has the schema then."""
@@ -114,7 +120,7 @@ class SqliteFile:
             cursor = raw.cursor()
             self._prepare(cursor)
             self.make_side()
-            self._ensure_schema(cursor, compiler)
+            ensure(SqliteCatalog(self.place, compiler, cursor), upgrade=self._upgrade)
         except BaseException:
             connection.close()
             raise
@@ -132,6 +138,14 @@ class SqliteFile:
         """Return the bytes that are left on the disk."""
         disk = os.statvfs(os.path.dirname(self.path))
         return disk.f_bavail * disk.f_frsize
+
+    def filesystem(self) -> str:
+        """Return the type of the file system, such as ``ext4``; empty where nobody tells."""
+        try:
+            with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+                return filesystem_of(self.path, mounts.read())
+        except OSError:
+            return ""
 
     def make_side(self) -> None:
         """Make the directory beside the database, as open to others as the database is."""
@@ -191,29 +205,42 @@ class SqliteFile:
             pages = self._max_size // cursor.execute("PRAGMA page_size").fetchone()[0]
             self.max_pages = cursor.execute(f"PRAGMA max_page_count = {pages}").fetchone()[0]
 
-    def _ensure_schema(self, cursor: sqlite3.Cursor, compiler: Compiler) -> None:
-        if is_current(cursor, _columns(cursor), self.place):
-            return
-        cursor.execute("BEGIN IMMEDIATE")
+
+class SqliteCatalog:
+    """The tables of one SQLite file; see `queue_core.transports.sql.schema.Catalog`."""
+
+    __slots__ = ("compiler", "cursor", "place")
+
+    def __init__(self, place: str, compiler: Compiler, cursor: sqlite3.Cursor) -> None:
+        """Look at nothing yet."""
+        self.place = place
+        self.compiler = compiler
+        self.cursor = cursor
+
+    def columns(self) -> dict[str, set[str]]:
+        """Return the columns of the tables and views whose names begin like ours."""
+        columns: dict[str, set[str]] = {}
+        self.cursor.execute(
+            "SELECT t.name, c.name FROM sqlite_master AS t JOIN pragma_table_info(t.name) AS c "
+            "WHERE t.type IN ('table', 'view') AND substr(t.name, 1, ?) = ?",
+            (len(PREFIX), PREFIX),
+        )
+        for table, column in self.cursor.fetchall():
+            columns.setdefault(table, set()).add(column)
+        return columns
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Run in a transaction, which changes of tables are part of."""
+        self.cursor.execute("BEGIN IMMEDIATE")
         try:
-            columns = _columns(cursor)
-            if not is_current(cursor, columns, self.place):
-                make(cursor, compiler, exists=bool(columns))
-            cursor.execute("COMMIT")
+            yield
+            self.cursor.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
-                cursor.execute("ROLLBACK")
+                self.cursor.execute("ROLLBACK")
             raise
 
-
-def _columns(cursor: sqlite3.Cursor) -> dict[str, set[str]]:
-    """Return the columns of the tables and views whose names begin like ours."""
-    columns: dict[str, set[str]] = {}
-    cursor.execute(
-        "SELECT t.name, c.name FROM sqlite_master AS t JOIN pragma_table_info(t.name) AS c "
-        "WHERE t.type IN ('table', 'view') AND substr(t.name, 1, ?) = ?",
-        (len(PREFIX), PREFIX),
-    )
-    for table, column in cursor.fetchall():
-        columns.setdefault(table, set()).add(column)
-    return columns
+    def repeats(self, error: Exception) -> bool:
+        """Never: it would have been undone."""
+        return False

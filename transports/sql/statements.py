@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Integer,
     and_,
@@ -22,16 +23,16 @@ from sqlalchemy import (
     case,
     delete,
     func,
-    insert,
     literal_column,
     or_,
     select,
     update,
 )
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import Update
 from sqlalchemy.sql.elements import ClauseElement
 
-from queue_core.transports.sql.dialects import Language
+from queue_core.transports.sql.dialects import Language, Move
 from queue_core.transports.sql.tables import (
     DEAD,
     DELAYED,
@@ -89,6 +90,19 @@ class Statement:
         return [values[name] for name in self.names]
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A compiled `Move`.
+
+    ``read`` is the only statement, or ``apply`` where it returns nothing, or all three are run:
+    ``choose`` returns the numbers that the others take.
+    """
+
+    choose: Statement | None
+    apply: Statement | None
+    read: Statement | None
+
+
 def compile_statement(element: ClauseElement, language: Language) -> Statement:
     """Compile for one kind of database."""
     compiled = cast(SQLCompiler, element.compile(dialect=language.compiler))
@@ -104,7 +118,6 @@ class Statements:
         """Compile all of them: some 15 milliseconds."""
         self._language = language
         self._now = language.now()
-        self._numbers = select(literal_column("value", Integer)).select_from(language.numbers())
         self._write_messages()
         self._move_messages()
         self._count_messages()
@@ -114,6 +127,13 @@ class Statements:
 
     def _compile(self, element: ClauseElement) -> Statement:
         return compile_statement(element, self._language)
+
+    def _compile_change(self, **move: Any) -> Change:
+        texts = [self._compile(step) for step in self._language.change(Move(**move))]
+        if len(texts) == 3:
+            return Change(*texts)
+        text, reads = texts[0], bool(move.get("returning"))
+        return Change(None, None if reads else text, text if reads else None)
 
     def _compile_rows(self, element: ClauseElement, names: Iterable[str]) -> str:
         """Compile a statement that runs once a row, with parameters in the order of ``names``."""
@@ -125,27 +145,17 @@ class Statements:
     def _write_messages(self) -> None:
         m = message.c
         values: dict[str, Any] = {name: bindparam(name) for name in INSERTED}
+        for name in ("available_at", "expires_at"):
+            values[name] = self._language.moment(bindparam(name, type_=BigInteger))
         self.insert_message = self._compile_rows(
             self._language.insert_new(message).values(values), INSERTED
         )
-        forget = delete(message).where(
-            m.seq == bindparam("token_seq"), m.fence == bindparam("token_fence")
-        )
-        self.settle = self._compile_rows(forget, ("token_seq", "token_fence"))
-        self.is_held = self._compile_rows(
-            select(m.seq).where(
-                m.seq == bindparam("token_seq"), m.fence == bindparam("token_fence")
-            ),
-            ("token_seq", "token_fence"),
-        )
+        token = m.seq == bindparam("token_seq"), m.fence == bindparam("token_fence")
+        names = ("token_seq", "token_fence")
+        self.settle = self._compile_rows(delete(message).where(*token), names)
+        self.is_held = self._compile_rows(self._language.hold(select(m.seq).where(*token)), names)
         self.is_stored = self._compile(
             select(m.seq).where(m.queue == bindparam("queue"), m.id == bindparam("id"))
-        )
-        best = (
-            select(m.seq)
-            .where(_in(READY), m.queue == bindparam("queue"), _alive(self._now))
-            .order_by(m.priority.desc(), m.seq)
-            .limit(bindparam("room"))
         )
         held: dict[str, Any] = {
             "state": literal_column(str(HELD)),
@@ -153,26 +163,30 @@ class Statements:
             "fence": bindparam("claim"),
         }
         taken = (m.seq, m.id, m.body, m.properties, m.attempts, m.priority, m.crashes)
-        take = update(message).values(**held, attempts=m.attempts + 1)
-        self.claim = self._compile(
-            self._language.claim(take.where(m.seq.in_(best)).returning(*taken))
+        self.claim = self._compile_change(
+            rows=and_(_in(READY), m.queue == bindparam("queue"), _alive(self._now)),
+            order=(m.priority.desc(), m.seq),
+            limit=bindparam("room", type_=Integer),
+            skip=True,
+            update=update(message).values(**held, attempts=m.attempts + 1),
+            returning=taken,
         )
-        dead = select(m.seq).where(_in(DEAD)).order_by(m.seq).limit(bindparam("room"))
-        self.collect = self._compile(
-            update(message)
-            .values(**held)
-            .where(m.seq.in_(dead))
-            .returning(*taken, m.queue, m.reason)
+        self.collect = self._compile_change(
+            rows=_in(DEAD),
+            order=(m.seq,),
+            limit=bindparam("room", type_=Integer),
+            skip=True,
+            update=update(message).values(**held),
+            returning=(*taken, m.queue, m.reason),
         )
-        self.untake = self._compile(
-            update(message)
-            .values(
+        self.untake = self._compile_change(
+            rows=self._language.among(m.seq, "numbers"),
+            update=update(message).values(
                 state=literal_column(str(READY)),
                 session=literal_column(str(NOBODY)),
                 fence=literal_column(str(FREE)),
                 attempts=m.attempts - 1,
-            )
-            .where(m.seq.in_(self._numbers))
+            ),
         )
         self.taken = self._compile(
             select(*taken, m.queue)
@@ -190,42 +204,48 @@ class Statements:
         m, now = message.c, self._now
         due = and_(_in(DELAYED), m.queue == bindparam("queue"), m.available_at <= now)
         self.has_due = self._compile(select(literal_column("1")).where(due).limit(1))
-        self.promote = self._compile(self._move(due, m.available_at, READY))
+        self.promote = self._move(due, m.available_at, READY)
         over = and_(literal_column("state") < literal_column(str(DEAD)), m.expires_at <= now)
         self.has_expired = self._compile(select(literal_column("1")).where(over).limit(1))
-        self.bury_expired = self._compile(self._move(over, m.expires_at, DEAD, reason=EXPIRED))
+        self.bury_expired = self._move(over, m.expires_at, DEAD, reason=EXPIRED)
         self.has_dead = self._compile(select(literal_column("1")).where(_in(DEAD)).limit(1))
-        self.bury_overflowed = self._compile(
-            update(message)
-            .values(state=literal_column(str(DEAD)), reason=literal_column(str(OVERFLOWED)))
-            .where(m.seq.in_(self._numbers))
+        self.bury_overflowed = self._compile_change(
+            rows=and_(self._language.among(m.seq, "numbers"), m.state < literal_column(str(DEAD))),
+            update=update(message).values(
+                state=literal_column(str(DEAD)), reason=literal_column(str(OVERFLOWED))
+            ),
         )
-        self.tokens = self._compile(select(m.seq, m.fence, m.queue).where(m.seq.in_(self._numbers)))
-        self.release = self._compile(self._give_back().where(m.seq.in_(self._numbers)))
-        self.give_back = self._compile(
-            self._give_back(crashes=m.crashes + bindparam("crash"))
-            .where(_in(HELD), m.session == bindparam("owner"))
-            .returning(m.queue)
+        tokens = select(m.seq, m.fence, m.queue).where(self._language.among(m.seq, "numbers"))
+        self.tokens = self._compile(tokens)
+        self.hold_tokens = self._compile(self._language.hold(tokens.order_by(m.seq)))
+        self.release = self._compile_change(
+            rows=self._language.among(m.seq, "numbers"), update=self._give_back()
+        )
+        self.give_back = self._compile_change(
+            rows=and_(_in(HELD), m.session == bindparam("owner")),
+            update=self._give_back(crashes=m.crashes + bindparam("crash", type_=Integer)),
+            returning=(m.queue,),
         )
 
-    def _move(self, condition: Any, order: Any, state: int, **values: int) -> Any:
-        m = message.c
-        chosen = select(m.seq).where(condition).order_by(order).limit(SWEEP)
+    def _move(self, rows: Any, order: Any, state: int, **values: int) -> Change:
         literals: dict[str, Any] = {
             name: literal_column(str(value)) for name, value in values.items()
         }
-        return (
-            update(message)
-            .values(state=literal_column(str(state)), **literals)
-            .where(m.seq.in_(chosen))
+        return self._compile_change(
+            rows=rows,
+            order=(order,),
+            limit=SWEEP,
+            skip=True,
+            update=update(message).values(state=literal_column(str(state)), **literals),
         )
 
-    def _give_back(self, **values: Any) -> Any:
+    def _give_back(self, **values: Any) -> Update:
         """Held messages become what they are by now: ready, delayed, or dead.
 
         Collected ones stay dead.
         """
         m, now = message.c, self._now
+        due = self._language.moment(bindparam("due", type_=BigInteger))
         attempts = case(
             (m.reason == 0, m.attempts - bindparam("back", type_=Integer)), else_=m.attempts
         )
@@ -238,7 +258,7 @@ class Statements:
         )
         state = case(
             (reason != 0, literal_column(str(DEAD))),
-            (bindparam("due", type_=Integer) > now, literal_column(str(DELAYED))),
+            (due > now, literal_column(str(DELAYED))),
             else_=literal_column(str(READY)),
         )
         return update(message).values(
@@ -247,18 +267,25 @@ class Statements:
             session=literal_column(str(NOBODY)),
             fence=literal_column(str(FREE)),
             attempts=attempts,
-            available_at=bindparam("due", type_=Integer),
+            available_at=due,
             **values,
         )
 
     def _count_messages(self) -> None:
         m, now = message.c, self._now
         queue = m.queue == bindparam("queue")
+        wanted = self._language.names().alias("wanted")
+        name = wanted.c.value
+        ready: Any = select(literal_column("1")).where(_in(READY), m.queue == name).limit(1)
+        due = select(func.min(m.available_at)).where(_in(DELAYED), m.queue == name)
         self.look = self._compile(
             select(
-                select(literal_column("1")).where(_in(READY), queue).limit(1).scalar_subquery(),
-                select(func.min(m.available_at)).where(_in(DELAYED), queue).scalar_subquery(),
-            )
+                select(session.c.number)
+                .where(session.c.name == bindparam("session"))
+                .scalar_subquery(),
+                func.max(ready.scalar_subquery()),
+                func.min(due.scalar_subquery()) - now,
+            ).select_from(wanted)
         )
 
         def count(*conditions: ColumnElement[bool]) -> Any:
@@ -304,10 +331,13 @@ class Statements:
     def _sessions(self) -> None:
         s, r, m = session.c, request.c, message.c
         named = s.name == bindparam("session")
-        self.session_number = self._compile(select(s.number, s.beats).where(named))
+        number = select(s.number, s.beats).where(named)
+        self.session_number = self._compile(number)
+        self.share_session = self._compile(self._language.share(number))
+        self.hold_session = self._compile(self._language.hold(number))
         self.sessions = self._compile(select(s.name, s.lease, s.beats))
         self.add_session = self._compile(
-            insert(session).values(
+            self._language.insert_new(session).values(
                 number=bindparam("owner"),
                 name=bindparam("session"),
                 lease=bindparam("lease"),
@@ -316,7 +346,9 @@ class Statements:
         )
         beat = update(session).values(beats=s.beats + 1)
         self.renew_session = self._compile(beat.values(lease=bindparam("lease")).where(named))
-        self.beat = self._compile(beat.where(named))
+        some = self._language.among(s.name, "names")
+        self.beat = self._compile(beat.where(some))
+        self.known_sessions = self._compile(select(s.name).where(some))
         self.end_session = self._compile(delete(session).where(s.number == bindparam("owner")))
         self.end_requests = self._compile(delete(request).where(r.session == bindparam("owner")))
         self.owned = self._compile(
@@ -343,8 +375,12 @@ class Statements:
     def _table(self) -> None:
         e = entry.c
         named = e.name == bindparam("entry")
-        self.version = self._compile(select(e.version).where(named))
-        self.entry = self._compile(select(e.version, e.value).where(named))
+        some = self._language.among(e.name, "names")
+        versions = select(e.name, e.version).where(some)
+        self.versions = self._compile(versions)
+        self.share_entries = self._compile(self._language.share(versions.order_by(e.name)))
+        self.hold_entries = self._compile(self._language.hold(versions.order_by(e.name)))
+        self.some_entries = self._compile(select(e.name, e.version, e.value).where(some))
         self.entries = self._compile(select(e.name, e.version, e.value))
         self.set_entry = self._compile(
             self._language.insert_or_replace(entry).values(
@@ -352,31 +388,36 @@ class Statements:
             )
         )
         self.remove_entry = self._compile(delete(entry).where(named))
-        counter = meta.c.name == "version"
-        self.next_version = self._compile(
-            update(meta).values(number=meta.c.number + 1).where(counter)
-        )
-        self.last_version = self._compile(select(meta.c.number).where(counter))
+        counter = select(meta.c.name).where(meta.c.name == "version")
+        self.share_counter = self._compile(self._language.share(counter))
+        self.hold_counter = self._compile(self._language.hold(counter))
+        self.next_version = [self._compile(step) for step in self._language.next_version()]
 
     def _keys(self) -> None:
         k = key.c
         named = k.key == bindparam("name")
         alive = or_(k.expires_at.is_(None), k.expires_at > self._now)
-        self.key = self._compile(select(k.value, k.version, k.expires_at).where(named, alive))
-        self.set_key = self._compile(
-            self._language.insert_or_replace(key).values(
-                key=bindparam("name"),
-                version=bindparam("version"),
-                expires_at=bindparam("expires_at"),
-                value=bindparam("value"),
-            )
+        self.key = self._compile(select(k.value, k.version).where(named, alive))
+        self.hold_key = self._compile(
+            self._language.hold(select(k.value, k.version, case((alive, 1), else_=0)).where(named))
+        )
+        until = self._language.moment(bindparam("expires_at", type_=BigInteger))
+        values = {
+            "key": bindparam("name"),
+            "version": bindparam("version"),
+            "expires_at": until,
+            "value": bindparam("value"),
+        }
+        self.set_key = self._compile(self._language.insert_or_replace(key).values(values))
+        self.add_key = self._compile(self._language.insert_new(key).values(values))
+        self.change_key = self._compile(
+            update(key).where(named).values(version=bindparam("version"), value=bindparam("value"))
         )
         self.delete_key = self._compile(delete(key).where(named))
-        self.has_expired_keys = self._compile(
-            select(literal_column("1")).where(k.expires_at <= self._now).limit(1)
-        )
-        old = select(k.key).where(k.expires_at <= self._now).limit(SWEEP)
-        self.purge_keys = self._compile(delete(key).where(k.key.in_(old)))
+        over = k.expires_at <= self._now
+        self.has_expired_keys = self._compile(select(literal_column("1")).where(over).limit(1))
+        old = select(k.key).where(over).limit(SWEEP)
+        self.purge_keys = self._compile(delete(key).where(k.key.in_(old), over))
 
 
 def _in(state: int) -> ColumnElement[bool]:

@@ -22,6 +22,7 @@ from queue_core.transport import (
     Claim,
     Claimed,
     Counts,
+    Durability,
     Entry,
     Envelope,
     KeyEntry,
@@ -36,7 +37,7 @@ from queue_core.transports.sql.dialects import Dialect
 from queue_core.transports.sql.joined import Joined
 from queue_core.transports.sql.keyvalue import Keys, next_version
 from queue_core.transports.sql.put import Careful, Put, is_token, stale_entries
-from queue_core.transports.sql.statements import Statements
+from queue_core.transports.sql.statements import Statement, Statements
 from queue_core.transports.sql.tables import new_session_number
 
 
@@ -56,22 +57,23 @@ class SqlStore:
         """Connect now, so that what is wrong with the database is said now."""
         self._database.read(lambda steps: None)
 
+    def durability(self, queue: str = "") -> Durability:
+        """See `Detector.durability`."""
+        return self._database.read(lambda steps: self._dialect.durability(steps.cursor))
+
     # sessions
 
     def open_session(self, session: str, lease: float) -> None:
         """See `Store.open_session`."""
 
         def work(steps: Steps) -> None:
-            if steps.run(self._statements.renew_session, session=session, lease=lease) == 0:
+            renew, add = self._statements.renew_session, self._statements.add_session
+            while steps.run(renew, session=session, lease=lease) == 0:
                 # Another life of the same name must not look like a beat of the last one.
                 beats = random.SystemRandom().getrandbits(40)
-                steps.run(
-                    self._statements.add_session,
-                    owner=new_session_number(),
-                    session=session,
-                    lease=lease,
-                    beats=beats,
-                )
+                number = new_session_number()
+                if steps.run(add, owner=number, session=session, lease=lease, beats=beats):
+                    return
 
         self._database.write(work)
 
@@ -81,9 +83,11 @@ class SqlStore:
             return ()
 
         def work(steps: Steps) -> list[str]:
-            return [
-                name for name in sessions if steps.run(self._statements.beat, session=name) == 0
-            ]
+            names = steps.names(sessions)
+            if steps.run(self._statements.beat, names=names) == len(sessions):
+                return []
+            known = {name for (name,) in steps.rows(self._statements.known_sessions, names=names)}
+            return [name for name in sessions if name not in known]
 
         return self._database.write(work)
 
@@ -95,16 +99,16 @@ class SqlStore:
     def end_session(self, session: str, beats: int | None = None) -> bool:
         """See `Store.end_session`."""
 
-        def find(steps: Steps) -> int | None:
-            row = steps.row(self._statements.session_number, session=session)
+        def find(steps: Steps, statement: Statement) -> int | None:
+            row = steps.row(statement, session=session)
             return None if row is None or beats not in (None, row[1]) else row[0]
 
         def work(steps: Steps) -> list[str] | None:
-            number = find(steps)
+            number = find(steps, self._statements.hold_session)
             if number is None:
                 raise Undo
             died = beats is not None
-            rows = steps.rows(
+            rows = steps.change(
                 self._statements.give_back,
                 owner=number,
                 due=steps.now,
@@ -115,7 +119,7 @@ class SqlStore:
             steps.run(self._statements.end_session, owner=number)
             return [row[0] for row in rows]
 
-        if self._database.read(find) is None:
+        if self._database.read(lambda steps: find(steps, self._statements.session_number)) is None:
             return False
         queues = self._database.write(work)
         if queues:
@@ -137,7 +141,7 @@ class SqlStore:
         if not (batch or settle or limits or transaction):
             return PutResult(
                 stale_entries=self._database.read(
-                    lambda steps: stale_entries(steps, self._statements, versions)
+                    lambda steps: stale_entries(steps, self._statements.versions, versions)
                 )
             )
         put = Put(self._statements, batch, versions, settle, limits)
@@ -166,6 +170,10 @@ class SqlStore:
         """See `Store.claim`."""
         return self._claims.claim(session, request, wants, wait, settle, repeat=repeat)
 
+    def interrupt(self) -> None:
+        """See `Store.interrupt`."""
+        self._claims.interrupt()
+
     def owned(self, session: str) -> Sequence[Token]:
         """See `Store.owned`."""
         return self._database.read(
@@ -177,24 +185,25 @@ class SqlStore:
     ) -> Sequence[Token]:
         """See `Store.release`."""
 
-        def find(steps: Steps) -> dict[Token, str]:
+        def find(steps: Steps, statement: Statement) -> dict[Token, str]:
             numbers = steps.numbers(token[0] for token in tokens if is_token(token))
             held = {
-                (seq, fence): queue
-                for seq, fence, queue in steps.rows(self._statements.tokens, numbers=numbers)
+                (seq, fence): queue for seq, fence, queue in steps.rows(statement, numbers=numbers)
             }
             return {token: held[token] for token in tokens if token in held}
 
         def work(steps: Steps) -> dict[Token, str]:
-            held = find(steps)
+            held = find(steps, self._statements.hold_tokens)
             if not held:
                 raise Undo(held)
             due = steps.now + int(delay * 1_000_000)
             numbers = steps.numbers(seq for seq, _ in held)
-            steps.run(self._statements.release, numbers=numbers, due=due, back=int(not counted))
+            steps.change(self._statements.release, numbers=numbers, due=due, back=int(not counted))
             return held
 
-        held = self._database.read(find) if tokens else {}
+        if not tokens:
+            return []
+        held = self._database.read(lambda steps: find(steps, self._statements.tokens))
         if held:
             held = self._database.write(work)
             self._dialect.notify(held.values())
@@ -232,8 +241,8 @@ class SqlStore:
                     name: Entry(version, value)
                     for name, version, value in steps.rows(self._statements.entries)
                 }
-            found = {name: steps.row(self._statements.entry, entry=name) for name in names}
-            return {name: Entry(*row) for name, row in found.items() if row is not None}
+            rows = steps.rows(self._statements.some_entries, names=steps.names(names))
+            return {name: Entry(version, value) for name, version, value in rows}
 
         return self._database.read(work)
 
@@ -243,13 +252,15 @@ class SqlStore:
         expected = {change.name: change.version for change in changes}
 
         def work(steps: Steps) -> bool:
-            if stale_entries(steps, statements, expected):
+            if 0 in expected.values():
+                steps.rows(statements.hold_counter)
+            if stale_entries(steps, statements.hold_entries, expected):
                 raise Undo(False)
             for change in changes:
                 if change.value is None:
                     steps.run(statements.remove_entry, entry=change.name)
                 else:
-                    version = next_version(steps, self._database)
+                    version = next_version(steps, statements)
                     steps.run(
                         statements.set_entry, entry=change.name, version=version, value=change.value
                     )
@@ -257,7 +268,7 @@ class SqlStore:
                 steps.run(statements.drop, queue=queue)
             return True
 
-        if self._database.read(lambda steps: stale_entries(steps, statements, expected)):
+        if self._database.read(lambda steps: stale_entries(steps, statements.versions, expected)):
             return False
         return self._database.write(work)
 

@@ -10,7 +10,9 @@ The rules that the statements keep:
   session. Passing time alone changes no row, so a row may be ``DELAYED`` although it is due, or
   ``READY`` although its ttl is over: whoever claims or collects moves it first.
 - Each state has its own partial index, so that no statement reads past messages that it does not
-  want: a million delayed messages cost a claim nothing.
+  want: a million delayed messages cost a claim nothing. MariaDB and MySQL have no partial indexes
+  and get whole ones, which begin with the state or the session.
+- Text is compared byte by byte: case, accents and spaces at the end count.
 - ``seq`` is the place in the queue. A message keeps it when it is claimed and returned.
 - ``fence`` is drawn anew by each claim and 0 while nobody holds the message. ``(seq, fence)`` is
   the token, and no token is ever good for two claims, also where a database gives a number twice.
@@ -24,12 +26,14 @@ The rules that the statements keep:
 from __future__ import annotations
 
 import secrets
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
     Column,
-    Float,
+    ColumnElement,
+    Double,
     Index,
     Integer,
     LargeBinary,
@@ -37,9 +41,12 @@ from sqlalchemy import (
     SmallInteger,
     String,
     Table,
+    Text,
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects.mysql import LONGBLOB, LONGTEXT
+from sqlalchemy.engine import Dialect as Compiler
 
 READY: Final = 2
 DELAYED: Final = 3
@@ -65,12 +72,25 @@ NAME_LENGTH: Final = 400
 metadata = MetaData()
 
 _Key = BigInteger().with_variant(Integer(), "sqlite")
+_Bytes = LargeBinary().with_variant(LONGBLOB(), "mysql", "mariadb")
+_Text = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
+_OPTIONS: Final[dict[str, Any]] = {
+    "mysql_engine": "InnoDB",
+    "mysql_row_format": "DYNAMIC",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_0900_bin",
+    "mariadb_engine": "InnoDB",
+    "mariadb_row_format": "DYNAMIC",
+    "mariadb_charset": "utf8mb4",
+    "mariadb_collate": "utf8mb4_nopad_bin",
+}
 
 meta = Table(
     f"{PREFIX}meta",
     metadata,
     Column("name", String(40), primary_key=True),
     Column("number", BigInteger, nullable=False),
+    **_OPTIONS,
 )
 """``major`` and ``minor`` of the schema, and ``version``, the last version given to a table entry
 or key.
@@ -92,41 +112,78 @@ message = Table(
     Column("max_deliveries", Integer, nullable=False),
     Column("available_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
-    Column("properties", LargeBinary, nullable=False),
-    Column("body", LargeBinary, nullable=False),
+    Column("properties", _Bytes, nullable=False),
+    Column("body", _Bytes, nullable=False),
     UniqueConstraint("queue", "id", name=f"{PREFIX}message_id"),
+    **_OPTIONS,
 )
 
 
-def _partial(name: str, condition: str, *columns: object) -> Index:
-    """Make an index of the messages that meet ``condition``.
+def _partial(
+    name: str,
+    condition: str,
+    *columns: ColumnElement[Any],
+    whole: Sequence[ColumnElement[Any]] = (),
+) -> None:
+    """Index the rows that meet ``condition`` by ``columns``.
 
-    A dialect without partial indexes gets a whole one.
+    Where there are no partial indexes, all rows are indexed by ``whole``; without it another index
+    serves.
     """
     where = text(condition)
-    return Index(f"{PREFIX}{name}", *columns, sqlite_where=where, postgresql_where=where)  # type: ignore[arg-type]
+    Index(
+        f"{PREFIX}{name}",
+        *columns,
+        sqlite_where=where,
+        postgresql_where=where,
+        info={"partial": True},
+    )
+    if whole:
+        Index(f"{PREFIX}{name}", *whole, info={"partial": False})
 
 
+def indexes(table: Table, compiler: Compiler) -> list[Index]:
+    """Return the indexes that ``table`` has on this kind of database, by name."""
+    partial = compiler.name in ("sqlite", "postgresql")
+    found = [index for index in table.indexes if index.info["partial"] is partial]
+    return sorted(found, key=lambda index: str(index.name))
+
+
+_m = message.c
 _partial(
     "ready",
     f"state = {READY}",
-    message.c.queue,
-    message.c.state,
-    message.c.priority.desc(),
-    message.c.seq,
+    _m.queue,
+    _m.state,
+    _m.priority.desc(),
+    _m.seq,
+    whole=(_m.state, _m.queue, _m.priority.desc(), _m.seq),
 )
-_partial("delayed", f"state = {DELAYED}", message.c.queue, message.c.state, message.c.available_at)
-_partial("dead", f"state = {DEAD}", message.c.seq)
-_partial("held", f"state = {HELD}", message.c.session, message.c.state, message.c.queue)
-_partial("expiring", f"state < {DEAD} AND expires_at IS NOT NULL", message.c.expires_at)
+_partial(
+    "delayed",
+    f"state = {DELAYED}",
+    _m.queue,
+    _m.state,
+    _m.available_at,
+    whole=(_m.queue, _m.state, _m.available_at),
+)
+_partial("dead", f"state = {DEAD}", _m.seq)
+_partial("held", f"state = {HELD}", _m.session, _m.state, _m.queue, whole=(_m.session,))
+_partial(
+    "expiring",
+    f"state < {DEAD} AND expires_at IS NOT NULL",
+    _m.expires_at,
+    whole=(_m.expires_at,),
+)
 
 session = Table(
     f"{PREFIX}session",
     metadata,
     Column("number", _Key, primary_key=True),
     Column("name", String(NAME_LENGTH), nullable=False, unique=True),
-    Column("lease", Float, nullable=False),
+    Column("lease", Double, nullable=False),
     Column("beats", BigInteger, nullable=False),
+    **_OPTIONS,
 )
 
 request = Table(
@@ -136,8 +193,9 @@ request = Table(
     Column("slot", BigInteger, primary_key=True, autoincrement=False),
     Column("request", String(NAME_LENGTH), nullable=False),
     Column("fence", BigInteger, nullable=False),
-    Column("stale", String, nullable=False),
+    Column("stale", _Text, nullable=False),
     sqlite_with_rowid=False,
+    **_OPTIONS,
 )
 """The last claims of each store handle, so that a claim whose reply was lost gets the same answer
 again.
@@ -148,7 +206,8 @@ entry = Table(
     metadata,
     Column("name", String(NAME_LENGTH), primary_key=True),
     Column("version", BigInteger, nullable=False),
-    Column("value", LargeBinary, nullable=False),
+    Column("value", _Bytes, nullable=False),
+    **_OPTIONS,
 )
 
 key = Table(
@@ -157,15 +216,10 @@ key = Table(
     Column("key", String(NAME_LENGTH), primary_key=True),
     Column("version", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
-    Column("value", LargeBinary, nullable=False),
+    Column("value", _Bytes, nullable=False),
+    **_OPTIONS,
 )
-_EXPIRING_KEYS = text("expires_at IS NOT NULL")
-Index(
-    f"{PREFIX}key_expiring",
-    key.c.expires_at,
-    sqlite_where=_EXPIRING_KEYS,
-    postgresql_where=_EXPIRING_KEYS,
-)
+_partial("key_expiring", "expires_at IS NOT NULL", key.c.expires_at, whole=(key.c.expires_at,))
 
 
 def new_session_number() -> int:

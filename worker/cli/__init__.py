@@ -22,6 +22,7 @@ COMMANDS = {
     "worker": ("queue_core.worker.cli.worker", "Run tasks from queues."),
     "demo": ("queue_core.worker.cli.demo", "See it work: a thousand tasks, one killed worker."),
     "features": ("queue_core.worker.cli.look", "Show what a broker can and cannot do."),
+    "doctor": ("queue_core.worker.cli.doctor", "Try a broker, and say what it keeps."),
     "explain": ("queue_core.worker.cli.look", "Say in words what a broker URL means."),
 }
 

@@ -1,10 +1,19 @@
-"""What the AMQP tests stand on: sessions, queues and proxies that are put away after the test."""
+"""What the AMQP tests stand on: sessions, queues and proxies that are put away after the test.
+
+Faults of the server are made on a node of the tests' own, since nobody else may notice.
+"""
 
 from __future__ import annotations
 
+import importlib
+import os
+import subprocess
+import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +26,7 @@ from queue_core.topology import Exchange, Queue
 from queue_core.transport import SessionOptions
 from queue_core.transports.amqp import transport
 from queue_core.transports.amqp.session import AmqpSession
-from queue_core.url import parse
+from queue_core.url import BrokerURL, parse
 
 
 class Bench:
@@ -32,6 +41,11 @@ class Bench:
     def open(self, port: int = 0, **options: Any) -> AmqpSession:
         """Open a session, on another port of this host if one is given."""
         url = replace(self.url, host="127.0.0.1", port=port) if port else self.url
+        return self.open_url(url, **options)
+
+    def open_url(self, url: BrokerURL | str, **options: Any) -> AmqpSession:
+        """Open a session somewhere else, or as somebody else."""
+        url = parse(url) if isinstance(url, str) else url
         session = transport.open(url, SessionOptions(**options))
         assert isinstance(session, AmqpSession)
         self._sessions.append(session)
@@ -121,3 +135,100 @@ def proxy(amqp_url: str) -> Iterator[FaultProxy]:
     url = parse(amqp_url)
     with FaultProxy(url.host, url.port or 5672, seed=1) as proxy:
         yield proxy
+
+
+class OwnNode:
+    """A RabbitMQ of the tests' own: an administrator's hand on it."""
+
+    def __init__(self, server: Any) -> None:
+        self.url = server.url
+        self._command = [*server.control, "rabbitmqctl", "-q"]
+        self._environment = server.control_environment
+
+    def control(self, *arguments: str) -> str:
+        """Run rabbitmqctl; fail if it fails."""
+        done = subprocess.run(
+            [*self._command, *arguments],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, f"{arguments}: {done.stderr or done.stdout}"
+        return done.stdout.strip()
+
+    def evaluate(self, expression: str) -> str:
+        """Evaluate an Erlang expression on the node."""
+        return self.control("eval", f"{expression}.")
+
+    @contextmanager
+    def setting(self, name: str, value: str) -> Iterator[None]:
+        """Give a setting of the node another value, for a while."""
+        before = self.evaluate(f"element(2, application:get_env(rabbit, {name}))")
+        self.evaluate(f"application:set_env(rabbit, {name}, {value})")
+        try:
+            yield
+        finally:
+            self.evaluate(f"application:set_env(rabbit, {name}, {before})")
+
+    @contextmanager
+    def memory_alarm(self) -> Iterator[Callable[[], None]]:
+        """Have the node run out of memory, for a while; call the value to end that early."""
+        before = self.evaluate("vm_memory_monitor:get_vm_memory_high_watermark()")
+
+        def end() -> None:
+            self.control("set_vm_memory_high_watermark", before)
+
+        self.control("set_vm_memory_high_watermark", "0.00001")
+        try:
+            yield end
+        finally:
+            end()
+
+    @contextmanager
+    def user(self, configure: str, write: str, read: str) -> Iterator[str]:
+        """Make a user with these permissions; the value is its URL."""
+        name, password = f"user-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
+        self.control("add_user", name, password)
+        try:
+            self.control("set_permissions", name, configure, write, read)
+            yield self.url.replace("guest:guest", f"{name}:{password}")
+        finally:
+            self.control("delete_user", name)
+
+
+@pytest.fixture(scope="session")
+def own_node(amqp_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnNode]:
+    """A node that only the tests of this process use; it ends with them, however they end."""
+    tools = str(Path(__file__).parents[3] / "tools")
+    sys.path.insert(0, tools)
+    try:
+        private = importlib.import_module("servers.private")
+        service = importlib.import_module("servers.rabbitmq").RabbitMQ()
+    finally:
+        sys.path.remove(tools)
+    program = service.program()
+    if program is None:
+        pytest.fail(
+            "these tests start a node of their own; next: apt-get install rabbitmq-server",
+            pytrace=False,
+        )
+    reader, writer = os.pipe()
+    try:
+        server = private.start(service, program, tmp_path_factory.mktemp("node"), owner=reader)
+        yield OwnNode(server)
+        private.stop(service, server)
+    finally:
+        os.close(writer)
+        os.close(reader)
+
+
+@pytest.fixture
+def own_bench(own_node: OwnNode) -> Iterator[Bench]:
+    """A bench on the tests' own node."""
+    bench = Bench(own_node.url)
+    try:
+        yield bench
+    finally:
+        bench.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import socket
 import subprocess
@@ -143,20 +142,6 @@ def test_data_of_another_format_is_left_alone(
     server.client.set("{qc}:format", "99")
     with pytest.raises(StoreCorrupt, match="'99'"):
         open_store(server.url)
-
-
-def test_a_server_that_keeps_nothing_is_warned_about_once(
-    make_server: MakeServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    kept, lost = make_server("--appendonly", "yes"), make_server()
-    with caplog.at_level(logging.WARNING), Connection(kept.url) as connection:
-        connection.declare(Queue("q"))
-    assert not caplog.records
-    for _ in range(2):
-        with caplog.at_level(logging.WARNING), Connection(lost.url) as connection:
-            connection.declare(Queue("q"))
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "keeps nothing on disk" in caplog.text
 
 
 def test_tls_verifies_the_server_unless_told_not_to(

@@ -29,17 +29,10 @@ def decoded(data: bytes) -> list[object]:
 
 
 def published(body: bytes, frame_max: int = 4096, *, mandatory: bool = True) -> list[object]:
-    return decoded(
-        frames.publish(
-            7,
-            frames.short_string("exchange"),
-            frames.short_string("kéy"),
-            mandatory=mandatory,
-            properties=PLAIN,
-            body=body,
-            frame_max=frame_max,
-        )
-    )
+    writer = frames.PublishWriter(7, frame_max)
+    first = writer.frames("exchange", "kéy", PLAIN, body, mandatory)
+    assert writer.frames("exchange", "kéy", PLAIN, body, mandatory) == first
+    return decoded(first)
 
 
 @pytest.mark.parametrize("mandatory", [True, False])

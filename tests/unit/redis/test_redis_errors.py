@@ -15,7 +15,7 @@ from queue_core.errors import (
     StoreCorrupt,
 )
 from queue_core.transports.redis.errors import explain
-from queue_core.transports.redis.health import Health
+from queue_core.transports.redis.health import check
 
 RESPONSE = exceptions.ResponseError
 
@@ -71,9 +71,9 @@ class Answers:
 @pytest.mark.parametrize("version", ["6.0.16", "5.0.14", "2.8"])
 def test_a_server_that_is_too_old_is_refused(version: str) -> None:
     with pytest.raises(ConfigError, match=r"6\.2 or newer"):
-        Health().check(Answers(f"redis_version:{version}"), allow_eviction=False)
+        check(Answers(f"redis_version:{version}"), allow_eviction=False)
 
 
 @pytest.mark.parametrize("version", ["6.2.0", "7.0.15", "7.4.0-rc1", "10.0.1"])
 def test_newer_servers_are_taken(version: str) -> None:
-    Health().check(Answers(f"redis_version:{version}", "aof_enabled:1"), allow_eviction=False)
+    check(Answers(f"redis_version:{version}"), allow_eviction=False)

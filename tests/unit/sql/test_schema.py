@@ -11,7 +11,7 @@ import pytest
 
 from queue_core.errors import StoreCorrupt
 from queue_core.transport import Envelope
-from queue_core.transports.sql import schema, sqlite_file
+from queue_core.transports.sql import schema
 from queue_core.transports.sql.tables import metadata
 
 
@@ -47,11 +47,7 @@ def test_an_older_minor_version_gets_what_it_lacks(
 ) -> None:
     old = open_handle()
     steps = (("ALTER TABLE queue_core_message ADD COLUMN colour TEXT",), ("CREATE TABLE more (x)",))
-    for name in ("is_current", "make"):
-        function = getattr(schema, name)
-        monkeypatch.setattr(
-            sqlite_file, name, lambda *a, _f=function, **k: _f(*a, **k, steps=steps)
-        )
+    monkeypatch.setattr(schema, "STEPS", steps)
     new = open_handle()
     rows = new._dialect._raw.execute("SELECT name, number FROM queue_core_meta").fetchall()
     assert dict(rows)["minor"] == 2
@@ -106,7 +102,7 @@ def test_many_may_open_a_new_file_at_the_same_time(open_handle: Any) -> None:
 
 
 def test_every_name_has_our_prefix() -> None:
-    names = [table.name for table in metadata.tables.values()]
-    names += [str(index.name) for table in metadata.tables.values() for index in table.indexes]
+    names = {table.name for table in metadata.tables.values()}
+    names |= {str(index.name) for table in metadata.tables.values() for index in table.indexes}
     assert len(names) == 12
     assert all(name.startswith("queue_core_") for name in names)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from queue_core.transport import Envelope
-from queue_core.transports.sql.statements import Statement, Statements
+from queue_core.transports.sql.statements import Change, Statement, Statements
 
 SCANS = {
     "collect": "SCAN queue_core_message USING INDEX queue_core_dead",
@@ -25,6 +25,8 @@ SORTS = {"taken", "owned", "oldest_delayed"}
 def _texts(statements: Statements) -> dict[str, str]:
     texts = {}
     for name, value in vars(statements).items():
+        if isinstance(value, Change):
+            value = value.read or value.apply
         if isinstance(value, Statement):
             texts[name] = value.text
         elif isinstance(value, str):

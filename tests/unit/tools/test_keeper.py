@@ -14,20 +14,20 @@ import pytest
 
 TOOLS = Path(__file__).resolve().parents[3] / "tools"
 
-# Starts a keeper as services.py does, says who it is, and waits to be killed.
+# Starts a keeper as servers/private.py does, says who it is, and waits to be killed.
 OWNER = """
 import os, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from keeper import Plan, Process
-from services import keep
+from servers.private import keep
 folder = Path(sys.argv[2])
 script = f"echo $$ >> {folder}/pids; exec sleep 600"
 one = Process(["/bin/sh", "-c", script], {"PATH": os.environ["PATH"]})
 reader, writer = os.pipe()
 remove = folder / "data"
 remove.mkdir()
-keeper, _ = keep(Plan(str(folder), [one, one], remove=[str(remove)]), folder / "plan", reader)
+keeper, _ = keep(Plan(str(folder), [one, one], remove=[str(remove)]), folder / "output.log", reader)
 print(keeper, flush=True)
 time.sleep(600)
 """

@@ -1,0 +1,197 @@
+"""TLS to a RabbitMQ with certificates of the tests' own: verified unless the URL says otherwise."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from queue_core import Connection
+from queue_core.errors import AccessRefused, ConfigError, ConnectionLost, TransportError
+from queue_core.topology import Queue
+from queue_core.url import parse
+
+# The keeper of the own node outlives the handle on it.
+pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+
+
+class Authority:
+    """A certificate authority in a folder."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._name = name
+        self.certificate = folder / f"{name}.pem"
+        self._key = folder / f"{name}.key"
+        self._openssl(
+            "req", "-x509", *self._new_key(self._key), "-out", self.certificate,
+            "-subj", f"/CN={name}", "-days", "2",
+        )  # fmt: skip
+
+    def issue(self, name: str, *alternatives: str) -> tuple[Path, Path]:
+        """Return certificate and key for ``name``, in files that a server may read."""
+        certificate, key, request = (
+            self._folder / f"{name}-{self._name}.{kind}" for kind in ("pem", "key", "csr")
+        )
+        self._openssl("req", *self._new_key(key), "-out", request, "-subj", f"/CN={name}")
+        extensions = self._folder / "extensions"
+        extensions.write_text(f"subjectAltName={','.join(alternatives)}\n" if alternatives else "")
+        self._openssl(
+            "x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self._key,
+            "-CAcreateserial", "-out", certificate, "-days", "2", "-extfile", extensions,
+        )  # fmt: skip
+        for path in (certificate, key):
+            path.chmod(0o644)
+        return certificate, key
+
+    def _new_key(self, key: Path) -> list[object]:
+        kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        return [*kind, "-keyout", key]
+
+    def _openssl(self, *arguments: object) -> None:
+        command = ["openssl", *map(str, arguments)]
+        subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+
+class Secured:
+    """The encrypted ports of the node. Its certificate is for ``localhost`` only."""
+
+    def __init__(self, node, folder: Path) -> None:
+        self.authority = Authority(folder, "authority")
+        self.stranger = Authority(folder, "stranger")
+        self.client = self.authority.issue("client")
+        certificate, key = self.authority.issue("server", "DNS:localhost")
+        files = "".join(
+            f'{{{what},"{path}"}},'
+            for what, path in (
+                ("cacertfile", self.authority.certificate),
+                ("certfile", certificate),
+                ("keyfile", key),
+            )
+        )
+        self.port = self._listen(node, f"[{files}{{verify,verify_none}}]")
+        strict = f"[{files}{{verify,verify_peer}},{{fail_if_no_peer_cert,true}}]"
+        self.strict_port = self._listen(node, strict)
+
+    def _listen(self, node, options: str) -> int:
+        """Have the node listen on one more port, which it chooses; return that."""
+        free = (
+            "begin {ok, S} = gen_tcp:listen(0, [{ip, {127,0,0,1}}]), {ok, P} = inet:port(S), "
+            "gen_tcp:close(S), P end"
+        )
+        port = int(node.evaluate(free))
+        node.evaluate(
+            f'rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}}, {options}, 1)'
+        )
+        return port
+
+    def url(self, host: str = "localhost", port: int = 0, **options: object) -> str:
+        said = "&".join(f"{name}={value}" for name, value in options.items())
+        return f"amqps://guest:guest@{host}:{port or self.port}/?{said}"
+
+
+@pytest.fixture(scope="module")
+def secured(own_node, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("certificates")
+    for parent in (folder, *list(folder.parents)[:2]):
+        parent.chmod(0o755)  # the server is another user
+    return Secured(own_node, folder)
+
+
+def refused(url: str, kind: type[TransportError]) -> str:
+    """Connect, which must fail with one line; return that."""
+    with Connection(url, connect_timeout=5.0) as connection:
+        with pytest.raises(kind) as caught:
+            connection.connect()
+    assert type(caught.value) is kind
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "guest:guest" not in text
+    return text
+
+
+def test_everything_works_over_a_verified_connection(own_bench, secured):
+    session = own_bench.open_url(secured.url(cafile=secured.authority.certificate))
+    queue = own_bench.queue()
+    bodies = [bytes([n % 256]) * (n * 997 % 200_000) for n in range(60)]
+    messages = [own_bench.message(queue, body) for body in bodies]
+    assert set(own_bench.publish(session, *messages)) == {"confirmed"}
+    session.subscribe("c", queue, prefetch=100)
+    found = own_bench.take(session, "c", len(bodies))
+    assert [delivery.body for delivery in found] == bodies
+    own_bench.ack(session, *found)
+    session.flush("c")
+    session.cancel("c")
+    assert own_bench.rest(queue) == []
+
+
+def test_an_unknown_authority_is_refused_by_default(secured):
+    for url in (secured.url(), secured.url(cafile=secured.stranger.certificate)):
+        text = refused(url, AccessRefused)
+        assert f"localhost:{secured.port}" in text
+        assert "certificate" in text
+        assert "cafile" in text
+
+
+def test_a_certificate_for_another_host_is_refused(secured):
+    text = refused(secured.url("127.0.0.1", cafile=secured.authority.certificate), AccessRefused)
+    assert f"127.0.0.1:{secured.port}" in text
+    assert "IP address mismatch" in text
+    assert "cafile" not in text
+
+
+def test_verify_false_accepts_any_certificate(secured):
+    for host in ("localhost", "127.0.0.1"):
+        with Connection(secured.url(host, verify="false")) as connection:
+            name = connection.declare(Queue(exclusive=True, durable=False)).name
+            connection.producer().publish({"a": 1}, name)
+            assert connection.consumer(name).receive(timeout=5.0).payload == {"a": 1}
+
+
+def test_a_client_certificate_is_shown_to_a_server_that_wants_one(secured):
+    certificate, key = secured.client
+    url = secured.url(
+        port=secured.strict_port,
+        cafile=secured.authority.certificate,
+        certfile=certificate,
+        keyfile=key,
+    )
+    with Connection(url) as connection:
+        connection.declare(Queue(exclusive=True, durable=False))
+
+
+def test_a_server_that_wants_a_client_certificate_says_so(secured):
+    options = {"port": secured.strict_port, "cafile": secured.authority.certificate}
+    text = refused(secured.url(**options), AccessRefused)
+    assert "certfile" in text
+    certificate, key = secured.stranger.issue("stranger")
+    text = refused(secured.url(**options, certfile=certificate, keyfile=key), AccessRefused)
+    assert "certfile" in text
+
+
+def test_a_plain_connection_to_an_encrypted_port_is_explained(secured):
+    url = secured.url().replace("amqps://", "amqp://").partition("?")[0]
+    assert "amqps://" in refused(url, ConnectionLost)
+
+
+def test_certificate_files_that_cannot_be_read_are_named(secured, tmp_path):
+    certificate, _ = secured.client
+    broken = tmp_path / "broken.pem"
+    broken.write_text("not a certificate")
+    for options, name in (
+        ({"cafile": tmp_path / "missing.pem"}, "missing.pem"),
+        ({"cafile": broken}, "broken.pem"),
+        ({"certfile": tmp_path / "missing.pem"}, "missing.pem"),
+        ({"certfile": certificate, "keyfile": broken}, "broken.pem"),
+        ({"certfile": certificate, "keyfile": secured.stranger._key}, "stranger.key"),
+    ):
+        with Connection(secured.url(**options)) as connection:
+            with pytest.raises(ConfigError, match=name):
+                connection.connect()
+
+
+def test_options_of_tls_are_for_tls_only():
+    with pytest.raises(ConfigError, match="amqps://"):
+        Connection("amqp://localhost/?cafile=ca.pem")
+    assert parse("amqps://localhost/").transport == "amqps"
