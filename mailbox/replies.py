@@ -24,6 +24,8 @@ from queue_core import (
     Consumer,
     Deadline,
     Exchange,
+    Message,
+    MessageError,
     Queue,
     QueueCoreError,
 )
@@ -194,21 +196,37 @@ class Replies:
         if message is None:
             return
         message.ack()
+        name = self._ticket_of(message)
+        if name is None:
+            return
         try:
             reply = read_reply(message)
         except Malformed as reason:
-            self.malformed += 1
-            logger.warning("a message in %s is no reply: %s", message.queue, reason)
+            self._note_malformed(message, str(reason))
             return
         self._clock.adjust(reply.clock)
         with self._lock:
-            ticket = self._tickets.get(reply.ticket)
-            if ticket is None:
-                self.dropped += 1
-                if (past := self._past.get(reply.ticket)) is not None:
-                    past.late += 1
-                return
-            ticket.arrived.append(reply)
+            if (ticket := self._tickets.get(name)) is not None:
+                ticket.arrived.append(reply)
+
+    def _ticket_of(self, message: Message) -> str | None:
+        """Return the ticket that somebody waits for; a body for nobody is not even decoded."""
+        try:
+            name = message.headers.get("ticket")
+        except MessageError as error:
+            self._note_malformed(message, str(error))
+            return None
+        with self._lock:
+            if isinstance(name, str) and name in self._tickets:
+                return name
+            self.dropped += 1
+            if isinstance(name, str) and (past := self._past.get(name)) is not None:
+                past.late += 1
+        return None
+
+    def _note_malformed(self, message: Message, reason: str) -> None:
+        self.malformed += 1
+        logger.warning("a message in %s is no answer: %s", message.queue, reason)
 
     def close(self) -> None:
         """Delete the queue. Blocks at most some seconds if the broker is away."""
