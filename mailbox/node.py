@@ -45,7 +45,7 @@ from queue_core import (
 from queue_core.mailbox.clock import LamportClock
 from queue_core.mailbox.directory import Directory, Labels, PeerDirectory
 from queue_core.mailbox.journal import entry_of
-from queue_core.mailbox.panel import BadArguments, Entry, Handler, Kind, Panel
+from queue_core.mailbox.panel import BadArguments, Entry, Handler, Kind, Meta, Panel
 from queue_core.mailbox.replies import private_queue
 from queue_core.mailbox.runner import Runner
 from queue_core.mailbox.signing import Guard
@@ -183,7 +183,8 @@ class Node:
         return entry.handler(self.state, **entry.bind(arguments))
 
     def _find(self, method: str) -> Entry:
-        return self._own.find(method) if method in self._own else self.panel.find(method)
+        mine = method in self._own and (method.startswith("qc.") or method not in self.panel)
+        return (self._own if mine else self.panel).find(method)
 
     # --- coming and going -------------------------------------------------------------------------
 
@@ -552,8 +553,21 @@ class _Pace:
         return max(0.0, -self._tokens / RATE)
 
 
+def _described(meta: Meta) -> dict[str, Any]:
+    return {
+        "name": meta.name,
+        "alias": meta.alias,
+        "kind": meta.kind,
+        "signature": meta.signature,
+        "help": meta.help,
+        "arguments": [argument.name for argument in meta.arguments],
+        "variadic": meta.variadic,
+        "default_timeout": meta.default_timeout,
+    }
+
+
 def _own_commands(node: Node) -> Panel:
-    """What nodes say among themselves."""
+    """What every node can do, and what nodes say among themselves."""
     panel = Panel()
 
     def hello(state: object, name: str, labels: dict[str, str], again: bool = False) -> None:
@@ -565,12 +579,26 @@ def _own_commands(node: Node) -> Panel:
     def bye(state: object, names: list[str]) -> None:
         node._told_gone(names)  # noqa: SLF001
 
+    def ping(state: object) -> dict[str, str]:
+        """Answer, to show that the node lives."""
+        return {"ok": "pong"}
+
+    def clock(state: object) -> dict[str, int]:
+        """The node's logical time."""
+        return {"clock": node._wiring.clock.value}  # noqa: SLF001
+
+    def commands(state: object) -> list[dict[str, Any]]:
+        """The commands of this node, and how they are called."""
+        return [_described(entry.meta) for entry in (*node.panel, *panel) if entry.meta.visible]
+
     def who(state: object) -> dict[str, str]:
         return node.labels
 
     def leave(state: object, life: str) -> None:
         node._asked_to_leave(life)  # noqa: SLF001
 
+    for handler in (ping, clock, commands):
+        panel.register(handler, concurrency=4)
     panel.register(hello, name="qc.hello", visible=False, concurrency=4)
     panel.register(told, name="qc.told", visible=False)
     panel.register(bye, name="qc.bye", visible=False)

@@ -23,6 +23,11 @@ COMMANDS = {
     "demo": ("queue_core.worker.cli.demo", "See it work: a thousand tasks, one killed worker."),
     "features": ("queue_core.worker.cli.look", "Show what a broker can and cannot do."),
     "doctor": ("queue_core.worker.cli.doctor", "Try a broker, and say what it keeps."),
+    "inspect": ("queue_core.worker.cli.remote", "Ask nodes something: ping, stats, active ..."),
+    "control": ("queue_core.worker.cli.remote", "Tell nodes to do something: revoke, shutdown."),
+    "nodes": ("queue_core.worker.cli.remote", "List the nodes that are there."),
+    "status": ("queue_core.worker.cli.remote", "Show which nodes answer, and how quickly."),
+    "purge": ("queue_core.worker.cli.remote", "Delete the messages that wait in a queue."),
     "explain": ("queue_core.worker.cli.look", "Say in words what a broker URL means."),
 }
 
