@@ -2,11 +2,12 @@
 
 There are two ways in; choose one.
 
-**Store** - for anything that keeps rows: a database, a key-value server, a folder of files.
-Fourteen short methods, each one atomic step. `queue_core.emulation.StoreTransport` turns a store
-into a transport with exchanges, bindings, prefetch, leases, ttl, dead letters and the rest, so that
-a store knows nothing of AMQP. `transports/memory.py` is the reference and
-`examples/folder_transport.py` the smallest one.
+**Store** - for anything that keeps rows: a database, a key-value server, a folder of files. A
+dozen short methods, each one atomic step. `queue_core.emulation.StoreTransport` turns a store into
+a transport with exchanges, bindings, prefetch, leases, ttl, dead letters and the rest, so that a
+store knows nothing of AMQP. `queue_core.state.StateStore` has the methods for whoever can load and
+save one whole state under a lock: `transports/memory` and `examples/folder_transport.py` stand on
+it. `transports/sql` implements them on rows.
 
 **Session** - for a real broker, which does all of that by itself (`transports/amqp`).
 
