@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import ClassVar
 
-from queue_core.errors import SessionLost, Unsupported, UsageError
+from queue_core.errors import SessionLost, UsageError
 from queue_core.message import Token
 from queue_core.state.queues import CLAIMED, Message
 from queue_core.state.state import State
@@ -25,11 +25,13 @@ from queue_core.transport import (
     Counts,
     Entry,
     Envelope,
+    Features,
     KeyEntry,
     Lease,
     Limit,
     PutResult,
     Transaction,
+    require,
 )
 
 _NO_LIMITS: Mapping[str, Limit] = MappingProxyType({})
@@ -134,8 +136,7 @@ class StateStore:
     ) -> PutResult:
         """See `Store.put`."""
         if transaction is not None:
-            advice = "publish without transaction=, or use an SQL broker"
-            raise Unsupported("transactions", self.name, advice)
+            require(Features(), "transactions", self.name)
         with self.step() as state:
             now = self.now()
             state.advance(now)
