@@ -5,7 +5,7 @@ BROKER ?= sqlite:///.queue-core/demo.db
 PYTHON ?=
 export BROKER PYTHON
 
-.PHONY: help setup demo test test-fast check services services-down
+.PHONY: help setup demo test test-fast check docs-table services services-down
 
 help: ## this list
 	@echo "make setup          make .venv and install into it (implied by the others)"
@@ -13,6 +13,7 @@ help: ## this list
 	@echo "make test           everything, with real servers"
 	@echo "make test-fast      what needs no server, in under a minute"
 	@echo "make check          format, lint, types, import rules"
+	@echo "make docs-table     write the table of features into README.rst and docs/"
 	@echo "make services       start the servers for the tests and leave them running"
 	@echo "make services-down  stop them"
 	@echo "PYTHON=/path/to/python3 chooses the interpreter for .venv."
@@ -32,6 +33,9 @@ test-fast: setup
 
 check: setup
 	@.venv/bin/python tools/dev.py check
+
+docs-table: setup
+	@.venv/bin/python tools/features_table.py
 
 services: setup
 	@.venv/bin/python tools/services.py up

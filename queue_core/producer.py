@@ -325,10 +325,11 @@ class Producer:
                     f"{_described(publications[waiting[0]])} was not confirmed in time: {error}",
                     _before(receipts, waiting[0]),
                 ) from error
-            unknown = []
+            unknown, why = [], ""
             for index, outcome in zip(waiting, outcomes, strict=True):
                 if outcome.status == "unknown":
                     unknown.append(index)
+                    why = why or outcome.detail
                 elif outcome.status == "confirmed":
                     receipts[index] = Receipt(publications[index], "confirmed")
                 else:
@@ -339,7 +340,8 @@ class Producer:
             if deadline.expired:
                 first = publications[waiting[0]]
                 raise NotConfirmed(
-                    f"{_described(first)} was not confirmed in time", _before(receipts, waiting[0])
+                    f"{_described(first)} was not confirmed in time{why and f': {why}'}",
+                    _before(receipts, waiting[0]),
                 )
 
     def _publish_in(

@@ -2,11 +2,12 @@
 
 There are two ways in; choose one.
 
-**Store** - for anything that keeps rows: a database, a key-value server, a folder of files.
-Fourteen short methods, each one atomic step. `queue_core.emulation.StoreTransport` turns a store
-into a transport with exchanges, bindings, prefetch, leases, ttl, dead letters and the rest, so that
-a store knows nothing of AMQP. `transports/memory.py` is the reference and
-`examples/folder_transport.py` the smallest one.
+**Store** - for anything that keeps rows: a database, a key-value server, a folder of files. A
+dozen short methods, each one atomic step. `queue_core.emulation.StoreTransport` turns a store into
+a transport with exchanges, bindings, prefetch, leases, ttl, dead letters and the rest, so that a
+store knows nothing of AMQP. `queue_core.state.StateStore` has the methods for whoever can load and
+save one whole state under a lock: `transports/memory` and `examples/folder_transport.py` stand on
+it. `transports/sql` implements them on rows.
 
 **Session** - for a real broker, which does all of that by itself (`transports/amqp`).
 
@@ -82,49 +83,115 @@ __all__ = [
 class Features(msgspec.Struct, frozen=True):
     """What a transport can do. Every field is False ("cannot") unless the transport says otherwise.
 
-    Asking for what is missing raises `Unsupported` with the field's name. The conformance suites
-    read the same object: they test each "can", and that each "cannot" raises. Fields up to
-    ``key_value`` are a store's own and its author declares them; the others come from
-    `queue_core.emulation` for every store.
+    Asking for what is missing raises `Unsupported` with the field's name and what to do instead,
+    which stands beside the field's meaning here. The conformance suites read the same object: they
+    test each "can", and that each "cannot" raises. Fields up to ``key_value`` are a store's own and
+    its author declares them; the others come from `queue_core.emulation` for every store.
     """
 
-    durable: Annotated[bool, "confirmed messages survive the end of every process"] = False
-    shared: Annotated[bool, "other processes see the same queues"] = False
-    priority: Annotated[bool, "priorities 0-9, higher first, in queues with max_priority"] = False
-    delay: Annotated[bool, "a message can become visible later, to the millisecond"] = False
+    durable: Annotated[
+        bool,
+        "confirmed messages survive the end of every process",
+        "use a broker on a disk: sqlite:///queue.db, or a server",
+    ] = False
+    shared: Annotated[
+        bool,
+        "other processes see the same queues",
+        "use a broker that several processes can open: sqlite:///queue.db, or a server",
+    ] = False
+    priority: Annotated[
+        bool,
+        "priorities 0-9, higher first, in queues with max_priority",
+        "use one queue for what is urgent and one for the rest",
+    ] = False
+    delay: Annotated[
+        bool,
+        "a message can become visible later, to the millisecond",
+        "publish it when it is due",
+    ] = False
     transactions: Annotated[
         bool,
         "publish(transaction=...): stored if and only if the caller's own transaction commits",
+        "publish after the commit, or use an SQL broker in the same database",
     ] = False
-    key_value: Annotated[bool, "connection.key_value(): get, set, increment, delete"] = False
-    deduplicate: Annotated[bool, "a repeated publish with the same id is stored once"] = False
+    key_value: Annotated[
+        bool,
+        "connection.key_value(): get, set, increment, delete",
+        "name a second URL with backend= for what needs keys and values",
+    ] = False
+    deduplicate: Annotated[
+        bool,
+        "a repeated publish with the same id is stored once",
+        "let handlers bear a message that comes twice: its message_id is the same",
+    ] = False
     atomic_settle: Annotated[
         bool,
         "message.ack(then=[...]): publish and ack in one atomic step, not confirm and then ack",
+        "let handlers bear a message that comes twice: what follows is confirmed before the ack",
     ] = False
-    requeue_in_place: Annotated[bool, "requeue() returns a message to its old place"] = False
-    message_ttl: Annotated[bool, "a ttl per message and per queue"] = False
-    queue_expiry: Annotated[bool, "Queue(expires=...)"] = False
-    max_length: Annotated[bool, "Queue(max_length=...), dropping the oldest or refusing"] = False
-    dead_letter: Annotated[bool, "Queue(dead_letter_exchange=...) with x-death"] = False
+    requeue_in_place: Annotated[
+        bool,
+        "requeue() returns a message to its old place",
+        "count on no order after a requeue",
+    ] = False
+    message_ttl: Annotated[
+        bool,
+        "a ttl per message and per queue",
+        "look at the age of a message in its handler",
+    ] = False
+    queue_expiry: Annotated[
+        bool,
+        "Queue(expires=...)",
+        "delete queues that nobody needs",
+    ] = False
+    max_length: Annotated[
+        bool,
+        "Queue(max_length=...), dropping the oldest or refusing",
+        "count with connection.inspect() before publishing",
+    ] = False
+    dead_letter: Annotated[
+        bool,
+        "Queue(dead_letter_exchange=...) with x-death",
+        "publish what failed to a queue of its own with ack(then=[...])",
+    ] = False
     max_deliveries: Annotated[
-        bool, "Queue(max_deliveries=...); such queues tell message.attempts"
+        bool,
+        "Queue(max_deliveries=...); such queues tell message.attempts",
+        "count attempts in a header, and publish the copy with ack(then=[...])",
     ] = False
-    exclusive: Annotated[bool, "Queue(exclusive=True)"] = False
-    auto_delete: Annotated[bool, "auto_delete queues and exchanges"] = False
-    exchange_bindings: Annotated[bool, "bindings from exchange to exchange"] = False
+    exclusive: Annotated[
+        bool,
+        "Queue(exclusive=True)",
+        "use a name that nobody else knows",
+    ] = False
+    auto_delete: Annotated[
+        bool,
+        "auto_delete queues and exchanges",
+        "delete what nobody needs",
+    ] = False
+    exchange_bindings: Annotated[
+        bool,
+        "bindings from exchange to exchange",
+        "bind the queues to both exchanges",
+    ] = False
     attempts: Annotated[
-        bool, "message.attempts counts the deliveries of every queue, crashes too"
+        bool,
+        "message.attempts counts the deliveries of every queue, crashes too",
+        "declare the queue with max_deliveries: such queues count failures",
     ] = False
-    arguments: Annotated[bool, "arguments= of exchanges and queues, passed to the broker"] = False
+    arguments: Annotated[
+        bool,
+        "arguments= of exchanges and queues, passed to the broker",
+        "leave arguments= out: what the emulation can do are parameters of Queue and Exchange",
+    ] = False
 
     def describe(self) -> dict[str, tuple[bool, str]]:
         """Return field name -> (can, what it means), in the order of declaration."""
-        hints = get_type_hints(Features, include_extras=True)
-        return {
-            name: (getattr(self, name), hints[name].__metadata__[0])
-            for name in self.__struct_fields__
-        }
+        return {name: (getattr(self, name), meaning) for name, (meaning, _) in _words().items()}
+
+    def lacks(self) -> dict[str, str]:
+        """Return field name -> what to do instead, for what it cannot do."""
+        return {name: words[1] for name, words in _words().items() if not getattr(self, name)}
 
     def __str__(self) -> str:
         """A table for people, one line per feature."""
@@ -132,6 +199,12 @@ class Features(msgspec.Struct, frozen=True):
             f"{'yes' if can else 'no':<4}{name:<20}{meaning}"
             for name, (can, meaning) in self.describe().items()
         )
+
+
+def _words() -> dict[str, tuple[str, str]]:
+    """Return feature -> what it means, and what to do without it."""
+    hints = get_type_hints(Features, include_extras=True)
+    return {name: hints[name].__metadata__ for name in Features.__struct_fields__}
 
 
 # --- Store: values --------------------------------------------------------------------------------
@@ -752,7 +825,11 @@ class Transport(Protocol):
         """
 
 
-def require(features: Features, feature: str, transport: str, advice: str = "") -> None:
-    """Raise `Unsupported` unless ``features`` has the field ``feature`` set."""
+def require(features: Features, feature: str, transport: str, what: str = "") -> None:
+    """Raise `Unsupported` unless ``features`` has the field ``feature`` set.
+
+    ``what`` names the queue or exchange that asks for it, if there is one.
+    """
     if not getattr(features, feature):
-        raise Unsupported(feature, transport, advice)
+        instead = features.lacks()[feature]
+        raise Unsupported(feature, transport, f"{instead} ({what})" if what else instead)

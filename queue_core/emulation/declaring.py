@@ -110,10 +110,10 @@ class Declarer:
         if isinstance(entity, Binding):
             return
         if entity.arguments:
-            require(features, "arguments", transport, f"declare {entity.name!r} without arguments=")
+            require(features, "arguments", transport, repr(entity.name))
         if isinstance(entity, Queue):
             if entity.max_priority is not None:
-                require(features, "priority", transport)
+                require(features, "priority", transport, repr(entity.name))
             for related in (entity.exchange, entity.dead_letter_exchange):
                 if isinstance(related, Exchange):
                     self._check(related)

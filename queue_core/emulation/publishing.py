@@ -99,12 +99,7 @@ class Publisher:
     def check(self, publications: Sequence[Publication], transaction: Transaction | None) -> None:
         """Raise Unsupported or ConfigError if one of them asks for what cannot be done."""
         if transaction is not None:
-            require(
-                self._features,
-                "transactions",
-                self._transport,
-                "publish without transaction=, or use an SQL broker",
-            )
+            require(self._features, "transactions", self._transport)
         for publication in publications:
             if publication.delay > 0:
                 require(self._features, "delay", self._transport)

@@ -342,12 +342,7 @@ class EmulatedSession:
     def key_value(self) -> KeyValue:
         """See `Session.key_value`."""
         self._core.guard()
-        require(
-            self._core.features,
-            "key_value",
-            self._core.transport,
-            "name a second URL (backend=) for it",
-        )
+        require(self._core.features, "key_value", self._core.transport)
         return PooledKeyValue(self._pool, self._core.options.timeout, self._core.guard)
 
     # --- the end ----------------------------------------------------------------------------------

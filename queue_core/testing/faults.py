@@ -197,8 +197,11 @@ class FaultProxy:
 
         self._order(apply)
 
-    def refuse(self) -> None:
-        """Refuse new connections, as when nobody listens; open ones go on."""
+    def refuse(self, *, reset: bool = False) -> None:
+        """Refuse new connections, as when nobody listens.
+
+        Open ones go on, or end with a TCP reset: then it looks like a broker that was killed.
+        """
 
         def apply() -> None:
             self._heal()
@@ -207,6 +210,9 @@ class FaultProxy:
                 self._listener.close()
             # A bound socket that does not listen refuses, and keeps the port for us.
             self._listener = self._bound()
+            if reset:
+                for link in list(self._links):
+                    self._end(link, reset=True)
 
         self._order(apply)
 

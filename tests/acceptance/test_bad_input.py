@@ -3,6 +3,8 @@
 import logging
 import socket
 import time
+import uuid
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
@@ -12,7 +14,9 @@ from queue_core import (
     Connection,
     ConnectionLost,
     Exchange,
+    NotConfirmed,
     Queue,
+    QueueCoreError,
     QueueNotFound,
     StoreCorrupt,
     TooLarge,
@@ -21,7 +25,9 @@ from queue_core import (
     Unroutable,
     Unsupported,
 )
+from queue_core.testing import FaultProxy, eventually
 
+SERVERS = ["redis", "amqp"]
 SECRET = "hunter2canary"
 
 
@@ -68,12 +74,30 @@ def test_a_wrong_duration_is_refused(option):
         Connection("memory://", **{option: -1})
 
 
-def test_no_server_is_said_at_once_with_the_address_and_without_the_password(caplog):
+def altered(url, *, login=None, port=None, path=None):
+    """The url with another user and password, port, or database; without a user if it has none."""
+    parts = urlsplit(url)
+    user = login or parts.netloc.rpartition("@")[0]
+    place = f"{parts.hostname}:{port or parts.port}"
+    return urlunsplit(
+        (
+            parts.scheme,
+            f"{user}@{place}" if user else place,
+            parts.path if path is None else path,
+            parts.query,
+            "",
+        )
+    )
+
+
+@pytest.mark.parametrize("broker_url", SERVERS, indirect=True)
+def test_no_server_is_said_at_once_with_the_address_and_without_the_password(broker_url, caplog):
     caplog.set_level(logging.DEBUG)
     port = free_port()
+    url = altered(broker_url, login=f"user:{SECRET}", port=port)
     start = time.monotonic()
     with (
-        Connection(f"amqp://user:{SECRET}@127.0.0.1:{port}//", connect_timeout=5) as connection,
+        Connection(url, connect_timeout=5) as connection,
         pytest.raises(ConnectionLost, match=str(port)) as caught,
     ):
         connection.connect()
@@ -83,39 +107,75 @@ def test_no_server_is_said_at_once_with_the_address_and_without_the_password(cap
     assert SECRET not in repr(connection)
 
 
-def test_a_server_that_never_answers_is_given_up_in_time():
+@pytest.mark.parametrize("broker_url", ["amqp"], indirect=True)
+def test_a_server_that_never_answers_is_given_up_in_time(broker_url):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         port = silent.getsockname()[1]
         start = time.monotonic()
         with (
-            Connection(f"amqp://127.0.0.1:{port}//", connect_timeout=1) as connection,
+            Connection(altered(broker_url, port=port), connect_timeout=1) as connection,
             pytest.raises(TransportError, match=str(port)),
         ):
             connection.connect()
         assert time.monotonic() - start < 4
 
 
-def test_a_wrong_password_is_named_as_that(amqp_url, caplog):
+@pytest.mark.parametrize("broker_url", SERVERS, indirect=True)
+def test_a_wrong_password_is_named_as_that(broker_url, caplog):
     caplog.set_level(logging.DEBUG)
-    address = amqp_url.partition("@")[2]
     with (
-        Connection(f"amqp://guest:{SECRET}@{address}") as connection,
-        pytest.raises(AccessRefused, match="guest") as caught,
+        Connection(altered(broker_url, login=f"somebody:{SECRET}")) as connection,
+        pytest.raises(AccessRefused, match="somebody|user and password") as caught,
     ):
         connection.connect()
     assert SECRET not in everything_said(caught.value)
     assert SECRET not in caplog.text
 
 
-def test_a_missing_virtual_host_is_named(amqp_url):
-    server = amqp_url.rpartition("@")[0] + "@" + amqp_url.rpartition("@")[2].partition("/")[0]
+@pytest.mark.parametrize("broker_url", SERVERS, indirect=True)
+def test_a_missing_database_or_virtual_host_is_named(broker_url):
+    name = "4321" if broker_url.startswith("redis") else "nowhere"
     with (
-        Connection(f"{server}/nowhere") as connection,
-        pytest.raises(TransportError, match="nowhere"),
+        Connection(altered(broker_url, path=f"/{name}")) as connection,
+        pytest.raises(QueueCoreError, match=name),
     ):
         connection.connect()
+
+
+@pytest.mark.parametrize("broker_url", SERVERS, indirect=True)
+def test_a_server_that_goes_away_is_an_error_in_time_and_its_return_needs_no_help(broker_url):
+    parts = urlsplit(broker_url)
+    queue = Queue(f"qc-test-{uuid.uuid4().hex[:12]}")
+    with FaultProxy(parts.hostname, parts.port) as proxy:
+        url = altered(broker_url, port=proxy.port)
+        with Connection(url, timeout=2.0, connect_timeout=1.0) as connection:
+            connection.declare(queue)
+            producer = connection.producer()
+            producer.publish("before", queue.name)
+            proxy.refuse(reset=True)
+            start = time.monotonic()
+            with pytest.raises(QueueCoreError) as caught:
+                producer.publish("meanwhile", queue.name)
+            assert time.monotonic() - start < 6
+            assert isinstance(caught.value, ConnectionLost | NotConfirmed)
+            proxy.heal()
+            eventually(lambda: sent(producer, queue), 10.0)
+            with connection.consumer(queue) as consumer:
+                message = consumer.receive(10.0)
+                assert message.payload == "before"
+                message.ack()
+    with Connection(broker_url) as direct:
+        direct.delete(queue)
+
+
+def sent(producer, queue):
+    """Whether the server took a message."""
+    try:
+        return producer.publish("after", queue.name).status == "confirmed"
+    except (ConnectionLost, NotConfirmed):
+        return False
 
 
 def test_alternates_serve_when_the_first_is_down(tmp_path):

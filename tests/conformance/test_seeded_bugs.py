@@ -21,6 +21,8 @@ from msgspec.structs import replace
 from queue_core.errors import SessionLost
 from queue_core.message import Token
 from queue_core.policy import Clock, SystemClock
+from queue_core.state.queues import READY, Message, Queue
+from queue_core.state.state import Life, State
 from queue_core.testing.clocks import FakeClock
 from queue_core.testing.machine import StoreMachine
 from queue_core.testing.store_bench import StoreBench
@@ -36,8 +38,17 @@ from queue_core.transport import (
     Transaction,
 )
 from queue_core.transports.memory import FEATURES, MemoryBroker, MemoryStore
-from queue_core.transports.memory.broker import Session
-from queue_core.transports.memory.queues import READY, Message, Queue
+from queue_core.transports.memory.broker import Bell
+
+
+def orphan(broker: MemoryBroker, session: str) -> None:
+    """Let what the session holds be held by nobody who could end."""
+    orphans = broker.held.setdefault("nobody", {})
+    for token, message in broker.held[session].items():
+        message.session = "nobody"
+        orphans[token] = message
+    broker.held[session] = {}
+
 
 # --- giving back -------------------------------------------------------------------------------
 
@@ -92,6 +103,7 @@ class LeavesClaimsWithTheDead(MemoryStore):
             found = self.broker.sessions.get(session)
             if found is None or (beats is not None and found.beats != beats):
                 return False
+            orphan(self.broker, session)
             del self.broker.sessions[session]
             return True
 
@@ -106,9 +118,8 @@ class EndsSessionsThatBeat(MemoryStore):
 class CountsLeavingAsACrash(MemoryStore):
     def end_session(self, session: str, beats: int | None = None) -> bool:
         with self.broker.lock:
-            if beats is None and (found := self.broker.sessions.get(session)):
-                for message in found.held.values():
-                    message.crashes += 1
+            for message in self.broker.held.get(session, {}).values():
+                message.crashes += beats is None
         return super().end_session(session, beats)
 
 
@@ -124,7 +135,10 @@ class BeginsBeatsAtOne(MemoryStore):
 class StartsAfreshWhenOpenedAgain(MemoryStore):
     def open_session(self, session: str, lease: float) -> None:
         with self.broker.lock:
-            self.broker.sessions[session] = Session(lease, self.broker.number())
+            number = self.broker.number()
+            self.broker.sessions[session] = Life(number, lease, number)
+            self.broker.held.setdefault(session, {})
+            orphan(self.broker, session)
 
 
 class HeartbeatsMakeSessions(MemoryStore):
@@ -140,10 +154,10 @@ class HeartbeatsChangeNothing(MemoryStore):
 
 
 class ClaimsForAnybody(MemoryStore):
-    def _session(self, name: str) -> Session:
-        if name not in self.broker.sessions:
-            self.broker.sessions[name] = Session(30.0, self.broker.number())
-        return super()._session(name)
+    def _life(self, state: State, session: str) -> int:
+        if session not in state.sessions:
+            state.open_session(session, 30.0)
+        return super()._life(state, session)
 
 
 class TruncatesSessionNames(MemoryStore):
@@ -160,10 +174,15 @@ class OwnsOnlyTheLatest(MemoryStore):
 
 
 class TokensNameMessagesNotClaims(MemoryBroker):
-    def hold(self, message: Message, session: Session, request: str = "") -> None:
-        number, self.number = self.number, lambda: message.place
+    place_of_token = 0
+
+    def number(self) -> int:
+        return self.place_of_token or super().number()
+
+    def hold(self, message: Message, session: str, request: str = "") -> None:
+        self.place_of_token = message.place
         super().hold(message, session, request)
-        self.number = number
+        self.place_of_token = 0
 
 
 class SettlesInSilence(MemoryStore):
@@ -290,7 +309,7 @@ class StoresAnIdAgainOnceItIsClaimed(MemoryBroker):
         return super().append(envelope, now)
 
     def _held(self) -> list[Message]:
-        return [message for message, _ in self.claims.values()]
+        return list(self.claims.values())
 
 
 class ReplacesWhatIsThereAlready(MemoryBroker):
@@ -385,7 +404,7 @@ class DropsTheNewest(MemoryBroker):
                 self.die(newest, "maxlen")
 
     def _held(self) -> list[Message]:
-        return [message for message, _ in self.claims.values()]
+        return list(self.claims.values())
 
 
 class DeletesTheSurplus(MemoryBroker):
@@ -428,7 +447,7 @@ class ClaimsTheExpired(MemoryBroker):
 
 class ExpiresWhatIsHeld(MemoryBroker):
     def advance(self, now: float) -> None:
-        for message, _ in list(self.claims.values()):
+        for message in list(self.claims.values()):
             if not message.reason and message.expires is not None and message.expires <= now:
                 self.leave(message)
                 self.die(message, "expired")
@@ -489,9 +508,9 @@ class RepeatsEverythingItHolds(MemoryStore):
         settle: Sequence[Token] = (),
         repeat: bool = False,
     ) -> Claimed:
-        found = self.broker.sessions.get(session)
-        if repeat and found and request in found.answers:
-            return Claimed([message.claim() for message in found.held.values()])
+        held = self.broker.held.get(session, {}).values()
+        if repeat and any(message.request == request for message in held):
+            return Claimed([message.claim() for message in held])
         return super().claim(session, request, wants, wait, settle=settle, repeat=repeat)
 
 
@@ -515,8 +534,8 @@ class SettlesForASessionThatIsLost(MemoryStore):
 
 class ChoosesOutsideTheLock(MemoryBroker):
     def take(
-        self, session: Session, request: str, wants: Mapping[str, int], now: float
-    ) -> list[Claim]:
+        self, session: str, request: str, wants: Mapping[str, int], now: float
+    ) -> list[Message]:
         seen = [
             message
             for name, room in wants.items()
@@ -526,23 +545,47 @@ class ChoosesOutsideTheLock(MemoryBroker):
         self.lock.release()
         time.sleep(0.001)
         self.lock.acquire()
-        claims = super().take(session, request, wants, now)
-        return claims + [m.claim() for m in seen if m.token not in session.held]
+        taken = super().take(session, request, wants, now)
+        return taken + [m for m in seen if m.token not in self.held[session]]
 
 
 class BlocksEverybodyWhileItWaits(MemoryBroker):
     def wait_and_take(
-        self, session: Session, request: str, wants: Mapping[str, int], wait: float
-    ) -> list[Claim]:
+        self,
+        session: str,
+        life: int,
+        request: str,
+        wants: Mapping[str, int],
+        wait: float,
+        bell: Bell,
+    ) -> list[Message]:
         time.sleep(wait)
         return self.take(session, request, wants, self.clock.monotonic())
 
 
 class NeverWaits(MemoryBroker):
     def wait_and_take(
-        self, session: Session, request: str, wants: Mapping[str, int], wait: float
-    ) -> list[Claim]:
+        self,
+        session: str,
+        life: int,
+        request: str,
+        wants: Mapping[str, int],
+        wait: float,
+        bell: Bell,
+    ) -> list[Message]:
         return []
+
+
+class IsNotInterrupted(MemoryStore):
+    def interrupt(self) -> None:
+        return
+
+
+class ForgetsAnInterruptThatCameEarly(MemoryStore):
+    def interrupt(self) -> None:
+        with self.broker.lock:
+            self._bell.rung = bool(self.broker.waiters)
+            self._bell.signal.notify_all()
 
 
 class NoLock:
@@ -568,13 +611,12 @@ class TakesNoLock(MemoryBroker):
     def __init__(self, clock: Clock | None = None) -> None:
         super().__init__(clock)
         self.lock = cast("threading.Lock", NoLock())
-        count = self.number
 
-        def number_with_a_pause() -> int:
-            time.sleep(0)
-            return count()
-
-        self.number = number_with_a_pause
+    def number(self) -> int:
+        last = self.last
+        time.sleep(0)
+        self.last = last + 1
+        return self.last
 
 
 class PatientClock(SystemClock):
@@ -633,7 +675,7 @@ class CountsTheDead(MemoryStore):
     def inspect(self, queue: str) -> Counts:
         counts = super().inspect(queue)
         dead = self.broker.dead.values()
-        counts.ready += sum(message.queue.name == queue for message in dead)
+        counts.ready += sum(message.queue == queue for message in dead)
         return counts
 
 
@@ -647,7 +689,7 @@ class PurgesWhatIsClaimed(MemoryStore):
 class LeavesTheDeadInAPurge(MemoryStore):
     def purge(self, queue: str) -> int:
         with self.broker.lock:
-            dead = [m for m in self.broker.dead.values() if m.queue.name == queue]
+            dead = [m for m in self.broker.dead.values() if m.queue == queue]
             for message in dead:
                 self.broker.leave(message)
         count = super().purge(queue) if not dead else 0
@@ -781,6 +823,8 @@ STORE_BUGS: list[type[MemoryStore]] = [
     HeartbeatsChangeNothing,
     ClaimsForAnybody,
     TruncatesSessionNames,
+    IsNotInterrupted,
+    ForgetsAnInterruptThatCameEarly,
     OwnsOnlyTheLatest,
     SettlesInSilence,
     AppendsBeforeItSettles,

@@ -70,7 +70,7 @@ class Channel:
             ConnectTimeout: no answer by the deadline.
             QueueCoreError: the broker closed the channel instead; the reason, translated.
         """
-        return self.link.call(partial(self.request, method, arguments), deadline, doing)
+        return self.link.call(partial(self.request, method, arguments), deadline, doing, method)
 
     def request(self, method: str, arguments: dict[str, Any], future: Future[Any]) -> None:
         """In the I/O thread: begin a request whose answer goes to ``future``."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from pika.exceptions import ChannelClosedByClient
+from pika.exceptions import ChannelClosedByBroker, ChannelClosedByClient
 
 from queue_core.errors import (
     ConnectionLost,
@@ -47,6 +48,8 @@ from queue_core.transports.amqp.io import Link
 from queue_core.transports.amqp.proof import needs_two, prove
 from queue_core.transports.amqp.properties import READER
 from queue_core.transports.amqp.subscription import Inbox, Subscription
+
+logger = logging.getLogger(__name__)
 
 
 class Consuming:
@@ -95,7 +98,7 @@ class Consuming:
         subscription.channel = channel
         try:
             channel.rpc("basic_qos", deadline, doing, prefetch_count=prefetch)
-            self._link.call(partial(self._consume, subscription), deadline, doing)
+            self._link.call(partial(self._consume, subscription), deadline, doing, "basic_consume")
         except BaseException:
             subscription.ended = True
             channel.close()
@@ -249,9 +252,23 @@ class Consuming:
             for inbox in arrived:
                 inbox.notify()
 
+    def deleted(self, queue: str) -> None:
+        """End subscriptions to a queue that this session deleted; does not wait.
+
+        The broker tells it too, but not for a quorum queue that is declared again at once: then a
+        subscription is left that gets nothing [ran: RabbitMQ 3.10].
+        """
+        with contextlib.suppress(QueueCoreError):
+            self._link.submit(partial(self._queue_deleted, queue))
+
+    def _queue_deleted(self, queue: str) -> None:
+        for subscription in list(self._live.values()):
+            if subscription.queue == queue:
+                self._on_cancel(subscription, None)
+
     def _on_cancel(self, subscription: Subscription, frame: Any) -> None:
-        """The broker cancelled: the queue is gone. What was delivered may still be settled."""
-        if subscription.ended:
+        """The queue is gone. What was delivered may still be settled."""
+        if subscription.ended or subscription.deleted:
             return
         inbox = subscription.inbox
         with inbox.condition:
@@ -279,6 +296,8 @@ class Consuming:
             return
         subscription.ended = True
         inbox.drop(subscription.epoch)
+        if isinstance(reason, ChannelClosedByBroker):
+            self._explain(subscription, reason)
         if unproved and not isinstance(reason, ChannelClosedByClient):
             with self._lock:
                 self._stale[inbox.consumer] += unproved
@@ -288,6 +307,22 @@ class Consuming:
             ):
                 inbox.broken.append(subscription)
             inbox.condition.notify_all()
+
+    def _explain(self, subscription: Subscription, reason: ChannelClosedByBroker) -> None:
+        advice = (
+            "; a message must be acked within the broker's consumer_timeout: take less at once "
+            "(prefetch), do the work in shorter pieces, or raise it in rabbitmq.conf"
+            if "acknowledgement" in reason.reply_text
+            else ""
+        )
+        logger.warning(
+            "the broker ended the subscription to queue %r (%d %s); what was not acked is "
+            "delivered again, and the consumer subscribes again%s",
+            subscription.queue,
+            reason.reply_code,
+            reason.reply_text,
+            advice,
+        )
 
     # settling
 

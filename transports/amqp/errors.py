@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from collections.abc import Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Final
 
@@ -54,19 +55,38 @@ _WRONG_NAME: Final = (62, 64)  # host name and address, of OpenSSL's X509_V_ERR_
 _REFUSED_CERTIFICATE: Final = re.compile(
     r"ALERT_(CERTIFICATE_\w+|BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|UNKNOWN_CA)"
 )
-_MISSING_EXCHANGE: Final = re.compile(r"exchange '(?P<name>.*)' in vhost '", re.DOTALL)
+_PERMISSIONS: Final[Mapping[str, str]] = {
+    "queue_declare": (
+        "configure it, and to read from it and write to the exchange if it has dead letters"
+    ),
+    "queue_delete": "configure it",
+    "exchange_declare": "configure it",
+    "exchange_delete": "configure it",
+    "queue_bind": "write to the queue and read from the exchange",
+    "queue_unbind": "write to the queue and read from the exchange",
+    "exchange_bind": "write to the destination and read from the source",
+    "exchange_unbind": "write to the destination and read from the source",
+    "basic_publish": "write to it",
+    "basic_consume": "read from it",
+    "queue_purge": "read from it",
+}
+_WRONG_EXCHANGE: Final = re.compile(r"exchange '(?P<name>.*)' in vhost '", re.DOTALL)
 
 
-def translate(error: BaseException, doing: str) -> QueueCoreError:
-    """Return the error to raise ``from error``; ``doing`` is such as ``declare queue 'a'``."""
+def translate(error: BaseException, doing: str, method: str = "") -> QueueCoreError:
+    """Return the error to raise ``from error``; ``doing`` is such as ``declare queue 'a'``.
+
+    ``method`` is what was asked for, by pika's name: RabbitMQ before 3.12 does not tell which
+    permission is missing.
+    """
     if isinstance(error, QueueCoreError):
         return error
     if isinstance(error, ChannelClosedByClient):
         return ConnectionLost(f"{doing}: the channel was closed meanwhile")
     if isinstance(error, ChannelClosed):
-        return _closed_channel(error.reply_code, error.reply_text, doing)
+        return _closed_channel(error.reply_code, error.reply_text, doing, method)
     if isinstance(error, ConnectionClosed) and error.reply_code == NOT_IMPLEMENTED:
-        return _closed_channel(error.reply_code, error.reply_text, doing)
+        return _closed_channel(error.reply_code, error.reply_text, doing, method)
     if isinstance(error, FutureTimeout | TimeoutError):
         return ConnectTimeout(f"{doing}: the broker did not answer in time")
     if isinstance(error, NoFreeChannels):
@@ -78,11 +98,14 @@ def translate(error: BaseException, doing: str) -> QueueCoreError:
     return ConnectionLost(f"{doing}: {type(error).__name__}: {error}")
 
 
-def _closed_channel(code: int, text: str, doing: str) -> QueueCoreError:
+def _closed_channel(code: int, text: str, doing: str, method: str) -> QueueCoreError:
     message = f"{doing}: the broker says {code} {text}"
     if code == NOT_FOUND:
         return QueueNotFound(message)
-    if code in (ACCESS_REFUSED, RESOURCE_LOCKED):
+    if code == ACCESS_REFUSED:
+        needed = _PERMISSIONS.get(method)
+        return AccessRefused(f"{message}; it needs permission to {needed}" if needed else message)
+    if code == RESOURCE_LOCKED:
         return AccessRefused(message)
     if code == PRECONDITION_FAILED:
         if "message size" in text:
@@ -200,8 +223,12 @@ def _text(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-def missing_exchange(error: BaseException) -> str | None:
-    """Return the exchange that a publish failed on, as far as the broker's text tells."""
-    if isinstance(error, ChannelClosed) and (found := _MISSING_EXCHANGE.search(error.reply_text)):
-        return found["name"]
+def wrong_exchange(error: BaseException) -> str | None:
+    """Return the exchange that a publish failed on, as far as the broker's text tells.
+
+    It is missing, or we may not write to it.
+    """
+    if isinstance(error, ChannelClosed) and (found := _WRONG_EXCHANGE.search(error.reply_text)):
+        name = found["name"]
+        return "" if name == "amq.default" else name
     return None

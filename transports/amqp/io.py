@@ -16,6 +16,7 @@ parent's name.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import ssl
@@ -39,6 +40,8 @@ from queue_core.errors import BrokerFull, ConnectionLost, ConnectTimeout, QueueC
 from queue_core.transports.amqp.errors import translate, translate_connect
 from queue_core.transports.amqp.frames import FRAME_END, FRAME_HEAD, ContentReader
 from queue_core.transports.amqp.options import Settings
+
+logger = logging.getLogger(__name__)
 
 _READ_SIZE = 65_536
 _TURN = 500
@@ -306,11 +309,11 @@ class Link:
         if self.connection.write(data):
             self.submit(self.connection.flush)
 
-    def call(self, work: Work, deadline: float, doing: str) -> Any:
+    def call(self, work: Work, deadline: float, doing: str, method: str = "") -> Any:
         """Have ``work(future)`` done in the I/O thread and return what the future is given.
 
         ``deadline`` is a point of `time.monotonic`. An exception of ``work`` itself counts as its
-        answer.
+        answer. ``doing`` and ``method`` are for `errors.translate`.
 
         Raises:
             ConnectTimeout: no answer by the deadline. Others as `errors.translate` says.
@@ -326,7 +329,7 @@ class Link:
                 f"{doing}: no answer from the broker at {self.where} in time"
             ) from error
         except Exception as error:
-            raise translate(error, doing) from error
+            raise translate(error, doing, method) from error
         finally:
             with self._lock:
                 self._waiting.discard(future)
@@ -398,11 +401,17 @@ class Link:
         self._ended = self._ended or error
         connection.ioloop.stop()
 
-    def _on_blocked(self, connection: Any, method: Any) -> None:
+    def _on_blocked(self, connection: Any, frame: Any) -> None:
         self._unblocked.clear()
+        logger.warning(
+            "the broker at %s takes no messages now (%s); publishing waits, consumers go on",
+            self.where,
+            frame.method.reason,
+        )
 
-    def _on_unblocked(self, connection: Any, method: Any) -> None:
+    def _on_unblocked(self, connection: Any, frame: Any) -> None:
         self._unblocked.set()
+        logger.info("the broker at %s takes messages again", self.where)
 
     def _drain(self) -> None:
         self._scheduled = False

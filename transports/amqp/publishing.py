@@ -35,7 +35,7 @@ from queue_core.message import Publication
 from queue_core.transport import Outcome
 from queue_core.transports.amqp import frames
 from queue_core.transports.amqp.channel import Channel
-from queue_core.transports.amqp.errors import missing_exchange, translate
+from queue_core.transports.amqp.errors import translate, wrong_exchange
 from queue_core.transports.amqp.io import Link
 from queue_core.transports.amqp.properties import encode_properties
 
@@ -267,8 +267,8 @@ class Publisher:
         channel.send(batch)
         answered = batch.wait(max(0.0, deadline - monotonic()))
         if batch.error is not None:
-            if missing := missing_exchange(batch.error):
-                self._known.discard(missing)
+            if wrong := wrong_exchange(batch.error):
+                self._known.discard(wrong)
             return _after_end(batch, batch.error)
         if answered:
             self._known |= exchanges
@@ -351,9 +351,9 @@ def _prepared(publications: Sequence[Publication]) -> list[Prepared]:
 
 def _after_end(batch: Batch, error: BaseException) -> list[Outcome]:
     """Say what is known after channel or connection ended under a batch."""
-    missing = missing_exchange(error)
-    named = missing is None or any(item[0] == missing for item in batch.items)
-    reason: QueueCoreError = translate(error, "publish")
+    wrong = wrong_exchange(error)
+    named = wrong is None or any(item[0] == wrong for item in batch.items)
+    reason: QueueCoreError = translate(error, "publish", "basic_publish")
     if not isinstance(reason, ConnectionLost) and named:
         raise reason from error
     if not any(batch.outcomes):

@@ -113,7 +113,7 @@ class AmqpSession:
         timeout: float = 10.0,
     ) -> bool:
         """Delete; for a binding True means that both ends exist, since AMQP does not tell more."""
-        self._enter("delete")
+        consuming = self._enter("delete")
         deadline = monotonic() + timeout
         existed = self._administration.delete(
             entity, if_unused=if_unused, if_empty=if_empty, timeout=timeout
@@ -122,6 +122,7 @@ class AmqpSession:
             kind: Literal["queue", "exchange"] = "queue"
             if isinstance(entity, Queue):
                 self._declared.pop(entity.name, None)
+                consuming.deleted(entity.name)
             else:
                 kind = "exchange"
             self._delaying.deleted(kind, entity.name, deadline)

@@ -51,16 +51,12 @@ FEATURES: Final = Features(
     arguments=True,
 )
 
-_ADVICE: Final[Mapping[str, str]] = {
-    "transactions": "publish after the commit, or use a SQL broker in the same database",
-    "key_value": "name a second URL with backend= for what needs keys and values",
-}
 _ONLY_QUORUM: Final = ("x-delivery-limit", "x-dead-letter-strategy")
 
 
 def need(feature: str) -> None:
-    """Raise Unsupported, with advice, unless the transport has ``feature``."""
-    require(FEATURES, feature, NAME, _ADVICE.get(feature, ""))
+    """Raise Unsupported unless the transport has ``feature``."""
+    require(FEATURES, feature, NAME)
 
 
 def named(queue: Queue) -> Queue:

@@ -16,6 +16,7 @@ from queue_core.errors import SessionLost
 from queue_core.message import Token
 from queue_core.transport import Claim, Claimed
 from queue_core.transports.sql.database import Database, Steps
+from queue_core.transports.sql.dialects import Taking
 from queue_core.transports.sql.put import Careful, is_token, settle_tokens, sweep
 from queue_core.transports.sql.statements import Statement
 from queue_core.transports.sql.tables import FIRST, REASONS, new_fence
@@ -91,7 +92,7 @@ class Claims:
         stale: Sequence[Token],
     ) -> Sequence[Claim]:
         """Take what there is, or wait for it until ``deadline``."""
-        listening = False
+        listening = self._dialect.listens(tuple(wants))
         try:
             while True:
                 if listening:
@@ -150,6 +151,16 @@ class Claims:
         """Settle and take in one transaction, and note the request with it."""
         statements = self._statements
         fence = new_fence()
+        slot = self._slot(request)
+        taking = Taking(session, request, slot, fence, wants, settle)
+        if (taken := self._database.alone(lambda: self._dialect.take_once(taking))) is not None:
+            if taken.number is None:
+                raise _lost(session)
+            if settle:
+                settle, settled_stale = (), taken.stale
+            if taken.rows is not None:
+                rows = sorted(taken.rows, key=_place)
+                return Claimed([_claim(row, row[7], fence) for row in rows], settled_stale)
 
         def work(steps: Steps, *, careful: bool) -> Claimed:
             number = self._number(steps, session, statements.share_session)
@@ -163,7 +174,14 @@ class Claims:
             for queue, room in sorted(wants.items()):
                 claims += self._take_from(steps, queue, room, number, fence)
             if claims or settle:
-                self._note(steps, number, request, fence, stale)
+                steps.run(
+                    statements.note_request,
+                    owner=number,
+                    slot=slot,
+                    request=request,
+                    claim=fence,
+                    stale=_pack(stale),
+                )
             return Claimed(claims, stale)
 
         try:
@@ -186,21 +204,12 @@ class Claims:
             rows = rows[:keep]
         return [_claim(row, queue, fence) for row in rows]
 
-    def _note(
-        self, steps: Steps, number: int, request: str, fence: int, stale: Sequence[Token]
-    ) -> None:
+    def _slot(self, request: str) -> int:
+        """Return where the request is noted."""
         if request != self._noted:  # one that settled, waited and took has one note of it all
             self._claims += 1
             self._noted = request
-        slot = self._first_slot + self._claims % _SLOTS
-        steps.run(
-            self._statements.note_request,
-            owner=number,
-            slot=slot,
-            request=request,
-            claim=fence,
-            stale=_pack(stale),
-        )
+        return self._first_slot + self._claims % _SLOTS
 
     def _answer_again(self, session: str, request: str) -> Claimed | None:
         """Return what an earlier claim with this request did, as far as it is still held.

@@ -106,9 +106,9 @@ class Database:
         """
         return self._repeat(lambda: self._transaction(work))
 
-    def alone(self, work: Callable[[Steps], T]) -> T:
+    def alone(self, work: Callable[[], T]) -> T:
         """Run ``work``, which writes with one statement that is a transaction by itself."""
-        return self._repeat(lambda: work(Steps(self.dialect.cursor(), self.dialect)))
+        return self._repeat(work)
 
     def _repeat(self, call: Callable[[], T]) -> T:
         collisions = itertools.count()

@@ -15,9 +15,9 @@ A dialect object belongs to one store handle and is used by one thread at a time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Connection, FromClause, Select, Table
 from sqlalchemy.engine import Dialect as Compiler
@@ -26,6 +26,8 @@ from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 
 from queue_core.durability import Durability
 from queue_core.errors import QueueCoreError
+from queue_core.message import Token
+from queue_core.transport import Envelope, PutResult
 
 
 class Cursor(Protocol):
@@ -132,6 +134,31 @@ class Move:
     returning: Sequence[ColumnElement[Any]] = ()
 
 
+class Taking(NamedTuple):
+    """What one claim settles and takes, and how it is noted."""
+
+    session: str
+    request: str
+    slot: int
+    fence: int
+    wants: Mapping[str, int]
+    settle: Sequence[Token]
+
+
+class Taken(NamedTuple):
+    """What a claim in one statement did.
+
+    Attributes:
+        number: the session's; None if there is no such session, and then nothing happened.
+        stale: the tokens that were not held.
+        rows: the messages, as `Statements.taken` reads them; None if they must be taken in steps.
+    """
+
+    number: int | None
+    stale: Sequence[Token]
+    rows: list[Any] | None
+
+
 class Dialect(Protocol):
     """One store handle's dealings with its database."""
 
@@ -193,6 +220,9 @@ class Dialect(Protocol):
         Called before each publish.
         """
 
+    def listens(self, queues: Sequence[str]) -> bool:
+        """Return whether ``mark`` for these queues costs nothing, so that it may come first."""
+
     def mark(self, cursor: Cursor, queues: Sequence[str]) -> None:
         """Note the present state for a following ``wait``.
 
@@ -212,8 +242,22 @@ class Dialect(Protocol):
     def notify(self, queues: Iterable[str]) -> None:
         """Wake those who wait for these queues, which are named once for each message."""
 
+    def notify_within(self, cursor: Cursor, queues: Iterable[str]) -> None:
+        """Have the commit of somebody's transaction wake them, where the database can."""
+
     def announce(self, queues: Iterable[str]) -> None:
         """Like ``notify``, from any thread: for transactions that others have committed."""
+
+    def put_once(
+        self, batch: Sequence[Envelope], versions: Mapping[str, int], settle: Sequence[Token]
+    ) -> PutResult | None:
+        """Do a whole put with one statement, which is a transaction by itself.
+
+        None if it cannot be, and nothing happened; then it is done in steps. Who waits is woken.
+        """
+
+    def take_once(self, taking: Taking) -> Taken | None:
+        """Do a whole claim, but for the wait, with one statement; None if that cannot be."""
 
     def joined(self, connection: Connection) -> Cursor:
         """Return a cursor inside the caller's own transaction on the same database.

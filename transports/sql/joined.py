@@ -113,10 +113,12 @@ class Joined:
                 "roll it back and run it again; where it reads before it publishes, begin it with "
                 "BEGIN IMMEDIATE"
             ) from error
+        stored = put.stored(result)
+        database.dialect.notify_within(cursor, [envelope.queue for envelope in stored])
         pending = self._pending.get(connection)
         if pending is None:
             pending = self._pending[connection] = _Pending(database, connection)
-        pending.add(transaction, put.stored(result))
+        pending.add(transaction, stored)
         return result
 
 

@@ -21,7 +21,7 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from msgspec.structs import replace
@@ -33,8 +33,10 @@ from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 
 from queue_core.durability import Durability
 from queue_core.errors import BrokerFull, ConnectionLost, QueueCoreError, UsageError
+from queue_core.message import Token
 from queue_core.policy import Clock
-from queue_core.transports.sql.dialects import Cursor, Move
+from queue_core.transport import Envelope, PutResult
+from queue_core.transports.sql.dialects import Cursor, Move, Taken, Taking
 from queue_core.transports.sql.durability import of_sqlite
 from queue_core.transports.sql.errors import explain_sqlite, refused
 from queue_core.transports.sql.gate import Gate
@@ -225,6 +227,10 @@ class SqliteDialect:
 
     # waiting
 
+    def listens(self, queues: Sequence[str]) -> bool:
+        """No: links in the file system are not made before there is nothing to take."""
+        return False
+
     def mark(self, cursor: Cursor, queues: Sequence[str]) -> None:
         """Ask for hints, and read the file's change counter."""
         self._wakeup.listen(queues)
@@ -245,10 +251,25 @@ class SqliteDialect:
         """Send hints."""
         self._wakeup.notify(queues)
 
+    def notify_within(self, cursor: Cursor, queues: Iterable[str]) -> None:
+        """A datagram cannot wait for a commit; see ``announce``."""
+
     def announce(self, queues: Iterable[str]) -> None:
         """Send hints through a socket of its own: this is the thread of somebody's commit."""
         with contextlib.closing(Wakeup(self._file.side, self._file.poll)) as wakeup:
             wakeup.notify(queues)
+
+    # whole steps at once
+
+    def put_once(
+        self, batch: Sequence[Envelope], versions: Mapping[str, int], settle: Sequence[Token]
+    ) -> PutResult | None:
+        """Steps cost nothing here: the database is in this process."""
+        return None
+
+    def take_once(self, taking: Taking) -> Taken | None:
+        """Steps cost nothing here."""
+        return None
 
     # the caller's own transaction
 

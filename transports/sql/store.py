@@ -149,6 +149,10 @@ class SqlStore:
             self._database.read(lambda steps: self._dialect.check_room(steps.cursor))
         if transaction is not None:
             return self._joined.put(put, transaction)
+        if not limits and (
+            result := self._database.alone(lambda: self._dialect.put_once(batch, versions, settle))
+        ):
+            return result
         try:
             result = self._database.write(lambda steps: put.run(steps, careful=False))
         except Careful:

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from queue_core import Connection
 from queue_core.errors import AccessRefused, QueueNotFound, StaleDelivery, UsageError
 from queue_core.message import Settlement
 from queue_core.testing.eventually import eventually
@@ -161,6 +162,38 @@ def test_a_queue_deleted_under_its_consumer_is_reported_once(bench):
     session.subscribe("c", queue, prefetch=10)
     bench.send(queue, b"new")
     assert bench.take(session, "c", 1)[0].body == b"new"
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_a_queue_that_its_own_session_replaces_at_once_ends_the_subscription(bench, kind):
+    """RabbitMQ 3.10 says nothing of it when a quorum queue is replaced so quickly."""
+    queue = bench.queue(queue_type=kind)
+    session = bench.session
+    for turn in range(3):
+        session.subscribe("c", queue, prefetch=10)
+        bench.send(queue, b"%d" % turn)
+        (held,) = bench.take(session, "c", 1)
+        session.delete(Queue(queue))
+        session.declare(Queue(queue, queue_type=kind))
+        with pytest.raises(QueueNotFound, match=queue) as caught:
+            for _ in range(10):
+                session.receive("c", wait=0.2)
+        assert caught.value.ended == queue
+        bench.ack(session, held)
+        session.flush("c")
+
+
+def test_a_publisher_bears_a_quorum_queue_that_is_replaced_at_once(bench, amqp_url):
+    """RabbitMQ 3.10 may end its connection with 541."""
+    queue = Queue(bench.queue(queue_type="quorum"), queue_type="quorum")
+    with Connection(amqp_url) as connection:
+        producer = connection.producer()
+        for _ in range(5):
+            producer.publish(b"x", queue.name)
+            bench.session.delete(queue)
+            bench.session.declare(queue)
+            producer.publish_many([(b"y", queue.name)] * 20)
+            eventually(lambda: bench.ready(queue.name) >= 20)
 
 
 def test_subscribing_again_changes_nothing_and_another_prefetch_is_refused(bench):

@@ -19,7 +19,7 @@ from queue_core.errors import (
     TopologyMismatch,
     Unsupported,
 )
-from queue_core.transports.amqp.errors import missing_exchange, translate, translate_connect
+from queue_core.transports.amqp.errors import translate, translate_connect, wrong_exchange
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,19 @@ def test_a_failed_connect_says_where_and_what_to_check(
     assert "host:5672" in str(translated)
 
 
-def test_the_missing_exchange_is_read_from_the_brokers_text() -> None:
+def test_the_wrong_exchange_is_read_from_the_brokers_text() -> None:
     closed = exceptions.ChannelClosedByBroker
-    assert missing_exchange(closed(404, "NOT_FOUND - no exchange 'a'b' in vhost '/'")) == "a'b"
-    assert missing_exchange(closed(406, "PRECONDITION_FAILED - x")) is None
-    assert missing_exchange(exceptions.StreamLostError("x")) is None
+    assert wrong_exchange(closed(404, "NOT_FOUND - no exchange 'a'b' in vhost '/'")) == "a'b"
+    refused = "ACCESS_REFUSED - access to exchange '{}' in vhost '/' refused for user 'u'"
+    assert wrong_exchange(closed(403, refused.format("e"))) == "e"
+    assert wrong_exchange(closed(403, refused.format("amq.default"))) == ""
+    assert wrong_exchange(closed(406, "PRECONDITION_FAILED - x")) is None
+    assert wrong_exchange(exceptions.StreamLostError("x")) is None
+
+
+def test_a_missing_permission_is_named() -> None:
+    refused = exceptions.ChannelClosedByBroker(403, "ACCESS_REFUSED - access to queue 'q' refused")
+    assert "read from it" in str(translate(refused, "subscribe to queue 'q'", "basic_consume"))
+    assert "permission" not in str(translate(refused, "look", "basic_qos"))
+    locked = exceptions.ChannelClosedByBroker(405, "RESOURCE_LOCKED - exclusive")
+    assert "permission" not in str(translate(locked, "subscribe to queue 'q'", "basic_consume"))

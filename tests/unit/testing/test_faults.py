@@ -206,6 +206,16 @@ def test_refusing_refuses_new_ones_only_and_keeps_the_port(client, proxy):
         assert read(other, 1) == b"c"
 
 
+def test_refusing_can_end_the_open_ones_too_like_a_broker_that_was_killed(client, proxy):
+    client.sendall(b"a")
+    assert read(client, 1) == b"a"
+    proxy.refuse(reset=True)
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+    with pytest.raises(ConnectionRefusedError):
+        connect(proxy)
+
+
 def test_a_broker_that_is_not_there_resets_the_client():
     with socket.socket() as gone:  # bound, so that nobody else gets the port, and not listening
         gone.bind(("127.0.0.1", 0))

@@ -1,9 +1,9 @@
-"""Messages of the memory broker, and the orders in which a queue hands them out.
+"""Messages as a store keeps them, and the orders in which a queue hands them out.
 
 Everything that keeps an order is a heap of (key, message). A message that leaves does not look for
 its entry: outdated entries are skipped when they come up, and swept once they are the majority. So
 no step looks at a whole queue: taking k messages costs k * log(depth), and what is gone does not
-stay in memory.
+stay in memory. A message is plain data and can be saved; heaps and queues are made from messages.
 """
 
 from __future__ import annotations
@@ -18,25 +18,29 @@ from queue_core.transport import Claim
 READY, DELAYED, CLAIMED, DEAD, GONE = 1, 2, 4, 8, 16
 
 
-class Message(msgspec.Struct, eq=False):
+class Message(msgspec.Struct, eq=False, omit_defaults=True):
     """One stored message.
 
     ``place`` is its position for ever. ``reason`` is set when it dies, and a dead one stays dead.
+    ``session``, ``token`` and ``request`` are those of its last claim. ``due`` and ``expires`` are
+    points on the clock of its `State`.
     """
 
-    queue: Queue
+    queue: str
     place: int
     id: str
     body: bytes
     properties: bytes
-    priority: int
-    max_deliveries: int
-    expires: float | None
+    priority: int = 0
+    max_deliveries: int = 0
+    expires: float | None = None
     state: int = GONE
+    due: float = 0.0
     attempts: int = 0
     crashes: int = 0
     reason: str = ""
     in_expiry: bool = False
+    session: str = ""
     token: int = 0
     request: str = ""
 
@@ -44,7 +48,7 @@ class Message(msgspec.Struct, eq=False):
         """Describe it to the session that holds it."""
         return Claim(
             self.token,
-            self.queue.name,
+            self.queue,
             self.id,
             self.body,
             self.properties,
@@ -119,7 +123,7 @@ class Queue:
             level = self.delayed_levels[message.priority] = Heap(DELAYED)
         level.push(message.place, message)
         self.due.push((due, message.place), message)
-        message.state = DELAYED
+        message.state, message.due = DELAYED, due
         self.delayed += 1
 
     def remove_ready(self, message: Message) -> None:

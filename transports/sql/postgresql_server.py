@@ -1,0 +1,274 @@
+"""A PostgreSQL database: what its URL says, how to connect to it, and its tables.
+
+The rules:
+
+- Each store handle has one connection, in autocommit mode; what takes several statements begins
+  its transaction itself, always READ COMMITTED.
+- Every statement has a deadline (the URL's ``timeout``), also when the server stands still and its
+  network answers. After that the connection is thrown away.
+- The session is told to use the indexes: the tables are empty at one moment and have a million rows
+  at the next, and statistics are always of another moment.
+- Behind a pooler that hands out another server process for each transaction (PgBouncer and others:
+  the process id that the connection was given is none of the server's) nothing is kept in the
+  session: no prepared statements, no settings, no LISTEN.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Final, LiteralString, TypeVar, cast
+
+import psycopg
+from psycopg.rows import TupleRow
+from sqlalchemy.engine import Dialect as Compiler
+
+from queue_core.errors import ConfigError, ConnectionLost
+from queue_core.transport import SessionOptions
+from queue_core.transports.sql.dialects import Cursor
+from queue_core.transports.sql.postgresql_errors import explain_connecting
+from queue_core.transports.sql.schema import ensure
+from queue_core.transports.sql.tables import PREFIX
+from queue_core.url import BrokerURL
+
+R = TypeVar("R")
+
+PASSED: Final = (
+    "application_name",
+    "channel_binding",
+    "gssencmode",
+    "host",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "krbsrvname",
+    "options",
+    "passfile",
+    "service",
+    "sslcert",
+    "sslcrl",
+    "sslkey",
+    "sslmode",
+    "sslnegotiation",
+    "sslpassword",
+    "sslrootcert",
+    "target_session_attrs",
+    "tcp_user_timeout",
+)
+"""Options of the URL that libpq gets as they are."""
+
+OPTIONS: Final = (*PASSED, "connect_timeout", "poll", "timeout", "upgrade")
+
+_SECONDS: Final = (
+    ("connect_timeout", 1.0, 600.0),
+    ("poll", 0.01, 60.0),
+    ("timeout", 1.0, 3600.0),
+)
+_LEAST_VERSION: Final = 12
+
+_SESSION: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "enable_bitmapscan": "off",
+        "enable_hashjoin": "off",
+        "enable_mergejoin": "off",
+        "enable_seqscan": "off",
+        "jit": "off",
+        "plan_cache_mode": "force_generic_plan",
+        "standard_conforming_strings": "on",
+        "default_transaction_isolation": "read committed",
+    }
+)
+
+TABLE_SETTINGS: Final = (
+    f"ALTER TABLE {PREFIX}message SET (autovacuum_vacuum_scale_factor = 0.02, "
+    "autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0, "
+    "autovacuum_vacuum_insert_scale_factor = 0.5)",
+    f"ALTER TABLE {PREFIX}message ALTER COLUMN body SET STORAGE EXTERNAL",
+    f"ALTER TABLE {PREFIX}session SET (fillfactor = 50, autovacuum_vacuum_threshold = 200)",
+    f"ALTER TABLE {PREFIX}request SET (fillfactor = 50, autovacuum_vacuum_threshold = 200)",
+    f"ALTER TABLE {PREFIX}key SET (fillfactor = 80, autovacuum_vacuum_threshold = 200)",
+)
+"""Rows of these tables live for seconds: they are cleaned up often, and bodies not compressed."""
+
+
+class Link(psycopg.Connection[TupleRow]):
+    """A connection whose every wait has an end.
+
+    Attributes:
+        patience: seconds that the server may take for one answer.
+    """
+
+    patience: float = 30.0
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """See psycopg; a connection that did not answer in time is closed."""
+        try:
+            return super().wait(gen, interval, self.patience if timeout is None else timeout)
+        except BaseException:
+            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                self.pgconn.finish()  # what it would answer later belongs to nobody
+            raise
+
+
+def check(url: BrokerURL) -> None:
+    """Check the parts and options of a ``postgresql://`` URL; connects to nothing.
+
+    ``timeout``: seconds that the server may take for one answer (30). ``poll``: seconds between two
+    looks of a waiting consumer (one a claim; 0.1 behind a pooler, which passes on no notification).
+    ``connect_timeout``: seconds to connect in. ``upgrade``: whether an opening program makes the
+    tables, or adds what an older version lacks (true). libpq's own options, ``sslmode`` above all,
+    are passed on: without ``sslmode`` it is ``prefer``, which encrypts where the server can and
+    checks no certificate; ``sslmode=verify-full`` does both.
+
+    Raises:
+        ConfigError: an option is unknown or has a bad value, or no database is named.
+    """
+    url.check_options(OPTIONS)
+    if url.driver not in (None, "psycopg"):
+        raise ConfigError(
+            f"{url}: the driver is psycopg 3; write postgresql://user:password@host/database"
+        )
+    if not url.database and "service" not in url.options:
+        raise ConfigError(f"{url} names no database; write postgresql://user:password@host/name")
+    for name, low, high in _SECONDS:
+        if not low <= url.option(name, float, low) <= high:
+            raise ConfigError(
+                f"option {name!r} of {url} is a number of seconds from {low:g} to {high:g}"
+            )
+    url.option("upgrade", bool)
+
+
+class PostgresServer:
+    """One PostgreSQL database and what its URL asks for."""
+
+    __slots__ = ("_settings", "_upgrade", "_url", "patience", "place", "poll")
+
+    def __init__(self, url: BrokerURL, options: SessionOptions) -> None:
+        """Read the URL; connects to nothing."""
+        host = url.options.get("host") or url.host or "the local socket"
+        port = f", port {url.port}" if url.port else ""
+        self.place = f"the PostgreSQL database {url.database!r} at {host}{port}"
+        self.patience = url.option("timeout", float, 30.0)
+        self.poll = url.option("poll", float)
+        self._upgrade = url.option("upgrade", bool, True)
+        self._url = url
+        connecting = min(
+            url.option("connect_timeout", float, options.connect_timeout), options.connect_timeout
+        )
+        given: dict[str, Any] = {
+            "host": url.host or None,
+            "port": url.port,
+            "user": url.user,
+            "password": url.password,
+            "dbname": url.database or None,
+            "connect_timeout": max(1, math.ceil(connecting)),
+            "application_name": "queue_core",
+            "client_encoding": "UTF8",
+        }
+        given |= {name: url.options[name] for name in PASSED if name in url.options}
+        self._settings = {name: value for name, value in given.items() if value is not None}
+
+    def connect(self, compiler: Compiler) -> tuple[Link, str]:
+        """Return a connection to the database, which has the schema then, and what is its own.
+
+        The string tells these tables from others in the same database.
+
+        Raises:
+            AccessRefused, ConfigError, ConnectionLost, ConnectTimeout, StoreCorrupt: as they say.
+        """
+        try:
+            link = Link.connect(**self._settings, autocommit=True, prepare_threshold=None)
+        except psycopg.Error as error:
+            raise explain_connecting(error, self.place, self._url.user or "") from error
+        try:
+            link.patience = self.patience
+            cursor = link.cursor()
+            self._prepare(link, cursor)
+            ensure(PostgresCatalog(self.place, compiler, cursor), upgrade=self._upgrade)
+            cursor.execute(f"SELECT '{PREFIX}message'::regclass::oid::text")
+            (tables,) = cursor.fetchone() or ("",)
+        except BaseException:
+            link.close()
+            raise
+        return link, tables
+
+    def _prepare(self, link: Link, cursor: psycopg.Cursor[TupleRow]) -> None:
+        if link.info.server_version < _LEAST_VERSION * 10_000:
+            raise ConfigError(
+                f"{self.place} runs PostgreSQL {link.info.server_version // 10_000}; "
+                f"queue_core needs {_LEAST_VERSION} or newer"
+            )
+        cursor.execute(
+            "SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('server_encoding')"
+        )
+        pid, standby, encoding = cursor.fetchone() or (0, False, "")
+        if standby:
+            raise ConnectionLost(
+                f"{self.place} is a standby, which accepts no writes; name the primary in the URL"
+            )
+        if encoding != "UTF8":
+            raise ConfigError(
+                f"{self.place} has the encoding {encoding}, which cannot hold every name; "
+                "create one with ENCODING 'UTF8'"
+            )
+        if pid == link.pgconn.backend_pid:
+            settings = ", ".join(f"set_config('{n}', '{v}', false)" for n, v in _SESSION.items())
+            cursor.execute(cast(LiteralString, f"SELECT {settings}"))
+            link.prepare_threshold = 0
+
+
+class PostgresCatalog:
+    """The tables of one PostgreSQL database; see `queue_core.transports.sql.schema.Catalog`."""
+
+    __slots__ = ("compiler", "cursor", "place")
+
+    def __init__(self, place: str, compiler: Compiler, cursor: Cursor) -> None:
+        """Look at nothing yet."""
+        self.place = place
+        self.compiler = compiler
+        self.cursor = cursor
+
+    def columns(self) -> dict[str, set[str]]:
+        """Return the columns of the tables and views whose names begin like ours.
+
+        Those that a statement would find on the search path.
+        """
+        columns: dict[str, set[str]] = {}
+        self.cursor.execute(
+            "SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid "
+            "WHERE starts_with(c.relname, %s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') "
+            "AND a.attnum > 0 AND NOT a.attisdropped AND pg_table_is_visible(c.oid)",
+            [PREFIX],
+        )
+        for table, column in self.cursor.fetchall():
+            columns.setdefault(table, set()).add(column)
+        return columns
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Run in a transaction, which changes of tables are part of, under an advisory lock."""
+        self.cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        try:
+            self.cursor.execute(f"SELECT pg_advisory_xact_lock({number_of('schema')})")
+            yield
+            for statement in TABLE_SETTINGS:
+                self.cursor.execute(statement)
+            self.cursor.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(psycopg.Error):
+                self.cursor.execute("ROLLBACK")
+            raise
+
+    def repeats(self, error: Exception) -> bool:
+        """Never: it would have been undone."""
+        return False
+
+
+def number_of(name: str) -> int:
+    """Return a number for an advisory lock: always the same for one name."""
+    digest = hashlib.blake2b(f"{PREFIX}{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)

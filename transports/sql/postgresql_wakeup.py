@@ -1,0 +1,128 @@
+"""Waking consumers of a PostgreSQL database: NOTIFY as the hint, a look as the safety net.
+
+Each queue has a channel. A handle that waits listens to those of its queues on its own connection,
+and stays so when it is busy, since LISTEN is a statement like any other. A hint carries no data.
+
+Commits that notify go one after the other through the whole database, so a process sends at most
+one hint per queue in 10 milliseconds (`Throttle`). A message put within 10 ms of a hint goes
+without one; whoever was woken by that hint looks once more 10 ms later, and so does whoever has
+just begun to listen (`Ear`). So no timer is needed on the side that sends, and a consumer that has
+listened quietly for 10 ms knows that nothing has come.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import time
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+from typing import Final
+
+import psycopg
+
+from queue_core.transports.sql.dialects import Cursor
+from queue_core.transports.sql.postgresql_server import Link
+
+INTERVAL: Final = 0.010
+"""Seconds between two hints for one queue by one process."""
+
+_LATER: Final = INTERVAL + 0.002
+_GLANCE: Final = 0.05
+_BLIND_POLL: Final = 0.1
+_CHANNELS: Final = 10_000
+
+
+def channel_of(queue: str, place: str) -> str:
+    """Return the name of a queue's channel; ``place`` tells these tables from others."""
+    digest = blake2b(f"{place} {queue}".encode("utf-8", "surrogatepass"), digest_size=12)
+    return f"queue_core_{digest.hexdigest()}"
+
+
+class Throttle:
+    """When this process has last sent a hint to each channel. Thread-safe."""
+
+    __slots__ = ("_sent",)
+
+    def __init__(self) -> None:
+        """Nothing was sent."""
+        self._sent: dict[str, float] = {}
+
+    def due(self, channels: Iterable[str]) -> list[str]:
+        """Return those that got no hint in the last 10 ms."""
+        oldest = time.monotonic() - INTERVAL
+        sent = self._sent
+        return [channel for channel in channels if sent.get(channel, -math.inf) <= oldest]
+
+    def sent(self, channels: Iterable[str], at: float) -> None:
+        """Note hints that are certain: their statement began at ``at`` and has succeeded."""
+        if len(self._sent) > _CHANNELS:
+            self._sent.clear()
+        for channel in channels:
+            self._sent[channel] = at
+
+
+class Ear:
+    """What one connection listens to. One thread at a time."""
+
+    __slots__ = ("_blind", "_channels", "_heard_at", "_hinted", "_link", "_looked_at", "_poll")
+
+    def __init__(self, link: Link, poll: float | None) -> None:
+        """Listen to nothing yet; ``poll`` is in seconds, None for what suits the connection."""
+        self._link = link
+        self._blind = link.prepare_threshold is None  # a pooler: LISTEN would reach nobody
+        self._poll = poll or (_BLIND_POLL if self._blind else math.inf)  # each claim looks, too
+        self._channels: frozenset[str] = frozenset()
+        self._hinted = False
+        self._heard_at = self._looked_at = 0.0
+        link.add_notify_handler(self._hear)
+
+    def _hear(self, _: psycopg.Notify) -> None:
+        self._hinted = True
+
+    def hears(self, channels: Sequence[str]) -> bool:
+        """Return whether it listens to these and to nothing else."""
+        return self._channels == frozenset(channels)
+
+    def listen(self, cursor: Cursor, channels: Sequence[str]) -> None:
+        """Listen to these from now on, and note that a look follows."""
+        wanted = frozenset(channels)
+        if wanted != self._channels and not self._blind:
+            for channel in self._channels - wanted:
+                cursor.execute(f"UNLISTEN {channel}")
+            for channel in wanted - self._channels:
+                cursor.execute(f"LISTEN {channel}")
+            self._heard_at = time.monotonic()
+        self._channels = wanted
+        self._note_hint()
+        self._hinted = False
+        self._looked_at = time.monotonic()
+
+    def wait(self, seconds: float, interrupted: Callable[[], bool]) -> bool:
+        """Block until a look is worth it, at most ``seconds``; return whether it is."""
+        now = time.monotonic()
+        end, look_at = now + seconds, now + self._poll
+        if self._looked_at < self._heard_at + _LATER:
+            look_at = min(look_at, self._heard_at + _LATER)
+        poll = select.poll()
+        poll.register(self._link.pgconn.socket, select.POLLIN)
+        while not interrupted():
+            self._consume()
+            if self._hinted:
+                self._note_hint()
+                return True
+            left = min(end, look_at) - time.monotonic()
+            if left <= 0:
+                return look_at <= end
+            poll.poll(math.ceil(min(left, _GLANCE) * 1000))
+        return False
+
+    def _note_hint(self) -> None:
+        if self._hinted:
+            self._heard_at = time.monotonic()
+
+    def _consume(self) -> None:
+        pgconn = self._link.pgconn
+        pgconn.consume_input()
+        while pgconn.notifies() is not None:
+            self._hinted = True
