@@ -282,6 +282,11 @@ class Mailbox:
         """How many answers came that nobody waited for (any more)."""
         return self._replies.dropped
 
+    @property
+    def reply_queue(self) -> str:
+        """The queue in which this process hears its answers; empty before its first call."""
+        return self._replies.queue
+
     # --- inside -----------------------------------------------------------------------------------
 
     def _who(self) -> Directory:

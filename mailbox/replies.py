@@ -118,6 +118,12 @@ class Replies:
         self.malformed = 0
         """How many messages in the reply queue were no replies."""
 
+    @property
+    def queue(self) -> str:
+        """The name of this process's reply queue; empty before the first call."""
+        queue = self._queue
+        return queue.name if queue is not None and self._pid == os.getpid() else ""
+
     def address(self) -> ReplyAddress:
         """Return where replies reach this process; the first call declares the queue.
 

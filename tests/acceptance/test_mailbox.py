@@ -509,11 +509,11 @@ def test_a_flood_of_commands_is_taken_at_a_bounded_rate(box, start):
     assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
 
 
-def test_closing_a_mailbox_leaves_no_queue(any_url, open_box, start, namespace):
+def test_closing_a_mailbox_leaves_no_queue(any_url, open_box, start):
     start("a")
     box = open_box()
     box.call(["a"], "ping", timeout=WAIT)
-    name = f"{box._replies.address().routing_key}.reply.{namespace}.pidbox"
+    name = box.reply_queue
     box.close()
     with Connection(any_url) as connection, pytest.raises(QueueNotFound):
         connection.inspect(name)
