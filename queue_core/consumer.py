@@ -48,7 +48,7 @@ from queue_core.transport import Outcome, Session
 
 logger = logging.getLogger(__name__)
 
-MAX_WAIT = 1.0
+MAX_WAIT = 2.0
 HANDLER_BACKOFF = Backoff(base=1.0, cap=60.0)
 
 
@@ -97,8 +97,8 @@ class Consumer:
     def receive(self, timeout: float | None = None) -> Message | None:
         """Return the next message, or None if none came within ``timeout`` seconds.
 
-        Without a timeout it waits for ever. It also returns None after `stop`. While the broker is
-        away it goes on trying to reconnect within the same timeout.
+        Without a timeout it waits for ever. After `stop` it returns None at once. While the broker
+        is away it goes on trying to reconnect within the same timeout.
 
         Raises:
             QueueNotFound: a queue that it consumes does not exist, or was deleted; a next call goes
@@ -112,11 +112,14 @@ class Consumer:
                 raise Closed("the consumer is closed")
             if self._buffer and self._settler is not None and self._settler.over:
                 self._note_over(self._settler)
-            while self._buffer:
-                message = self._open_message(self._buffer.popleft())
+            while not self._stopping.is_set() and (delivery := self._next()) is not None:
+                message = self._open_message(delivery)
                 if message is not None:
                     return message
-            if self._stopping.is_set() or (not self._fetch(deadline) and deadline.expired):
+            if self._stopping.is_set():
+                self._give_back()
+                return None
+            if not self._fetch(deadline) and deadline.expired:
                 return None
 
     def __iter__(self) -> Iterator[Message]:
@@ -187,15 +190,33 @@ class Consumer:
     # --- ending -----------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """End `run`, iteration and a waiting `receive` after the message in hand.
+        """Take nothing more: end `run`, iteration and `receive` after the message in hand.
 
-        From any thread, and from a handler; does not block. What was received stays with the
-        consumer, to be settled or, by `close`, given back.
+        Messages that `receive` returned stay with the consumer, to be settled or, by `close`, given
+        back. Those that it only had fetched go back to their queues at once, uncounted. From any
+        thread, and from a handler; does not block, and may be called twice.
         """
         self._stopping.set()
+        self._recovery.unsubscribe(self._tag, None)
         session = self._recovery.session
         if session is not None and self._started:
-            session.wake(self._tag)
+            session.stop(self._tag)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Return what was fetched and not handed out."""
+        settler = self._settler
+        while settler is not None and (delivery := self._next()) is not None:
+            try:
+                settler.settle(Settlement(delivery, "requeue", counted=False))
+            except (Closed, StaleDelivery, TransportError) as error:
+                logger.debug("a message was not given back, its session ended: %s", error)
+
+    def _next(self) -> Delivery | None:
+        try:
+            return self._buffer.popleft()
+        except IndexError:
+            return None  # perhaps `stop` took it, in another thread
 
     def flush(self, timeout: float | None = None) -> None:
         """Block until every ack, reject and requeue so far is certain.

@@ -366,10 +366,10 @@ class KeyEntry(msgspec.Struct):
 class Store(Protocol):
     """Rows with leases: the contract for everything that is not a broker itself.
 
-    A store object is one *handle*: one thread at a time uses it, and several handles on the same
-    URL, in one process or in many, see the same data. Every method is one atomic step for all of
-    them: it happens as a whole or not at all. Arguments belong to the caller and are not changed;
-    results belong to the caller.
+    A store object is one *handle*: one thread at a time uses it (but for ``interrupt``), and
+    several handles on the same URL, in one process or in many, see the same data. Every method is
+    one atomic step for all of them: it happens as a whole or not at all. Arguments belong to the
+    caller and are not changed; results belong to the caller.
 
     Every method may raise `ConnectionLost` (effect unknown; the handle may be used again and
     reconnects by itself, or stays broken and is thrown away by the caller: both are fine),
@@ -465,11 +465,12 @@ class Store(Protocol):
         claimed alone, as the only one of its queue in an answer, so that it cannot take others down
         with it again.
 
-        Blocks until there is something, at most ``wait`` seconds (0 to 1); an empty answer is
+        Blocks until there is something, at most ``wait`` seconds (0 to 2); an empty answer is
         normal. Other handles are not blocked meanwhile, and a message put by another handle or
         process ends the wait soon (within some milliseconds where the store can, and never later
-        than ``wait``). Settling does not wait with it. If the session ends meanwhile, nothing is
-        claimed and the answer is empty, also if it was opened again under the same name.
+        than ``wait``). So does `interrupt`. Settling does not wait with it. If the session ends
+        meanwhile, nothing is claimed and the answer is empty, also if it was opened again under
+        the same name.
 
         ``request`` is a fresh id per claim. After a lost reply the caller repeats the call with the
         same id and ``repeat=True``: if the first call took effect, the answer is what it took (as
@@ -480,6 +481,15 @@ class Store(Protocol):
 
         Raises:
             SessionLost: the session does not exist (any more). Nothing was settled or claimed.
+        """
+
+    def interrupt(self) -> None:
+        """End the wait of this handle's ``claim`` soon; without one, the next does not wait.
+
+        Soon is within some milliseconds where the store can, and within 0.1 s where it looks
+        around now and then. The claim answers with what it took, usually nothing. This is the one
+        method that other threads call, at any time, on a closed handle too; it does not block and
+        raises nothing.
         """
 
     def owned(self, session: str) -> Sequence[Token]:
@@ -780,6 +790,14 @@ class Session(Protocol):
 
         Raises:
             StaleDelivery: one or more of them since the last flush were stale; says how many.
+        """
+
+    def stop(self, consumer: str) -> None:
+        """Take nothing more for the consumer, for good; `cancel` then ends what is left.
+
+        What was received can still be settled. What has arrived without being received goes back
+        uncounted, soon. A ``receive`` that is under way ends, perhaps with deliveries; each later
+        one is empty. Callable from any thread, does not block, and may be called twice.
         """
 
     def wake(self, consumer: str) -> None:

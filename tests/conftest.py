@@ -1,11 +1,14 @@
 """The urls of the servers that the tests use; tools/dev.py puts them into the environment."""
 
+import importlib
 import os
+import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -52,6 +55,37 @@ def redis_broker(redis_url: str) -> Iterator[str]:
             client.unlink(*keys)
 
 
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], Any]]:
+    """Start a server that only these tests use: ``start_server("rabbitmq", "RabbitMQ")``.
+
+    The two names are those of a module in tools/servers and of its class; the result is a
+    ``Server``. It ends with the tests, however they end.
+    """
+    tools = str(Path(__file__).parents[1] / "tools")
+    with ExitStack() as stack:
+
+        def start(module: str, name: str) -> Any:
+            sys.path.insert(0, tools)
+            try:
+                private = importlib.import_module("servers.private")
+                service = getattr(importlib.import_module(f"servers.{module}"), name)()
+            finally:
+                sys.path.remove(tools)
+            program = service.program()
+            if program is None:
+                command = f"apt-get install {' '.join(service.packages)}"
+                pytest.fail(f"this test starts a {name}; next: {command}", pytrace=False)
+            reader, writer = os.pipe()
+            stack.callback(os.close, reader)
+            stack.callback(os.close, writer)  # from here on the server ends with this process
+            server = private.start(service, program, tmp_path_factory.mktemp(module), owner=reader)
+            stack.callback(private.stop, service, server)
+            return server
+
+        yield start
+
+
 @dataclass(frozen=True)
 class Accounts:
     """How a database server makes and removes a user of one test; ``{name}`` is unique.
@@ -95,7 +129,10 @@ class Accounts:
 POSTGRES = Accounts(
     driver="postgresql+psycopg",
     enter=("CREATE ROLE \"{name}\" LOGIN PASSWORD '{password}'",),
-    room=('CREATE SCHEMA AUTHORIZATION "{name}"',),
+    room=(
+        'CREATE SCHEMA AUTHORIZATION "{name}"',
+        'ALTER ROLE "{name}" SET search_path = "$user"',
+    ),
     leave=(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{name}'",
         'DROP OWNED BY "{name}" CASCADE',

@@ -212,6 +212,7 @@ class Worker:
         return self._signals > 0
 
     def _shut_down(self, consumer: Consumer, settler: Settler, thread: threading.Thread) -> int:
+        consumer.stop()  # else what is given back would come again, to us
         running = len(self._flying)
         if running:
             logger.info(
@@ -291,6 +292,7 @@ class Worker:
         finally:
             if not self._stopping.is_set():
                 self.stop()
+            self._return_held()
 
     def _accept(self, message: Message) -> None:
         """Give a message to the pool, unless it is unreadable or not due."""
@@ -316,6 +318,14 @@ class Worker:
                 message.requeue(seconds, counted=False)
         else:
             heapq.heappush(self._held, (time.monotonic() + seconds, ticket, message))
+
+    def _return_held(self) -> None:
+        """Give back what waits for its time, for those who are not stopping."""
+        for _, ticket, message in self._held:
+            del self._flying[ticket]
+            with contextlib.suppress(StaleDelivery, Closed):
+                message.requeue(counted=False)
+        self._held.clear()
 
     def _release_held(self) -> None:
         while self._held and self._held[0][0] <= time.monotonic():

@@ -33,16 +33,13 @@ from queue_core.errors import (
     QueueNotFound,
     SessionLost,
 )
-from queue_core.message import Delivery, Token
+from queue_core.message import Delivery, Settlement, Token
 from queue_core.transport import Claim, Claimed, Store
 
 __all__ = ["Consumer"]
 
-MAX_WAIT: Final = 0.5
-"""The longest claim: `Consumer.wake` and the end of a session cannot end one early."""
-
-FULL_WINDOW_WAIT: Final = 0.05
-"""The longest claim while another window is full, since room in it cannot end the claim early."""
+MAX_WAIT: Final = 2.0
+"""The longest claim, and so the longest that a message waits whose hint the store lost."""
 
 
 class _Unresolved(msgspec.Struct):
@@ -65,13 +62,15 @@ class Consumer:
         """Begin without subscriptions; the handle is opened at the first receive."""
         self.name = name
         self._core = core
-        self.books = Ledger(core, name)
+        self.books = Ledger(core, name, self._interrupt)
         self._receiving = threading.Lock()
         self._ended: list[str] = []
         self._stash: deque[Delivery] = deque()
         self._store: Store | None = None
+        self._claiming = False
         self._unresolved: _Unresolved | None = None
         self._woken = False
+        self._stopped = False
         self._retired = False
 
     def remove(self, queue: str, *, deleted: bool = False) -> Window | None:
@@ -87,8 +86,8 @@ class Consumer:
             self._stash = deque(item for item in self._stash if item.queue != queue)
             if deleted:
                 self._ended.append(queue)
-            books.bell.set()
-            return window
+        books.stir()
+        return window
 
     # --- receiving --------------------------------------------------------------------------------
 
@@ -107,7 +106,7 @@ class Consumer:
 
     def _receive(self, limit: int, wait: float) -> Sequence[Delivery]:
         core = self._core
-        left = wait
+        until = time.monotonic() + wait
         while True:
             self.books.bell.clear()
             self.books.waiting = True
@@ -117,6 +116,9 @@ class Consumer:
                 raise QueueNotFound(
                     f"queue {queue!r} was deleted; the subscription to it has ended", ended=queue
                 )
+            if self._stopped:
+                self._give_back_stash()
+                return ()
             if core.fence.holds(core.clock.monotonic()):
                 if self._stash:
                     return self._hand_out(limit)
@@ -127,38 +129,41 @@ class Consumer:
                 store = self._handle()
                 if verdicts := self.books.take_verdicts():
                     self._send(store, verdicts)
-                wants, flights, full = self.books.ride(limit)
+                self._claiming = True  # before the look at the books: who changes them interrupts
+                wants, flights = self.books.ride(limit)
                 if wants:
-                    longest = 0.0 if flights else FULL_WINDOW_WAIT if full else MAX_WAIT
-                    pause = min(max(left, 0.0), longest)
-                    if found := self._claim(store, wants, flights, pause, limit):
+                    if found := self._claim(store, wants, flights, until, limit):
                         return found
-                    left -= pause
-                    if flights or self._stash or (left > 0 and not self._woken):
+                    if self._stash or (time.monotonic() < until and not self._woken):
                         continue
-                elif self.books.due is not None:
+                self._claiming = False
+                if not wants and self.books.due is not None:
                     core.call_keeper(self.books.due)  # acks that have nothing to travel with
+            left = until - time.monotonic()
             if left <= 0 or self._woken:
                 self._woken = False
                 return ()
-            started = time.monotonic()
             self.books.bell.wait(left)
-            left -= time.monotonic() - started
 
     def _claim(
-        self, store: Store, wants: dict[str, int], flights: list[Flight], wait: float, limit: int
+        self, store: Store, wants: dict[str, int], flights: list[Flight], until: float, limit: int
     ) -> Sequence[Delivery]:
+        """Claim, and wait for something until ``until``, unless the books have changed already."""
+        wait = min(max(until - time.monotonic(), 0.0), MAX_WAIT)
+        if self.books.bell.is_set():
+            wait = 0.0
         settle = [token for flight in flights for token in flight.acks]
         request = self._core.new_request()
-        number = self.books.depart() if flights else 0
         try:
             answer = self._ask(store, _Unresolved(request, wants, settle), wait, repeat=False)
         except BaseException:
-            self.books.land(number, flights, settle)
+            self._claiming = False
+            self.books.land(flights, settle)
             raise
+        self._claiming = False
         if flights:
             self.books.settled(flights, answer.stale_tokens)
-            self.books.land(number, (), ())
+            self.books.land(flights, ())
         return self._accept(answer.claims, limit)
 
     def _repeat(self, limit: int) -> Sequence[Delivery]:
@@ -255,10 +260,28 @@ class Consumer:
         if store is not None:
             close_quietly(store)
 
+    def stop(self) -> None:
+        """Hand nothing more out; a claim that is under way may still bring something."""
+        self._stopped = True
+        self._give_back_stash()
+        self.wake()
+
+    def _give_back_stash(self) -> None:
+        with self.books.lock:
+            stash, self._stash = self._stash, deque()
+        for delivery in stash:
+            self.books.settle(Settlement(delivery, "requeue", counted=False))
+
     def wake(self) -> None:
         """End a receive early if it waits for room; otherwise the next one that finds nothing."""
         self._woken = True
-        self.books.bell.set()
+        self.books.stir()
+
+    def _interrupt(self) -> None:
+        """End a claim that waits at the store."""
+        store = self._store
+        if self._claiming and store is not None:
+            store.interrupt()
 
     def retire(self) -> int:
         """End a consumer without subscriptions; return how many settlements came too late.

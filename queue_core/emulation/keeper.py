@@ -4,7 +4,7 @@
 - *send*: settlements that no `receive` took along.
 - *watch*: end the sessions of those who died, after the rules of `leases.Watch`.
 - *collect*: every second, bury dead messages, also when nobody consumes.
-- *look*: every second, see whether the queues that we consume from still exist.
+- *look*: every three seconds, see whether the queues that we consume from still exist.
 
 `Schedule` says when; it is pure. The keeper has a store handle of its own. It is the one place of
 a session where an error of the store is not the caller's: it throws the handle away, tries again a
@@ -42,7 +42,7 @@ COLLECTED_PER_SECOND: Final = 20
 """How much work one round takes on, for each second of lease: heartbeats must not wait for it."""
 
 RECLAIM_BATCH: Final = 20
-LOOK_INTERVAL: Final = 1.0
+LOOK_INTERVAL: Final = 3.0
 RETRY_INTERVAL: Final = 0.5
 SHORTEST_BEAT: Final = 0.02
 LONGEST_SLEEP: Final = 1.0

@@ -31,7 +31,7 @@ LOOK: Final = 1 / 10
 """The part of the shortest lease after which a watcher looks again."""
 
 SHORTEST_LOOK: Final = 0.05
-LONGEST_LOOK: Final = 2.0
+LONGEST_LOOK: Final = 3.0
 
 NODE: Final = "node:"
 CONSUMER: Final = "consumer:"

@@ -7,15 +7,18 @@ once for requeues and rejects; `Ledger.flush` sends on the calling thread.
 The rules:
 
 - No lock is held while the store is called.
-- A settlement is in one thread's hands at a time (a `Flight`). Its reply lost, it goes back and is
-  sent again. If its subscription has ended meanwhile, the keeper sends it.
+- A settlement is in one thread's hands at a time (a `Flight`), and known to be so from the moment
+  when it was taken. Its reply lost, it goes back and is sent again. If its subscription has ended
+  meanwhile, the keeper sends it.
+- A claim that waits at the store is interrupted for what it does not know of: another queue, room
+  in a window that was full, somebody who waits for the acks that it took along, the end.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -48,16 +51,19 @@ class Ledger:
         windows: the subscriptions by queue.
         bell: set when a waiting receive should look again.
         waiting: a receive is about to wait for the bell, and takes pending acks along itself.
+        cramped: a claim went out while a window was full, and should come back for its room.
         due: when the keeper should send; None while nothing is pending.
     """
 
-    def __init__(self, core: Core, consumer: str) -> None:
-        """Begin without subscriptions."""
+    def __init__(self, core: Core, consumer: str, interrupt: Callable[[], None]) -> None:
+        """Begin without subscriptions; ``interrupt`` ends a claim that waits at the store."""
         self.lock = threading.Lock()
         self.windows: dict[str, Window] = {}
         self.bell = threading.Event()
         self.waiting = False
+        self.cramped = False
         self.due: float | None = None
+        self._interrupt = interrupt
         self._core = core
         self._consumer = consumer
         self._landed = threading.Condition(self.lock)
@@ -67,13 +73,19 @@ class Ledger:
         self._flights: set[int] = set()
         self._flight_numbers = itertools.count(1)
 
+    def stir(self) -> None:
+        """Have a receive look again, whether it waits for the bell or at the store."""
+        self.cramped = False
+        self.bell.set()
+        self._interrupt()
+
     # --- subscriptions ----------------------------------------------------------------------------
 
     def add(self, window: Window) -> None:
         """Begin to take from one more queue."""
         with self.lock:
             self.windows[window.queue] = window
-            self.bell.set()
+        self.stir()
 
     def subscriptions(self) -> list[Window]:
         """Return the windows."""
@@ -86,8 +98,8 @@ class Ledger:
             window = self.windows.get(queue)
             if window is not None:
                 window.prefetch = prefetch
-                self.bell.set()
-            return window is not None
+        self.stir()
+        return window is not None
 
     def finish(self, store: Store, window: Window) -> None:
         """Send the settlements of a removed window and give back what it holds.
@@ -122,7 +134,10 @@ class Ledger:
                 call = self.due = min(self.due, self._core.clock.monotonic() + URGENT_ACK_DELAY)
         if self.waiting:
             self.bell.set()
-        elif call is not None:
+            return
+        if self.cramped:
+            self.stir()
+        if call is not None:
             self._core.call_keeper(call)
 
     def hold_back(self, delivery: Delivery) -> Window | None:
@@ -141,8 +156,8 @@ class Ledger:
             window.flying -= 1
             if not settled:
                 window.held.add(token)
-            self.bell.set()
             removed = self.windows.get(window.queue) is not window
+        self._note_room()
         if removed and not settled:
             self._core.later(Finish(self, window))
 
@@ -158,10 +173,13 @@ class Ledger:
                 flights.append(flight)
             if (flight := window.take_verdicts()) is not None:
                 flights.append(flight)
-        self._note_taken()
+        self._note_taken(flights)
         return flights
 
-    def _note_taken(self) -> None:
+    def _note_taken(self, flights: Iterable[Flight]) -> None:
+        for flight in flights:
+            flight.number = next(self._flight_numbers)
+            self._flights.add(flight.number)
         self._urgent = False
         if not any(window.acks or window.verdicts for window in self.windows.values()):
             self.due = None
@@ -172,11 +190,11 @@ class Ledger:
             windows = self.windows.values()
             flights = [flight for window in windows if (flight := window.take_verdicts())]
             if flights:
-                self._note_taken()
+                self._note_taken(flights)
             return flights
 
-    def ride(self, limit: int) -> tuple[dict[str, int], list[Flight], bool]:
-        """Return what to claim, the acks that go along, and whether a window is full."""
+    def ride(self, limit: int) -> tuple[dict[str, int], list[Flight]]:
+        """Return what to claim, and the acks that go along."""
         with self.lock:
             flights = []
             wants = {}
@@ -190,10 +208,11 @@ class Ledger:
                 if (flight := window.take_acks(riding=True)) is not None:
                     flights.append(flight)
             if flights:
-                self._note_taken()
+                self._note_taken(flights)
             if wants:
                 self.waiting = False
-            return wants, flights, full
+                self.cramped = full
+            return wants, flights
 
     def late(self) -> int:
         """Return, once, how many settlements came too late."""
@@ -205,7 +224,6 @@ class Ledger:
         """Send settlements; what is not certain afterwards goes back to its window."""
         if not flights:
             return
-        number = self.depart()
         sent: list[Token] = []
         try:
             acks = [token for flight in flights for token in flight.acks]
@@ -237,7 +255,7 @@ class Ledger:
                 buried = self._core.publisher.bury(store, dead, deadline)
                 self._judged(flight, verdict, stale=not buried)
         finally:
-            self.land(number, flights, sent)
+            self.land(flights, sent)
 
     def _exhausted(self, store: Store, verdict: Settlement) -> bool:
         """Whether a requeued message has had all its deliveries."""
@@ -260,18 +278,12 @@ class Ledger:
         with self.lock:
             self._late += flight.window.judged(flight, verdict, stale=stale)
 
-    def depart(self) -> int:
-        """Begin a flight; `land` must follow with the number returned."""
-        with self.lock:
-            number = next(self._flight_numbers)
-            self._flights.add(number)
-            return number
-
-    def land(self, number: int, flights: Iterable[Flight], sent: Sequence[Token]) -> None:
-        """End a flight: what it did not make certain is pending again."""
+    def land(self, flights: Iterable[Flight], sent: Sequence[Token]) -> None:
+        """End flights: what they did not make certain is pending again."""
         homeless: list[Window] = []
         with self.lock:
             for flight in flights:
+                self._flights.discard(flight.number)
                 if flight.acks or flight.verdicts:
                     self._setbacks += 1
                     own = {verdict.delivery.token for verdict in flight.verdicts}
@@ -280,11 +292,16 @@ class Ledger:
                     self.due = self._core.clock.monotonic() + RETRY_DELAY
                     if self.windows.get(flight.window.queue) is not flight.window:
                         homeless.append(flight.window)
-            self._flights.discard(number)
             self._landed.notify_all()
-            self.bell.set()
+        self._note_room()
         for window in homeless:
             self._core.later(Finish(self, window))
+
+    def _note_room(self) -> None:
+        """Have a receive look again that waits for room."""
+        self.bell.set()
+        if self.cramped:
+            self.stir()
 
     def flush(self, store: Store, deadline: Deadline) -> None:
         """Send everything that is pending and wait for what others send. See `Session.flush`."""
@@ -293,6 +310,8 @@ class Ledger:
                 earlier, setbacks = set(self._flights), self._setbacks
                 flights = self._take(self.windows.values())
             self.send(store, flights)
+            if earlier:
+                self._interrupt()
             with self.lock:
                 if not self._landed.wait_for(
                     partial(self._flights.isdisjoint, earlier), min(deadline.remaining(), 1e6)

@@ -323,6 +323,12 @@ class EmulatedSession:
                 f"{strays} settlements of consumer {consumer!r} came after it was cancelled"
             )
 
+    def stop(self, consumer: str) -> None:
+        """See `Session.stop`."""
+        found = self._consumers.get(consumer)
+        if found is not None and self._core.ours:
+            found.stop()
+
     def wake(self, consumer: str) -> None:
         """See `Session.wake`."""
         found = self._consumers.get(consumer)
@@ -400,7 +406,7 @@ class EmulatedSession:
 
     def _wake_all(self) -> None:
         for consumer in self._all_consumers():
-            consumer.books.bell.set()
+            consumer.books.stir()
 
     def _queue_deleted(self, queue: str) -> None:
         """End our own subscriptions to a queue that this session deleted."""

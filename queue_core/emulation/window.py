@@ -28,12 +28,16 @@ __all__ = ["Flight", "Window"]
 
 
 class Flight(msgspec.Struct):
-    """Settlements of one window on their way to the store, in the hands of one thread."""
+    """Settlements of one window on their way to the store, in the hands of one thread.
+
+    ``number`` is for who wants to know when they have arrived.
+    """
 
     window: Window
     acks: list[Token]
     verdicts: list[Settlement]
     riding: bool
+    number: int = 0
 
 
 class Window:

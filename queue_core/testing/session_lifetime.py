@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -77,6 +78,53 @@ class LifetimeTests(SessionTests):
             assert bench.tap(queue, session=session).one().body == b"0"
             session.close()
         bench.holds(queue, 5)
+
+    # stop
+
+    def test_a_stopped_consumer_keeps_what_it_received_and_gives_the_rest_back(
+        self, bench: Bench
+    ) -> None:
+        queue = bench.queue()
+        bench.send(queue, *[b"%d" % number for number in range(10)])
+        session = bench.open(lease=30.0)
+        tap = bench.tap(queue, session=session, prefetch=10)
+        held = tap.take(3)
+        session.stop(tap.consumer)
+        session.stop(tap.consumer)
+        other = bench.tap(queue)
+        rest = other.take(7)
+        assert sorted(delivery.body for delivery in rest) == [b"%d" % n for n in range(3, 10)]
+        if bench.features.attempts:
+            assert [delivery.attempts for delivery in rest] == [1] * 7
+        tap.none()
+        tap.ack(*held[:2])
+        tap.requeue(held[2], counted=False)
+        assert other.one().body == b"2"
+        other.ack_all()
+        tap.cancel()
+        bench.holds(queue, 0)
+
+    def test_stop_ends_a_receive_that_waits_and_later_ones_are_empty(self, bench: Bench) -> None:
+        queue = bench.queue()
+        tap = bench.tap(queue)
+        tap.none()
+        timer = threading.Timer(0.2, tap.session.stop, [tap.consumer])
+        timer.start()
+        assert timed(tap.none) < bench.patience
+        assert timed(lambda: tap.session.receive(tap.consumer, wait=5.0)) < 4.0
+        timer.join()
+        bench.send(queue, b"for others")
+        tap.none()
+        assert bench.tap(queue).one().body == b"for others"
+
+    def test_a_consumer_cancelled_after_its_stop_may_begin_again(self, bench: Bench) -> None:
+        queue = bench.queue()
+        tap = bench.tap(queue)
+        tap.session.stop(tap.consumer)
+        tap.cancel()
+        bench.send(queue, b"again")
+        tap.subscribe(queue, 5)
+        assert tap.one().body == b"again"
 
     # crash
 

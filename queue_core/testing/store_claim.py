@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from queue_core.testing.eventually import eventually
 from queue_core.testing.store_bench import StoreBench, StoreTests, ids_of, tokens_of
+from queue_core.transport import Store
 
 SLOW = 0.5
 """Seconds: a wait that ended within them ended early, even on a busy machine."""
@@ -355,6 +356,32 @@ class WaitTests(StoreTests):
             lambda: bench.answer(queue="silent", settle=[token], wait=1.0, store=waiting), look
         )
 
+    def test_an_interrupt_ends_the_wait(self, bench: StoreBench) -> None:
+        waiting = bench.open()
+        assert self._woken(bench, waiting.interrupt, waiting) == []
+
+    def test_after_an_interrupt_a_claim_settles_and_does_not_wait_and_the_next_one_does(
+        self, bench: StoreBench
+    ) -> None:
+        bench.put("a")
+        token = bench.claim_one().token
+        bench.store.interrupt()
+        before = time.monotonic()
+        assert not bench.answer(settle=[token], wait=1.0).claims
+        assert time.monotonic() - before < SLOW
+        assert bench.counts() == (0, 0, 0)
+        before = time.monotonic()
+        assert bench.claimed(wait=0.2) == []
+        assert time.monotonic() - before >= 0.19
+        bench.put("b")
+        bench.store.interrupt()
+        assert bench.claimed(wait=1.0) == ["b"]
+
+    def test_a_closed_handle_may_be_interrupted(self, bench: StoreBench) -> None:
+        store = bench.open_store()
+        store.close()
+        store.interrupt()
+
     def test_one_message_ends_one_wait_and_the_others_go_on(self, bench: StoreBench) -> None:
         handles = [bench.open() for _ in range(3)]
         taken: list[list[str]] = []
@@ -370,9 +397,11 @@ class WaitTests(StoreTests):
         bench.together(*waits, put)
         assert sorted(taken) == [[], [], ["a"]]
 
-    def _woken(self, bench: StoreBench, cause: Callable[[], object]) -> list[str]:
+    def _woken(
+        self, bench: StoreBench, cause: Callable[[], object], waiting: Store | None = None
+    ) -> list[str]:
         """Claim with a second's wait, let ``cause`` happen meanwhile; return what came early."""
-        waiting = bench.open()
+        waiting = waiting or bench.open()
         taken: list[str] = []
         ended: list[float] = []
 

@@ -36,6 +36,7 @@ class PoorStore:
         self.sessions = rich.sessions
         self.end_session = rich.end_session
         self.claim = rich.claim
+        self.interrupt = rich.interrupt
         self.owned = rich.owned
         self.collect = rich.collect
         self.inspect = rich.inspect

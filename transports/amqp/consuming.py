@@ -30,7 +30,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from pika.exceptions import ChannelClosedByBroker, ChannelClosedByClient
+from pika.exceptions import AMQPError, ChannelClosedByBroker, ChannelClosedByClient
 
 from queue_core.errors import (
     ConnectionLost,
@@ -74,6 +74,8 @@ class Consuming:
         if not 1 <= prefetch <= 65_535:
             raise UsageError(f"prefetch is a number from 1 to 65535, not {prefetch!r}")
         inbox = self._inbox(consumer)
+        if inbox.stopped:
+            raise UsageError(f"consumer {consumer!r} was stopped; cancel it first")
         present = inbox.subscriptions.get(queue)
         if present is not None and not present.ended:
             if present.prefetch != prefetch:
@@ -188,6 +190,8 @@ class Consuming:
                 left = deadline - monotonic()
                 if left <= 0 or not inbox.condition.wait(left):
                     break
+            if inbox.stopped:
+                return []
             inbox.woken = False
             if inbox.deliveries:
                 count = min(limit, len(inbox.deliveries))
@@ -209,6 +213,32 @@ class Consuming:
                 inbox.broken.append(broken)
             raise
 
+    def stop(self, consumer: str) -> None:
+        """Take nothing more, and give back what was not received; see `Session.stop`."""
+        inbox = self._inboxes.get(consumer)
+        if inbox is None:
+            return
+        with inbox.condition:
+            inbox.stopped = inbox.woken = True
+            inbox.condition.notify_all()
+        with contextlib.suppress(QueueCoreError):
+            self._link.submit(partial(self._stop, inbox))
+
+    def _stop(self, inbox: Inbox) -> None:
+        """In the I/O thread: end the broker's consumers; the channels stay for settlements."""
+        for subscription in self._live.values():
+            channel = subscription.channel
+            if subscription.inbox is inbox and not subscription.stopped and channel.closed is None:
+                subscription.stopped = True
+                if subscription.deleted:
+                    continue
+                with contextlib.suppress(AMQPError):
+                    channel.request("basic_cancel", {"consumer_tag": subscription.tag}, Future())
+        with inbox.condition:
+            rest, inbox.deliveries = inbox.deliveries, deque()
+        self._outbox.extend(Settlement(item, "requeue", counted=False) for item in rest)
+        self.drain()
+
     def wake(self, consumer: str) -> None:
         """End a ``receive`` early."""
         inbox = self._inbox(consumer)
@@ -227,6 +257,9 @@ class Consuming:
         body: bytes,
     ) -> None:
         if subscription.ended:
+            return
+        if subscription.stopped:
+            self._link.connection.emit(frames.nack(subscription.channel.number, tag, requeue=True))
             return
         subscription.unsettled[tag] = None
         inbox = subscription.inbox

@@ -245,6 +245,11 @@ class AmqpSession:
         finally:
             consuming.flush(consumer, deadline)
 
+    def stop(self, consumer: str) -> None:
+        """Take nothing more for the consumer; what it has not received goes back."""
+        if self._consuming is not None and os.getpid() == self._pid:
+            self._consuming.stop(consumer)
+
     def wake(self, consumer: str) -> None:
         """End a ``receive`` of this consumer early."""
         if self._consuming is not None and os.getpid() == self._pid:

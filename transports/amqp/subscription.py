@@ -28,6 +28,7 @@ class Inbox:
         self.problems: deque[QueueCoreError] = deque()
         self.broken: deque[Subscription] = deque()
         self.woken = False
+        self.stopped = False
 
     def notify(self) -> None:
         """Let the receiver look again."""
@@ -57,6 +58,7 @@ class Subscription:
         self.proofs = 0
         self.ended = False
         self.deleted = False
+        self.stopped = False
 
     @property
     def tag(self) -> str:

@@ -50,16 +50,15 @@ class RedisStores:
             AccessRefused, ConnectionLost, ConnectTimeout, StoreCorrupt: as they say.
         """
         check_url(url)
-        server = Server(
-            make_connection(url, options),
-            place_of(url),
-            root_of(url.option("prefix", str, DEFAULT_PREFIX)),
-            self._scripts,
-            functools.partial(
-                check, allow_eviction=url.option("allow_eviction", bool, default=False)
-            ),
+        health = functools.partial(
+            check, allow_eviction=url.option("allow_eviction", bool, default=False)
         )
-        store = RedisStore(server)
+        root = root_of(url.option("prefix", str, DEFAULT_PREFIX))
+        server, second = (
+            Server(make_connection(url, options), place_of(url), root, self._scripts, health)
+            for _ in range(2)
+        )
+        store = RedisStore(server, second)
         store.connect()
         return store
 

@@ -18,7 +18,7 @@ For each queue Q (the text after the colon is the queue's name):
 ``x:Q``      zset   dead messages that nobody has collected: mid by seq
 ``a:Q``      hash   id -> attempts, crashes, max_deliveries, reason, where one is not zero
 ``c:Q``      hash   id -> the record of its claim
-``w:Q``      zset   claims that wait: waiter by the time when they will give up
+``b:Q``      list   bells, one to ten while there are ready messages: a claim that waits takes one
 ============ ====== ================================================================================
 
 And once:
@@ -28,7 +28,7 @@ And once:
 ``number``        number the version, beat or life given out last; never below the server's clock
 ``sessions``      hash   name -> lease, beats, life
 ``held:LIFE``     set    what a session holds: length of the queue's name, name, id
-``wake:WAITER``   list   a token that ends a wait; short-lived
+``wake:HANDLE``   list   a bell of one handle, when its wait was interrupted; short-lived
 ``versions``      hash   table entry -> version
 ``entries``       hash   table entry -> value
 ``dead``          set    queues with messages to collect

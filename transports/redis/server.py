@@ -7,11 +7,12 @@ that of another command; the next call connects anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from queue_core.transports.redis.bell import Bell
 from queue_core.transports.redis.errors import explain
 from queue_core.transports.redis.scripts import Script
 
@@ -27,6 +28,12 @@ class Wire(Protocol):
 
     def send_command(self, *words: bytes | str | float, check_health: bool) -> None:
         """Send one command."""
+
+    def pack_command(self, *words: bytes | str | float) -> Sequence[bytes]:
+        """Return the bytes of one command."""
+
+    def send_packed_command(self, command: Sequence[bytes], check_health: bool) -> None:
+        """Send bytes."""
 
     def read_response(self) -> Any:
         """Wait for its answer."""
@@ -108,12 +115,40 @@ class Server:
         """Return the whole key of this name."""
         return self._root + name.encode()
 
-    def wait(self, name: str, seconds: float) -> bool:
-        """Block until a token is pushed onto the list ``name``, at most ``seconds`` (0 to 1).
+    def wait(
+        self, names: Sequence[str], seconds: float, bell: Bell, then: tuple[str, bytes] | None
+    ) -> tuple[bool, Any]:
+        """Block until there is something in one of the lists ``names``, and take it out.
 
-        Returns whether there was one.
+        Waits at most ``seconds`` (0 to 2); the bell ends it if it makes the list of ``names`` grow
+        that it is for. With ``then``, the name and plan of a script, the server runs that as soon
+        as the wait is over, without a round trip in between.
+
+        Returns whether there was something, and the answer of ``then`` (None without it).
         """
-        return self.command("BLPOP", self.key(name), f"{max(0.001, seconds):.3f}") is not None
+        words: list[bytes | str] = [b"BLPOP", *map(self.key, names), f"{max(0.001, seconds):.3f}"]
+        try:
+            self.connect()
+            packed = [*self._connection.pack_command(*words)]
+            if then is not None:
+                script = self._scripts[then[0]]
+                packed += self._connection.pack_command(
+                    b"EVALSHA", script.digest, b"1", self._root, then[1]
+                )
+            self._connection.send_packed_command([b"".join(packed)], check_health=False)
+            bell.listen(self._connection)
+            found = self._connection.read_response() is not None
+            answer = None if then is None else self._connection.read_response()
+        except NoScriptError:
+            assert then is not None, "there is no script in a BLPOP"
+            return found, self.run(*then)
+        except (RedisError, OSError) as error:
+            self.close()  # there may be one more answer
+            raise explain(error, self.place, "BLPOP") from error
+        except BaseException:
+            self.close()
+            raise
+        return found, answer
 
     def close(self) -> None:
         """End the connection. May be called twice."""

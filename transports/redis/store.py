@@ -10,13 +10,14 @@ The rules:
   so a token stays unique even if the server came back with old data.
 - What grows is refused by a full server before anything has happened. Claiming, settling,
   releasing, collecting, sessions and the table begin with a removal, which a full server allows.
-- A claim that finds nothing leaves a waiter in the lists of its queues in the same step; a put pops
-  one waiter for each message and pushes a token to its list, on which the claim blocks. A token
-  that is lost costs at most the rest of the wait.
+- A claim that finds nothing blocks in BLPOP on the bells of its queues. There are bells as long as
+  there are ready messages, so none is missed between the look and the wait, and Redis gives each to
+  one claim. A bell that is lost with who took it costs others at most the rest of their wait.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import secrets
 import time
@@ -25,7 +26,7 @@ from typing import Any, Final
 
 import msgspec
 
-from queue_core.errors import SessionLost, Unsupported, UsageError
+from queue_core.errors import SessionLost, TransportError, Unsupported, UsageError
 from queue_core.message import Token
 from queue_core.transport import (
     Change,
@@ -41,13 +42,15 @@ from queue_core.transport import (
     PutResult,
     Transaction,
 )
+from queue_core.transports.redis.bell import Bell
 from queue_core.transports.redis.durability import detect
 from queue_core.transports.redis.server import Server
+
+logger = logging.getLogger(__name__)
 
 _NO_LIMITS: Final[Mapping[str, Limit]] = {}
 _SIZE: Final = 4
 _TOKEN: Final = (str, str, int, str)
-_LATE: Final = 50_000
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -56,11 +59,13 @@ _decode = msgspec.msgpack.Decoder().decode
 class RedisStore:
     """One handle on a Redis broker. One thread at a time; see `queue_core.transport.Store`."""
 
-    def __init__(self, server: Server) -> None:
-        """Connect at the first use."""
+    def __init__(self, server: Server, second: Server) -> None:
+        """Connect at the first use; ``second`` is for what must be sent while a claim waits."""
         self._server = server
-        self._waiter = secrets.token_hex(8)
-        self._registered = False
+        self._second = second
+        self._handle = secrets.token_hex(8)
+        self._bell = Bell(self._end_wait)
+        self._busy = False  # the last wait ended with a bell: the next one will do so, too
 
     def connect(self) -> None:
         """Connect now, so that what is wrong with the server is said now."""
@@ -164,43 +169,51 @@ class RedisStore:
         rooms = [(queue, room) for queue, room in wants.items() if room > 0]
         tokens, odd = _split(settle)
         fence = secrets.token_urlsafe(9)
-        stale: list[Token] = odd
-        life = 0
-        while True:
-            left = max(0.0, deadline - time.monotonic()) if wait > 0 else 0.0
-            micros = int(left * 1_000_000) + _LATE if left > 0 else 0
-            answer = self._run(
-                "claim",
-                session,
-                life,
-                request,
-                fence,
-                repeat,
-                rooms,
-                () if life else tokens,
-                self._waiter,
-                micros,
-                self._registered,
+        head, claims = self._take(
+            self._run("claim", session, 0, request, fence, repeat, rooms, tokens)
+        )
+        if head is None:
+            raise self._lost(session)
+        life, due_in, indices = head
+        stale = [tokens[index] for index in indices or ()] + odd
+        look = _encode((session, life, request, fence, False, rooms, ()))
+        lists = [f"wake:{self._handle}", *(f"b:{queue}" for queue, _ in rooms)]
+        while not claims and (left := deadline - time.monotonic()) > 0 and not self._bell.rung:
+            pause = left if due_in < 0 else min(left, due_in / 1_000_000)
+            rang, answer = self._server.wait(
+                lists, pause, self._bell, ("claim", look) if self._busy else None
             )
-            kind, *rest = _decode(answer[0])
-            if kind == "lost":
-                raise self._lost(session)
-            if kind == "gone":
-                return Claimed((), stale)
-            first, life = life == 0, rest[0]
-            if first:
-                stale = [tokens[index] for index in rest[2] or ()] + odd
-            claims = _claims(rest[3], answer, life)
-            self._registered = not claims and micros > 0
-            if claims or left <= 0:
-                return Claimed(claims, stale)
-            left = deadline - time.monotonic()
-            due_in = rest[1] / 1_000_000 if rest[1] >= 0 else left
-            if left <= 0 or not (
-                self._server.wait(f"wake:{self._waiter}", min(left, due_in)) or due_in < left
-            ):
-                return Claimed((), stale)
-            repeat = False
+            self._busy = rang
+            if answer is None and (rang or pause < left):
+                answer = self._server.run("claim", look)
+            if answer is not None:
+                head, claims = self._take(answer)
+                if head is None:
+                    break
+                due_in = head[1]
+        if wait > 0:
+            self._bell.hush()
+        return Claimed(claims, stale)
+
+    def interrupt(self) -> None:
+        """See `Store.interrupt`."""
+        self._bell.ring()
+
+    def _end_wait(self) -> None:
+        """End the BLPOP of the first connection."""
+        try:
+            self._second.run("interrupt", _encode((self._handle,)))
+        except TransportError as error:
+            logger.debug("a wait goes on to its end, for it cannot be interrupted: %s", error)
+
+    @staticmethod
+    def _take(answer: Sequence[bytes]) -> tuple[tuple[int, int, Any] | None, list[Claim]]:
+        """Return {life, due_in, stale} and the claims of an answer; None without a session."""
+        kind, *rest = _decode(answer[0])
+        if kind != "ok":
+            return None, []
+        life, due_in, stale, rows = rest
+        return (life, due_in, stale), _claims(rows, answer, life)
 
     def owned(self, session: str) -> Sequence[Token]:
         """See `Store.owned`."""
@@ -262,6 +275,8 @@ class RedisStore:
     def close(self) -> None:
         """See `Store.close`."""
         self._server.close()
+        self._second.close()
+        self._bell.close()
 
     # KeyValue
 

@@ -5,15 +5,11 @@ Faults of the server are made on a node of the tests' own, since nobody else may
 
 from __future__ import annotations
 
-import importlib
-import os
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -199,29 +195,9 @@ class OwnNode:
 
 
 @pytest.fixture(scope="session")
-def own_node(amqp_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnNode]:
+def own_node(amqp_url: str, start_server: Callable[[str, str], Any]) -> OwnNode:
     """A node that only the tests of this process use; it ends with them, however they end."""
-    tools = str(Path(__file__).parents[3] / "tools")
-    sys.path.insert(0, tools)
-    try:
-        private = importlib.import_module("servers.private")
-        service = importlib.import_module("servers.rabbitmq").RabbitMQ()
-    finally:
-        sys.path.remove(tools)
-    program = service.program()
-    if program is None:
-        pytest.fail(
-            "these tests start a node of their own; next: apt-get install rabbitmq-server",
-            pytrace=False,
-        )
-    reader, writer = os.pipe()
-    try:
-        server = private.start(service, program, tmp_path_factory.mktemp("node"), owner=reader)
-        yield OwnNode(server)
-        private.stop(service, server)
-    finally:
-        os.close(writer)
-        os.close(reader)
+    return OwnNode(start_server("rabbitmq", "RabbitMQ"))
 
 
 @pytest.fixture

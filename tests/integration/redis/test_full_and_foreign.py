@@ -16,7 +16,7 @@ MakeServer = Callable[..., Any]
 OpenStore = Callable[..., RedisStore]
 OwnServer = Any
 
-KINDS = ["m", "a", "c", "s", "d", "t", "x", "w", "l0", "r0", "p0", "l5", "r5", "p5"]
+KINDS = ["m", "a", "b", "c", "s", "d", "t", "x", "l0", "r0", "p0", "l5", "r5", "p5"]
 ONCE = ["dead", "ttl", "sessions", "number", "seq", "versions", "entries"]
 
 

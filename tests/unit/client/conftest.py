@@ -109,6 +109,9 @@ class ScriptedSession:
     def flush(self, consumer: str, *, timeout: float = 10.0) -> None:
         self._called("flush")
 
+    def stop(self, consumer: str) -> None:
+        self._called("stop")
+
     def wake(self, consumer: str) -> None:
         pass
 

@@ -415,3 +415,26 @@ def test_flush_waits_across_a_connection_that_its_session_survives(broker, consu
     broker.failures.append(ConnectionLost("the database restarted"))
     consumer.flush()
     assert broker.sessions[0].calls.count(("flush",)) == 2
+
+
+def test_stop_gives_back_what_was_fetched_and_not_handed_out(broker, consumer):
+    broker.batches.append([broker.delivery(b"%d" % number) for number in range(3)])
+    first = consumer.receive(timeout=1)
+    consumer.stop()
+    (session,) = broker.sessions
+    assert session.calls[-1] == ("stop",)
+    assert [(item.action, item.counted) for item in session.settled] == [("requeue", False)] * 2
+    assert consumer.receive() is None
+    first.ack()
+    assert session.settled[-1].action == "ack"
+
+
+def test_what_a_fetch_brings_after_the_stop_goes_back_too(broker, consumer):
+    def arrive():
+        consumer.stop()
+        broker.batches.append([broker.delivery(b"1")])
+
+    broker.on_subscribe = arrive
+    assert consumer.receive() is None
+    assert [item.action for item in broker.sessions[0].settled] == ["requeue"]
+    assert list(consumer) == []

@@ -74,6 +74,9 @@ class FaultyStore:
 
         return call
 
+    def interrupt(self) -> None:
+        self._real.interrupt()
+
     def close(self) -> None:
         assert not self._used, "closed while another thread uses it"
         assert not self._closed, "closed twice"

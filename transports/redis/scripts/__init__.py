@@ -22,6 +22,7 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "open": _BASE,
         "put": _QUEUE,
         "claim": _QUEUE,
+        "interrupt": _BASE,
         "release": _QUEUE,
         "collect": _QUEUE,
         "session": _QUEUE,

@@ -1,13 +1,11 @@
--- Store.claim. Plan: {session, life, request, fence, repeat, wants, tokens, waiter, wait,
--- registered}; life is 0 for the first look and the session's after that; wants is a list of
--- {queue, room}; wait is in microseconds; registered says that an earlier look left the waiter in
--- the queues' waiting lists.
+-- Store.claim. Plan: {session, life, request, fence, repeat, wants, tokens}; life is 0 for the
+-- first look and the session's after that; wants is a list of {queue, room}.
 -- Answer: a list whose head is {"lost"} | {"gone"} | {"ok", life, due_in, stale, claims}, followed
 -- by the content of each claim; a claim is {queue, id, attempts, priority}; due_in is the time in
 -- microseconds until something is due, -1 for never.
 
 local session, life, request, fence = plan[1], plan[2], plan[3], plan[4]
-local wants, tokens, waiter, wait, registered = plan[6], plan[7], plan[8], plan[9], plan[10]
+local wants, tokens = plan[6], plan[7]
 local ALONE = 2
 
 local current = life_of(session)
@@ -51,14 +49,16 @@ local function take_again()
   return #found > 0
 end
 
--- The next ready messages of one priority, oldest first: {seq, id, from_list}.
+-- The next ready messages of one priority, oldest first: {seq, id, from_list}; and how many there
+-- are.
 local function candidates(queue, priority, room)
   local list, zset = key_of('l' .. priority, queue), key_of('r' .. priority, queue)
   local listed, returned = {}, {}
-  if call('LLEN', list) > 0 then
+  local many_listed, many_returned = call('LLEN', list), call('ZCARD', zset)
+  if many_listed > 0 then
     listed = call('LRANGE', list, 0, room - 1)
   end
-  if call('ZCARD', zset) > 0 then
+  if many_returned > 0 then
     returned = call('ZRANGE', zset, 0, room - 1, 'WITHSCORES')
   end
   local merged, position = {}, 1
@@ -78,7 +78,7 @@ local function candidates(queue, priority, room)
   for index = #merged, room + 1, -1 do
     merged[index] = nil
   end
-  return merged
+  return merged, many_listed + many_returned
 end
 
 local function column(rows, prefix)
@@ -89,11 +89,11 @@ local function column(rows, prefix)
   return values
 end
 
--- Take from one priority. Returns how many were taken, how many were looked at in vain, and whether
--- a message that must be alone ends the search.
+-- Take from one priority. Returns how many were taken, how many are left, and whether a message that
+-- must be alone ends the search.
 local function take_from(queue, priority, room, first, found)
-  local rows = candidates(queue, priority, room)
-  if #rows == 0 then
+  local rows, count = candidates(queue, priority, room)
+  if count == 0 then
     return 0, 0, false
   end
   local ids = column(rows, '')
@@ -103,13 +103,12 @@ local function take_from(queue, priority, room, first, found)
   if found.ttl then
     expiries = many_values('ZMSCORE', key_of('t', queue), column(rows, priority))
   end
-  local taken, gone, from_list, over, stop, vain = {}, {}, 0, {}, false, 0
+  local taken, gone, from_list, over, stop = {}, {}, 0, {}, false
   for index, row in ipairs(rows) do
     local meta = metas[index] and cmsgpack.unpack(metas[index]) or PLAIN
     local expires = tonumber(expiries[index] or '0')
     if expires > 0 and expires <= now then
       over[#over + 1] = priority .. row[2]
-      vain = vain + 1
     elseif meta[2] >= ALONE and not (first and #taken == 0) then
       stop = true
       break
@@ -124,8 +123,6 @@ local function take_from(queue, priority, room, first, found)
           request}
         taken[#taken + 1] = {row[2], record}
         report(queue, row[2], record, contents[index])
-      else
-        vain = vain + 1
       end
       if meta[2] >= ALONE then
         stop = true
@@ -155,7 +152,7 @@ local function take_from(queue, priority, room, first, found)
     many('HDEL', key_of('a', queue), names)
   end
   open_claims(queue, life, taken)
-  return #taken, vain, stop
+  return #taken, count - from_list - #gone - #over, stop
 end
 
 -- Read what `take` is going to need of a queue, so that it cannot fail after something was written.
@@ -166,9 +163,7 @@ local function look(queue)
   found.meta = call('HLEN', key_of('a', queue)) > 0
   found.ttl = call('ZCARD', key_of('t', queue)) > 0
   found.delayed = call('ZCARD', key_of('d', queue)) > 0
-  if wait > 0 or registered then
-    call('ZCARD', key_of('w', queue))
-  end
+  found.bells = bells(queue)
   if found.delayed or found.ttl then
     touch(queue)
   end
@@ -182,6 +177,7 @@ local function look(queue)
   return found
 end
 
+-- Take what there is room for; and leave a bell if, and only if, there is more.
 local function take(queue, room, found)
   if found.ttl then
     sweep(queue)
@@ -192,17 +188,21 @@ local function take(queue, room, found)
     priorities = call('SMEMBERS', key_of('s', queue))
   end
   table.sort(priorities)
-  while #priorities > 0 and total < room do
+  local stop = false
+  while #priorities > 0 and total < room and not stop do
     local priority, share = tonumber(priorities[#priorities]), math.min(room - total, CHUNK)
-    local taken, vain, stop = take_from(queue, priority, share, total == 0, found)
+    local taken, left
+    taken, left, stop = take_from(queue, priority, share, total == 0, found)
     total = total + taken
-    if stop then
-      return
-    end
-    if taken + vain < share then
+    if left == 0 then
       call('SREM', key_of('s', queue), priority)
       table.remove(priorities)
     end
+  end
+  if #priorities == 0 then
+    silence(queue)
+  elseif bells(queue) == 0 then
+    ring(queue, 1)
   end
 end
 
@@ -222,19 +222,11 @@ if not (plan[5] and take_again()) then
 end
 
 local due_in = -1
-if #claims == 0 and wait > 0 then
-  call('DEL', P .. 'wake:' .. waiter)
-  for _, want in ipairs(wants) do
-    call('ZADD', key_of('w', want[1]), now + wait, waiter)
-    local next_due = call('ZRANGE', key_of('d', want[1]), 0, 0, 'WITHSCORES')[2]
-    if next_due then
-      local left = math.max(0, tonumber(next_due) - now)
-      due_in = due_in < 0 and left or math.min(due_in, left)
-    end
-  end
-elseif registered then
-  for _, want in ipairs(wants) do
-    call('ZREM', key_of('w', want[1]), waiter)
+for _, want in ipairs(#claims == 0 and wants or {}) do
+  local next_due = call('ZRANGE', key_of('d', want[1]), 0, 0, 'WITHSCORES')[2]
+  if next_due then
+    local left = math.max(0, tonumber(next_due) - now)
+    due_in = due_in < 0 and left or math.min(due_in, left)
   end
 end
 answer[1] = cmsgpack.pack({'ok', life, due_in, stale, claims})

@@ -71,13 +71,13 @@ end
 for _, queue in ipairs(queues) do
   local name, limit = queue[1], queue[2]
   local unusual, alive
-  queue[6] = {}
-  queue[4], alive, unusual = choose(name, queue[4], queue[6])
+  queue[5] = {}
+  queue[4], alive, unusual = choose(name, queue[4], queue[5])
   growth = growth + #queue[4]
   if unusual or limit >= 0 then
     touch(name)
   end
-  queue[5] = call('ZCARD', key_of('w', name))
+  bells(name)
   if limit >= 0 and queue[3] == 1 and alive > 0 and unclaimed(name) + alive > limit then
     full[#full + 1] = name
   end
@@ -184,12 +184,12 @@ local function drop_surplus(queue, limit)
 end
 
 for _, queue in ipairs(queues) do
-  local ready = append(queue[1], queue[4], queue[6])
+  local ready = append(queue[1], queue[4], queue[5])
   if queue[2] >= 0 and queue[3] == 0 then
     drop_surplus(queue[1], queue[2])
   end
-  if ready > 0 and queue[5] > 0 then
-    wake(queue[1], ready)
+  if ready > 0 then
+    ring(queue[1], ready)
   end
 end
 return cmsgpack.pack({'ok', already, stale_of(records, settled)})

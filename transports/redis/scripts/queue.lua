@@ -7,6 +7,7 @@
 
 local SWEEP = 1000
 local PLAIN = {0, 0, 0, ''}
+local BELLS = {'', '', '', '', '', '', '', '', '', ''}
 
 local function key_of(kind, queue)
   return P .. kind .. ':' .. queue
@@ -17,9 +18,10 @@ local function touch(queue)
   for _, kind in ipairs({'m', 'a', 'c'}) do
     call('HLEN', key_of(kind, queue))
   end
-  for _, kind in ipairs({'d', 't', 'x', 'w'}) do
+  for _, kind in ipairs({'d', 't', 'x'}) do
     call('ZCARD', key_of(kind, queue))
   end
+  call('LLEN', key_of('b', queue))
   for priority = 0, 9 do
     call('LLEN', key_of('l' .. priority, queue))
     call('ZCARD', key_of('r' .. priority, queue))
@@ -35,20 +37,33 @@ local function fill(queue, priority)
   call('SADD', key_of('s', queue), priority)
 end
 
--- End the wait of up to `count` claims, those that have waited longest first.
-local function wake(queue, count)
-  local waiters = key_of('w', queue)
-  while count > 0 do
-    local first = call('ZPOPMIN', waiters)
-    if not first[1] then
-      return
-    end
-    if tonumber(first[2]) > now then
-      local list = P .. 'wake:' .. first[1]
-      call('RPUSH', list, '1')
-      call('PEXPIRE', list, 5000)
-      count = count - 1
-    end
+-- Bells end waits: a claim that found nothing blocks until it can take one of its queues' bells, and
+-- then looks again. A queue has bells as long as it has ready messages: who adds some rings, and a
+-- claim leaves a bell if it leaves messages.
+
+local hung = {}
+
+-- How many bells there are.
+local function bells(queue)
+  local count = hung[queue] or call('LLEN', key_of('b', queue))
+  hung[queue] = count
+  return count
+end
+
+-- Hang up bells for `count` messages more.
+local function ring(queue, count)
+  local before = bells(queue)
+  local after = math.min(before + count, #BELLS)
+  if after > before then
+    hung[queue] = call('RPUSH', key_of('b', queue), unpack(BELLS, 1, after - before))
+  end
+end
+
+-- Take all bells away.
+local function silence(queue)
+  if bells(queue) > 0 then
+    call('DEL', key_of('b', queue))
+    hung[queue] = 0
   end
 end
 
@@ -144,7 +159,7 @@ local function postpone(queue, mid, id, priority, seq, delay)
   call('ZADD', delayed, now + delay, mid)
   call('ZADD', key_of('p' .. priority, queue), seq, id)
   if call('ZRANGE', delayed, 0, 0)[1] == mid then
-    wake(queue, 1)
+    ring(queue, 1)
   end
 end
 
@@ -182,14 +197,14 @@ local function put_back(queue, id, record, delay, counted, crashed)
   else
     call('ZADD', key_of('r' .. priority, queue), seq, id)
     fill(queue, priority)
-    wake(queue, 1)
+    ring(queue, 1)
   end
 end
 
 -- The keys that hold a queue's unclaimed messages.
 local function keys_of_unclaimed(queue)
   local keys = {}
-  for _, kind in ipairs({'m', 'a', 'd', 's', 't', 'x'}) do
+  for _, kind in ipairs({'m', 'a', 'b', 'd', 's', 't', 'x'}) do
     keys[#keys + 1] = key_of(kind, queue)
   end
   for priority = 0, 9 do

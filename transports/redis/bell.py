@@ -1,0 +1,61 @@
+"""Ending a wait at the server from another thread.
+
+A connection that is blocked in BLPOP takes no other command. So the thread that waits for its
+answer listens to a socket pair too, into which any thread may ring; then it has a second connection
+append to the list that the first one waits for. That connection is made when it is needed first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from collections.abc import Callable
+from typing import Any
+
+
+class Bell:
+    """The bell of one handle: `ring` is for every thread, the rest for the one that waits."""
+
+    def __init__(self, end_wait: Callable[[], None]) -> None:
+        """``end_wait`` ends the wait at the server; called by the thread that listens."""
+        self.rung = False
+        self._end_wait = end_wait
+        self._pair: tuple[socket.socket, socket.socket] | None = None
+
+    def ring(self) -> None:
+        """End the wait, or the next one. Does not block."""
+        self.rung = True
+        if (pair := self._pair) is not None:
+            with contextlib.suppress(OSError):  # full: it rings already; closed: nobody waits
+                pair[1].send(b"x")
+
+    def listen(self, connection: Any) -> None:
+        """Block until there is an answer to read from the connection, or it is silent for long."""
+        if self._pair is None:
+            self._pair = socket.socketpair()
+            for end in self._pair:
+                end.setblocking(False)
+        answers: socket.socket = connection._sock  # noqa: SLF001 - redis-py tells it nobody
+        poll = select.poll()
+        poll.register(answers, select.POLLIN)
+        poll.register(self._pair[0], select.POLLIN)
+        timeout = answers.gettimeout()
+        while not self.rung:
+            ready = {fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)}
+            if not ready or answers.fileno() in ready:
+                return  # reading tells what silence means
+            with contextlib.suppress(BlockingIOError):
+                while self._pair[0].recv(64):
+                    pass
+        self._end_wait()
+
+    def hush(self) -> None:
+        """Begin anew: what rang so far has been heard."""
+        self.rung = False
+
+    def close(self) -> None:
+        """Close the sockets. May be called twice."""
+        pair, self._pair = self._pair, None
+        for end in pair or ():
+            end.close()
