@@ -5,7 +5,7 @@ BROKER ?= sqlite:///.queue-core/demo.db
 PYTHON ?=
 export BROKER PYTHON
 
-.PHONY: help setup demo test test-fast check docs-table services services-down
+.PHONY: help setup demo test test-fast check docs-table services services-down bench bench-peers
 
 help: ## this list
 	@echo "make setup          make .venv and install into it (implied by the others)"
