@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar, overload
 
 from queue_core.consumer import Consumer
 from queue_core.errors import ConfigError
-from queue_core.policy import Backoff, Clock, SystemClock
+from queue_core.policy import Backoff, Clock, Deadline, SystemClock
 from queue_core.producer import Producer
 from queue_core.recovery import Recovery, detect
 from queue_core.registry import find_transport
@@ -185,12 +185,13 @@ class Connection:
         """End: acks are sent, unsettled messages go back uncounted, exclusive queues are deleted.
 
         Every consumer is closed and every thread has ended when it returns. May be called twice.
-        Blocks at most about twice the connection's timeout.
+        Blocks at most about twice the connection's timeout, however many consumers there are.
         """
+        deadline = Deadline.after(self._timeout, self._recovery.options.clock)
         if not self._recovery.closed:
             for consumer in list(self._consumers):
-                consumer.close()
-        self._recovery.close(timeout=self._timeout)
+                consumer.close(deadline.remaining())
+        self._recovery.close(timeout=max(deadline.remaining(), self._timeout / 10))
 
     def __enter__(self) -> Self:
         """Return itself; the connection is made when first needed."""

@@ -1,6 +1,7 @@
 """Producer: what is checked before sending, and how each outcome reaches the caller."""
 
 import itertools
+import threading
 
 import pytest
 
@@ -15,7 +16,9 @@ from queue_core.errors import (
     TooLarge,
     Unroutable,
 )
-from queue_core.producer import WINDOW_MESSAGES, Producer
+from queue_core.outgoing import WINDOW_MESSAGES
+from queue_core.producer import Producer
+from queue_core.testing.eventually import eventually
 from queue_core.transport import Outcome
 
 CONFIRMED = Outcome("confirmed")
@@ -219,3 +222,40 @@ def test_a_lost_session_at_the_deadline_leaves_the_message_unconfirmed(broker, p
     broker.failures.extend(SessionLost("gone") for _ in range(1000))
     with pytest.raises(NotConfirmed):
         producer.publish(1, "key")
+
+
+@pytest.mark.parametrize("held_back", [1, 5])
+def test_what_a_slow_iterable_gave_is_sent_while_it_keeps_us_waiting(broker, producer, held_back):
+    def slow():
+        for number in range(held_back):
+            yield number, "key"
+        eventually(lambda: len(broker.published) == held_back, what="what came before")
+        yield "last", "key"
+
+    receipts = producer.publish_many(slow())
+    assert [receipt.id for receipt in receipts] == [item.id for item in broker.published]
+    assert len(receipts) == held_back + 1
+
+
+def test_a_refusal_while_the_iterable_is_slow_stops_the_intake(broker, producer):
+    broker.outcomes.append([Outcome("refused", "full")])
+
+    def slow():
+        yield 1, "key"
+        eventually(lambda: broker.published, what="the first message")
+        yield 2, "key"
+        yield 3, "key"
+
+    with pytest.raises(Refused) as caught:
+        producer.publish_many(slow())
+    assert caught.value.receipts == ()
+    assert [publication.body for publication in broker.published] == [b"1"]
+
+
+def test_the_thread_that_looks_after_slow_iterables_ends_with_the_call(broker, producer):
+    before = threading.active_count()
+    producer.publish_many((number, "key") for number in range(10))
+    with pytest.raises(ZeroDivisionError):
+        producer.publish_many((1 // number, "key") for number in (1, 0))
+    assert threading.active_count() == before
+    assert [publication.body for publication in broker.published][-1] == b"1"
