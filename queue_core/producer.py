@@ -160,7 +160,7 @@ class Producer:
                 try:
                     for item in messages:
                         if not isinstance(item, Publication):
-                            item = self.prepare(item[0], item[1], **options)
+                            item = self.prepare(*_pair(item), **options)
                         outgoing.add(item)
                 except Exception:
                     outgoing.flush()  # what came before is sent; then the caller hears of it
@@ -347,21 +347,25 @@ class Producer:
         return receipt
 
 
+def _pair(item: object) -> tuple[Any, str]:
+    """Return body and routing key, so that a string is not taken apart into characters."""
+    if isinstance(item, tuple | list) and len(item) == 2:
+        return item[0], item[1]
+    raise ConfigError(
+        "publish_many takes pairs (body, routing_key), or what prepare() returned, not "
+        f"{type(item).__name__}"
+    )
+
+
 def _failure(
     publication: Publication, outcome: Outcome, receipts: tuple[object, ...]
 ) -> PublishError:
     what = _described(publication)
     detail = f": {outcome.detail}" if outcome.detail else ""
     if outcome.status == "unroutable":
-        advice = (
-            ""
-            if outcome.detail
-            else (
-                ": no queue is bound for it; declare and bind the queue first, or pass "
-                "mandatory=False"
-            )
-        )
-        return Unroutable(f"{what} is unroutable{detail}{advice}", receipts)
+        why = detail or ": no queue is bound for it"
+        advice = "declare and bind the queue first, or pass mandatory=False"
+        return Unroutable(f"{what} is unroutable{why}; {advice}", receipts)
     if outcome.status == "refused":
         return Refused(f"{what} was refused{detail}", receipts)
     return NotConfirmed(f"{what} was not confirmed{detail}", receipts)

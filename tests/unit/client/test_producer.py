@@ -106,6 +106,20 @@ def test_the_first_refusal_stops_the_intake_and_carries_the_receipts(broker, pro
     assert next(source) <= WINDOW_MESSAGES + 1
 
 
+@pytest.mark.parametrize("item", ["ab", b"ab", ("body",), {"body": 1, "key": 2}, None])
+def test_what_is_no_pair_of_body_and_key_is_refused(broker, producer, item):
+    with pytest.raises(ConfigError, match="pairs"):
+        producer.publish_many([("first", "q"), item])
+    assert [publication.body for publication in broker.published] == [b'"first"']
+
+
+def test_what_is_unroutable_is_said_with_what_to_do(broker, producer):
+    for detail in ("", "there is no queue 'q'"):
+        broker.outcomes.append([Outcome("unroutable", detail)])
+        with pytest.raises(Unroutable, match=f"{detail}.*; declare and bind the queue first"):
+            producer.publish("x", "q")
+
+
 def test_prepared_publications_can_be_sent_with_others(broker, producer):
     prepared = producer.prepare("later", "other", exchange="")
     producer.publish_many([prepared, ("now", "key")])
