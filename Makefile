@@ -5,7 +5,7 @@ BROKER ?= sqlite:///.queue-core/demo.db
 PYTHON ?=
 export BROKER PYTHON
 
-.PHONY: help setup demo test test-fast check docs-table services services-down
+.PHONY: help setup demo test test-fast check docs-table services services-down bench bench-peers
 
 help: ## this list
 	@echo "make setup          make .venv and install into it (implied by the others)"
@@ -14,6 +14,8 @@ help: ## this list
 	@echo "make test-fast      what needs no server, in under a minute"
 	@echo "make check          format, lint, types, import rules"
 	@echo "make docs-table     write the table of features into README.rst and docs/"
+	@echo "make bench          this project and the bare drivers; ARGS=--help says what can be chosen"
+	@echo "make bench-peers    the same with kombu, celery, dramatiq, taskiq, huey and procrastinate"
 	@echo "make services       start the servers for the tests and leave them running"
 	@echo "make services-down  stop them"
 	@echo "PYTHON=/path/to/python3 chooses the interpreter for .venv."
@@ -36,6 +38,13 @@ check: setup
 
 docs-table: setup
 	@.venv/bin/python tools/features_table.py
+
+bench: setup
+	@.venv/bin/python -m benchmarks $(ARGS)
+
+bench-peers: setup
+	@sh tools/peers.sh
+	@.venv/bin/python -m benchmarks --peers $(ARGS)
 
 services: setup
 	@.venv/bin/python tools/services.py up

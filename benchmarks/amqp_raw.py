@@ -47,7 +47,7 @@ class RawConnection:
         self.channel: Any = None
         self.on_confirm: Callable[[Any], None] = _ignore
         self.returned = 0
-        self.connection = pika.SelectConnection(
+        self.connection: Any = pika.SelectConnection(
             pika.URLParameters(url),
             on_open_callback=self._opened,
             on_open_error_callback=lambda _, error: self._ready.put(error),
@@ -315,35 +315,62 @@ class Place:
         self._made = [queue for queue in self._made if queue.name != name]
 
 
-def one_round(place: Place, work: str, mine: bool, count: int, body: bytes) -> float:
+def one_round(place: Place, work: str, count: int, body: bytes, *, mine: bool) -> float:
     """Do ``work`` once; seconds per message."""
-    if work == "ping-pong":
-        names = place.queue(), place.queue()
-        play = our_ping_pong if mine else raw_ping_pong
-        seconds = statistics.median(play(place.url, *names, count, body))
+    first, second = place.queue(count if work == "consume" else 0, body), place.queue()
+    if work == "publish-one":
+        one = our_publish_one if mine else raw_publish_one
+        seconds = one(place.url, first, count, body) / count
+    elif work == "publish-many":
+        many = our_publish_many if mine else raw_publish_many
+        seconds = many(place.url, first, count, body) / count
     elif work == "consume":
-        names = (place.queue(count, body),)
-        seconds = (our_consume if mine else raw_consume)(place.url, *names, count) / count
+        seconds = (our_consume if mine else raw_consume)(place.url, first, count) / count
     else:
-        names = (place.queue(),)
-        ours, raw = (
-            (our_publish_one, raw_publish_one)
-            if work == "publish-one"
-            else (our_publish_many, raw_publish_many)
-        )
-        seconds = (ours if mine else raw)(place.url, *names, count, body) / count
-    for name in names:
+        play = our_ping_pong if mine else raw_ping_pong
+        seconds = statistics.median(play(place.url, first, second, count, body))
+    for name in (first, second):
         place.drop(name)
     return seconds
 
 
+def at_depth(place: Place, depth: int, rounds: int, body: bytes) -> dict[bool, list[float]]:
+    """Seconds per message while some are taken from a queue that holds ``depth`` of them."""
+    count = min(depth, 10_000)
+    took: dict[bool, list[float]] = {False: [], True: []}
+    name = place.queue(depth, body)
+    for _ in range(rounds):
+        for mine in (False, True):
+            if depth <= count:
+                place.drop(name)
+                name = place.queue(depth, body)
+            took[mine].append(
+                (our_consume if mine else raw_consume)(place.url, name, count) / count
+            )
+    place.drop(name)
+    return took
+
+
 COUNTS = {"publish-one": 1000, "publish-many": 20_000, "consume": 20_000, "ping-pong": 500}
+
+
+def compare(what: str, took: dict[bool, list[float]]) -> float:
+    """Print one line; return how many times as fast as raw we are."""
+    ratios = [raw / ours for raw, ours in zip(took[False], took[True], strict=True)]
+    raw, ours = (statistics.median(took[mine]) * 1e6 for mine in (False, True))
+    print(
+        f"{what:16} raw {raw:8.1f} us  ours {ours:8.1f} us  ours is "
+        f"{statistics.median(ratios):5.2f} x as fast ({min(ratios):.2f} to {max(ratios):.2f})",
+        flush=True,
+    )
+    return statistics.median(ratios)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url", metavar="URL")
     parser.add_argument("--work", nargs="*", default=list(COUNTS), choices=list(COUNTS))
+    parser.add_argument("--depths", nargs="*", type=int, default=[], metavar="MESSAGES")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--bytes", type=int, default=1000)
@@ -354,18 +381,12 @@ def main() -> None:
         for work in options.work:
             count = options.count or COUNTS[work]
             took: dict[bool, list[float]] = {False: [], True: []}
-            ratios = []
             for _ in range(options.rounds):
                 for mine in (False, True):
-                    took[mine].append(one_round(place, work, mine, count, body))
-                ratios.append(took[False][-1] / took[True][-1])
-            raw, ours = (statistics.median(took[mine]) * 1e6 for mine in (False, True))
-            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-            print(
-                f"{work:13} raw {raw:8.1f} us  ours {ours:8.1f} us  ours is "
-                f"{statistics.median(ratios):5.2f} x as fast ({spread})",
-                flush=True,
-            )
+                    took[mine].append(one_round(place, work, count, body, mine=mine))
+            compare(work, took)
+        for depth in options.depths:
+            compare(f"depth {depth}", at_depth(place, depth, options.rounds, body))
 
 
 def _ignore(_frame: object) -> None:

@@ -1,4 +1,4 @@
-"""One messaging API over RabbitMQ, SQL databases and memory.
+"""One messaging API over RabbitMQ, Redis, SQL databases and memory.
 
 A mailbox and a task worker are built on it.
 

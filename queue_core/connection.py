@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar, overload
 
 from queue_core.consumer import Consumer
 from queue_core.errors import ConfigError
-from queue_core.policy import Backoff, Clock, SystemClock
+from queue_core.policy import Backoff, Clock, Deadline, SystemClock
 from queue_core.producer import Producer
 from queue_core.recovery import Recovery, detect
 from queue_core.registry import find_transport
@@ -185,12 +185,13 @@ class Connection:
         """End: acks are sent, unsettled messages go back uncounted, exclusive queues are deleted.
 
         Every consumer is closed and every thread has ended when it returns. May be called twice.
-        Blocks at most about twice the connection's timeout.
+        Blocks at most about twice the connection's timeout, however many consumers there are.
         """
+        deadline = Deadline.after(self._timeout, self._recovery.options.clock)
         if not self._recovery.closed:
             for consumer in list(self._consumers):
-                consumer.close()
-        self._recovery.close(timeout=self._timeout)
+                consumer.close(deadline.remaining())
+        self._recovery.close(timeout=max(deadline.remaining(), self._timeout / 10))
 
     def __enter__(self) -> Self:
         """Return itself; the connection is made when first needed."""
@@ -219,7 +220,8 @@ class Connection:
     ) -> Entity | tuple[Entity, ...]:
         """Create exchanges, queues and bindings unless they are there, in the order given.
 
-        They are declared again after each reconnect.
+        They are declared again after each reconnect. Blocks at most the connection's timeout for
+        each.
 
         Args:
             entity: what should exist. A queue brings its exchange and bindings.
@@ -234,11 +236,13 @@ class Connection:
             TopologyMismatch: it exists with other arguments.
             QueueNotFound: something that it refers to does not exist.
             Unsupported: the transport cannot do what it asks for.
+            ConfigError: something else than an exchange, a queue or a binding was given.
         """
         done = tuple(self._declare(item, passive) for item in (entity, *more))
         return done if more else done[0]
 
     def _declare(self, entity: Entity, passive: bool) -> Entity:  # noqa: FBT001 - private
+        _check_entity(entity)
         if not passive:
             return self._recovery.declare(entity, timeout=self._timeout)
         self._recovery.call(
@@ -250,10 +254,13 @@ class Connection:
     def delete(self, entity: Entity, *, if_unused: bool = False, if_empty: bool = False) -> bool:
         """Delete an exchange, a queue with its messages, or a binding; return whether it existed.
 
+        Blocks at most the connection's timeout, like `declare`, `inspect` and `purge`.
+
         Raises:
             TopologyMismatch: it is in use or not empty, and ``if_unused`` or ``if_empty`` asked to
                 look.
         """
+        _check_entity(entity)
         existed = self._recovery.call(
             lambda session, left: session.delete(
                 entity, if_unused=if_unused, if_empty=if_empty, timeout=left
@@ -390,6 +397,14 @@ class _RecoveredKeyValue:
     def _once(self) -> KeyValue:
         """Connect as long as it takes, and leave what follows unrepeated."""
         return self._recovery.call(lambda session, left: session.key_value(), timeout=self._timeout)
+
+
+def _check_entity(entity: object) -> None:
+    if not isinstance(entity, Exchange | Queue | Binding):
+        raise ConfigError(
+            f"an Exchange, a Queue or a Binding is needed, not {type(entity).__name__}; "
+            'write Queue("name")'
+        )
 
 
 def _name(queue: Queue | str) -> str:

@@ -164,7 +164,7 @@ class Consumer:
                 self._recovery.subscribe(self._tag, name, self._prefetch, timeout=self._timeout)
             self._started = pid
             if self._closed.is_set():  # meanwhile, by a thread that could not know of it
-                self._leave()
+                self._leave(self._timeout)
                 raise Closed("the consumer was closed while it subscribed")
 
     def add_queue(self, queue: Queue | str) -> None:
@@ -248,29 +248,31 @@ class Consumer:
                 settler.unflushed = True
                 raise
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Stop: settlements are sent, everything unsettled goes back uncounted.
 
         May be called twice, and from any thread.
 
-        Blocks at most the connection's timeout; what the broker did not hear by then returns with
-        the lease.
+        Blocks at most ``timeout`` seconds (the connection's if None); what the broker did not hear
+        by then returns with the connection's end, or with its lease.
         """
         if self._closed.is_set():
             return
         self._closed.set()
         self._stopping.set()
         if self._started:
-            self._leave()
+            self._leave(self._timeout if timeout is None else timeout)
 
-    def _leave(self) -> None:
+    def _leave(self, timeout: float) -> None:
         self._recovery.unsubscribe(self._tag, None)
         session = self._recovery.session
         if session is None:
             return
         session.wake(self._tag)
+        if timeout <= 0:
+            return
         try:
-            session.cancel(self._tag, timeout=self._timeout)
+            session.cancel(self._tag, timeout=timeout)
         except TransportError as error:
             logger.debug("cancelling consumer %s failed: %s", self._tag, error)
 

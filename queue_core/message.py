@@ -62,8 +62,7 @@ class Publication(msgspec.Struct):
         body: encoded.
         properties: see `Properties`. ``properties.expiration`` is the message's ttl in seconds from
             now.
-        id: fresh for each publish and the same when it is retried, so that a store keeps one copy
-            (DECISIONS 4).
+        id: fresh for each publish and the same when it is retried, so that a store keeps one copy.
         mandatory: report `Unroutable` if no queue wants it.
         delay: seconds before it becomes visible.
     """
@@ -286,7 +285,9 @@ class Message:
     def reject(self, reason: str = "rejected") -> None:
         """Give the message up.
 
-        It goes to the queue's dead-letter exchange, or is dropped where there is none.
+        It goes to the queue's dead-letter exchange, or is dropped where there is none. Does not
+        block. ``reason`` is what ``x-death`` says, on stores. Raises AlreadySettled or
+        StaleDelivery, as `ack` does.
         """
         self._settle(Settlement(self._delivery, "reject", reason=reason))
 
@@ -298,6 +299,8 @@ class Message:
         Args:
             delay: seconds before it is visible again.
             counted: False takes this delivery back from the count of ``max_deliveries``.
+
+        Does not block. Raises AlreadySettled or StaleDelivery, as `ack` does.
         """
         self._settle(Settlement(self._delivery, "requeue", delay, counted))
 

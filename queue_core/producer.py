@@ -23,6 +23,7 @@ from queue_core.errors import (
     Unroutable,
 )
 from queue_core.message import Headers, Properties, Publication, fresh_id
+from queue_core.outgoing import Outgoing
 from queue_core.policy import Deadline
 from queue_core.receipt import Receipt
 from queue_core.recovery import Recovery
@@ -30,9 +31,6 @@ from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Lim
 from queue_core.topology import MAX_PRIORITY, check_routing_key, check_seconds
 from queue_core.transport import Outcome, Session, Transaction
 
-WINDOW_MESSAGES = 4000
-WINDOW_BYTES = 4 * 1024 * 1024
-WINDOW_SECONDS = 0.02
 MAX_HEADERS = 1000
 MAX_HEADER_BYTES = 64 * 1024
 
@@ -142,8 +140,8 @@ class Producer:
 
         Args:
             messages: pairs of body and routing key, or publications made by `prepare`. Read in
-                windows of 4,000 messages, 4 MiB or 20 ms, so that an endless iterable needs little
-                memory.
+                windows of 4,000 messages or 4 MiB, so that an endless iterable needs little memory.
+                What a slow one gave is sent after 20 ms, whenever the next message comes.
             timeout: seconds for each window.
             options: as in `publish`, for all pairs.
 
@@ -155,14 +153,23 @@ class Producer:
                 messages before it in the input, and nothing more was read. Later ones of the same
                 window may have been stored.
         """
-        receipts: list[Receipt] = []
-        for window in self._windows(messages, options):
-            try:
-                receipts += self._send(window, timeout)
-            except PublishError as error:
-                error.receipts = (*receipts, *error.receipts)
-                raise
-        return receipts
+        patient = isinstance(messages, list | tuple)
+        outgoing = Outgoing(lambda window: self._send(window, timeout), patient=patient)
+        try:
+            with outgoing:
+                try:
+                    for item in messages:
+                        if not isinstance(item, Publication):
+                            item = self.prepare(*_pair(item), **options)
+                        outgoing.add(item)
+                except Exception:
+                    outgoing.flush()  # what came before is sent; then the caller hears of it
+                    raise
+                outgoing.flush()
+        except PublishError as error:
+            error.receipts = (*outgoing.receipts, *error.receipts)
+            raise
+        return outgoing.receipts
 
     def prepare(
         self,
@@ -270,29 +277,6 @@ class Producer:
             raise TooLarge(f"the body has {len(body)} bytes; the limit is {self._limits.max_bytes}")
         return body
 
-    def _windows(
-        self, messages: Iterable[tuple[Any, str] | Publication], options: PublishOptions
-    ) -> Iterable[list[Publication]]:
-        clock = self._recovery.options.clock
-        window: list[Publication] = []
-        size, opened = 0, clock.monotonic()
-        try:
-            for item in messages:
-                if not isinstance(item, Publication):
-                    item = self.prepare(item[0], item[1], **options)
-                window.append(item)
-                size += len(item.body)
-                full = len(window) >= WINDOW_MESSAGES or size >= WINDOW_BYTES
-                if full or clock.monotonic() - opened >= WINDOW_SECONDS:
-                    yield window
-                    window, size, opened = [], 0, clock.monotonic()
-        except Exception:
-            if window:
-                yield window  # what came before the failure is sent; then the caller hears of it
-            raise
-        if window:
-            yield window
-
     def _send(self, publications: Sequence[Publication], timeout: float | None) -> list[Receipt]:
         """Publish until each is confirmed or refused.
 
@@ -363,21 +347,25 @@ class Producer:
         return receipt
 
 
+def _pair(item: object) -> tuple[Any, str]:
+    """Return body and routing key, so that a string is not taken apart into characters."""
+    if isinstance(item, tuple | list) and len(item) == 2:
+        return item[0], item[1]
+    raise ConfigError(
+        "publish_many takes pairs (body, routing_key), or what prepare() returned, not "
+        f"{type(item).__name__}"
+    )
+
+
 def _failure(
     publication: Publication, outcome: Outcome, receipts: tuple[object, ...]
 ) -> PublishError:
     what = _described(publication)
     detail = f": {outcome.detail}" if outcome.detail else ""
     if outcome.status == "unroutable":
-        advice = (
-            ""
-            if outcome.detail
-            else (
-                ": no queue is bound for it; declare and bind the queue first, or pass "
-                "mandatory=False"
-            )
-        )
-        return Unroutable(f"{what} is unroutable{detail}{advice}", receipts)
+        why = detail or ": no queue is bound for it"
+        advice = "declare and bind the queue first, or pass mandatory=False"
+        return Unroutable(f"{what} is unroutable{why}; {advice}", receipts)
     if outcome.status == "refused":
         return Refused(f"{what} was refused{detail}", receipts)
     return NotConfirmed(f"{what} was not confirmed{detail}", receipts)

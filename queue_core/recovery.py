@@ -10,8 +10,9 @@ The rules:
 - The first connect is tried once per URL and raises; an application that starts with a wrong URL
   must hear it. Later ones go on as long as callers wait.
 - An error that waiting cannot mend (wrong password, other arguments) passes through at once.
-- What was lost while the connection was down - a queue that somebody deleted - is reported by the
-  consumer that used it, once.
+- What was lost while the connection was down - a queue that somebody deleted, or declared with
+  other arguments - is logged, and reported by each consumer of that queue, once. It is not declared
+  or subscribed to again, and everything else goes on.
 - A forked child abandons the parent's session without touching its sockets, and opens its own.
 """
 
@@ -70,7 +71,7 @@ class Recovery:
         self._closing = threading.Event()
         self._entities: dict[tuple[str, ...], Entity] = {}
         self._subscriptions: dict[tuple[str, str], int] = {}
-        self._lost: dict[str, QueueNotFound] = {}
+        self._lost: dict[str, QueueCoreError] = {}
         self._durability = Durability(found="not connected yet: call connect() first")
         self._warned: set[str] = set()
         self._start_process()
@@ -198,8 +199,8 @@ class Recovery:
             if key[0] == consumer and queue in (None, key[1]):
                 del self._subscriptions[key]
 
-    def take_lost(self, consumer: str) -> QueueNotFound | None:
-        """Return, once, the error of a subscription that could not be replayed."""
+    def take_lost(self, consumer: str) -> QueueCoreError | None:
+        """Return, once, the error of a subscription or its queue that could not be replayed."""
         return self._lost.pop(consumer, None) if self._lost else None
 
     # --- opening ----------------------------------------------------------------------------------
@@ -255,7 +256,11 @@ class Recovery:
                         f"the broker still holds the exclusive queue {entity.name!r} for our "
                         "earlier connection; it has not noticed yet that that one ended"
                     ) from error
+                self._give_up(entity, error)
+            except (ConnectionLost, SessionLost, Closed):
                 raise
+            except QueueCoreError as error:
+                self._give_up(entity, error)
         for (consumer, queue), prefetch in list(self._subscriptions.items()):
             try:
                 session.subscribe(
@@ -264,9 +269,24 @@ class Recovery:
                     prefetch=prefetch,
                     timeout=deadline.bound(self._options.timeout),
                 )
-            except QueueNotFound as error:
+            except (ConnectionLost, SessionLost, Closed):
+                raise
+            except QueueCoreError as error:
                 self.unsubscribe(consumer, queue)
-                self._lost[consumer] = error
+                self._lost.setdefault(consumer, error)
+
+    def _give_up(self, entity: Entity, error: QueueCoreError) -> None:
+        """Do without a declaration that failed, and see to it that its users hear of it."""
+        if not isinstance(error, TransportError) or isinstance(error, QueueNotFound):
+            self._entities.pop(_key(entity), None)  # else a later reconnect may succeed
+        what = " ".join(repr(part) if index else part for index, part in enumerate(_key(entity)))
+        logger.error("the %s could not be declared again after a reconnect: %s", what, error)
+        error.add_note(f"It came up after a reconnect, when the {what} was declared again.")
+        name = entity.destination if isinstance(entity, Binding) else entity.name
+        if not isinstance(entity, Exchange):
+            for consumer, queue in self._subscriptions:
+                if queue == name:
+                    self._lost[consumer] = error
 
     def _warn(self) -> None:
         """Log what weakens the broker's promise, once for each connection."""

@@ -119,6 +119,6 @@ def _unknown(name: str, known: list[str]) -> str:
     near = _ALIASES.get(name) or nearest(name, known)
     hint = f"did you mean {near}://? " if near else ""
     return (
-        f"there is no transport for {name}://; {hint}Known are: "
+        f"there is no transport for {name}://; {hint}known: "
         f"{', '.join(f'{item}://' for item in known)}"
     )

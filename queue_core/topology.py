@@ -157,12 +157,12 @@ class Queue(msgspec.Struct, frozen=True):
         max_length: messages that may wait (not counting unacked ones).
         overflow: what happens beyond it: ``drop-head`` dead-letters the oldest, ``reject-publish``
             refuses.
-        max_priority: 1 to 9: higher priorities are delivered first.
-        None: priorities have no effect.
+        max_priority: 1 to 9: higher priorities are delivered first; None: priorities have no
+            effect.
         max_deliveries: deliveries of one message before it is dead-lettered as ``delivery_limit``.
-        dead_letter_exchange: where rejected, expired, overflowing and exhausted messages go; ``""``
-            is the default exchange.
-        None: they are dropped. It must exist when the queue is declared.
+        dead_letter_exchange: where rejected, expired, overflowing and exhausted messages go; it
+            must exist when the queue is declared. ``""`` is the default exchange; None: they are
+            dropped.
         dead_letter_routing_key: their new routing key; None keeps the old one.
         queue_type: AMQP only: ``quorum``, ``classic`` or ``auto`` (quorum where the other arguments
             allow it).

@@ -11,12 +11,10 @@ Reserved characters in a user or password are percent-encoded (``@`` is ``%40``,
 ``/`` ``%2F``, ``?`` ``%3F``, ``%`` ``%25``); a raw ``@`` or ``:`` in a password is accepted where
 it has one meaning.
 
-What the path means depends on the scheme. On ``amqp`` it is the virtual host: the AMQP URI
-specification reads ``amqp://host/`` as the virtual host with the empty name, which nobody has and
-many write by accident, so that spelling is refused; ``amqp://host``, ``amqp://host//`` and
-``amqp://host/%2F`` are the default one, ``/``. On ``sqlite`` it is a file: three slashes for a
-relative path, four for an absolute one. On ``memory`` there is none, since there the host is the
-name.
+What the path means depends on the scheme. On ``amqp`` it is the virtual host, see
+`BrokerURL.vhost`: ``amqp://host``, ``amqp://host/`` and ``amqp://host//`` all mean ``/``. On
+``sqlite`` it is a file: three slashes for a relative path, four for an absolute one. On ``memory``
+there is none, since there the host is the name.
 """
 
 from __future__ import annotations
@@ -165,6 +163,18 @@ class BrokerURL(msgspec.Struct, frozen=True):
                 f"option {name!r} of the broker URL {self} must be {expected}, "
                 f"not {_shown(name, text)!r}"
             ) from None
+
+    def check_driver(self) -> None:
+        """Refuse a ``+driver`` in the scheme, for transports that have only one way.
+
+        Raises:
+            ConfigError: there is one.
+        """
+        if self.driver is not None:
+            raise ConfigError(
+                f"the broker URL {self} asks for the driver {self.driver!r}, which the "
+                f"{self.transport} transport does not have; write {self.transport}://..."
+            )
 
     def check_options(self, allowed: Iterable[str]) -> None:
         """Refuse an option that is not in ``allowed``.

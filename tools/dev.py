@@ -174,11 +174,13 @@ def _other_folders() -> list[Path]:
     )
 
 
-def _spread(folder: Path) -> list[str]:
-    """Several processes where tests do not measure time; conformance is mostly waiting."""
-    if folder.name == "acceptance":  # the demo's tests look at all processes of the machine
-        return ["-n", "2", "--dist", "loadfile"]
-    return ["-n", "4", "--dist", "worksteal"] if folder.name == "conformance" else []
+# How the tests of a folder share the CPUs: they mostly wait. Where one file's tests look at all
+# processes of the machine, or share a server of their own, they stay together.
+SPREAD = {
+    "acceptance": ["-n", "2", "--dist", "loadfile"],
+    "conformance": ["-n", "4", "--dist", "worksteal"],
+    "integration": ["-n", "4", "--dist", "loadfile"],
+}
 
 
 def wheel(run: Run) -> None:
@@ -240,7 +242,7 @@ def all_tests(run: Run) -> None:
         if not any(folder.name == "conformance" for folder in _other_folders()):
             run.failed("conformance", "tests/conformance has no tests")
         for folder in _other_folders():
-            run.pytest(folder.name, folder, *_spread(folder))
+            run.pytest(folder.name, folder, *SPREAD.get(folder.name, ()))
         run.pytest("readme", *_test_paths(*IN_DOCS))
         wheel(run)
 
@@ -251,7 +253,7 @@ def fast_tests(run: Run) -> None:
     check(run)
     run.pytest("unit", *_unit_paths(), "-m", "not slow", "-n", "4")
     folder = ROOT / "tests" / "conformance"
-    run.pytest("conformance", folder / "test_memory.py", *_spread(folder))
+    run.pytest("conformance", folder / "test_memory.py", *SPREAD["conformance"])
 
 
 class Servers:

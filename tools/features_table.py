@@ -21,6 +21,7 @@ END = ".. end of the table\n"
 COLUMNS = {
     "memory": "memory",
     "SQLite": "sqlite",
+    "PostgreSQL": "postgresql",
     "Redis": "redis",
     "RabbitMQ": "amqp",
 }

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
@@ -23,7 +23,7 @@ from queue_core.emulation.declaring import Declarer
 from queue_core.emulation.handles import Pool, PooledKeyValue
 from queue_core.emulation.keeper import Keeper
 from queue_core.emulation.leases import Names
-from queue_core.emulation.ledger import Finish
+from queue_core.emulation.ledger import Finish, Ledger
 from queue_core.emulation.window import Window
 from queue_core.errors import ConnectionLost, QueueCoreError, StaleDelivery, TransportError
 from queue_core.message import Delivery, Publication, Settlement
@@ -364,39 +364,50 @@ class EmulatedSession:
             return max(0.0, until - time.monotonic())
 
         self._keeper.stop(left())
-        store: Store | None = None
-        try:
-            if not core.lost:
-                store = self._pool.take(left())
-                self._say_goodbye(store, left)
-        except QueueCoreError as error:
-            logger.debug("closing session %s: %s; its lease does the rest", core.main, error)
-        finally:
-            if store is not None:
-                self._pool.give(store)
-            for consumer in self._all_consumers():
-                consumer.close_handle(left())
-            self._pool.close()
+        if not core.lost:
+            self._say_goodbye(left)
+        for consumer in self._all_consumers():
+            consumer.close_handle(left())
+        self._pool.close()
 
-    def _say_goodbye(self, store: Store, left: Callable[[], float]) -> None:
-        """Send settlements, give everything back, delete what is only ours."""
-        core = self._core
+    def _say_goodbye(self, left: Callable[[], float]) -> None:
+        """Send settlements, give everything back, delete what is only ours.
+
+        Each step is tried, whatever became of those before it: what one of them leaves behind is
+        left to the leases, the rest is not.
+        """
+        for step in self._last_steps(left):
+            if left() <= 0:
+                logger.debug("closing session %s: its lease does the rest", self._core.main)
+                return
+            try:
+                with self._pool.borrow(left()) as store:
+                    step(store)
+            except ConnectionLost as error:
+                logger.debug("closing session %s: %s", self._core.main, error)
+            except QueueCoreError as error:
+                logger.warning("closing session %s: %s", self._core.main, error)
+
+    def _last_steps(self, left: Callable[[], float]) -> Iterator[Callable[[Store], object]]:
+        core, declarer = self._core, self._declarer
         consumers = self._all_consumers()
-        while left() > 0 and (chore := core.next_chore()) is not None:
-            chore(store)
+        while (chore := core.next_chore()) is not None:
+            yield chore
         for consumer in consumers:
-            consumer.books.send(store, consumer.books.take())
-        store.end_session(core.main)  # gives back uncounted whatever is unsettled
-        store.end_session(Names.collect(core.uid))
+            yield partial(_send_all, books=consumer.books)
+        # gives back uncounted whatever is unsettled
+        yield partial(_end_session, name=core.main)
+        yield partial(_end_session, name=Names.collect(core.uid))
         for consumer in consumers:
             for window in consumer.books.subscriptions():
-                if left() > 0:
-                    self._declarer.leave(store, window.queue, window.leases, self._deadline(left()))
+                deadline = self._deadline(left())
+                yield partial(
+                    declarer.leave, queue=window.queue, leases=window.leases, deadline=deadline
+                )
         for name, uid in list(core.exclusive.items()):
-            if left() > 0:
-                self._declarer.remove(store, name, uid, self._deadline(left()))
+            yield partial(declarer.remove, name=name, uid=uid, deadline=self._deadline(left()))
         for (_, queue), number in list(self._entering.items()):
-            store.end_session(Names.consumer(queue, core.uid, number))
+            yield partial(_end_session, name=Names.consumer(queue, core.uid, number))
 
     # --- callbacks --------------------------------------------------------------------------------
 
@@ -418,6 +429,10 @@ class EmulatedSession:
 
 def _end_session(store: Store, name: str) -> None:
     store.end_session(name)
+
+
+def _send_all(store: Store, books: Ledger) -> None:
+    books.send(store, books.take())
 
 
 def _stale(delivery: Delivery) -> StaleDelivery:

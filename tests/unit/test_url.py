@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from queue_core.errors import ConfigError
+from queue_core.registry import find_transport
 from queue_core.url import BrokerURL, parse, parse_alternates, redact
 
 SECRET = "Zx9Kq"
@@ -323,3 +324,9 @@ def test_any_text_is_read_or_refused_with_a_config_error(text: str) -> None:
             read(text)
         except ConfigError:
             continue
+
+
+@pytest.mark.parametrize("url", ["redis+sentinel://h", "amqp+ssl://h", "memory+x://name"])
+def test_a_driver_that_a_transport_does_not_have_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"driver .* does not have"):
+        find_transport(url.partition(":")[0]).check(parse(url))

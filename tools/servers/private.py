@@ -150,15 +150,18 @@ def keep(plan: Plan, output: Path, owner: int | None) -> tuple[int, str]:
     plan.owned = owner is not None
     plan_file = Path(plan.folder, "plan.json")
     plan.save(plan_file)
-    with output.open("wb") as log:
-        keeper = subprocess.Popen(
+    with output.open("wb") as log, open(os.devnull, "rb") as nothing:
+        source = nothing.fileno() if owner is None else owner
+        streams = ((source, 0), (log.fileno(), 1), (log.fileno(), 2))
+        # No Popen: whoever ends the keeper may be another process, and nobody waits for it here.
+        pid = os.posix_spawn(
+            sys.executable,
             [sys.executable, str(TOOLS / "keeper.py"), str(plan_file)],
-            stdin=subprocess.DEVNULL if owner is None else owner,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
+            os.environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, given, wanted) for given, wanted in streams],
+            setsid=True,
         )
-    return keeper.pid, born(keeper.pid) or ""
+    return pid, born(pid) or ""
 
 
 def _launched(

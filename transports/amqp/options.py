@@ -51,6 +51,7 @@ class Settings:
 
 def check_url(url: BrokerURL) -> None:
     """Raise ConfigError: an unknown option, a value out of bounds, TLS options without TLS."""
+    url.check_driver()
     url.check_options(OPTIONS)
     _number(url, "heartbeat", 15.0, 0.0, 3600.0)
     _number(url, "connect_timeout", 10.0, 0.1, 600.0)

@@ -17,6 +17,7 @@ FEATURES = Features(priority=True, delay=True, key_value=True)
 
 
 def _check(url: BrokerURL) -> None:
+    url.check_driver()
     url.check_options(())
 
 

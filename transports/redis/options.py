@@ -33,6 +33,7 @@ _KINDS: Final[Mapping[str, Callable[..., Wire]]] = MappingProxyType(
 
 def check_url(url: BrokerURL) -> None:
     """Raise ConfigError: an unknown option, a value out of bounds, TLS options without TLS."""
+    url.check_driver()
     url.check_options(OPTIONS)
     if url.transport == "unix":
         if url.host or url.port or url.database == "":

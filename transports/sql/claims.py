@@ -19,10 +19,9 @@ from queue_core.transports.sql.database import Database, Steps
 from queue_core.transports.sql.dialects import Taking
 from queue_core.transports.sql.put import Careful, is_token, settle_tokens, sweep
 from queue_core.transports.sql.statements import Statement
-from queue_core.transports.sql.tables import FIRST, REASONS, new_fence
+from queue_core.transports.sql.tables import ALONE, FIRST, REASONS, new_fence
 
 _SLOTS = 16
-_ALONE = 2
 
 
 class Claims:
@@ -197,12 +196,10 @@ class Claims:
             steps.change(statements.promote, queue=queue)
         rows = steps.change(statements.claim, queue=queue, room=room, owner=number, claim=fence)
         rows.sort(key=_place)
-        crashed = next((index for index, row in enumerate(rows) if row[6] >= _ALONE), None)
-        if crashed is not None and len(rows) > 1:
-            keep = max(1, crashed)
+        keep = together(rows)
+        if keep < len(rows):
             steps.change(statements.untake, numbers=steps.numbers(row[0] for row in rows[keep:]))
-            rows = rows[:keep]
-        return [_claim(row, queue, fence) for row in rows]
+        return [_claim(row, queue, fence) for row in rows[:keep]]
 
     def _slot(self, request: str) -> int:
         """Return where the request is noted."""
@@ -255,6 +252,15 @@ class Claims:
         if row is None:
             raise _lost(session)
         return int(row[0])
+
+
+def together(rows: Sequence[Any]) -> int:
+    """Return how many of one queue's best messages may be claimed together.
+
+    One that has crashed its consumers is claimed alone.
+    """
+    crashed = next((index for index, row in enumerate(rows) if row[6] >= ALONE), len(rows))
+    return max(1, crashed) if rows else 0
 
 
 def _lost(session: str) -> SessionLost:

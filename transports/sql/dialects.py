@@ -104,9 +104,9 @@ class Language(Protocol):
     def change(self, move: Move) -> Sequence[ClauseElement]:
         """Choose rows of the message table, change them, and read columns of them.
 
-        One statement that does it all; or three: a choice that returns ``seq`` first, a change and
-        a reading that take these as the parameter ``numbers``. The rows are locked in their order
-        while they are chosen, and their condition holds for them then.
+        One statement that does it all; or a choice that returns ``seq`` first, and a change and a
+        reading, if anything is to be read, that take these as the parameter ``numbers``. The rows
+        are locked in their order while they are chosen, and their condition holds for them then.
         """
 
     def next_version(self) -> Sequence[ClauseElement]:
@@ -151,7 +151,8 @@ class Taken(NamedTuple):
     Attributes:
         number: the session's; None if there is no such session, and then nothing happened.
         stale: the tokens that were not held.
-        rows: the messages, as `Statements.taken` reads them; None if they must be taken in steps.
+        rows: the messages, as `Statements.taken` reads them, in no order; None if they must be
+            taken in steps.
     """
 
     number: int | None

@@ -149,7 +149,7 @@ def of_postgresql(settings: Mapping[str, str]) -> Durability:
 
 
 def of_mariadb(settings: Mapping[str, str], engines: frozenset[str]) -> Durability:
-    """Judge a MariaDB or MySQL server by its `MARIADB_SETTINGS`; a missing one is unknown.
+    """Judge a MariaDB server by its `MARIADB_SETTINGS`; a missing one is unknown.
 
     ``engines`` are those of our tables.
     """

@@ -1,8 +1,7 @@
 """The usual put and the usual claim on PostgreSQL: one statement each, a transaction by itself.
 
-They do what the steps of `put.py` and `claims.py` do, in one round trip and with one commit. What
-is not usual (a limit, a message that crashed its consumers, one whose delay has just ended) they
-leave to the steps, and say so.
+They do what the steps of `put.py` and `claims.py` do, in one round trip and with one commit. A put
+with limits, or of a copy that does not settle its cause, is left to the steps.
 
 The rules:
 
@@ -25,8 +24,11 @@ from typing import Any, Final
 from queue_core.message import Token
 from queue_core.transport import Envelope, PutResult
 from queue_core.transports.sql.dialects import Cursor, Taken, Taking
-from queue_core.transports.sql.tables import DEAD, DELAYED, EXPIRED, HELD, PREFIX, READY
+from queue_core.transports.sql.put import is_token
+from queue_core.transports.sql.statements import SWEEP
+from queue_core.transports.sql.tables import ALONE, DEAD, DELAYED, EXPIRED, HELD, PREFIX, READY
 
+_EVER: Final = 1 << 62
 _LAZY: Final = "set_config('synchronous_commit', 'off', true)"
 
 
@@ -99,37 +101,53 @@ class Once:
             ), due AS MATERIALIZED (
                 SELECT FROM wanted AS w, LATERAL (
                     SELECT FROM {PREFIX}message AS d
-                    WHERE d.state = {DELAYED} AND d.queue = w.queue AND d.available_at <= {now}
+                    WHERE d.state = {DELAYED} AND d.queue = w.queue
+                        AND d.available_at <= least({now}, %(at)s::bigint)
                     LIMIT 1
                 ) AS d LIMIT 1
             ), best AS MATERIALIZED (
-                SELECT m.seq, m.crashes FROM wanted AS w, LATERAL (
-                    SELECT seq, crashes FROM {PREFIX}message AS r
+                SELECT m.*, w.queue FROM wanted AS w, LATERAL (
+                    SELECT seq, crashes, priority FROM {PREFIX}message AS r
                     WHERE r.state = {READY} AND r.queue = w.queue
                         AND (r.expires_at IS NULL OR r.expires_at > {now})
                     ORDER BY r.priority DESC, r.seq LIMIT w.room FOR UPDATE SKIP LOCKED
                 ) AS m
                 WHERE EXISTS (SELECT FROM owner) AND NOT EXISTS (SELECT FROM due)
-            ), odd AS MATERIALIZED (
-                SELECT EXISTS (SELECT FROM due)
-                    OR EXISTS (SELECT FROM best WHERE crashes >= 2) AS odd
+            ), placed AS MATERIALIZED (
+                SELECT seq, queue, crashes, row_number()
+                    OVER (PARTITION BY queue ORDER BY priority DESC, seq) AS place
+                FROM best
+            ), cut AS MATERIALIZED (
+                SELECT queue, min(place) AS place FROM placed WHERE crashes >= {ALONE}
+                GROUP BY queue
             ), taken AS (
                 UPDATE {PREFIX}message AS m SET state = {HELD}, attempts = m.attempts + 1,
                     session = (SELECT number FROM owner), fence = %(fence)s
-                FROM best WHERE m.seq = best.seq AND NOT (SELECT odd FROM odd)
+                FROM placed AS p
+                WHERE m.seq = p.seq AND NOT EXISTS (
+                    SELECT FROM cut WHERE cut.queue = p.queue AND greatest(cut.place, 2) <= p.place
+                )
                 RETURNING m.seq, m.id, m.body, m.properties, m.attempts, m.priority,
                     m.crashes, m.queue
             ), noted AS (
                 INSERT INTO {PREFIX}request (session, slot, request, fence, stale)
                 SELECT number, %(slot)s, %(request)s, %(fence)s, '' FROM owner
-                WHERE %(settled)s > 0 OR EXISTS (SELECT FROM taken)
+                WHERE %(settled)s::integer > 0 OR EXISTS (SELECT FROM taken)
                 ON CONFLICT (session, slot) DO UPDATE
                 SET request = excluded.request, fence = excluded.fence, stale = excluded.stale
             ), settled AS MATERIALIZED (SELECT count(*) AS gone FROM gone)
             SELECT h.*, t.* FROM (
-                SELECT (SELECT number FROM owner), (SELECT odd FROM odd), {_LAZY}, {which}
+                SELECT (SELECT number FROM owner),
+                    CASE WHEN EXISTS (SELECT FROM due) THEN {now} END, {_LAZY}, {which}
                 FROM settled
             ) AS h LEFT JOIN taken AS t ON true"""
+        self.promote = f"""
+            UPDATE {PREFIX}message AS m SET state = {READY} FROM (
+                SELECT seq FROM {PREFIX}message
+                WHERE state = {DELAYED} AND queue = ANY (%(queues)s::text[])
+                    AND available_at <= {now}
+                LIMIT {SWEEP} FOR UPDATE SKIP LOCKED
+            ) AS d WHERE m.seq = d.seq"""
 
 
 def numbers(values: Iterable[int | None]) -> str:
@@ -228,13 +246,33 @@ def _stale(
 
 
 def take_once(cursor: Cursor, once: Once, taking: Taking) -> Taken:
-    """Settle and take; see `Dialect.take_once`."""
-    values = split(taking.settle)
+    """Settle and take; see `Dialect.take_once`.
+
+    When messages are found whose delay has ended, they are made ready, which changes nothing that
+    anybody could see, and it takes once more what was ready then.
+    """
+    good = [token for token in taking.settle if is_token(token)]
+    values = split(good)
     values["session"], values["request"] = taking.session, taking.request
     values["slot"], values["fence"] = taking.slot, taking.fence
     values["queues"], values["rooms"] = list(taking.wants), numbers(taking.wants.values())
+    values["at"] = _EVER
+    number, due, stale, rows = _take(cursor, once, values, good)
+    if due is not None:
+        cursor.execute(once.promote, {"queues": values["queues"]})
+        again = {**values, **split(()), "at": due}
+        number, due, _, rows = _take(cursor, once, again, ())
+        if due is not None:  # somebody else is at it
+            number, due, _, rows = _take(cursor, once, {**again, "at": 0}, ())
+    stale += [token for token in taking.settle if not is_token(token)]
+    return Taken(number, stale, rows)
+
+
+def _take(
+    cursor: Cursor, once: Once, values: dict[str, Any], settle: Sequence[Token]
+) -> tuple[int | None, int | None, list[Token], list[Any]]:
     cursor.execute(once.take, values)
     rows = cursor.fetchall()
-    number, odd, _, seqs, fences, first = rows[0][:6]
+    number, due, _, seqs, fences, first = rows[0][:6]
     taken = [] if first is None else [row[5:] for row in rows]
-    return Taken(number, _stale(taking.settle, seqs, fences), None if odd else taken)
+    return number, due, _stale(settle, seqs, fences), taken

@@ -20,7 +20,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final, LiteralString, TypeVar, cast
+from typing import Any, Final
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -33,8 +33,6 @@ from queue_core.transports.sql.postgresql_errors import explain_connecting
 from queue_core.transports.sql.schema import ensure
 from queue_core.transports.sql.tables import PREFIX
 from queue_core.url import BrokerURL
-
-R = TypeVar("R")
 
 PASSED: Final = (
     "application_name",
@@ -217,7 +215,7 @@ class PostgresServer:
             )
         if pid == link.pgconn.backend_pid:
             settings = ", ".join(f"set_config('{n}', '{v}', false)" for n, v in _SESSION.items())
-            cursor.execute(cast(LiteralString, f"SELECT {settings}"))
+            cursor.execute(f"SELECT {settings}")
             link.prepare_threshold = 0
 
 

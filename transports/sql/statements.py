@@ -94,8 +94,8 @@ class Statement:
 class Change:
     """A compiled `Move`.
 
-    ``read`` is the only statement, or ``apply`` where it returns nothing, or all three are run:
-    ``choose`` returns the numbers that the others take.
+    ``read`` is the only statement, or ``apply`` where it returns nothing. Or there is ``choose``,
+    which returns the numbers that ``apply``, and ``read`` if there is one, take.
     """
 
     choose: Statement | None
@@ -130,8 +130,8 @@ class Statements:
 
     def _compile_change(self, **move: Any) -> Change:
         texts = [self._compile(step) for step in self._language.change(Move(**move))]
-        if len(texts) == 3:
-            return Change(*texts)
+        if len(texts) > 1:
+            return Change(texts[0], texts[1], texts[2] if len(texts) > 2 else None)
         text, reads = texts[0], bool(move.get("returning"))
         return Change(None, None if reads else text, text if reads else None)
 
@@ -416,8 +416,8 @@ class Statements:
         self.delete_key = self._compile(delete(key).where(named))
         over = k.expires_at <= self._now
         self.has_expired_keys = self._compile(select(literal_column("1")).where(over).limit(1))
-        old = select(k.key).where(over).limit(SWEEP)
-        self.purge_keys = self._compile(delete(key).where(k.key.in_(old), over))
+        old = select(k.key).where(over).limit(SWEEP).subquery()  # where MariaDB takes a limit
+        self.purge_keys = self._compile(delete(key).where(k.key.in_(select(old.c.key)), over))
 
 
 def _in(state: int) -> ColumnElement[bool]:

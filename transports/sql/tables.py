@@ -66,6 +66,9 @@ EXPIRED: Final = 1
 OVERFLOWED: Final = 2
 EXHAUSTED: Final = 3
 
+ALONE: Final = 2
+"""A message that crashed so many sessions is claimed alone."""
+
 PREFIX: Final = "queue_core_"
 NAME_LENGTH: Final = 400
 

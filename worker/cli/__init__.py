@@ -20,7 +20,7 @@ from queue_core.worker.cli.errors import report
 # name -> module with the command, and what it says of itself in the list
 COMMANDS = {
     "worker": ("queue_core.worker.cli.worker", "Run tasks from queues."),
-    "demo": ("queue_core.worker.cli.demo", "See it work: a thousand tasks, one killed worker."),
+    "demo": ("queue_core.worker.cli.demo", "See it work: many small tasks, and one killed worker."),
     "features": ("queue_core.worker.cli.look", "Show what a broker can and cannot do."),
     "doctor": ("queue_core.worker.cli.doctor", "Try a broker, and say what it keeps."),
     "inspect": ("queue_core.worker.cli.remote", "Ask nodes something: ping, stats, active ..."),
@@ -55,7 +55,7 @@ class _Commands(click.Group):
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="queue-core")
 def cli() -> None:
-    """Messaging and tasks on RabbitMQ, SQL databases and memory."""
+    """Messaging and tasks on RabbitMQ, Redis, SQL databases and memory."""
 
 
 def main(arguments: list[str] | None = None) -> None:

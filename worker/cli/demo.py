@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import NoReturn
 
 import click
 
+from queue_core import Connection
 from queue_core.worker.cli.errors import CommandError
 from queue_core.worker.demo.run import DemoFailed, run_demo
 from queue_core.worker.demo.show import make_display
@@ -16,9 +19,9 @@ from queue_core.worker.demo.show import make_display
 DEFAULT_FOLDER = ".queue-core"
 DEFAULT_BROKER = f"sqlite:///{DEFAULT_FOLDER}/demo.db"
 NEXT = (
-    ("BROKER=amqp://guest:guest@localhost// make demo", "the same on RabbitMQ"),
-    ("queue-core features {url}", "what this broker can do"),
-    ("queue-core worker --help", "run your own tasks"),
+    ("BROKER=amqp://guest:guest@localhost make demo", "the same on RabbitMQ"),
+    ("{program} doctor -b {url}", "what this broker keeps, and can do"),
+    ("{program} worker --help", "run your own tasks"),
 )
 
 
@@ -56,8 +59,18 @@ def demo(broker: str, limit: int | None) -> None:
             f"the demo failed: {error}", advice="queue-core demo, once more"
         ) from None
     click.echo("next:")
-    for command, words in NEXT:
-        click.echo(f"  {command.format(url=DEFAULT_BROKER):<52} {words}")
+    with Connection(broker) as connection:
+        shown = [command.format(program=_program(), url=connection.url) for command, _ in NEXT]
+    width = max(map(len, shown))
+    for command, (_, words) in zip(shown, NEXT, strict=True):
+        click.echo(f"  {command:<{width}}  {words}")
+
+
+def _program() -> str:
+    """Return how to call this program from here."""
+    if shutil.which("queue-core"):
+        return "queue-core"
+    return os.path.relpath(Path(sys.executable).with_name("queue-core"))
 
 
 def _terminated(_number: int, _frame: object) -> NoReturn:

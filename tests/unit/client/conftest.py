@@ -78,7 +78,7 @@ class ScriptedSession:
         self._called("publish", *(publication.id for publication in publications))
         self.broker.published += publications
         if self.broker.outcomes:
-            return self.broker.outcomes.popleft()
+            return self.broker.outcomes.popleft()[: len(publications)]
         return [Outcome("confirmed") for _ in publications]
 
     def subscribe(self, consumer: str, queue: str, *, prefetch: int, timeout: float = 10.0) -> None:

@@ -1,6 +1,7 @@
 """Producer: what is checked before sending, and how each outcome reaches the caller."""
 
 import itertools
+import threading
 
 import pytest
 
@@ -15,7 +16,9 @@ from queue_core.errors import (
     TooLarge,
     Unroutable,
 )
-from queue_core.producer import WINDOW_MESSAGES, Producer
+from queue_core.outgoing import WINDOW_MESSAGES
+from queue_core.producer import Producer
+from queue_core.testing.eventually import eventually
 from queue_core.transport import Outcome
 
 CONFIRMED = Outcome("confirmed")
@@ -101,6 +104,20 @@ def test_the_first_refusal_stops_the_intake_and_carries_the_receipts(broker, pro
         producer.publish_many((number, "key") for number in source)
     assert len(caught.value.receipts) == 5
     assert next(source) <= WINDOW_MESSAGES + 1
+
+
+@pytest.mark.parametrize("item", ["ab", b"ab", ("body",), {"body": 1, "key": 2}, None])
+def test_what_is_no_pair_of_body_and_key_is_refused(broker, producer, item):
+    with pytest.raises(ConfigError, match="pairs"):
+        producer.publish_many([("first", "q"), item])
+    assert [publication.body for publication in broker.published] == [b'"first"']
+
+
+def test_what_is_unroutable_is_said_with_what_to_do(broker, producer):
+    for detail in ("", "there is no queue 'q'"):
+        broker.outcomes.append([Outcome("unroutable", detail)])
+        with pytest.raises(Unroutable, match=f"{detail}.*; declare and bind the queue first"):
+            producer.publish("x", "q")
 
 
 def test_prepared_publications_can_be_sent_with_others(broker, producer):
@@ -219,3 +236,40 @@ def test_a_lost_session_at_the_deadline_leaves_the_message_unconfirmed(broker, p
     broker.failures.extend(SessionLost("gone") for _ in range(1000))
     with pytest.raises(NotConfirmed):
         producer.publish(1, "key")
+
+
+@pytest.mark.parametrize("held_back", [1, 5])
+def test_what_a_slow_iterable_gave_is_sent_while_it_keeps_us_waiting(broker, producer, held_back):
+    def slow():
+        for number in range(held_back):
+            yield number, "key"
+        eventually(lambda: len(broker.published) == held_back, what="what came before")
+        yield "last", "key"
+
+    receipts = producer.publish_many(slow())
+    assert [receipt.id for receipt in receipts] == [item.id for item in broker.published]
+    assert len(receipts) == held_back + 1
+
+
+def test_a_refusal_while_the_iterable_is_slow_stops_the_intake(broker, producer):
+    broker.outcomes.append([Outcome("refused", "full")])
+
+    def slow():
+        yield 1, "key"
+        eventually(lambda: broker.published, what="the first message")
+        yield 2, "key"
+        yield 3, "key"
+
+    with pytest.raises(Refused) as caught:
+        producer.publish_many(slow())
+    assert caught.value.receipts == ()
+    assert [publication.body for publication in broker.published] == [b"1"]
+
+
+def test_the_thread_that_looks_after_slow_iterables_ends_with_the_call(broker, producer):
+    before = threading.active_count()
+    producer.publish_many((number, "key") for number in range(10))
+    with pytest.raises(ZeroDivisionError):
+        producer.publish_many((1 // number, "key") for number in (1, 0))
+    assert threading.active_count() == before
+    assert [publication.body for publication in broker.published][-1] == b"1"

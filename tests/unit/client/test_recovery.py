@@ -184,3 +184,36 @@ def test_a_session_opened_while_the_recovery_is_closed_is_closed_too(broker, rec
     with pytest.raises(Closed):
         purge(recovery)
     assert [session.closed for session in broker.sessions] == [True]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TopologyMismatch("queue 'q' has other arguments"), AccessRefused("no permission for 'q'")],
+)
+def test_a_declaration_that_fails_again_is_reported_by_its_consumer_and_spoils_nothing_else(
+    broker, recovery, caplog, error
+):
+    for name in ("first", "q", "last"):
+        recovery.declare(Queue(name), timeout=10.0)
+        recovery.subscribe(f"consumer of {name}", name, 1, timeout=10.0)
+    broker.failures.extend([ConnectionLost("cut"), None, error])
+    assert purge(recovery) == 3
+    names = [call[1] for call in broker.sessions[1].calls if call[0] == "subscribe"]
+    assert names == ["first", "q", "last"]
+    assert [recovery.take_lost(f"consumer of {name}") for name in ("first", "last")] == [None, None]
+    assert recovery.take_lost("consumer of q") is error
+    assert recovery.take_lost("consumer of q") is None
+    assert "'q'" in str(error.__notes__)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
+    assert "queue 'q' could not be declared again" in caplog.records[1].getMessage()
+    assert purge(recovery) == 3
+
+
+def test_a_subscription_that_is_refused_again_is_reported_by_its_consumer_alone(broker, recovery):
+    recovery.subscribe("one", "a", 1, timeout=10.0)
+    recovery.subscribe("two", "b", 1, timeout=10.0)
+    refused = AccessRefused("queue 'a' is exclusive to another connection")
+    broker.failures.extend([ConnectionLost("cut"), refused])
+    assert purge(recovery) == 3
+    assert recovery.take_lost("one") is refused
+    assert recovery.take_lost("two") is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from queue_core import registry
+from queue_core import Connection, registry
 from queue_core.errors import ConfigError
 
 
@@ -63,3 +63,10 @@ def test_an_entry_point_that_names_nothing_says_so(points):
 def test_what_is_not_a_transport_is_refused_with_what_it_lacks(points):
     with pytest.raises(ConfigError, match="features, check, open"):
         registry.register_transport("odd", type("Odd", (), {"name": "odd"})())
+
+
+def test_what_is_no_entity_is_refused_with_what_to_write() -> None:
+    with Connection("memory://no-entity") as connection:
+        for call in (connection.declare, connection.delete):
+            with pytest.raises(ConfigError, match=r'not str; write Queue\("name"\)'):
+                call("orders")

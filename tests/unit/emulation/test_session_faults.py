@@ -12,9 +12,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from queue_core.emulation import EmulatedSession
-from queue_core.errors import ConnectionLost, SessionLost, StaleDelivery
+from queue_core.errors import (
+    BrokerFull,
+    ConnectionLost,
+    QueueNotFound,
+    SessionLost,
+    StaleDelivery,
+    TransportError,
+)
 from queue_core.message import Action, Delivery, Publication, Settlement
 from queue_core.topology import Queue
+from queue_core.transport import Store
 from tests.unit.emulation.stores import Bench, ack, bodies, publication, send
 
 
@@ -437,3 +445,29 @@ def test_a_session_ended_by_others_is_lost_for_every_call(bench: Bench) -> None:
     session.close()
     other.close()
     assert bench.faults.open == 0
+
+
+@pytest.mark.parametrize("error", [BrokerFull("no room"), ConnectionLost("cut")])
+def test_closing_gives_everything_back_though_a_chore_fails(
+    bench: Bench, error: TransportError
+) -> None:
+    session = bench.open()
+    session.declare(Queue("work"))
+    session.declare(Queue("mine", exclusive=True))
+    session.subscribe("c", "work", prefetch=9)
+    send(session, "work", b"1", b"2")
+    first, _ = session.receive("c")
+    ack(session, [first])
+
+    def fail(store: Store) -> None:
+        raise error
+
+    session._core.later(fail)
+    session.close()
+    assert not bench.broker.sessions
+    assert (bench.broker.queues["work"].claimed, len(bench.broker.queues["work"].ids)) == (0, 1)
+    assert bench.faults.open == 0
+    other = bench.open()
+    with pytest.raises(QueueNotFound):
+        other.inspect("mine")
+    other.close()

@@ -10,9 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 
-# A keeper outlives the handle on it on purpose: another process may be the one that ends it.
-pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
-
 TOOLS = Path(__file__).resolve().parents[3] / "tools"
 SECRET = "hunter2canary"
 GREETER = """

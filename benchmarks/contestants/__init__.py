@@ -1,0 +1,1 @@
+"""One module per contestant; raw drivers have one per broker behind `raw`."""

@@ -1,0 +1,143 @@
+"""kombu: publish each, consume with its Consumer and drain_events. It has no batches."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+import amqp
+import kombu
+import redis
+import sqlalchemy
+
+from benchmarks.lane import NoSuchLane, payload
+
+_SCHEMES = {
+    "amqp": "amqp",
+    "amqp-quorum": "amqp",
+    "redis": "redis",
+    "memory": "memory",
+    "sqlite": "sqla+sqlite",
+    "postgresql": "sqla+postgresql+psycopg",
+    "mariadb": "sqla+mysql+pymysql",
+}
+_DRIVERS = {"amqp": amqp, "amqp-quorum": amqp, "redis": redis}
+
+
+def open_lane(broker: str, url: str) -> KombuLane:
+    if broker not in _SCHEMES:
+        raise NoSuchLane(f"kombu is not measured on {broker}")
+    return KombuLane(broker, url)
+
+
+class KombuLane:
+    def __init__(self, broker: str, url: str) -> None:
+        self._broker = broker
+        self._url = f"{_SCHEMES[broker]}:{url.partition(':')[2]}"
+        self._amqp = broker.startswith("amqp")
+        if broker == "sqlite":  # kept in the file, so that kombu has what the others have
+            with sqlalchemy.create_engine(f"sqlite:{url.partition(':')[2]}").connect() as database:
+                database.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
+        self._connection = self._connect(confirm=True)
+        driver = _DRIVERS.get(broker)
+        self.facts = {
+            "ack": "each",
+            "publish": "each; without confirms in publish_many, ended by one round trip"
+            if self._amqp
+            else "each",
+            "versions": f"kombu {kombu.__version__}"
+            + (f", {driver.__name__} {driver.__version__}" if driver else ""),
+        }
+
+    def _connect(self, *, confirm: bool) -> kombu.Connection:
+        options = {"confirm_publish": confirm} if self._amqp else {}
+        return kombu.Connection(self._url, transport_options=options)
+
+    def _queue(self, name: str, channel: Any) -> kombu.Queue:
+        arguments = {"x-queue-type": "quorum"} if self._broker == "amqp-quorum" else None
+        return kombu.Queue(name, routing_key=name, queue_arguments=arguments).bind(channel)
+
+    def clear(self, *queues: str) -> None:
+        for name in queues:
+            queue = self._queue(name, self._connection.default_channel)
+            queue.declare()
+            queue.purge()
+
+    def drop(self, *queues: str) -> None:
+        for name in queues:
+            self._queue(name, self._connection.default_channel).delete()
+
+    def publish_each(self, queue: str, count: int) -> None:
+        producer = self._connection.Producer(serializer="json")
+        for number in range(count):
+            producer.publish(payload(number), routing_key=queue)
+
+    def publish_many(self, queue: str, count: int) -> None:
+        with self._connect(confirm=False) as connection:
+            producer = connection.Producer(serializer="json")
+            for number in range(count):
+                producer.publish(payload(number), routing_key=queue)
+            if self._amqp:  # the answer comes after everything before it
+                producer.channel.queue_declare(queue, passive=True)
+
+    def subscribe(self, queue: str, prefetch: int) -> _Subscription:
+        return _Subscription(self, queue, prefetch)
+
+    def courier(self, take_from: str, send_to: str) -> _Courier:
+        return _Courier(self, take_from, send_to)
+
+    def round_trips(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class _Subscription:
+    def __init__(self, lane: KombuLane, queue: str, prefetch: int) -> None:
+        self._connection = lane._connection
+        self._bodies: deque[Any] = deque()
+        self._channel = self._connection.channel()
+        self._consumer = self._connection.Consumer(
+            [lane._queue(queue, self._channel)], channel=self._channel, callbacks=[self._handle]
+        )
+        self._consumer.qos(prefetch_count=prefetch)
+        self._consumer.consume()
+
+    def _handle(self, body: Any, message: Any) -> None:
+        message.ack()
+        self._bodies.append(body)
+
+    def take(self, count: int, seconds: float) -> int:
+        end = time.monotonic() + seconds
+        while len(self._bodies) < count and (left := end - time.monotonic()) > 0:
+            try:
+                self._connection.drain_events(timeout=left)
+            except TimeoutError:
+                break
+        return len(self._bodies)
+
+    def next(self) -> Any:
+        """Wait for one message."""
+        while not self._bodies:
+            self._connection.drain_events(timeout=30.0)
+        return self._bodies.popleft()
+
+    def close(self) -> None:
+        self._consumer.cancel()
+        self._channel.close()
+
+
+class _Courier:
+    def __init__(self, lane: KombuLane, take_from: str, send_to: str) -> None:
+        self._subscription = lane.subscribe(take_from, 100)
+        self._producer = lane._connection.Producer(serializer="json")
+        self._send_to = send_to
+
+    def send(self, body: dict[str, Any]) -> None:
+        self._producer.publish(body, routing_key=self._send_to)
+
+    def take(self) -> dict[str, Any]:
+        body: dict[str, Any] = self._subscription.next()
+        return body

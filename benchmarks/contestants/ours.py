@@ -1,0 +1,96 @@
+"""queue_core, on every broker by its URL, with its defaults."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from benchmarks.lane import payload
+from queue_core import Connection, Consumer, Queue, QueueNotFound, __version__
+
+
+def open_lane(broker: str, url: str) -> OurLane:
+    return OurLane(broker, url)
+
+
+class OurLane:
+    def __init__(self, broker: str, url: str) -> None:
+        self._kind: Any = {"amqp": "classic", "amqp-quorum": "quorum"}.get(broker, "auto")
+        self._connection = Connection(url, timeout=60.0)
+        self.facts = {
+            "ack": "each; sent together with the next claim or within 20 ms",
+            "publish": "each confirmed; publish_many: all confirmed when it returns",
+            "versions": f"queue_core {__version__}",
+        }
+
+    def _queue(self, name: str) -> Queue:
+        return Queue(name, queue_type=self._kind)
+
+    def clear(self, *queues: str) -> None:
+        for name in queues:
+            self._connection.declare(self._queue(name))
+            self._connection.purge(name)
+
+    def drop(self, *queues: str) -> None:
+        for name in queues:
+            try:
+                self._connection.delete(self._queue(name))
+            except QueueNotFound:
+                pass
+
+    def publish_each(self, queue: str, count: int) -> None:
+        producer = self._connection.producer()
+        for number in range(count):
+            producer.publish(payload(number), queue)
+
+    def publish_many(self, queue: str, count: int) -> None:
+        producer = self._connection.producer()
+        producer.publish_many((payload(number), queue) for number in range(count))
+
+    def subscribe(self, queue: str, prefetch: int) -> _Subscription:
+        return _Subscription(self._connection.consumer(queue, prefetch=prefetch))
+
+    def courier(self, take_from: str, send_to: str) -> _Courier:
+        return _Courier(self._connection, take_from, send_to)
+
+    def round_trips(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class _Subscription:
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self.close = consumer.close
+
+    def take(self, count: int, seconds: float) -> int:
+        taken = 0
+        end = time.monotonic() + seconds
+        while taken < count:
+            message = self._consumer.receive(timeout=max(0.0, end - time.monotonic()))
+            if message is None:
+                break
+            message.ack()
+            taken += 1
+        self._consumer.flush()
+        return taken
+
+
+class _Courier:
+    def __init__(self, connection: Connection, take_from: str, send_to: str) -> None:
+        self._consumer = connection.consumer(take_from)
+        self._consumer.start()
+        self._producer = connection.producer()
+        self._send_to = send_to
+
+    def send(self, body: dict[str, Any]) -> None:
+        self._producer.publish(body, self._send_to)
+
+    def take(self) -> dict[str, Any]:
+        message = self._consumer.receive(timeout=30.0)
+        assert message is not None, "a message is missing"
+        message.ack()
+        body: dict[str, Any] = message.payload
+        return body

@@ -1,0 +1,162 @@
+"""PyMySQL: one table, SKIP LOCKED, the ack of a batch and the next claim in one transaction.
+
+Batches are inserts of many rows. A consumer that waits looks again every 5 ms, since
+MariaDB wakes nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pymysql
+
+from benchmarks.lane import payload
+
+BATCH = 100
+POLL = 0.005
+DEADLOCK = 1213
+TABLE = """CREATE TABLE IF NOT EXISTS qc_bench_raw (
+    number BIGINT AUTO_INCREMENT PRIMARY KEY, queue VARCHAR(100) NOT NULL,
+    taken TINYINT NOT NULL DEFAULT 0, body TEXT NOT NULL,
+    INDEX ready (queue, taken, number)) ENGINE=InnoDB"""
+INSERT = "INSERT INTO qc_bench_raw (queue, body) VALUES (%s, %s)"
+CLAIM = """SELECT number, body FROM qc_bench_raw WHERE queue = %s AND taken = 0
+    ORDER BY number LIMIT %s FOR UPDATE SKIP LOCKED"""
+
+
+def open_lane(broker: str, url: str) -> MariaLane:
+    return MariaLane(url)
+
+
+class MariaLane:
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._database = pymysql.connect(
+            host=parts.hostname or "localhost",
+            port=parts.port or 3306,
+            user=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            database=parts.path.lstrip("/"),
+            autocommit=True,
+        )
+        self._cursor = self._database.cursor()
+        names = ("innodb_flush_log_at_trx_commit", "log_bin", "sync_binlog")
+        found = self.ask(f"SELECT {', '.join('@@' + name for name in names)}")[0]
+        self.facts = {
+            "ack": "with the next claim, in one transaction",
+            "publish": "one statement each; publish_many: one per 100",
+            "versions": f"PyMySQL {pymysql.__version__}",
+            "server": f"MariaDB {str(self.ask('SELECT VERSION()')[0][0]).partition('-')[0]}",
+            "durability": ", ".join(
+                f"{name} {value}" for name, value in zip(names, found, strict=True)
+            ),
+        }
+
+    def ask(self, statement: str, *values: Any) -> Any:
+        """Execute one statement; its rows."""
+        self._cursor.execute(statement, values)
+        return self._cursor.fetchall()
+
+    def clear(self, *queues: str) -> None:
+        self.drop()
+        self.ask(TABLE)
+
+    def drop(self, *queues: str) -> None:
+        if self.ask("SHOW TABLES LIKE 'qc_bench_raw'"):
+            self.ask("DROP TABLE qc_bench_raw")
+
+    def publish_each(self, queue: str, count: int) -> None:
+        for number in range(count):
+            self.insert(queue, json.dumps(payload(number)))
+
+    def insert(self, queue: str, body: str) -> None:
+        """Store one message."""
+        self.ask(INSERT, queue, body)
+
+    def publish_many(self, queue: str, count: int) -> None:
+        for start in range(0, count, BATCH):
+            numbers = range(start, min(start + BATCH, count))
+            rows = [(queue, json.dumps(payload(number))) for number in numbers]
+            self._cursor.executemany(INSERT, rows)
+
+    def step(self, queue: str, room: int, handled: list[int]) -> Any:
+        """Ack and claim, tried again after a deadlock; the rows."""
+        while True:
+            try:
+                return self._step(queue, room, handled)
+            except pymysql.err.OperationalError as error:
+                if error.args[0] != DEADLOCK:
+                    raise
+
+    def _step(self, queue: str, room: int, handled: list[int]) -> Any:
+        self._database.begin()
+        if handled:
+            self.ask("DELETE FROM qc_bench_raw WHERE number IN %s", handled)
+        rows = self.ask(CLAIM, queue, room) if room else []
+        if rows:
+            numbers = [number for number, _ in rows]
+            self.ask("UPDATE qc_bench_raw SET taken = 1 WHERE number IN %s", numbers)
+        self._database.commit()
+        return rows
+
+    def subscribe(self, queue: str, prefetch: int) -> Subscription:
+        return Subscription(self, queue, prefetch)
+
+    def courier(self, take_from: str, send_to: str) -> Courier:
+        return Courier(self, take_from, send_to)
+
+    def round_trips(self) -> int | None:
+        return int(self.ask("SHOW GLOBAL STATUS LIKE 'Questions'")[0][1])
+
+    def close(self) -> None:
+        self._database.close()
+
+
+class Subscription:
+    """Claims on the lane's connection."""
+
+    def __init__(self, lane: MariaLane, queue: str, prefetch: int) -> None:
+        self._lane = lane
+        self._queue = queue
+        self._prefetch = prefetch
+        self._handled: list[int] = []
+
+    def take(self, count: int, seconds: float) -> int:
+        taken = 0
+        end = time.monotonic() + seconds
+        while taken < count and (bodies := self.claim(count - taken, end)):
+            taken += len(bodies)
+        self.close()
+        return taken
+
+    def claim(self, room: int, end: float) -> list[Any]:
+        """Claim some as soon as there are some; what was claimed before is acked."""
+        while True:
+            rows = self._lane.step(self._queue, min(self._prefetch, room), self._handled)
+            self._handled = [number for number, _ in rows]
+            if rows or time.monotonic() >= end:
+                return [json.loads(body) for _, body in rows]
+            time.sleep(POLL)
+
+    def close(self) -> None:
+        if self._handled:
+            self._lane.step(self._queue, 0, self._handled)
+            self._handled = []
+
+
+class Courier:
+    def __init__(self, lane: MariaLane, take_from: str, send_to: str) -> None:
+        self._lane = lane
+        self._subscription = lane.subscribe(take_from, 1)
+        self._send_to = send_to
+
+    def send(self, body: dict[str, Any]) -> None:
+        self._lane.insert(self._send_to, json.dumps(body))
+
+    def take(self) -> dict[str, Any]:
+        (body,) = self._subscription.claim(1, time.monotonic() + 30.0)
+        found: dict[str, Any] = body
+        return found

@@ -1,0 +1,151 @@
+"""psycopg 3: one table, SKIP LOCKED, the ack of a batch and the next claim in one statement.
+
+Batches go in as arrays. A consumer that waits LISTENs; an insert of one message notifies.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import psycopg
+
+from benchmarks.lane import payload
+
+BATCH = 100
+TABLE = """CREATE TABLE IF NOT EXISTS qc_bench_raw (
+    number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, queue TEXT NOT NULL,
+    taken BOOLEAN NOT NULL DEFAULT false, body TEXT NOT NULL)"""
+INDEX = """CREATE INDEX IF NOT EXISTS qc_bench_raw_ready ON qc_bench_raw (queue, number)
+    WHERE NOT taken"""
+ONE = """WITH told AS (SELECT pg_notify(%(queue)s, ''))
+INSERT INTO qc_bench_raw (queue, body) SELECT %(queue)s, %(body)s FROM told"""
+MANY = "INSERT INTO qc_bench_raw (queue, body) SELECT %s, unnest(%s::text[])"
+STEP = """WITH acked AS (DELETE FROM qc_bench_raw WHERE number = ANY(%s))
+UPDATE qc_bench_raw SET taken = true WHERE number = ANY(ARRAY(
+    SELECT number FROM qc_bench_raw WHERE queue = %s AND NOT taken
+    ORDER BY number LIMIT %s FOR UPDATE SKIP LOCKED
+)) RETURNING number, body"""
+
+
+def open_lane(broker: str, url: str) -> PostgresLane:
+    return PostgresLane(url)
+
+
+class PostgresLane:
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.database = psycopg.connect(url, autocommit=True)
+        settings = {name: self._show(name) for name in ("fsync", "synchronous_commit")}
+        self.facts = {
+            "ack": "with the next claim, in one statement",
+            "publish": "one statement each; publish_many: one per 100",
+            "versions": f"psycopg {psycopg.__version__}",
+            "server": f"PostgreSQL {self._show('server_version').split()[0]}",
+            "durability": ", ".join(f"{name} {value}" for name, value in settings.items()),
+        }
+
+    def _show(self, name: str) -> str:
+        row = self.database.execute(f"SHOW {name}").fetchone()
+        assert row is not None
+        return str(row[0])
+
+    def clear(self, *queues: str) -> None:
+        self.database.execute("SET client_min_messages = warning")
+        self.database.execute(TABLE)
+        self.database.execute(INDEX)
+        self.database.execute("DELETE FROM qc_bench_raw WHERE queue = ANY(%s)", (list(queues),))
+
+    def drop(self, *queues: str) -> None:
+        self.database.execute("DROP TABLE IF EXISTS qc_bench_raw")
+
+    def publish_each(self, queue: str, count: int) -> None:
+        for number in range(count):
+            self.insert(queue, json.dumps(payload(number)))
+
+    def insert(self, queue: str, body: str) -> None:
+        """Store one message and tell who listens."""
+        self.database.execute(ONE, {"queue": queue, "body": body})
+
+    def publish_many(self, queue: str, count: int) -> None:
+        for start in range(0, count, BATCH):
+            numbers = range(start, min(start + BATCH, count))
+            bodies = [json.dumps(payload(number)) for number in numbers]
+            self.database.execute(MANY, (queue, bodies))
+
+    def subscribe(self, queue: str, prefetch: int) -> Subscription:
+        news = psycopg.connect(self._url, autocommit=True)
+        return Subscription(self.database, news, queue, prefetch)
+
+    def courier(self, take_from: str, send_to: str) -> Courier:
+        return Courier(self, take_from, send_to)
+
+    def round_trips(self) -> int | None:
+        row = self.database.execute(
+            "SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def close(self) -> None:
+        self.database.close()
+
+
+class Subscription:
+    """A connection for claims and one for notifications."""
+
+    def __init__(self, claims: Any, news: Any, queue: str, prefetch: int) -> None:
+        self._claims = claims
+        self._news = news
+        self._queue = queue
+        self._prefetch = prefetch
+        self._handled: list[int] = []
+        news.execute(f'LISTEN "{queue}"')
+
+    def take(self, count: int, seconds: float) -> int:
+        taken = 0
+        end = time.monotonic() + seconds
+        while taken < count and (bodies := self.claim(count - taken, end)):
+            taken += len(bodies)
+        self._step(0)
+        return taken
+
+    def claim(self, room: int, end: float) -> list[Any]:
+        """Claim some as soon as there are some; what was claimed before is acked."""
+        while True:
+            rows = self._step(min(self._prefetch, room))
+            left = end - time.monotonic()
+            if rows or left <= 0:
+                return [json.loads(body) for _, body in rows]
+            for _ in self._news.notifies(timeout=min(1.0, left), stop_after=1):
+                pass
+
+    def _step(self, room: int) -> list[Any]:
+        """Ack and claim; tried again after a deadlock, which SKIP LOCKED does not rule out."""
+        while True:
+            try:
+                cursor = self._claims.execute(STEP, (self._handled, self._queue, room))
+            except psycopg.errors.DeadlockDetected:
+                continue
+            rows: list[Any] = cursor.fetchall()
+            self._handled = [number for number, _ in rows]
+            return rows
+
+    def close(self) -> None:
+        self._news.close()
+
+
+class Courier:
+    def __init__(self, lane: PostgresLane, take_from: str, send_to: str) -> None:
+        self._lane = lane
+        self._subscription = lane.subscribe(take_from, 1)
+        self._send_to = send_to
+
+    def send(self, body: dict[str, Any]) -> None:
+        self._lane.insert(self._send_to, json.dumps(body))
+
+    def take(self) -> dict[str, Any]:
+        (body,) = self._subscription.claim(1, time.monotonic() + 30.0)
+        found: dict[str, Any] = body
+        return found

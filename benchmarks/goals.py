@@ -1,0 +1,131 @@
+"""What queue_core wants to reach, as ratios within one run. Pure.
+
+A goal looks one number up in the results and compares it with its limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.results import Results
+
+Look = Callable[[Results], float | None]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One line of the list.
+
+    Attributes:
+        broker: where it holds.
+        text: what is compared.
+        look: finds the number; None when it was not measured.
+        least: it must not be smaller.
+        most: it must not be larger.
+        unit: of the number.
+    """
+
+    broker: str
+    text: str
+    look: Look
+    least: float | None = None
+    most: float | None = None
+    unit: str = "x"
+
+    def limit(self) -> str:
+        """The goal in words."""
+        return f">= {self.least:g}" if self.least is not None else f"<= {self.most:g}"
+
+    def reached(self, number: float) -> bool:
+        """Whether the number is good enough."""
+        return (self.least is None or number >= self.least) and (
+            self.most is None or number <= self.most
+        )
+
+
+def _against(broker: str, case: str, other: str) -> Look:
+    return lambda results: results.ratio(case, broker, "ours", other)
+
+
+def _number(broker: str, case: str, number: str) -> Look:
+    return lambda results: results.median(case, broker, "ours", number)
+
+
+CONSUME, MANY, EACH = "consume, prefetch 100", "publish_many", "publish one by one"
+PINGPONG, IDLE = "ping-pong", "idle consumer"
+SHALLOW, DEEP = "consume at depth 1 k", "consume at depth 1 M"
+
+
+def _slowdown(results: Results, broker: str, contestant: str) -> float | None:
+    shallow = results.median(SHALLOW, broker, contestant)
+    deep = results.median(DEEP, broker, contestant)
+    return shallow / deep if shallow and deep else None
+
+
+def _depth(broker: str) -> Look:
+    return lambda results: _slowdown(results, broker, "ours")
+
+
+def _depth_against_raw(broker: str) -> Look:
+    def look(results: Results) -> float | None:
+        ours, raw = _slowdown(results, broker, "ours"), _slowdown(results, broker, "raw")
+        return ours / raw if ours and raw else None
+
+    return look
+
+
+def _rates(broker: str, other: str, limits: dict[str, float]) -> list[Goal]:
+    return [
+        Goal(broker, f"{case}, against {other}", _against(broker, case, other), least=least)
+        for case, least in limits.items()
+    ]
+
+
+def _crowd(broker: str, prefetch: int, gain: float, least: float) -> list[Goal]:
+    case = f"8 processes, prefetch {prefetch}"
+    return [
+        Goal(broker, f"{case}, against one", _number(broker, case, "gain"), least=gain),
+        Goal(broker, f"{case}: least of mean", _number(broker, case, "least"), least=least),
+    ]
+
+
+def _every_broker() -> list[Goal]:
+    goals = []
+    for broker in ("memory", "sqlite", "redis", "postgresql", "mariadb", "amqp"):
+        cpu = _number(broker, IDLE, "value")
+        goals.append(Goal(broker, "idle consumer: CPU", cpu, most=1.0, unit="%"))
+        trips = _number(broker, IDLE, "round_trips")
+        if broker in ("redis", "postgresql", "mariadb"):
+            text = "idle consumer: round trips a second"
+            goals.append(Goal(broker, text, trips, most=3.0, unit="/s"))
+        if broker not in ("memory", "amqp"):
+            text = "time per message, depth 1 M against 1 k"
+            goals.append(Goal(broker, text, _depth(broker), most=1.3))
+    return goals
+
+
+GOALS: tuple[Goal, ...] = (
+    *_rates("amqp", "raw", {CONSUME: 0.75, MANY: 0.65, EACH: 0.85}),
+    *_rates("amqp", "kombu", {CONSUME: 1.5, MANY: 1.0}),
+    Goal("amqp", "ping-pong, against raw", _against("amqp", PINGPONG, "raw"), most=1.2),
+    Goal(
+        "amqp",
+        "time per message, depth 1 M against 1 k, relative to raw",
+        _depth_against_raw("amqp"),
+        most=1.3,
+    ),
+    *_rates("redis", "kombu", {CONSUME: 15, EACH: 2, MANY: 15}),
+    Goal("redis", "ping-pong, against raw", _against("redis", PINGPONG, "raw"), most=3.0),
+    *_crowd("redis", 10, 1.0, 0.5),
+    *_crowd("redis", 100, 1.0, 0.5),
+    *_rates("postgresql", "kombu", {CONSUME: 20, EACH: 2.5, MANY: 25}),
+    Goal("postgresql", "ping-pong, against raw", _against("postgresql", PINGPONG, "raw"), most=1.5),
+    *_crowd("postgresql", 10, 1.0, 0.5),
+    *_crowd("postgresql", 100, 1.0, 0.5),
+    *_rates("sqlite", "kombu", {CONSUME: 25, EACH: 4, MANY: 40}),
+    Goal("sqlite", "ping-pong p50", _number("sqlite", PINGPONG, "value"), most=3.0, unit="ms"),
+    *_crowd("sqlite", 10, 0.5, 0.9),
+    *_rates("mariadb", "kombu", {CONSUME: 10}),
+    *_every_broker(),
+)

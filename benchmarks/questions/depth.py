@@ -1,0 +1,55 @@
+"""What a message costs to take from a queue that holds many.
+
+The queue is filled to its depth; then, several times, a new consumer takes a thousand messages,
+which is timed, and a thousand are published again, which is not.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from benchmarks.cases import Case
+from benchmarks.desk import Desk, Job, Reply
+from benchmarks.lane import Lane
+from benchmarks.timing import timed
+
+QUEUE = "bench.depth"
+TAKE = 1_000
+TIMES = 9
+PATIENCE = 60.0
+DEPTHS = {"1 k": 1_000, "100 k": 100_000, "1 M": 1_000_000}
+CASES = tuple(
+    Case(
+        "depth",
+        f"consume at depth {name}",
+        "msg/s",
+        {"depth": depth, "prefetch": 100},
+        contestants=("ours", "raw"),
+        rounds=1,
+    )
+    for name, depth in DEPTHS.items()
+)
+
+
+def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+    """In the runner."""
+    return desk.ask(contestant, job)
+
+
+def measure(lane: Lane, job: dict[str, Any]) -> dict[str, Any]:
+    """In the contestant's process."""
+    lane.clear(QUEUE)
+    lane.publish_many(QUEUE, job["depth"])
+    samples = []
+    for _ in range(TIMES):
+        with timed(TAKE) as sample:
+            subscription = lane.subscribe(QUEUE, job["prefetch"])
+            taken = subscription.take(TAKE, PATIENCE)
+        subscription.close()
+        if taken != TAKE:
+            raise RuntimeError(f"{taken} of {TAKE} messages came within {PATIENCE:g} s")
+        samples.append(sample)
+        lane.publish_many(QUEUE, TAKE)
+    lane.drop(QUEUE)
+    return {name: statistics.median(sample[name] for sample in samples) for name in samples[0]}

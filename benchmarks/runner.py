@@ -1,0 +1,102 @@
+"""Asks every contestant every question, in turn: round 1 of A, B and C, round 2 of A, B and C ...
+
+The first sample of each is thrown away; it tells how many operations fit into the time of one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.cases import Case
+from benchmarks.desk import Desk, Job, Reply
+from benchmarks.results import Row
+
+QUESTIONS = ("publish", "consume", "pingpong", "idle", "crowd", "depth", "tasks")
+
+
+def all_cases() -> list[Case]:
+    """Every case of every question."""
+    return [
+        case
+        for name in QUESTIONS
+        for case in importlib.import_module(f"benchmarks.questions.{name}").CASES
+    ]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run does.
+
+    Attributes:
+        cases: in this order.
+        urls: where each broker is; those that are not here are not asked.
+        contestants: who takes part.
+        rounds: samples per row.
+        seconds: how long a sample should last.
+        counts: a fixed number of operations per sample instead, for tests of the runner.
+    """
+
+    cases: Sequence[Case]
+    urls: Mapping[str, str]
+    contestants: Sequence[str]
+    rounds: int
+    seconds: float
+    counts: int = 0
+
+
+def run(plan: Plan, desk: Desk, tell: Callable[[str], object]) -> Iterable[list[Row]]:
+    """Yield the rows of each case and broker; failed ones have an ``error``."""
+    for case in plan.cases:
+        question = importlib.import_module(f"benchmarks.questions.{case.question}")
+        for broker in case.brokers:
+            if broker in plan.urls:
+                tell(f"{case.name}, {broker}")
+                yield _race(case, broker, question, plan, desk)
+
+
+def _race(case: Case, broker: str, question: Any, plan: Plan, desk: Desk) -> list[Row]:
+    runners = [
+        _Runner(name, case, broker, plan) for name in plan.contestants if name in case.contestants
+    ]
+    rounds = case.rounds or plan.rounds
+    for number in range(rounds + (1 if case.first else 0)):
+        for runner in runners:
+            if not runner.row.error and not runner.absent:
+                runner.take(question.ask(desk, runner.row.contestant, runner.job), number)
+    return [runner.row for runner in runners if not runner.absent]
+
+
+class _Runner:
+    """One contestant on its way through the rounds of one case."""
+
+    def __init__(self, name: str, case: Case, broker: str, plan: Plan) -> None:
+        self.row = Row(case.name, broker, name, case.unit)
+        self.absent = False
+        self._case = case
+        self._plan = plan
+        self._speed = 0.0
+        self.job: Job = {
+            "question": case.question,
+            "broker": broker,
+            "url": plan.urls[broker],
+            "count": plan.counts or case.first,
+            **case.given,
+        }
+
+    def take(self, reply: Reply, number: int) -> None:
+        if "absent" in reply:
+            self.absent = True
+            return
+        if "error" in reply:
+            self.row.error = reply["error"]
+            return
+        self.row.facts.update(reply.pop("facts", {}))
+        if number or not self._case.first:
+            self.row.samples.append(reply)
+        if self._case.first and not self._plan.counts:
+            self._speed = max(self._speed, reply["count"] / reply["seconds"])
+            fits = int(self._speed * self._plan.seconds * self._case.longer)
+            self.job["count"] = max(self._case.first, min(self._case.most, fits))

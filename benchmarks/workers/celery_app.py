@@ -1,0 +1,59 @@
+"""celery: prefork, acks late as everybody else, its default prefetch of four per process."""
+
+from __future__ import annotations
+
+import celery
+import kombu
+
+from benchmarks.workers.counter import count
+from benchmarks.workers.place import BROKER, QUEUE, RESULTS, URL, url_for
+
+FACTS = {
+    "ack": "after the task (acks_late)",
+    "publish": "each confirmed" if BROKER == "amqp" else "each",
+    "versions": f"celery {celery.__version__}, kombu {kombu.__version__}",
+}
+app = celery.Celery(
+    "bench",
+    broker=url_for(
+        {
+            "amqp": "amqp",
+            "redis": "redis",
+            "sqlite": "sqla+sqlite",
+            "postgresql": "sqla+postgresql+psycopg",
+            "mariadb": "sqla+mysql+pymysql",
+        }
+    ),
+)
+app.conf.update(
+    task_acks_late=True,
+    task_default_queue=QUEUE,
+    task_ignore_result=not RESULTS,
+    broker_connection_retry_on_startup=True,
+)
+if RESULTS:
+    app.conf.result_backend = {"amqp": "rpc://", "redis": URL}.get(BROKER)
+if BROKER == "amqp":
+    app.conf.broker_transport_options = {"confirm_publish": True}
+
+
+@app.task
+def tick() -> int:
+    count()
+    return 1
+
+
+def prepare() -> None:
+    remove()
+
+
+def send(number: int) -> None:
+    for _ in range(number):
+        tick.delay()
+
+
+def remove() -> None:
+    with app.connection() as connection:
+        queue = kombu.Queue(QUEUE).bind(connection.default_channel)
+        queue.declare()
+        queue.delete()

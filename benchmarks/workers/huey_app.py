@@ -1,0 +1,41 @@
+"""huey: it takes a task off the queue before it runs it, so one that is killed is lost."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from huey import RedisHuey, SqliteHuey
+
+from benchmarks.workers.counter import count
+from benchmarks.workers.place import BROKER, QUEUE, RESULTS, URL
+
+FACTS = {
+    "ack": "none: taken before the task (at most once)",
+    "publish": "each",
+    "versions": f"huey {version('huey')}",
+}
+huey: Any = (
+    SqliteHuey(QUEUE, filename=URL.partition("///")[2], fsync=True, results=RESULTS)
+    if BROKER == "sqlite"
+    else RedisHuey(QUEUE, url=URL, results=RESULTS)
+)
+
+
+@huey.task()
+def tick() -> int:
+    count()
+    return 1
+
+
+def prepare() -> None:
+    remove()
+
+
+def send(number: int) -> None:
+    for _ in range(number):
+        tick()
+
+
+def remove() -> None:
+    huey.storage.flush_all()

@@ -1,0 +1,47 @@
+"""procrastinate: each job is a row whose state changes; two processes of one job at a time."""
+
+from __future__ import annotations
+
+import procrastinate
+import psycopg
+
+from benchmarks.workers.counter import count
+from benchmarks.workers.place import QUEUE, URL
+
+SCHEMA = "qc_bench_procrastinate"
+FACTS = {
+    "ack": "state of the row, after the task",
+    "publish": "each",
+    "versions": f"procrastinate {procrastinate.__version__}",
+}
+app = procrastinate.App(
+    connector=procrastinate.PsycopgConnector(
+        conninfo=URL, kwargs={"options": f"-c search_path={SCHEMA}"}
+    )
+)
+
+
+@app.task(queue=QUEUE)
+def tick() -> None:
+    count()
+
+
+def _execute(statement: str) -> None:
+    with psycopg.connect(URL, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def prepare() -> None:
+    remove()
+    _execute(f"CREATE SCHEMA {SCHEMA}")
+    app.open()
+    app.schema_manager.apply_schema()
+
+
+def send(number: int) -> None:
+    for _ in range(number):
+        tick.defer()
+
+
+def remove() -> None:
+    _execute(f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE")
