@@ -256,7 +256,8 @@ def test_a_cast_is_done_and_nobody_answers(box, start):
     box.cast(["a"], "revoke", {"task_id": "1"})
     eventually(lambda: first.state.get("revoked") == ["1"])
     box.abcast("revoke", {"task_id": "2"})
-    eventually(lambda: first.state["revoked"] == ["1", "2"] and second.state["revoked"] == ["2"])
+    eventually(lambda: first.state["revoked"] == ["1", "2"])
+    eventually(lambda: second.state.get("revoked") == ["2"])
 
 
 def test_a_handler_that_hangs_does_not_keep_ping_waiting(box, start):
@@ -504,7 +505,7 @@ def test_a_flood_of_commands_is_taken_at_a_bounded_rate(box, start):
     begun = time.monotonic()
     for _ in range(int(BURST) + 100):
         box.cast(["a"], "ping")
-    eventually(lambda: node.counts["handled"] == BURST + 100, 30)
+    eventually(lambda: node.counts["handled"] >= BURST + 100, 30)
     assert time.monotonic() - begun >= 0.4
     assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
 
