@@ -30,6 +30,7 @@ from queue_core.transports.amqp.topology import (
     named,
     queue_arguments,
 )
+from queue_core.transports.amqp.versions import may_refuse_transient
 
 Ask = Callable[..., Any]
 """``ask(method, doing, **arguments)``: one request on the throw-away channel."""
@@ -68,7 +69,11 @@ class Administration:
     def _declare_queue(self, queue: Queue, timeout: float) -> str:
         arguments = queue_arguments(queue)
         own, others = exchanges_of(queue)
-        with self._channel(self._link, described(queue), monotonic() + timeout) as ask:
+        deadline = monotonic() + timeout
+        with (
+            self._place(queue, deadline) as link,
+            self._channel(link, described(queue), deadline) as ask,
+        ):
             for exchange in own:
                 _declare_exchange(ask, exchange)
             for name in others:
@@ -90,6 +95,20 @@ class Administration:
             for binding in queue.all_bindings():
                 _bind(ask, binding)
         return queue.name
+
+    @contextmanager
+    def _place(self, queue: Queue, deadline: float) -> Iterator[Link]:
+        """Give the connection to declare ``queue`` on: its own, if the answer may end that."""
+        shared = queue.durable or queue.exclusive
+        if shared or not may_refuse_transient(self._link.connection.server_properties):
+            yield self._link
+            return
+        link = self._make_link()
+        try:
+            link.open(max(0.0, deadline - monotonic()))
+            yield link
+        finally:
+            link.close(1.0)
 
     def delete(self, entity: Entity, *, if_unused: bool, if_empty: bool, timeout: float) -> bool:
         """Delete; see `Session.delete`."""

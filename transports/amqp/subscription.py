@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from queue_core.errors import QueueCoreError
 from queue_core.message import Delivery
 from queue_core.transports.amqp import frames
 from queue_core.transports.amqp.channel import Channel
@@ -25,7 +24,6 @@ class Inbox:
         self.condition = threading.Condition()
         self.deliveries: deque[Delivery] = deque()
         self.subscriptions: dict[str, Subscription] = {}
-        self.problems: deque[QueueCoreError] = deque()
         self.broken: deque[Subscription] = deque()
         self.woken = False
         self.stopped = False
@@ -57,8 +55,15 @@ class Subscription:
         self.loose = 0
         self.proofs = 0
         self.ended = False
-        self.deleted = False
+        self.cancelled = False
+        self.gone = False
+        self.why = ""
         self.stopped = False
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will be delivered."""
+        return self.ended or self.cancelled
 
     @property
     def tag(self) -> str:
