@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 from queue_core.errors import AccessRefused, QueueNotFound, TopologyMismatch, Unsupported
 from queue_core.topology import Binding, Entity, Exchange, Queue
@@ -224,7 +224,7 @@ def _delete(ask: Ask, entity: Entity, if_unused: bool) -> None:
     if isinstance(entity, Binding):
         _look(ask, Exchange(entity.source))
         _look(ask, _destination(entity))
-        _unbind(ask, entity)
+        _bind(ask, entity, "unbind")
         return
     _look(ask, entity)
     if isinstance(entity, Queue):
@@ -252,50 +252,19 @@ def _declare_exchange(ask: Ask, exchange: Exchange) -> None:
     )
 
 
-def _bind(ask: Ask, binding: Binding) -> None:
-    doing = f"declare {described(binding)}"
-    arguments = dict(binding.arguments)
-    if binding.destination_type == "queue":
-        ask(
-            "queue_bind",
-            doing,
-            queue=binding.destination,
-            exchange=binding.source,
-            routing_key=binding.routing_key,
-            arguments=arguments,
-        )
-    else:
-        ask(
-            "exchange_bind",
-            doing,
-            destination=binding.destination,
-            source=binding.source,
-            routing_key=binding.routing_key,
-            arguments=arguments,
-        )
-
-
-def _unbind(ask: Ask, binding: Binding) -> None:
-    doing = f"delete {described(binding)}"
-    arguments = dict(binding.arguments)
-    if binding.destination_type == "queue":
-        ask(
-            "queue_unbind",
-            doing,
-            queue=binding.destination,
-            exchange=binding.source,
-            routing_key=binding.routing_key,
-            arguments=arguments,
-        )
-    else:
-        ask(
-            "exchange_unbind",
-            doing,
-            destination=binding.destination,
-            source=binding.source,
-            routing_key=binding.routing_key,
-            arguments=arguments,
-        )
+def _bind(ask: Ask, binding: Binding, verb: Literal["bind", "unbind"] = "bind") -> None:
+    ends = (
+        {"queue": binding.destination, "exchange": binding.source}
+        if binding.destination_type == "queue"
+        else {"destination": binding.destination, "source": binding.source}
+    )
+    ask(
+        f"{binding.destination_type}_{verb}",
+        f"{'declare' if verb == 'bind' else 'delete'} {described(binding)}",
+        routing_key=binding.routing_key,
+        arguments=dict(binding.arguments),
+        **ends,
+    )
 
 
 def _destination(binding: Binding) -> Exchange | Queue:

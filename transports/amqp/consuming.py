@@ -274,7 +274,7 @@ class Consuming:
         if subscription.stopped:
             self._link.connection.emit(frames.nack(subscription.channel.number, tag, requeue=True))
             return
-        subscription.unsettled[tag] = None
+        subscription.deliver(tag)
         inbox = subscription.inbox
         inbox.deliveries.append(
             Delivery(
@@ -387,7 +387,7 @@ class Consuming:
             if subscription is None or tag not in subscription.unsettled:
                 self.note_stale(settlement.delivery.consumer)
                 continue
-            del subscription.unsettled[tag]
+            subscription.unsettled.discard(tag)
             touched.add(subscription)
             if settlement.action == "ack":
                 subscription.acks.append(tag)
@@ -401,12 +401,19 @@ class Consuming:
                 if subscription.cancelled and not subscription.unsettled:
                     subscription.channel.close_now()
 
+    def settle_certainly(self, delivery: Delivery, deadline: float) -> None:
+        """Ack one delivery and wait until that is certain; raise StaleDelivery if it is not."""
+        self.settle([Settlement(delivery)])
+        self._wait_proved(delivery.consumer, deadline)
+        if delivery.token[0] not in self._live:
+            raise StaleDelivery(
+                f"the channel of the delivery from queue {delivery.queue!r} ended before its ack "
+                "was certain; it may be delivered again"
+            )
+
     def flush(self, consumer: str, deadline: float) -> None:
         """Prove that what was settled has reached the broker; see `Session.flush`."""
-        if self._lost is not None:
-            raise self.failure("flush")
-        doing = f"flush the settlements of consumer {consumer!r}"
-        self._link.call(partial(self._prove, consumer), deadline, doing)
+        self._wait_proved(consumer, deadline)
         with self._lock:
             stale = self._stale.pop(consumer, 0)
         if stale:
@@ -414,6 +421,12 @@ class Consuming:
                 f"{stale} settlements of consumer {consumer!r} are stale: settled before, or their "
                 "channel ended, and the messages went back to their queues"
             )
+
+    def _wait_proved(self, consumer: str, deadline: float) -> None:
+        if self._lost is not None:
+            raise self.failure("flush")
+        doing = f"flush the settlements of consumer {consumer!r}"
+        self._link.call(partial(self._prove, consumer), deadline, doing)
 
     def _prove(self, consumer: str, future: Future[Any]) -> None:
         self.drain()

@@ -90,6 +90,20 @@ def test_settling_twice_is_a_local_error_and_the_channel_stays(bench):
     assert only_subscription(bench.session).channel.closed is None
 
 
+def test_settle_then_does_not_tell_of_what_was_stale_before(bench):
+    queue, following = bench.queue(), bench.queue()
+    bench.send(queue, b"1", b"2")
+    session = bench.session
+    session.subscribe("c", queue, prefetch=10)
+    first, second = bench.take(session, "c", 2)
+    bench.ack(session, first, first)
+    outcomes = session.settle_then(second, [bench.message(following, b"3")])
+    assert [outcome.status for outcome in outcomes] == ["confirmed"]
+    with pytest.raises(StaleDelivery, match="1 settlement"):
+        session.flush("c")
+    assert bench.rest(following) == [b"3"]
+
+
 def test_a_token_of_an_ended_subscription_is_never_sent(bench):
     queue = bench.queue()
     bench.send(queue, b"1")
