@@ -207,7 +207,7 @@ def mysql_restricted(mysql_admin: sqlalchemy.Connection, mysql_url: str) -> Iter
         yield url
 
 
-BROKERS = ("sqlite", "redis", "postgres", "amqp")  # what processes can share
+BROKERS = ("sqlite", "redis", "postgres", "mysql", "amqp")  # what processes can share
 
 
 def _url(request: pytest.FixtureRequest, folder: Path) -> str:

@@ -1,7 +1,8 @@
 """Proves that an installed wheel is whole. Run by `dev.py test` with a fresh interpreter.
 
 ``smoke.py CHECKOUT``: every module of the checkout is in the wheel and imports, with no more than
-the declared dependencies; `py.typed` and the metadata are there; nothing comes from the checkout.
+the declared dependencies; `py.typed` and the metadata are there; nothing comes from the checkout;
+who asks for a database without its driver is told which extra to install.
 """
 
 import importlib
@@ -15,8 +16,13 @@ FOLDERS = {
     "mailbox": "queue_core.mailbox",
     "worker": "queue_core.worker",
 }
-# Needs an extra of its own (pytest and hypothesis), which is not installed here.
-NEEDS_EXTRA = ("queue_core.testing",)
+# What needs an extra (pytest and hypothesis, a driver), which is not installed here.
+NEEDS_EXTRA = (
+    "queue_core.testing",
+    "queue_core.transports.sql.mariadb",
+    "queue_core.transports.sql.postgresql",
+)
+EXTRAS = {"postgresql": "postgres", "mysql": "mysql"}  # by the scheme of the url
 
 
 def modules(checkout: Path) -> list[str]:
@@ -43,6 +49,16 @@ def _file_only(name: str) -> str | None:
     return None
 
 
+def _hint(scheme: str) -> str:
+    """What is said to who uses a broker without its driver."""
+    queue_core = importlib.import_module("queue_core")
+    try:
+        queue_core.Connection(f"{scheme}://127.0.0.1/nowhere").connect()
+    except queue_core.ConfigError as error:
+        return str(error)
+    return "nothing"
+
+
 def main(checkout: Path) -> int:
     """Check the installed package against the checkout; 0 if it is whole."""
     problems = []
@@ -62,6 +78,9 @@ def main(checkout: Path) -> int:
             problems.append(f"{name} is not in the wheel")
         elif Path(file).resolve().is_relative_to(checkout.resolve()):
             problems.append(f"{name} came from the checkout: {file}")
+    for scheme, extra in EXTRAS.items():
+        if f"pip install 'queue-core[{extra}]'" not in (hint := _hint(scheme)):
+            problems.append(f"{scheme}:// without its driver does not name the extra: {hint}")
     if not resources.files("queue_core").joinpath("py.typed").is_file():
         problems.append("py.typed is not in the wheel")
     print(f"queue-core {metadata.version('queue-core')}: {len(names)} modules")

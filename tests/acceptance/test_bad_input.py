@@ -27,7 +27,7 @@ from queue_core import (
 )
 from queue_core.testing import FaultProxy, eventually
 
-SERVERS = ["redis", "amqp"]
+SERVERS = ["redis", "postgres", "mysql", "amqp"]
 SECRET = "hunter2canary"
 
 
@@ -107,7 +107,7 @@ def test_no_server_is_said_at_once_with_the_address_and_without_the_password(bro
     assert SECRET not in repr(connection)
 
 
-@pytest.mark.parametrize("broker_url", ["amqp"], indirect=True)
+@pytest.mark.parametrize("broker_url", SERVERS, indirect=True)
 def test_a_server_that_never_answers_is_given_up_in_time(broker_url):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 from queue_core.errors import AccessRefused, QueueNotFound, TopologyMismatch, Unsupported
 from queue_core.topology import Binding, Entity, Exchange, Queue
@@ -30,6 +30,7 @@ from queue_core.transports.amqp.topology import (
     named,
     queue_arguments,
 )
+from queue_core.transports.amqp.versions import may_refuse_transient
 
 Ask = Callable[..., Any]
 """``ask(method, doing, **arguments)``: one request on the throw-away channel."""
@@ -68,7 +69,11 @@ class Administration:
     def _declare_queue(self, queue: Queue, timeout: float) -> str:
         arguments = queue_arguments(queue)
         own, others = exchanges_of(queue)
-        with self._channel(self._link, described(queue), monotonic() + timeout) as ask:
+        deadline = monotonic() + timeout
+        with (
+            self._place(queue, deadline) as link,
+            self._channel(link, described(queue), deadline) as ask,
+        ):
             for exchange in own:
                 _declare_exchange(ask, exchange)
             for name in others:
@@ -90,6 +95,20 @@ class Administration:
             for binding in queue.all_bindings():
                 _bind(ask, binding)
         return queue.name
+
+    @contextmanager
+    def _place(self, queue: Queue, deadline: float) -> Iterator[Link]:
+        """Give the connection to declare ``queue`` on: its own, if the answer may end that."""
+        shared = queue.durable or queue.exclusive
+        if shared or not may_refuse_transient(self._link.connection.server_properties):
+            yield self._link
+            return
+        link = self._make_link()
+        try:
+            link.open(max(0.0, deadline - monotonic()))
+            yield link
+        finally:
+            link.close(1.0)
 
     def delete(self, entity: Entity, *, if_unused: bool, if_empty: bool, timeout: float) -> bool:
         """Delete; see `Session.delete`."""
@@ -205,7 +224,7 @@ def _delete(ask: Ask, entity: Entity, if_unused: bool) -> None:
     if isinstance(entity, Binding):
         _look(ask, Exchange(entity.source))
         _look(ask, _destination(entity))
-        _unbind(ask, entity)
+        _bind(ask, entity, "unbind")
         return
     _look(ask, entity)
     if isinstance(entity, Queue):
@@ -233,50 +252,19 @@ def _declare_exchange(ask: Ask, exchange: Exchange) -> None:
     )
 
 
-def _bind(ask: Ask, binding: Binding) -> None:
-    doing = f"declare {described(binding)}"
-    arguments = dict(binding.arguments)
-    if binding.destination_type == "queue":
-        ask(
-            "queue_bind",
-            doing,
-            queue=binding.destination,
-            exchange=binding.source,
-            routing_key=binding.routing_key,
-            arguments=arguments,
-        )
-    else:
-        ask(
-            "exchange_bind",
-            doing,
-            destination=binding.destination,
-            source=binding.source,
-            routing_key=binding.routing_key,
-            arguments=arguments,
-        )
-
-
-def _unbind(ask: Ask, binding: Binding) -> None:
-    doing = f"delete {described(binding)}"
-    arguments = dict(binding.arguments)
-    if binding.destination_type == "queue":
-        ask(
-            "queue_unbind",
-            doing,
-            queue=binding.destination,
-            exchange=binding.source,
-            routing_key=binding.routing_key,
-            arguments=arguments,
-        )
-    else:
-        ask(
-            "exchange_unbind",
-            doing,
-            destination=binding.destination,
-            source=binding.source,
-            routing_key=binding.routing_key,
-            arguments=arguments,
-        )
+def _bind(ask: Ask, binding: Binding, verb: Literal["bind", "unbind"] = "bind") -> None:
+    ends = (
+        {"queue": binding.destination, "exchange": binding.source}
+        if binding.destination_type == "queue"
+        else {"destination": binding.destination, "source": binding.source}
+    )
+    ask(
+        f"{binding.destination_type}_{verb}",
+        f"{'declare' if verb == 'bind' else 'delete'} {described(binding)}",
+        routing_key=binding.routing_key,
+        arguments=dict(binding.arguments),
+        **ends,
+    )
 
 
 def _destination(binding: Binding) -> Exchange | Queue:

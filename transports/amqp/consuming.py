@@ -13,8 +13,10 @@ order of delivery: a quorum queue puts returned messages before all others, but 
 which they come back.
 
 When the broker ends one channel and not the connection (its ack timeout does that), the unsettled
-deliveries are stale and the next ``receive`` subscribes again. When it cancels the consumer (the
-queue was deleted), ``receive`` raises QueueNotFound once.
+deliveries are stale and the next ``receive`` subscribes again. It does so too when the broker
+cancels the consumer, which from RabbitMQ 4.3 on may have the same reason; then the old channel
+stays until what it delivered is settled. A consumer whose queue was deleted is cancelled too, and
+``receive`` raises QueueNotFound once.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ from queue_core.transports.amqp.io import Link
 from queue_core.transports.amqp.proof import needs_two, prove
 from queue_core.transports.amqp.properties import READER
 from queue_core.transports.amqp.subscription import Inbox, Subscription
+from queue_core.transports.amqp.versions import cancel_means_deleted
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +80,7 @@ class Consuming:
         if inbox.stopped:
             raise UsageError(f"consumer {consumer!r} was stopped; cancel it first")
         present = inbox.subscriptions.get(queue)
-        if present is not None and not present.ended:
+        if present is not None and not present.over:
             if present.prefetch != prefetch:
                 raise UsageError(
                     f"consumer {consumer!r} has queue {queue!r} with prefetch {present.prefetch}; "
@@ -108,7 +111,9 @@ class Consuming:
         with inbox.condition:
             former = inbox.subscriptions.get(queue)
             inbox.subscriptions[queue] = subscription
-        if former is not None:
+            if subscription.over:
+                inbox.broken.append(subscription)
+        if former is not None and not former.cancelled:
             former.channel.close()
 
     def _consume(self, subscription: Subscription, future: Future[Any]) -> None:
@@ -184,9 +189,7 @@ class Consuming:
         inbox = self._inbox(consumer)
         deadline = monotonic() + wait
         with inbox.condition:
-            while not (
-                inbox.deliveries or inbox.problems or inbox.broken or inbox.woken or self._lost
-            ):
+            while not (inbox.deliveries or inbox.broken or inbox.woken or self._lost):
                 left = deadline - monotonic()
                 if left <= 0 or not inbox.condition.wait(left):
                     break
@@ -196,8 +199,6 @@ class Consuming:
             if inbox.deliveries:
                 count = min(limit, len(inbox.deliveries))
                 return [inbox.deliveries.popleft() for _ in range(count)]
-            if inbox.problems:
-                raise inbox.problems.popleft()
             broken = inbox.broken.popleft() if inbox.broken else None
         if self._lost is not None:
             raise self.failure("receive")
@@ -206,12 +207,24 @@ class Consuming:
         return []
 
     def _subscribe_again(self, inbox: Inbox, broken: Subscription, deadline: float) -> None:
+        queue = broken.queue
+        if inbox.subscriptions.get(queue) is not broken:
+            return  # somebody did it, or cancelled it
         try:
-            self._subscribe(inbox, broken.queue, broken.prefetch, deadline)
+            if broken.gone:
+                raise QueueNotFound("the broker had cancelled the consumer")
+            self._subscribe(inbox, queue, broken.prefetch, deadline)
         except ConnectionLost:
             with inbox.condition:
                 inbox.broken.append(broken)
             raise
+        except QueueNotFound as error:
+            with inbox.condition:
+                inbox.subscriptions.pop(queue, None)
+            raise QueueNotFound(
+                f"queue {queue!r} was deleted; the subscription to it has ended", ended=queue
+            ) from error
+        logger.warning("subscribed again to queue %r: %s", queue, broken.why)
 
     def stop(self, consumer: str) -> None:
         """Take nothing more, and give back what was not received; see `Session.stop`."""
@@ -230,7 +243,7 @@ class Consuming:
             channel = subscription.channel
             if subscription.inbox is inbox and not subscription.stopped and channel.closed is None:
                 subscription.stopped = True
-                if subscription.deleted:
+                if subscription.cancelled:
                     continue
                 with contextlib.suppress(AMQPError):
                     channel.request("basic_cancel", {"consumer_tag": subscription.tag}, Future())
@@ -261,7 +274,7 @@ class Consuming:
         if subscription.stopped:
             self._link.connection.emit(frames.nack(subscription.channel.number, tag, requeue=True))
             return
-        subscription.unsettled[tag] = None
+        subscription.deliver(tag)
         inbox = subscription.inbox
         inbox.deliveries.append(
             Delivery(
@@ -286,37 +299,40 @@ class Consuming:
                 inbox.notify()
 
     def deleted(self, queue: str) -> None:
-        """End subscriptions to a queue that this session deleted; does not wait.
+        """End the subscriptions to a queue that this session deleted; does not wait.
 
-        The broker tells it too, but not for a quorum queue that is declared again at once: then a
-        subscription is left that gets nothing [ran: RabbitMQ 3.10].
+        The broker cancels them too, but not if a quorum queue is declared again at once: then a
+        consumer is left that gets nothing [ran: RabbitMQ 3.10].
         """
-        with contextlib.suppress(QueueCoreError):
-            self._link.submit(partial(self._queue_deleted, queue))
 
-    def _queue_deleted(self, queue: str) -> None:
-        for subscription in list(self._live.values()):
-            if subscription.queue == queue:
-                self._on_cancel(subscription, None)
+        def cancelled() -> None:
+            for subscription in list(self._live.values()):
+                if subscription.queue == queue:
+                    self._cancelled(subscription, gone=True)
+
+        with contextlib.suppress(QueueCoreError):
+            self._link.submit(cancelled)
 
     def _on_cancel(self, subscription: Subscription, frame: Any) -> None:
-        """The queue is gone. What was delivered may still be settled."""
-        if subscription.ended or subscription.deleted:
+        gone = cancel_means_deleted(self._link.connection.server_properties)
+        self._cancelled(subscription, gone=gone)
+
+    def _cancelled(self, subscription: Subscription, *, gone: bool) -> None:
+        """Nothing more will come. What was delivered may still be settled."""
+        if subscription.over:
             return
+        subscription.cancelled, subscription.gone = True, gone
+        subscription.why = "the broker had cancelled it"
+        self._note_broken(subscription)
+        if not subscription.unsettled:
+            subscription.channel.close_now()
+
+    def _note_broken(self, subscription: Subscription) -> None:
         inbox = subscription.inbox
         with inbox.condition:
             if inbox.subscriptions.get(subscription.queue) is subscription:
-                del inbox.subscriptions[subscription.queue]
-            inbox.problems.append(
-                QueueNotFound(
-                    f"queue {subscription.queue!r} was deleted; the subscription to it has ended",
-                    ended=subscription.queue,
-                )
-            )
+                inbox.broken.append(subscription)
             inbox.condition.notify_all()
-        subscription.deleted = True
-        if not subscription.unsettled:
-            subscription.channel.close_now()
 
     def _on_closed(self, subscription: Subscription, reason: BaseException) -> None:
         """The channel is over: unsettled ones went back, what was sent without proof may have."""
@@ -329,33 +345,15 @@ class Consuming:
             return
         subscription.ended = True
         inbox.drop(subscription.epoch)
-        if isinstance(reason, ChannelClosedByBroker):
-            self._explain(subscription, reason)
-        if unproved and not isinstance(reason, ChannelClosedByClient):
+        if isinstance(reason, ChannelClosedByClient):
+            return
+        if unproved:
             with self._lock:
                 self._stale[inbox.consumer] += unproved
-        with inbox.condition:
-            if inbox.subscriptions.get(subscription.queue) is subscription and not isinstance(
-                reason, ChannelClosedByClient
-            ):
-                inbox.broken.append(subscription)
-            inbox.condition.notify_all()
-
-    def _explain(self, subscription: Subscription, reason: ChannelClosedByBroker) -> None:
-        advice = (
-            "; a message must be acked within the broker's consumer_timeout: take less at once "
-            "(prefetch), do the work in shorter pieces, or raise it in rabbitmq.conf"
-            if "acknowledgement" in reason.reply_text
-            else ""
-        )
-        logger.warning(
-            "the broker ended the subscription to queue %r (%d %s); what was not acked is "
-            "delivered again, and the consumer subscribes again%s",
-            subscription.queue,
-            reason.reply_code,
-            reason.reply_text,
-            advice,
-        )
+        if isinstance(reason, ChannelClosedByBroker):
+            subscription.why = _explained(reason)
+        if not subscription.cancelled:
+            self._note_broken(subscription)
 
     # settling
 
@@ -389,7 +387,7 @@ class Consuming:
             if subscription is None or tag not in subscription.unsettled:
                 self.note_stale(settlement.delivery.consumer)
                 continue
-            del subscription.unsettled[tag]
+            subscription.unsettled.discard(tag)
             touched.add(subscription)
             if settlement.action == "ack":
                 subscription.acks.append(tag)
@@ -400,15 +398,22 @@ class Consuming:
         for subscription in touched:
             if subscription.channel.closed is None:
                 connection.emit(subscription.written())
-                if subscription.deleted and not subscription.unsettled:
+                if subscription.cancelled and not subscription.unsettled:
                     subscription.channel.close_now()
+
+    def settle_certainly(self, delivery: Delivery, deadline: float) -> None:
+        """Ack one delivery and wait until that is certain; raise StaleDelivery if it is not."""
+        self.settle([Settlement(delivery)])
+        self._wait_proved(delivery.consumer, deadline)
+        if delivery.token[0] not in self._live:
+            raise StaleDelivery(
+                f"the channel of the delivery from queue {delivery.queue!r} ended before its ack "
+                "was certain; it may be delivered again"
+            )
 
     def flush(self, consumer: str, deadline: float) -> None:
         """Prove that what was settled has reached the broker; see `Session.flush`."""
-        if self._lost is not None:
-            raise self.failure("flush")
-        doing = f"flush the settlements of consumer {consumer!r}"
-        self._link.call(partial(self._prove, consumer), deadline, doing)
+        self._wait_proved(consumer, deadline)
         with self._lock:
             stale = self._stale.pop(consumer, 0)
         if stale:
@@ -416,6 +421,12 @@ class Consuming:
                 f"{stale} settlements of consumer {consumer!r} are stale: settled before, or their "
                 "channel ended, and the messages went back to their queues"
             )
+
+    def _wait_proved(self, consumer: str, deadline: float) -> None:
+        if self._lost is not None:
+            raise self.failure("flush")
+        doing = f"flush the settlements of consumer {consumer!r}"
+        self._link.call(partial(self._prove, consumer), deadline, doing)
 
     def _prove(self, consumer: str, future: Future[Any]) -> None:
         self.drain()
@@ -468,6 +479,19 @@ def _returned(channel: int, tag: int, settlement: Settlement) -> bytes:
     if settlement.counted:
         return frames.reject(channel, tag, requeue=True)
     return frames.nack(channel, tag, requeue=True)
+
+
+def _explained(reason: ChannelClosedByBroker) -> str:
+    why = (
+        f"the broker had ended its channel ({reason.reply_code} {reason.reply_text}); what was not "
+        "acked is delivered again"
+    )
+    if "acknowledgement" in reason.reply_text:
+        why += (
+            "; a message must be acked within the broker's consumer_timeout: take less at once "
+            "(prefetch), do the work in shorter pieces, or raise it in rabbitmq.conf"
+        )
+    return why
 
 
 def _done(future: Future[Any]) -> None:

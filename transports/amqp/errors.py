@@ -85,6 +85,12 @@ def translate(error: BaseException, doing: str, method: str = "") -> QueueCoreEr
         return ConnectionLost(f"{doing}: the channel was closed meanwhile")
     if isinstance(error, ChannelClosed):
         return _closed_channel(error.reply_code, error.reply_text, doing, method)
+    if isinstance(error, ConnectionClosed) and "transient_nonexcl_queues" in error.reply_text:
+        return Unsupported(
+            "transient queues",
+            "amqp",
+            f"{doing}: use durable=True with expires=, or exclusive=True",
+        )
     if isinstance(error, ConnectionClosed) and error.reply_code == NOT_IMPLEMENTED:
         return _closed_channel(error.reply_code, error.reply_text, doing, method)
     if isinstance(error, FutureTimeout | TimeoutError):

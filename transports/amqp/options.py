@@ -30,6 +30,7 @@ OPTIONS: Final = (
 _TLS_OPTIONS: Final = ("cafile", "certfile", "keyfile", "verify")
 _BLOCKED_TIMEOUT: Final = 300.0
 _FRAME_MAX: Final = 131_072
+_FRAME_MIN: Final = 8192  # RabbitMQ 4.1 refuses less
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def check_url(url: BrokerURL) -> None:
     _number(url, "heartbeat", 15.0, 0.0, 3600.0)
     _number(url, "connect_timeout", 10.0, 0.1, 600.0)
     _number(url, "blocked_timeout", _BLOCKED_TIMEOUT, 1.0, 86_400.0)
-    _count(url, "frame_max", _FRAME_MAX, 4096, 2**31 - 1)
+    _count(url, "frame_max", _FRAME_MAX, _FRAME_MIN, 2**31 - 1)
     _count(url, "channel_max", 2047, 1, 65_535)
     url.option("verify", bool, default=True)
     if url.transport != "amqps":
@@ -88,7 +89,7 @@ def read_settings(url: BrokerURL, options: SessionOptions) -> Settings:
         virtual_host=url.vhost,
         credentials=pika.PlainCredentials(user, password),
         channel_max=_count(url, "channel_max", 2047, 1, 65_535),
-        frame_max=_count(url, "frame_max", _FRAME_MAX, 4096, 2**31 - 1),
+        frame_max=_count(url, "frame_max", _FRAME_MAX, _FRAME_MIN, 2**31 - 1),
         heartbeat=heartbeat,
         ssl_options=pika.SSLOptions(_tls(url), host) if secure else None,
         connection_attempts=1,

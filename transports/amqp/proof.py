@@ -32,7 +32,7 @@ KEPT_BACK_FROM: Final = 16
 
 def needs_two(subscription: Subscription) -> bool:
     """Whether an answer on the channel alone proves nothing."""
-    return subscription.loose > KEPT_BACK_FROM and not subscription.deleted
+    return subscription.loose > KEPT_BACK_FROM and not subscription.cancelled
 
 
 def prove(subscriptions: Sequence[Subscription], future: Future[Any]) -> None:

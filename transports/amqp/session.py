@@ -232,8 +232,7 @@ class AmqpSession:
             )
         outcomes = self.publish(then, timeout=timeout)
         if all(outcome.status == "confirmed" for outcome in outcomes):
-            consuming.settle([Settlement(delivery)])
-            consuming.flush(delivery.consumer, deadline)
+            consuming.settle_certainly(delivery, deadline)
         return outcomes
 
     def flush(self, consumer: str, *, timeout: float = 10.0) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from queue_core.errors import QueueCoreError
 from queue_core.message import Delivery
 from queue_core.transports.amqp import frames
 from queue_core.transports.amqp.channel import Channel
@@ -25,7 +24,6 @@ class Inbox:
         self.condition = threading.Condition()
         self.deliveries: deque[Delivery] = deque()
         self.subscriptions: dict[str, Subscription] = {}
-        self.problems: deque[QueueCoreError] = deque()
         self.broken: deque[Subscription] = deque()
         self.woken = False
         self.stopped = False
@@ -50,20 +48,34 @@ class Subscription:
         self.prefetch = prefetch
         self.epoch = epoch
         self.channel: Channel
-        self.unsettled: dict[int, None] = {}
+        self.unsettled: set[int] = set()
+        self._last = 0
+        self._low = 1
         self.acks: list[int] = []
         self.others: dict[int, bytes] = {}
         self.unproved = 0
         self.loose = 0
         self.proofs = 0
         self.ended = False
-        self.deleted = False
+        self.cancelled = False
+        self.gone = False
+        self.why = ""
         self.stopped = False
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will be delivered."""
+        return self.ended or self.cancelled
 
     @property
     def tag(self) -> str:
         """The consumer tag."""
         return f"qc-{self.epoch}"
+
+    def deliver(self, tag: int) -> None:
+        """Note a delivery; its tag is greater than all before."""
+        self.unsettled.add(tag)
+        self._last = tag
 
     def written(self) -> bytes:
         """Return the frames for what was settled since the last time, and forget it."""
@@ -73,11 +85,17 @@ class Subscription:
         acks, self.acks = self.acks, []
         self.unproved += len(parts) + len(acks)
         if acks:
-            low = next(iter(self.unsettled), None)
-            covered = [tag for tag in acks if low is None or tag < low]
+            low = self._lowest()
+            covered = [tag for tag in acks if tag < low]
             if covered:
                 parts.append(frames.ack(number, max(covered), multiple=len(covered) > 1))
             if len(covered) < len(acks):
-                parts += [frames.ack(number, tag) for tag in acks if low is not None and tag > low]
+                parts += [frames.ack(number, tag) for tag in acks if tag > low]
         self.loose += len(parts)
         return b"".join(parts)
+
+    def _lowest(self) -> int:
+        """Return the lowest unsettled tag, or one more than the last that was delivered."""
+        while self._low <= self._last and self._low not in self.unsettled:
+            self._low += 1
+        return self._low

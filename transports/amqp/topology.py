@@ -73,12 +73,16 @@ def queue_type(queue: Queue) -> Literal["classic", "quorum"]:
         return queue.queue_type
     if "x-dead-letter-strategy" in queue.arguments:
         return "quorum"
-    shared = queue.durable and not queue.exclusive and not queue.auto_delete
+    shared = queue.durable and not _owned(queue)
     exact = queue.overflow == "drop-head" and queue.arguments.get("x-overflow") is None
     exact = exact or queue.max_deliveries is not None
     plain = queue.max_priority is None and "x-max-priority" not in queue.arguments
     user_named = bool(queue.name) and not queue.name.startswith(GENERATED_PREFIX)
     return "quorum" if shared and plain and exact and user_named else "classic"
+
+
+def _owned(queue: Queue) -> bool:
+    return queue.exclusive or queue.auto_delete
 
 
 def queue_arguments(queue: Queue) -> dict[str, Any]:
@@ -102,7 +106,8 @@ def queue_arguments(queue: Queue) -> dict[str, Any]:
         arguments["x-queue-type"] = "quorum"
         limit = queue.max_deliveries
         arguments["x-delivery-limit"] = UNREACHABLE_LIMIT if limit is None else limit + BACKSTOP
-    elif queue.queue_type == "classic":
+    elif queue.queue_type == "classic" or (queue.durable and not _owned(queue)):
+        # A virtual host may have another default.
         arguments["x-queue-type"] = "classic"
     if queue.message_ttl is not None:
         arguments["x-message-ttl"] = milliseconds(queue.message_ttl)

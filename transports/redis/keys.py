@@ -17,7 +17,8 @@ For each queue Q (the text after the colon is the queue's name):
 ``t:Q``      zset   unclaimed messages with a ttl: mid by the time when it is over
 ``x:Q``      zset   dead messages that nobody has collected: mid by seq
 ``a:Q``      hash   id -> attempts, crashes, max_deliveries, reason, where one is not zero
-``c:Q``      hash   id -> the record of its claim
+``c:LIFE:Q`` hash   id -> the record of its claim, of what one session holds
+``h:Q``      set    lives of sessions that may hold messages of this queue
 ``b:Q``      list   bells, one to ten while there are ready messages: a claim that waits takes one
 ============ ====== ================================================================================
 
@@ -27,7 +28,7 @@ And once:
 ``seq``           number the place of the message put last
 ``number``        number the version, beat or life given out last; never below the server's clock
 ``sessions``      hash   name -> lease, beats, life
-``held:LIFE``     set    what a session holds: length of the queue's name, name, id
+``held:LIFE``     set    queues that a session may hold messages of
 ``wake:HANDLE``   list   a bell of one handle, when its wait was interrupted; short-lived
 ``versions``      hash   table entry -> version
 ``entries``       hash   table entry -> value

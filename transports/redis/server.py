@@ -18,7 +18,15 @@ from queue_core.transports.redis.scripts import Script
 
 
 class Wire(Protocol):
-    """What we use of redis-py's connections, whose own types say less."""
+    """What we use of redis-py's connections, whose own types say less.
+
+    The timeouts count for the next ``connect``; the socket, which redis-py does not give out, has
+    the one that counts now.
+    """
+
+    socket_timeout: Any
+    socket_connect_timeout: Any
+    _sock: Any
 
     def connect(self) -> None:
         """Connect and log in."""
@@ -78,17 +86,22 @@ class Server:
         """
         if self._ready:
             return
+        wire = self._connection
+        patience = wire.socket_timeout
+        wire.socket_timeout = min(patience, wire.socket_connect_timeout)
         try:
-            self._connection.connect()
+            wire.connect()  # waits for the answers to login and database too
+            self._ready = True
+            self._check(self)
+            wire._sock.settimeout(patience)
         except (RedisError, OSError) as error:
             self.close()
             raise explain(error, self.place, "connect") from error
-        self._ready = True
-        try:
-            self._check(self)
         except BaseException:
             self.close()
             raise
+        finally:
+            wire.socket_timeout = patience
 
     def run(self, name: str, plan: bytes, *more: bytes) -> Any:
         """Run a script and return its answer; blocks for one round trip, two for the first time."""

@@ -6,8 +6,8 @@ steps are in ``scripts/``.
 
 The rules:
 
-- A token is (queue, id, life of the session, fence), and a fence is random and made for each claim:
-  so a token stays unique even if the server came back with old data.
+- A token is (queue, id, tag), and a tag is the life of the session and a fence, which is random and
+  made for each claim: so a token stays unique even if the server came back with old data.
 - What grows is refused by a full server before anything has happened. Claiming, settling,
   releasing, collecting, sessions and the table begin with a removal, which a full server allows.
 - A claim that finds nothing blocks in BLPOP on the bells of its queues. There are bells as long as
@@ -18,7 +18,6 @@ The rules:
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,13 +43,12 @@ from queue_core.transport import (
 )
 from queue_core.transports.redis.bell import Bell
 from queue_core.transports.redis.durability import detect
+from queue_core.transports.redis.plans import Tokens, micros, plan_batch, read_claims, ttl_of
 from queue_core.transports.redis.server import Server
 
 logger = logging.getLogger(__name__)
 
 _NO_LIMITS: Final[Mapping[str, Limit]] = {}
-_SIZE: Final = 4
-_TOKEN: Final = (str, str, int, str)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -114,33 +112,17 @@ class RedisStore:
             raise Unsupported(
                 "transactions", "redis", "publish without transaction=, or use an SQL broker"
             )
-        tokens, odd = _split(settle)
-        settled = len(tokens)
-        causes = {token: number for number, token in enumerate(tokens, 1)}
-        queues: dict[str, list[tuple[object, ...]]] = {}
-        contents: list[bytes] = []
-        for envelope in batch:
-            cause = 0
-            if envelope.cause is not None:
-                cause = _number_of(envelope.cause, causes, tokens)
-                if not cause:
-                    contents.append(b"")
-                    continue
-            queues.setdefault(envelope.queue, []).append(_row(len(contents), envelope, cause))
-            contents.append(_pack(envelope))
+        tokens = Tokens(settle)
+        settled = len(tokens.groups)
+        queues, contents, places = plan_batch(batch, limits, tokens)
         names = list(versions)
         answer = self._run(
             "put",
             names,
             [versions[name] for name in names],
-            tokens,
+            tokens.groups,
             settled,
-            [(name, *_limit(limits.get(name)), rows) for name, rows in queues.items()]
-            + [
-                (name, limit.max_length, 0, ())
-                for name, limit in limits.items()
-                if name not in queues and limit.overflow == "drop-head"
-            ],
+            queues,
             more=contents,
         )
         kind, *rest = _decode(answer)
@@ -150,8 +132,8 @@ class RedisStore:
             return PutResult(full=rest[0])
         already, stale = rest
         return PutResult(
-            already=sorted(already or ()),
-            stale_tokens=[tokens[index] for index in stale or ()] + odd,
+            already=sorted(places[place] for place in already or ()),
+            stale_tokens=tokens.stale(stale),
         )
 
     def claim(
@@ -167,15 +149,15 @@ class RedisStore:
         """See `Store.claim`."""
         deadline = time.monotonic() + wait
         rooms = [(queue, room) for queue, room in wants.items() if room > 0]
-        tokens, odd = _split(settle)
+        tokens = Tokens(settle)
         fence = secrets.token_urlsafe(9)
         head, claims = self._take(
-            self._run("claim", session, 0, request, fence, repeat, rooms, tokens)
+            self._run("claim", session, "", request, fence, repeat, rooms, tokens.groups)
         )
         if head is None:
             raise self._lost(session)
         life, due_in, indices = head
-        stale = [tokens[index] for index in indices or ()] + odd
+        stale = tokens.stale(indices)
         look = _encode((session, life, request, fence, False, rooms, ()))
         lists = [f"wake:{self._handle}", *(f"b:{queue}" for queue, _ in rooms)]
         while not claims and (left := deadline - time.monotonic()) > 0 and not self._bell.rung:
@@ -207,13 +189,13 @@ class RedisStore:
             logger.debug("a wait goes on to its end, for it cannot be interrupted: %s", error)
 
     @staticmethod
-    def _take(answer: Sequence[bytes]) -> tuple[tuple[int, int, Any] | None, list[Claim]]:
+    def _take(answer: Sequence[bytes]) -> tuple[tuple[str, int, Any] | None, list[Claim]]:
         """Return {life, due_in, stale} and the claims of an answer; None without a session."""
         kind, *rest = _decode(answer[0])
         if kind != "ok":
             return None, []
-        life, due_in, stale, rows = rest
-        return (life, due_in, stale), _claims(rows, answer, life)
+        life, due_in, stale, runs = rest
+        return (life, due_in, stale), read_claims(runs, answer)
 
     def owned(self, session: str) -> Sequence[Token]:
         """See `Store.owned`."""
@@ -223,11 +205,10 @@ class RedisStore:
         self, tokens: Sequence[Token], *, delay: float = 0.0, counted: bool = True
     ) -> Sequence[Token]:
         """See `Store.release`."""
-        known, odd = _split(tokens)
-        if not known:
-            return odd
-        stale = _decode(self._run("release", known, _micros(delay), counted))
-        return [known[index] for index in stale or ()] + odd
+        known = Tokens(tokens)
+        if not known.groups:
+            return known.odd
+        return known.stale(_decode(self._run("release", known.groups, micros(delay), counted)))
 
     def collect(self, session: str, limit: int) -> Sequence[Claim]:
         """See `Store.collect`."""
@@ -235,7 +216,7 @@ class RedisStore:
         kind, *rest = _decode(answer[0])
         if kind == "lost":
             raise self._lost(session)
-        return _claims(rest[1], answer, rest[0])
+        return read_claims(rest[0], answer)
 
     def inspect(self, queue: str) -> Counts:
         """See `Store.inspect`."""
@@ -290,12 +271,12 @@ class RedisStore:
     ) -> int | None:
         """See `KeyValue.key_set`."""
         wanted = -1 if version is None else version
-        number = self._run("value", "set", key, _ttl(ttl), wanted, more=[value])
+        number = self._run("value", "set", key, ttl_of(ttl), wanted, more=[value])
         return None if number is None else int(number)
 
     def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:
         """See `KeyValue.key_increment`."""
-        total = self._run("value", "increment", key, _ttl(ttl), str(amount))
+        total = self._run("value", "increment", key, ttl_of(ttl), str(amount))
         if total == 0:
             raise UsageError(
                 f"the key {key!r} holds no whole number of 64 bits, so {amount} cannot be added "
@@ -315,83 +296,6 @@ class RedisStore:
             f"the session {session!r} has ended at {self._server.place}; its messages went back to "
             "their queues"
         )
-
-
-# between values of the contract and plans
-
-
-def _micros(seconds: float) -> int:
-    """Return whole microseconds, never fewer than asked for."""
-    return max(0, math.ceil(seconds * 1_000_000))
-
-
-def _ttl(seconds: float | None) -> int:
-    return -1 if seconds is None else _micros(seconds)
-
-
-def _row(index: int, envelope: Envelope, cause: int) -> tuple[object, ...]:
-    delay, ttl = envelope.delay, envelope.ttl
-    return (
-        index,
-        envelope.id,
-        envelope.priority,
-        _micros(delay) if delay else 0,
-        -1 if ttl is None else _micros(ttl),
-        envelope.max_deliveries,
-        cause,
-    )
-
-
-def _limit(limit: Limit | None) -> tuple[int, int]:
-    if limit is None:
-        return -1, 0
-    return limit.max_length, int(limit.overflow == "reject-publish")
-
-
-def _pack(envelope: Envelope) -> bytes:
-    """Return a message's content: the length of its properties in 4 bytes, properties, body."""
-    properties = envelope.properties
-    return b"%b%b%b" % (len(properties).to_bytes(_SIZE, "big"), properties, envelope.body)
-
-
-def _claims(rows: Any, answer: Sequence[bytes], life: int) -> list[Claim]:
-    claims = []
-    for position, (queue, name, attempts, priority, fence, *reason) in enumerate(rows or (), 1):
-        content = answer[position]
-        start = _SIZE + int.from_bytes(content[:_SIZE], "big")
-        claims.append(
-            Claim(
-                (queue, name, life, fence),
-                queue,
-                name,
-                content[start:],
-                content[_SIZE:start],
-                attempts,
-                priority,
-                *reason,
-            )
-        )
-    return claims
-
-
-def _is_token(token: Token) -> bool:
-    return isinstance(token, tuple) and tuple(map(type, token)) == _TOKEN
-
-
-def _split(tokens: Sequence[Token]) -> tuple[list[Token], list[Token]]:
-    """Return each token once: those that can be ours, and the odd ones, which are stale."""
-    once = dict.fromkeys(tokens)
-    return [token for token in once if _is_token(token)], [t for t in once if not _is_token(t)]
-
-
-def _number_of(cause: Token, causes: dict[Token, int], tokens: list[Token]) -> int:
-    """Return the cause's number in ``tokens``, where it is added if need be; 0 for an odd one."""
-    if cause not in causes:
-        if not _is_token(cause):
-            return 0
-        tokens.append(cause)
-        causes[cause] = len(tokens)
-    return causes[cause]
 
 
 def _lease(found: Any) -> Lease:

@@ -90,6 +90,20 @@ def test_settling_twice_is_a_local_error_and_the_channel_stays(bench):
     assert only_subscription(bench.session).channel.closed is None
 
 
+def test_settle_then_does_not_tell_of_what_was_stale_before(bench):
+    queue, following = bench.queue(), bench.queue()
+    bench.send(queue, b"1", b"2")
+    session = bench.session
+    session.subscribe("c", queue, prefetch=10)
+    first, second = bench.take(session, "c", 2)
+    bench.ack(session, first, first)
+    outcomes = session.settle_then(second, [bench.message(following, b"3")])
+    assert [outcome.status for outcome in outcomes] == ["confirmed"]
+    with pytest.raises(StaleDelivery, match="1 settlement"):
+        session.flush("c")
+    assert bench.rest(following) == [b"3"]
+
+
 def test_a_token_of_an_ended_subscription_is_never_sent(bench):
     queue = bench.queue()
     bench.send(queue, b"1")
@@ -181,6 +195,41 @@ def test_a_queue_that_its_own_session_replaces_at_once_ends_the_subscription(ben
         assert caught.value.ended == queue
         bench.ack(session, held)
         session.flush("c")
+
+
+def test_a_consumer_cancelled_by_rabbitmq_4_3_goes_on_if_its_queue_is_there(bench, caplog):
+    """That version cancels for a late ack too; here another reason has to do."""
+    queue = bench.queue(queue_type="classic")
+    bench.send(queue, b"1")
+    session = bench.open()
+    session._link.connection.server_properties["version"] = "4.3.0"
+    session.subscribe("c", queue, prefetch=10)
+    (held,) = bench.take(session, "c", 1)
+    bench.session.delete(Queue(queue))
+    bench.session.declare(Queue(queue, queue_type="classic"))
+    bench.send(queue, b"2")
+    (new,) = bench.take(session, "c", 1)
+    assert new.body == b"2"
+    bench.ack(session, held, new)
+    session.flush("c")
+    assert f"subscribed again to queue {queue!r}" in caplog.text
+    bench.session.delete(Queue(queue))
+    with pytest.raises(QueueNotFound, match=queue) as caught:
+        for _ in range(10):
+            session.receive("c", wait=0.5)
+    assert caught.value.ended == queue
+
+
+def test_a_transient_queue_is_declared_on_a_connection_of_its_own_on_rabbitmq_4(bench):
+    """Its refusal would end the connection."""
+    session = bench.open()
+    session._link.connection.server_properties["version"] = "4.3.0"
+    queue = Queue("transient-queue", durable=False)
+    try:
+        assert session.declare(queue) == queue.name
+        assert session.inspect(queue.name).ready == 0
+    finally:
+        session.delete(queue)
 
 
 def test_a_publisher_bears_a_quorum_queue_that_is_replaced_at_once(bench, amqp_url):

@@ -66,7 +66,7 @@ def test_the_shorter_connect_timeout_counts() -> None:
         ("heartbeat=-1", "from 0 to 3600"),
         ("heartbeat=often", "must be a number"),
         ("connect_timeout=0", "from 0.1"),
-        ("frame_max=100", "from 4096"),
+        ("frame_max=100", "from 8192"),
         ("channel_max=0", "from 1"),
         ("cafile=/x", "amqps://"),
         ("verify=false", "amqps://"),

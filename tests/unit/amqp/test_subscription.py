@@ -44,12 +44,13 @@ class Books:
 def subscription(books: Books) -> Subscription:
     found = Subscription(Inbox("consumer"), "queue", 100, 1)
     found.channel = books  # type: ignore[assignment]  # it has what is needed here
-    found.unsettled = dict.fromkeys(books.unacked)
+    for tag in sorted(books.unacked):
+        found.deliver(tag)
     return found
 
 
 def settle(found: Subscription, tag: int, action: str) -> None:
-    del found.unsettled[tag]
+    found.unsettled.remove(tag)
     if action == "ack":
         found.acks.append(tag)
     else:

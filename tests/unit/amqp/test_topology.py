@@ -193,3 +193,10 @@ def test_entities_are_described_for_people() -> None:
     assert described(Exchange("x")) == "exchange 'x'"
     assert described(Queue("q")) == "queue 'q'"
     assert described(Binding("x", "q", "k")) == "binding of queue 'q' to exchange 'x' with key 'k'"
+
+
+def test_a_shared_classic_queue_says_so_since_a_virtual_host_may_have_another_default() -> None:
+    for fields in ({"max_priority": 5}, {"max_length": 1, "overflow": "reject-publish"}):
+        assert queue_arguments(Queue("q", **fields))["x-queue-type"] == "classic"
+    for fields in ({"exclusive": True}, {"auto_delete": True}, {"durable": False}):
+        assert "x-queue-type" not in queue_arguments(Queue("q", **fields))

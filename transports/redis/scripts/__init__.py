@@ -16,7 +16,7 @@ from typing import Final
 __all__ = ["Script", "load_scripts"]
 
 _BASE: Final = ("common",)
-_QUEUE: Final = ("common", "queue", "claims")
+_QUEUE: Final = ("common", "queue", "claims", "fates")
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "open": _BASE,

@@ -1,90 +1,84 @@
--- Store.claim. Plan: {session, life, request, fence, repeat, wants, tokens}; life is 0 for the
+-- Store.claim. Plan: {session, life, request, fence, repeat, wants, groups}; life is empty for the
 -- first look and the session's after that; wants is a list of {queue, room}.
--- Answer: a list whose head is {"lost"} | {"gone"} | {"ok", life, due_in, stale, claims}, followed
--- by the content of each claim; a claim is {queue, id, attempts, priority}; due_in is the time in
--- microseconds until something is due, -1 for never.
+-- Answer as in `claims`, the head being {"lost"} | {"gone"} | {"ok", life, due_in, stale, runs};
+-- due_in is the time in microseconds until something is due, -1 for never.
 
 local session, life, request, fence = plan[1], plan[2], plan[3], plan[4]
-local wants, tokens = plan[6], plan[7]
+local wants, groups = plan[6], plan[7]
 local ALONE = 2
 
 local current = life_of(session)
-if life ~= 0 and current ~= life then
+if life ~= '' and current ~= life then
   return {cmsgpack.pack({'gone'})}
 elseif not current then
   return {cmsgpack.pack({'lost'})}
 end
 life = current
-call('SCARD', held_by(life))
-
-local claims, answer = {}, {''}
-
-local function report(queue, id, record, content)
-  claims[#claims + 1] = {queue, id, record[5], record[4], record[2]}
-  answer[#answer + 1] = content
-end
+local tag = life .. '.' .. fence
+local fate = nil
 
 -- What an earlier call with this request took, as far as it is still held.
 local function take_again()
   local found = {}
-  for _, member in ipairs(call('SMEMBERS', held_by(life))) do
-    local queue, id = read_member(member)
-    local packed = call('HGET', key_of('c', queue), id)
-    if packed then
-      local record = cmsgpack.unpack(packed)
-      if record[10] == request then
-        found[#found + 1] = {queue, id, record}
+  for _, queue in ipairs(call('SMEMBERS', held_by(life))) do
+    local claims = call('HGETALL', claims_of(life, queue))
+    for position = 1, #claims, 2 do
+      local seq, priority, attempts, _, _, _, _, asked, earlier = read_record(claims[position + 1])
+      if asked == request then
+        found[#found + 1] = {queue, claims[position], tonumber(seq), priority, attempts, earlier}
       end
     end
   end
   table.sort(found, function(one, other)
-    if one[3][4] ~= other[3][4] then
-      return one[3][4] > other[3][4]
+    if one[4] ~= other[4] then
+      return one[4] > other[4]
     end
-    return one[3][3] < other[3][3]
+    return one[3] < other[3]
   end)
   for _, one in ipairs(found) do
-    report(one[1], one[2], one[3], call('HGET', key_of('m', one[1]), one[2]) or '')
+    local content = call('HGET', key_of('m', one[1]), one[2]) or ''
+    report(one[1], one[6], tonumber(one[4]), tonumber(one[5]), '', one[2], content)
   end
   return #found > 0
 end
 
--- The next ready messages of one priority, oldest first: {seq, id, from_list}; and how many there
--- are.
+-- The next ready messages of one priority, oldest first: their places, their ids, and how many come
+-- from the list; `returned` has the ids of those that do not. And how many there are.
 local function candidates(queue, priority, room)
   local list, zset = key_of('l' .. priority, queue), key_of('r' .. priority, queue)
-  local listed, returned = {}, {}
   local many_listed, many_returned = call('LLEN', list), call('ZCARD', zset)
-  if many_listed > 0 then
-    listed = call('LRANGE', list, 0, room - 1)
-  end
-  if many_returned > 0 then
-    returned = call('ZRANGE', zset, 0, room - 1, 'WITHSCORES')
-  end
-  local merged, position = {}, 1
-  for _, element in ipairs(listed) do
-    local number, id = string.match(element, '^(%d+):(.*)$')
-    number = tonumber(number)
-    while returned[position] and tonumber(returned[position + 1]) < number do
-      merged[#merged + 1] = {tonumber(returned[position + 1]), returned[position], false}
-      position = position + 2
+  local listed = many_listed > 0 and call('LRANGE', list, 0, room - 1) or {}
+  local seqs, ids = {}, {}
+  if many_returned == 0 then
+    for index, element in ipairs(listed) do
+      seqs[index], ids[index] = string.match(element, '^(%d+):(.*)$')
     end
-    merged[#merged + 1] = {number, id, true}
+    return seqs, ids, {}, many_listed
   end
-  while returned[position] do
-    merged[#merged + 1] = {tonumber(returned[position + 1]), returned[position], false}
-    position = position + 2
+  local others = call('ZRANGE', zset, 0, room - 1, 'WITHSCORES')
+  local returned, first, other = {}, 1, 1
+  while #ids < room and (listed[first] or others[other]) do
+    local place, id = math.huge, nil
+    if listed[first] then
+      place, id = string.match(listed[first], '^(%d+):(.*)$')
+      place = tonumber(place)
+    end
+    if others[other] and tonumber(others[other + 1]) < place then
+      place, id = tonumber(others[other + 1]), others[other]
+      returned[id] = true
+      other = other + 2
+    else
+      first = first + 1
+    end
+    seqs[#seqs + 1], ids[#ids + 1] = string.format('%.0f', place), id
   end
-  for index = #merged, room + 1, -1 do
-    merged[index] = nil
-  end
-  return merged, many_listed + many_returned
+  return seqs, ids, returned, many_listed + many_returned
 end
 
-local function column(rows, prefix)
+local function with(prefix, ids)
   local values = {}
-  for index, row in ipairs(rows) do
-    values[index] = prefix .. row[2]
+  for index, id in ipairs(ids) do
+    values[index] = prefix .. id
   end
   return values
 end
@@ -92,39 +86,45 @@ end
 -- Take from one priority. Returns how many were taken, how many are left, and whether a message that
 -- must be alone ends the search.
 local function take_from(queue, priority, room, first, found)
-  local rows, count = candidates(queue, priority, room)
+  local seqs, ids, returned, count = candidates(queue, priority, room)
   if count == 0 then
     return 0, 0, false
   end
-  local ids = column(rows, '')
   local contents = many_values('HMGET', key_of('m', queue), ids)
   local metas = found.meta and many_values('HMGET', key_of('a', queue), ids) or {}
-  local expiries = {}
-  if found.ttl then
-    expiries = many_values('ZMSCORE', key_of('t', queue), column(rows, priority))
-  end
-  local taken, gone, from_list, over, stop = {}, {}, 0, {}, false
-  for index, row in ipairs(rows) do
-    local meta = metas[index] and cmsgpack.unpack(metas[index]) or PLAIN
+  local expiries = found.ttl
+    and many_values('ZMSCORE', key_of('t', queue), with(priority, ids)) or {}
+  local plain = ' ' .. priority .. ' 1 0 0 0 - ' .. request
+  local records, taken, gone, over, from_list, stop = {}, {}, {}, {}, 0, false
+  for index, id in ipairs(ids) do
+    local attempts, crashes, most, rest = 1, 0, 0, plain
     local expires = tonumber(expiries[index] or '0')
-    if expires > 0 and expires <= now then
-      over[#over + 1] = priority .. row[2]
-    elseif meta[2] >= ALONE and not (first and #taken == 0) then
+    if metas[index] then
+      attempts, crashes, most = string.match(metas[index], '^(%d+) (%d+) (%d+)')
+      attempts, crashes = attempts + 1, tonumber(crashes)
+    end
+    if expires > 0 and expires <= time() then
+      over[#over + 1] = priority .. id
+    elseif crashes >= ALONE and not (first and #taken == 0) then
       stop = true
       break
     else
-      if row[3] then
-        from_list = from_list + 1
+      if returned[id] then
+        gone[#gone + 1] = id
       else
-        gone[#gone + 1] = row[2]
+        from_list = from_list + 1
       end
       if contents[index] then
-        local record = {life, fence, row[1], priority, meta[1] + 1, meta[2], meta[3], expires, '',
-          request}
-        taken[#taken + 1] = {row[2], record}
-        report(queue, row[2], record, contents[index])
+        if metas[index] or expires > 0 then
+          rest = ' ' .. priority .. ' ' .. attempts .. ' ' .. crashes .. ' ' .. most .. ' '
+            .. string.format('%.0f', expires) .. ' - ' .. request
+        end
+        taken[#taken + 1] = id
+        records[#records + 1] = id
+        records[#records + 1] = tag .. ' ' .. seqs[index] .. rest
+        report(queue, tag, priority, attempts, '', id, contents[index])
       end
-      if meta[2] >= ALONE then
+      if crashes >= ALONE then
         stop = true
         break
       end
@@ -135,44 +135,41 @@ local function take_from(queue, priority, room, first, found)
   end
   many('ZREM', key_of('r' .. priority, queue), gone)
   for _, mid in ipairs(over) do
-    kill(queue, mid, 'expired')
+    fate.kill(queue, mid, 'expired')
   end
-  if found.ttl and #taken > 0 then
-    local mids = {}
-    for index, one in ipairs(taken) do
-      mids[index] = priority .. one[1]
-    end
-    many('ZREM', key_of('t', queue), mids)
+  if found.ttl then
+    many('ZREM', key_of('t', queue), with(priority, taken))
   end
-  if found.meta and #taken > 0 then
-    local names = {}
-    for index, one in ipairs(taken) do
-      names[index] = one[1]
-    end
-    many('HDEL', key_of('a', queue), names)
+  if found.meta then
+    many('HDEL', key_of('a', queue), taken)
   end
-  open_claims(queue, life, taken)
+  open_claims(queue, life, records, found.is_first)
+  found.is_first = found.is_first and #records == 0
   return #taken, count - from_list - #gone - #over, stop
 end
 
 -- Read what `take` is going to need of a queue, so that it cannot fail after something was written.
 local function look(queue)
   local found = {}
-  call('HLEN', key_of('m', queue))
-  call('HLEN', key_of('c', queue))
-  found.meta = call('HLEN', key_of('a', queue)) > 0
-  found.ttl = call('ZCARD', key_of('t', queue)) > 0
-  found.delayed = call('ZCARD', key_of('d', queue)) > 0
-  found.bells = bells(queue)
+  local metas, expiries, delayed = key_of('a', queue), key_of('t', queue), key_of('d', queue)
+  if call('EXISTS', metas, expiries, delayed) > 0 then
+    found.meta = call('HLEN', metas) > 0
+    found.ttl = call('ZCARD', expiries) > 0
+    found.delayed = call('ZCARD', delayed) > 0
+  end
+  bells(queue)
   if found.delayed or found.ttl then
-    touch(queue)
+    fate = fate or fates()
+    fate.touch(queue)
   end
   found.priorities = call('SMEMBERS', key_of('s', queue))
-  if #tokens > 0 or #wants > 1 or #found.priorities > 1 then
-    for _, priority in ipairs(found.priorities) do
-      call('LLEN', key_of('l' .. priority, queue))
-      call('ZCARD', key_of('r' .. priority, queue))
-    end
+  if found.delayed or #found.priorities > 0 then
+    check('HLEN', key_of('m', queue))
+    found.is_first = check_claims(queue, life)
+  end
+  for _, priority in ipairs(found.priorities) do
+    check('LLEN', key_of('l' .. priority, queue))
+    check('ZCARD', key_of('r' .. priority, queue))
   end
   return found
 end
@@ -180,15 +177,14 @@ end
 -- Take what there is room for; and leave a bell if, and only if, there is more.
 local function take(queue, room, found)
   if found.ttl then
-    sweep(queue)
+    fate.sweep(queue)
   end
-  local priorities, total = found.priorities, 0
+  local priorities, total, stop = found.priorities, 0, false
   if found.delayed then
-    promote(queue)
+    fate.promote(queue)
     priorities = call('SMEMBERS', key_of('s', queue))
   end
   table.sort(priorities)
-  local stop = false
   while #priorities > 0 and total < room and not stop do
     local priority, share = tonumber(priorities[#priorities]), math.min(room - total, CHUNK)
     local taken, left
@@ -208,26 +204,26 @@ end
 
 local stale = {}
 if not (plan[5] and take_again()) then
-  local records = #tokens > 0 and find(tokens) or {}
-  check_books(tokens, records, #tokens)
+  find(groups)
+  check_books(groups, #groups)
   local found = {}
   for index, want in ipairs(wants) do
     found[index] = look(want[1])
   end
-  settle(tokens, records, #tokens)
-  stale = stale_of(records, #tokens)
+  settle(groups, #groups)
+  stale = stale_of(groups, #groups)
   for index, want in ipairs(wants) do
     take(want[1], want[2], found[index])
   end
 end
 
 local due_in = -1
-for _, want in ipairs(#claims == 0 and wants or {}) do
+for _, want in ipairs(#runs == 0 and fate and wants or {}) do
   local next_due = call('ZRANGE', key_of('d', want[1]), 0, 0, 'WITHSCORES')[2]
   if next_due then
-    local left = math.max(0, tonumber(next_due) - now)
+    local left = math.max(0, tonumber(next_due) - time())
     due_in = due_in < 0 and left or math.min(due_in, left)
   end
 end
-answer[1] = cmsgpack.pack({'ok', life, due_in, stale, claims})
+answer[1] = cmsgpack.pack({'ok', life, due_in, stale, runs})
 return answer

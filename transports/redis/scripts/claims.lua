@@ -1,124 +1,128 @@
--- Who holds what: records of claims by queue, and what each session holds.
+-- Who holds what. A claim's tag is the life of its session and the fence of its call, with a dot
+-- between. Its record is text: tag, seq, priority, attempts, crashes, max_deliveries, expires, reason
+-- (- for none) and request, with spaces between; so whether a token is good is told by how the record
+-- begins.
+--
+-- Tokens come in groups {queue, tag, ids}; `find` adds the key of the records and the records.
 
-local function member_of(queue, id)
-  return #queue .. ':' .. queue .. id
+local function claims_of(life, queue)
+  return P .. 'c:' .. life .. ':' .. queue
 end
 
 local function held_by(life)
-  return P .. 'held:' .. string.format('%.0f', life)
+  return P .. 'held:' .. life
 end
 
-local function read_member(member)
-  local length, start = string.match(member, '^(%d+):()')
-  local stop = start + tonumber(length)
-  return string.sub(member, start, stop - 1), string.sub(member, stop)
+-- Seq, priority, attempts, crashes, max_deliveries, expires, reason (empty for none), request, tag.
+local function read_record(record)
+  local tag, seq, priority, attempts, crashes, most, expires, reason, request = string.match(
+    record, '^(%S+) (%d+) (%d) (%d+) (%d+) (%d+) (%d+) (%S+) (.*)$')
+  return seq, priority, attempts, crashes, most, expires, reason == '-' and '' or reason, request,
+    tag
 end
 
--- Find the records of tokens {queue, id, life, fence}; false for those that are not held.
-local function find(tokens)
-  local records, by_queue = {}, {}
-  for index, token in ipairs(tokens) do
-    local group = by_queue[token[1]]
-    if not group then
-      group = {ids = {}, indices = {}}
-      by_queue[token[1]] = group
-    end
-    group.ids[#group.ids + 1] = token[2]
-    group.indices[#group.indices + 1] = index
-  end
-  for queue, group in pairs(by_queue) do
-    local packed = many_values('HMGET', key_of('c', queue), group.ids)
-    for position, index in ipairs(group.indices) do
-      records[index] = false
-      if packed[position] then
-        local record = cmsgpack.unpack(packed[position])
-        local token = tokens[index]
-        if record[1] == token[3] and record[2] == token[4] then
-          records[index] = record
-        end
+-- Find the records of tokens; false for those that are not held.
+local function find(groups)
+  for _, group in ipairs(groups) do
+    local start = group[2] .. ' '
+    local length = #start
+    local key = claims_of(string.match(group[2], '^[^.]*'), group[1])
+    local records = many_values('HMGET', key, group[3])
+    checked[key] = true
+    for index, record in ipairs(records) do
+      if record and string.sub(record, 1, length) ~= start then
+        records[index] = false
       end
     end
+    group[4], group[5] = key, records
   end
-  return records
 end
 
--- Take the claims of these tokens, as far as they have a record, out of the books. The caller has
--- read every key that this writes, or calls `check_books` first.
-local function close_claims(tokens, records, last)
-  local ids, members = {}, {}
-  for index = 1, last do
-    local record = records[index]
-    if record then
-      local queue, id = tokens[index][1], tokens[index][2]
-      local list, held = ids[queue] or {}, members[record[1]] or {}
-      ids[queue], members[record[1]] = list, held
-      list[#list + 1] = id
-      held[#held + 1] = member_of(queue, id)
+-- The ids of a group that are held.
+local function held_of(group)
+  local ids, records = {}, group[5]
+  for index, id in ipairs(group[3]) do
+    if records[index] then
+      ids[#ids + 1] = id
     end
-  end
-  for queue, list in pairs(ids) do
-    many('HDEL', key_of('c', queue), list)
-  end
-  for life, list in pairs(members) do
-    many('SREM', held_by(life), list)
   end
   return ids
 end
 
-local function check_books(tokens, records, last)
-  local queues, lives = {}, {}
+-- Fail now, before the first write, if `settle` would.
+local function check_books(groups, last)
   for index = 1, last do
-    local record = records[index]
-    if record then
-      local queue, life = tokens[index][1], record[1]
-      if not queues[queue] then
-        queues[queue] = true
-        call('HLEN', key_of('m', queue))
-      end
-      if not lives[life] then
-        lives[life] = true
-        call('SCARD', held_by(life))
-      end
-    end
+    check('HLEN', key_of('m', groups[index][1]))
   end
 end
 
 -- Forget the messages of these tokens for ever.
-local function settle(tokens, records, last)
-  for queue, ids in pairs(close_claims(tokens, records, last)) do
-    many('HDEL', key_of('m', queue), ids)
+local function settle(groups, last)
+  for index = 1, last do
+    local group = groups[index]
+    local ids = held_of(group)
+    many('HDEL', group[4], ids)
+    many('HDEL', key_of('m', group[1]), ids)
   end
 end
 
--- The indices, from 0, of the tokens that are not held.
-local function stale_of(records, last)
-  local stale = {}
+-- The places of the tokens that are not held, counted from 0 through all groups.
+local function stale_of(groups, last)
+  local stale, place = {}, 0
   for index = 1, last do
-    if not records[index] then
-      stale[#stale + 1] = index - 1
+    for _, record in ipairs(groups[index][5]) do
+      if not record then
+        stale[#stale + 1] = place
+      end
+      place = place + 1
     end
   end
   return stale
 end
 
--- Begin claims: write records for `taken`, a list of {id, record}.
-local function open_claims(queue, life, taken)
-  local pairs_, members = {}, {}
-  for _, one in ipairs(taken) do
-    pairs_[#pairs_ + 1] = one[1]
-    pairs_[#pairs_ + 1] = cmsgpack.pack(one[2])
-    members[#members + 1] = member_of(queue, one[1])
+-- Read what `open_claims` is going to write; whether this is the session's first claim there.
+local function check_claims(queue, life)
+  check('HLEN', claims_of(life, queue))
+  if call('SISMEMBER', held_by(life), queue) == 1 then
+    return false
   end
-  many('HSET', key_of('c', queue), pairs_)
-  many('SADD', held_by(life), members)
+  check('SCARD', key_of('h', queue))
+  return true
 end
 
--- A session's number, its life; nil if there is no such session. `beats` is returned too.
+-- Begin claims: write records, a list of id and record by turns.
+local function open_claims(queue, life, records, is_first)
+  if #records > 0 then
+    many('HSET', claims_of(life, queue), records)
+    if is_first then
+      call('SADD', key_of('h', queue), life)
+      call('SADD', held_by(life), queue)
+    end
+  end
+end
+
+-- A session's life; nil if there is no such session. Its `beats` are returned too.
 local function life_of(session)
   local packed = call('HGET', P .. 'sessions', session)
   if not packed then
     return nil
   end
   local found = cmsgpack.unpack(packed)
-  return found[3], found[2]
+  return string.format('%.0f', found[3]), found[2]
+end
+
+-- What a step hands out: a head, and then id and content by turns; in the head are runs of messages
+-- that have everything else in common: {queue, tag, priority, attempts, how many, reason}.
+
+local runs, answer, run = {}, {''}, {}
+
+local function report(queue, tag, priority, attempts, reason, id, content)
+  if run[1] ~= queue or run[4] ~= attempts or run[3] ~= priority or run[2] ~= tag
+    or run[6] ~= reason then
+    run = {queue, tag, priority, attempts, 0, reason}
+    runs[#runs + 1] = run
+  end
+  run[5] = run[5] + 1
+  answer[#answer + 1] = id
+  answer[#answer + 1] = content
 end

@@ -1,40 +1,39 @@
--- Store.collect. Plan: {session, limit, fence}. Answer as for claim: a head {"lost"} |
--- {"ok", claims}, a claim being {queue, id, attempts, priority, life, reason}, and their contents.
+-- Store.collect. Plan: {session, limit, fence}. Answer as in `claims`, the head being {"lost"} |
+-- {"ok", runs}.
 
 local session, limit, fence = plan[1], plan[2], plan[3]
 local life = life_of(session)
 if not life then
   return {cmsgpack.pack({'lost'})}
 end
-call('SCARD', held_by(life))
+local tag = life .. '.' .. fence
 call('SCARD', P .. 'dead')
 
-local over = call('ZRANGEBYSCORE', P .. 'ttl', '-inf', now, 'LIMIT', 0, 100)
-for _, queue in ipairs(over) do
-  touch(queue)
-end
+local over = call('ZRANGEBYSCORE', P .. 'ttl', '-inf', time(), 'LIMIT', 0, 100)
 if #over > 0 then
+  local fate = fates()
+  for _, queue in ipairs(over) do
+    fate.touch(queue)
+  end
   let_in()
-end
-for _, queue in ipairs(over) do
-  local swept = 0
-  while sweep(queue) and swept < limit do
-    swept = swept + SWEEP
-  end
-  local following = call('ZRANGE', key_of('t', queue), 0, 0, 'WITHSCORES')
-  if following[2] then
-    call('ZADD', P .. 'ttl', following[2], queue)
-  else
-    call('ZREM', P .. 'ttl', queue)
+  for _, queue in ipairs(over) do
+    if fate.sweep(queue) then
+      break
+    end
+    local following = call('ZRANGE', key_of('t', queue), 0, 0, 'WITHSCORES')
+    if following[2] then
+      call('ZADD', P .. 'ttl', following[2], queue)
+    else
+      call('ZREM', P .. 'ttl', queue)
+    end
   end
 end
 
-local claims, answer = {}, {''}
+local handed = 0
 
-local function take(queue, room)
-  call('HLEN', key_of('c', queue))
+local function take(queue, room, is_first)
   local rows = call('ZRANGE', key_of('x', queue), 0, math.min(room, CHUNK) - 1, 'WITHSCORES')
-  local mids, ids, taken = {}, {}, {}
+  local mids, ids, records = {}, {}, {}
   for position = 1, #rows, 2 do
     mids[#mids + 1] = rows[position]
     ids[#ids + 1] = string.sub(rows[position], 2)
@@ -45,25 +44,32 @@ local function take(queue, room)
   many('HDEL', key_of('a', queue), ids)
   for index, id in ipairs(ids) do
     if contents[index] and metas[index] then
-      local meta = cmsgpack.unpack(metas[index])
-      local priority = tonumber(string.sub(mids[index], 1, 1))
-      local record = {life, fence, tonumber(rows[index * 2]), priority, meta[1], meta[2], meta[3],
-        0, meta[4], ''}
-      taken[#taken + 1] = {id, record}
-      claims[#claims + 1] = {queue, id, meta[1], priority, fence, meta[4]}
-      answer[#answer + 1] = contents[index]
+      local attempts, crashes, most, reason = string.match(metas[index], '^(%d+) (%d+) (%d+) (.*)$')
+      local seq, priority = string.format('%.0f', rows[index * 2]), string.sub(mids[index], 1, 1)
+      records[#records + 1] = id
+      records[#records + 1] = table.concat(
+        {tag, seq, priority, attempts, crashes, most, '0', reason, ''}, ' ')
+      report(queue, tag, tonumber(priority), tonumber(attempts), reason, id, contents[index])
+      handed = handed + 1
     end
   end
-  open_claims(queue, life, taken)
+  open_claims(queue, life, records, is_first)
   if call('ZCARD', key_of('x', queue)) == 0 then
     call('SREM', P .. 'dead', queue)
   end
   return #mids
 end
 
-for _, queue in ipairs(call('SRANDMEMBER', P .. 'dead', 100)) do
-  while #claims < limit and take(queue, limit - #claims) == CHUNK do
+local queues, is_first = call('SRANDMEMBER', P .. 'dead', 100), {}
+for _, queue in ipairs(queues) do
+  is_first[queue] = check_claims(queue, life)
+  check('ZCARD', key_of('x', queue))
+  check('HLEN', key_of('m', queue))
+  check('HLEN', key_of('a', queue))
+end
+for _, queue in ipairs(queues) do
+  while handed < limit and take(queue, limit - handed, is_first[queue]) == CHUNK do
   end
 end
-answer[1] = cmsgpack.pack({'ok', life, claims})
+answer[1] = cmsgpack.pack({'ok', runs})
 return answer

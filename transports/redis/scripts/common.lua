@@ -8,8 +8,25 @@
 local P = KEYS[1]
 local plan = cmsgpack.unpack(ARGV[1])
 local call = redis.call
-local now = clock()
+local now = nil
+
+-- The server's clock, in microseconds; the same whenever a step asks. Most do not.
+local function time()
+  now = now or clock()
+  return now
+end
+
 local CHUNK = 1000
+
+-- Fail now, before the first write, if this key has another type than the command is for.
+local checked = {}
+
+local function check(command, key)
+  if not checked[key] then
+    call(command, key)
+    checked[key] = true
+  end
+end
 
 -- A removal, of what is not there. After it a full server lets the script write: for the small
 -- things that consumers need so that they can drain it.
@@ -20,7 +37,7 @@ end
 -- A number that no call has given before, not even to a server that has lost its newest data.
 local function fresh_number()
   local last = tonumber(call('GET', P .. 'number') or '0')
-  local number = math.max(last + 1, now)
+  local number = math.max(last + 1, time())
   call('SET', P .. 'number', string.format('%.0f', number))
   return number
 end

@@ -5,23 +5,21 @@ local life, current = life_of(session)
 if not life or (beats ~= 0 and current ~= beats) then
   return 0
 end
-local held = held_by(life)
-local found, touched = {}, {}
-for _, member in ipairs(call('SMEMBERS', held)) do
-  local queue, id = read_member(member)
-  local packed = call('HGET', key_of('c', queue), id)
-  if packed then
-    found[#found + 1] = {queue, id, cmsgpack.unpack(packed)}
-    if not touched[queue] then
-      touched[queue] = true
-      touch(queue)
-    end
-  end
+local fate = fates()
+local queues = call('SMEMBERS', held_by(life))
+local held = {}
+for index, queue in ipairs(queues) do
+  held[index] = call('HGETALL', claims_of(life, queue))
+  fate.touch(queue)
 end
 call('HDEL', P .. 'sessions', session)
-call('UNLINK', held)
-for _, one in ipairs(found) do
-  call('HDEL', key_of('c', one[1]), one[2])
-  put_back(one[1], one[2], one[3], 0, beats ~= 0, beats ~= 0)
+call('UNLINK', held_by(life))
+for index, queue in ipairs(queues) do
+  call('UNLINK', claims_of(life, queue))
+  call('SREM', key_of('h', queue), life)
+  for position = 1, #held[index], 2 do
+    local id, record = held[index][position], held[index][position + 1]
+    fate.put_back(queue, id, record, 0, beats ~= 0, beats ~= 0)
+  end
 end
 return 1

@@ -1,11 +1,13 @@
--- Store.put. Plan: {names, versions, tokens, settled, queues}; the first `settled` of the tokens
--- are to be settled, the others are causes only. A queue is {name, limit, overflow, envelopes} with
--- limit -1 for none and overflow 1 for reject-publish; an envelope is
--- {index, id, priority, delay, ttl, max_deliveries, cause} with times in microseconds, ttl -1 for
--- none, and cause the number of its token or 0. The content of envelope `index` is ARGV[index + 2].
--- Answer: {"stale", indices} | {"full", names} | {"ok", already, stale tokens}.
+-- Store.put. Plan: {names, versions, groups, settled, queues}; the tokens of the first `settled`
+-- groups are to be settled, the others are causes only. A queue is {name, limit, overflow, runs} with
+-- limit -1 for none and overflow 1 for reject-publish; a run is a list of messages that have
+-- everything in common but their ids: {priority, delay, ttl, max_deliveries, cause, first, ids} with
+-- times in microseconds, ttl -1 for none, and cause the place of a token in all groups, or 0. The
+-- content of the first message of a run is ARGV[first].
+-- Answer: {"stale", indices} | {"full", names} | {"ok", already, stale tokens}; `already` are places
+-- in ARGV.
 
-local names, versions, tokens, settled, queues = plan[1], plan[2], plan[3], plan[4], plan[5]
+local names, versions, groups, settled, queues = plan[1], plan[2], plan[3], plan[4], plan[5]
 
 if #names > 0 then
   local stale = {}
@@ -19,13 +21,16 @@ if #names > 0 then
   end
 end
 
-local records = #tokens > 0 and find(tokens) or {}
-check_books(tokens, records, settled)
-local leaving, leaving_count = {}, 0
-for index = 1, settled do
-  if records[index] then
-    leaving[member_of(tokens[index][1], tokens[index][2])] = true
-    leaving_count = leaving_count + 1
+find(groups)
+check_books(groups, settled)
+local records, leaving, leaving_count, fate = {}, {}, 0, nil
+for index, group in ipairs(groups) do
+  for place, record in ipairs(group[5]) do
+    records[#records + 1] = record
+    if record and index <= settled then
+      leaving[#group[1] .. ':' .. group[1] .. group[3][place]] = true
+      leaving_count = leaving_count + 1
+    end
   end
 end
 
@@ -33,53 +38,57 @@ end
 
 local already, full, growth = {}, {}, 0
 
--- `filled` takes in the priorities that are known to have ready messages.
-local function choose(queue, envelopes, filled)
-  local ids, chosen, seen, checked, alive, unusual = {}, {}, {}, {}, 0, false
-  for position, envelope in ipairs(envelopes) do
-    ids[position] = envelope[2]
-  end
-  local bodies = many_values('HMGET', key_of('m', queue), ids)
-  for position, envelope in ipairs(envelopes) do
-    local id, cause = envelope[2], envelope[7]
-    if cause == 0 or records[cause] then
-      local exists = bodies[position] and not leaving[member_of(queue, id)]
-      if exists or seen[id] then
-        already[#already + 1] = envelope[1]
+-- Leave out of a run what is there already, and what others have dealt with; the rest gets the places
+-- of its contents. `seen` has the ids of the runs of this queue before it.
+local function choose(queue, run, seen)
+  local ids, places = {}, {}
+  if run[5] == 0 or records[run[5]] then
+    local bodies = many_values('HMGET', key_of('m', queue), run[7])
+    for position, id in ipairs(run[7]) do
+      local place = run[6] + position - 1
+      if seen[id] or bodies[position] and not leaving[#queue .. ':' .. queue .. id] then
+        already[#already + 1] = place
       else
         seen[id] = true
-        chosen[#chosen + 1] = envelope
-        if envelope[5] ~= 0 then
-          alive = alive + 1
-        end
-        if envelope[4] > 0 or envelope[5] >= 0 or envelope[6] > 0 then
-          unusual = true
-        elseif not checked[envelope[3]] then
-          checked[envelope[3]] = true
-          if call('LLEN', key_of('l' .. envelope[3], queue)) == 0 then
-            call('SCARD', key_of('s', queue))
-          else
-            filled[envelope[3]] = true
-          end
-        end
+        ids[#ids + 1] = id
+        places[#places + 1] = place
       end
     end
   end
-  return chosen, alive, unusual
+  run[7], run[8] = ids, places
+  return #ids
+end
+
+-- Whether the messages of a run need more than the list of their priority.
+local function is_unusual(run)
+  return run[2] > 0 or run[3] >= 0 or run[4] > 0
 end
 
 for _, queue in ipairs(queues) do
-  local name, limit = queue[1], queue[2]
-  local unusual, alive
-  queue[5] = {}
-  queue[4], alive, unusual = choose(name, queue[4], queue[5])
-  growth = growth + #queue[4]
-  if unusual or limit >= 0 then
-    touch(name)
+  local name, limit, unusual, alive, seen, filled = queue[1], queue[2], false, 0, {}, {}
+  for _, run in ipairs(queue[4]) do
+    local count = choose(name, run, seen)
+    growth = growth + count
+    if run[3] ~= 0 then
+      alive = alive + count
+    end
+    if is_unusual(run) then
+      unusual = true
+    elseif filled[run[1]] == nil then
+      filled[run[1]] = call('LLEN', key_of('l' .. run[1], name)) > 0
+      if not filled[run[1]] then
+        call('SCARD', key_of('s', name))
+      end
+    end
   end
+  queue[5] = filled
   bells(name)
-  if limit >= 0 and queue[3] == 1 and alive > 0 and unclaimed(name) + alive > limit then
-    full[#full + 1] = name
+  if unusual or limit >= 0 then
+    fate = fate or fates()
+    fate.touch(name)
+    if limit >= 0 and queue[3] == 1 and alive > 0 and fate.unclaimed(name) + alive > limit then
+      full[#full + 1] = name
+    end
   end
 end
 if #full > 0 then
@@ -92,54 +101,72 @@ end
 local seq = 0
 if growth > leaving_count then
   seq = call('INCRBY', P .. 'seq', growth) - growth
-  settle(tokens, records, settled)
+  settle(groups, settled)
 else
   call('GET', P .. 'seq')
-  settle(tokens, records, settled)
+  settle(groups, settled)
   if growth > 0 then
     seq = call('INCRBY', P .. 'seq', growth) - growth
   end
 end
 
-local function append(queue, envelopes, filled)
-  local content, lists, filling, ready = {}, {}, {}, 0
-  for _, envelope in ipairs(envelopes) do
-    local id, priority, delay, ttl, most = envelope[2], envelope[3], envelope[4], envelope[5],
-      envelope[6]
-    local mid = priority .. id
-    seq = seq + 1
-    content[#content + 1] = id
-    content[#content + 1] = ARGV[envelope[1] + 2]
-    if ttl == 0 then
-      bury(queue, mid, id, seq, {0, 0, most, 'expired'})
-    else
-      if most > 0 then
-        set_meta(queue, id, {0, 0, most, ''})
+-- Bring a delayed or mortal message to its place; return whether it is ready.
+local function bring(queue, id, place, run)
+  local priority, delay, ttl = run[1], run[2], run[3]
+  local mid = priority .. id
+  if ttl == 0 then
+    fate.condemn(queue, mid, id, place, 'expired')
+    return false
+  end
+  if ttl > 0 then
+    fate.note_expiry(queue, mid, time() + ttl)
+  end
+  if delay > 0 then
+    fate.postpone(queue, mid, id, priority, place, delay)
+    return false
+  end
+  call('ZADD', key_of('r' .. priority, queue), place, id)
+  return true
+end
+
+-- Append the messages of all runs of a queue; return how many of them are ready.
+local function append(queue, runs, filled)
+  local contents, metas, lists, others, filling, ready = {}, {}, {}, {}, {}, 0
+  for _, run in ipairs(runs) do
+    local priority, most, places = run[1], run[4], run[8]
+    local plain, list = run[2] <= 0 and run[3] < 0, lists[priority] or {}
+    local meta = most > 0 and fate.meta_of(0, 0, most, '')
+    lists[priority] = list
+    for index, id in ipairs(run[7]) do
+      seq = seq + 1
+      contents[#contents + 1] = id
+      contents[#contents + 1] = ARGV[places[index]]
+      if meta then
+        metas[#metas + 1] = id
+        metas[#metas + 1] = meta
       end
-      if ttl > 0 then
-        note_expiry(queue, mid, now + ttl)
-      end
-      if delay > 0 then
-        postpone(queue, mid, id, priority, seq, delay)
+      if plain then
+        list[#list + 1] = string.format('%.0f:%s', seq, id)
       else
-        ready = ready + 1
-        filling[priority] = true
-        if ttl > 0 then
-          call('ZADD', key_of('r' .. priority, queue), seq, id)
-        else
-          local list = lists[priority] or {}
-          lists[priority] = list
-          list[#list + 1] = string.format('%.0f:', seq) .. id
-        end
+        others[#others + 1] = {id, seq, run}
       end
     end
   end
-  many('HSET', key_of('m', queue), content)
+  many('HSET', key_of('m', queue), contents)
+  many('HSET', key_of('a', queue), metas)
   for priority, list in pairs(lists) do
     many('RPUSH', key_of('l' .. priority, queue), list)
+    ready = ready + #list
+    filling[priority] = #list > 0
   end
-  for priority in pairs(filling) do
-    if not filled[priority] then
+  for _, other in ipairs(others) do
+    if bring(queue, other[1], other[2], other[3]) then
+      ready = ready + 1
+      filling[other[3][1]] = true
+    end
+  end
+  for priority, fresh in pairs(filling) do
+    if fresh and not filled[priority] then
       fill(queue, priority)
     end
   end
@@ -148,7 +175,7 @@ end
 
 -- Let the oldest of the lowest priority die until there are no more than `limit`.
 local function drop_surplus(queue, limit)
-  local count, priority = unclaimed(queue), 0
+  local count, priority = fate.unclaimed(queue), 0
   while count > limit and priority <= 9 do
     local list = key_of('l' .. priority, queue)
     local head = call('LINDEX', list, 0)
@@ -164,18 +191,16 @@ local function drop_surplus(queue, limit)
     end
     if mid then
       local expires = call('ZSCORE', key_of('t', queue), mid)
-      if expires and tonumber(expires) <= now then
-        kill(queue, mid, 'expired')
+      if expires and tonumber(expires) <= time() then
+        fate.kill(queue, mid, 'expired')
       else
-        kill(queue, mid, 'maxlen')
+        fate.kill(queue, mid, 'maxlen')
         count = count - 1
       end
     elseif head then
       local id = string.match(head, '^%d+:(.*)$')
       call('LPOP', list)
-      local meta = get_meta(queue, id)
-      meta[4] = 'maxlen'
-      bury(queue, priority .. id, id, first, meta)
+      fate.condemn(queue, priority .. id, id, first, 'maxlen')
       count = count - 1
     else
       priority = priority + 1
@@ -192,4 +217,4 @@ for _, queue in ipairs(queues) do
     ring(queue[1], ready)
   end
 end
-return cmsgpack.pack({'ok', already, stale_of(records, settled)})
+return cmsgpack.pack({'ok', already, stale_of(groups, settled)})

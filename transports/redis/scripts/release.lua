@@ -1,20 +1,18 @@
--- Store.release. Plan: {tokens, delay, counted}, the delay in microseconds. Answer: the indices of
+-- Store.release. Plan: {groups, delay, counted}, the delay in microseconds. Answer: the places of
 -- the stale tokens.
 
-local tokens, delay, counted = plan[1], plan[2], plan[3]
-local records = find(tokens)
-check_books(tokens, records, #tokens)
-local touched = {}
-for index, token in ipairs(tokens) do
-  if records[index] and not touched[token[1]] then
-    touched[token[1]] = true
-    touch(token[1])
+local groups, delay, counted = plan[1], plan[2], plan[3]
+local fate = fates()
+find(groups)
+for _, group in ipairs(groups) do
+  fate.touch(group[1])
+end
+for _, group in ipairs(groups) do
+  many('HDEL', group[4], held_of(group))
+  for index, id in ipairs(group[3]) do
+    if group[5][index] then
+      fate.put_back(group[1], id, group[5][index], delay, counted, false)
+    end
   end
 end
-close_claims(tokens, records, #tokens)
-for index, token in ipairs(tokens) do
-  if records[index] then
-    put_back(token[1], token[2], records[index], delay, counted, false)
-  end
-end
-return cmsgpack.pack(stale_of(records, #tokens))
+return cmsgpack.pack(stale_of(groups, #groups))

@@ -9,18 +9,17 @@ if plan[1] == 'open' then
   call('GET', P .. 'number')
   let_in()
   local beats = fresh_number()
-  call('HSET', sessions, session, cmsgpack.pack({lease, beats, life or fresh_number()}))
+  life = tonumber(life) or fresh_number()
+  call('HSET', sessions, session, cmsgpack.pack({lease, beats, life}))
   return ''
 end
 if plan[1] == 'owned' then
   local life = life_of(plan[2])
   local tokens = {}
-  for _, member in ipairs(life and call('SMEMBERS', held_by(life)) or {}) do
-    local queue, id = read_member(member)
-    local packed = call('HGET', key_of('c', queue), id)
-    if packed then
-      local record = cmsgpack.unpack(packed)
-      tokens[#tokens + 1] = {queue, id, record[1], record[2]}
+  for _, queue in ipairs(life and call('SMEMBERS', held_by(life)) or {}) do
+    local claims = call('HGETALL', claims_of(life, queue))
+    for position = 1, #claims, 2 do
+      tokens[#tokens + 1] = {queue, claims[position], string.match(claims[position + 1], '^%S+')}
     end
   end
   return cmsgpack.pack(tokens)

@@ -26,8 +26,12 @@ for index, version in ipairs(many_values('HMGET', versions, names)) do
 end
 call('HLEN', values)
 call('GET', P .. 'number')
+local fate = #drop > 0 and fates()
 for _, queue in ipairs(drop) do
-  touch(queue)
+  fate.touch(queue)
+  for _, life in ipairs(call('SMEMBERS', key_of('h', queue))) do
+    check('SCARD', held_by(life))
+  end
 end
 let_in()
 for index, name in ipairs(names) do
@@ -40,12 +44,11 @@ for index, name in ipairs(names) do
   end
 end
 for _, queue in ipairs(drop) do
-  local claimed = call('HGETALL', key_of('c', queue))
-  for position = 1, #claimed, 2 do
-    local record = cmsgpack.unpack(claimed[position + 1])
-    call('SREM', held_by(record[1]), member_of(queue, claimed[position]))
+  for _, life in ipairs(call('SMEMBERS', key_of('h', queue))) do
+    call('SREM', held_by(life), queue)
+    call('UNLINK', claims_of(life, queue))
   end
-  call('UNLINK', key_of('c', queue), unpack(keys_of_unclaimed(queue)))
+  call('UNLINK', key_of('h', queue), unpack(fate.keys_of_unclaimed(queue)))
   call('SREM', P .. 'dead', queue)
   call('ZREM', P .. 'ttl', queue)
 end

@@ -7,7 +7,7 @@
 
 local command, name = plan[1], P .. 'key:' .. plan[2]
 local version, expires = unpack(call('HMGET', name, 'n', 'x'))
-local alive = version and (expires == '0' or tonumber(expires) > now)
+local alive = version and (expires == '0' or tonumber(expires) > time())
 
 local function live_for(ttl)
   if ttl < 0 then
@@ -18,7 +18,7 @@ local function live_for(ttl)
 end
 
 local function until_of(ttl)
-  return ttl < 0 and '0' or string.format('%.0f', now + ttl)
+  return ttl < 0 and '0' or string.format('%.0f', time() + ttl)
 end
 
 if command == 'get' then

@@ -1,0 +1,155 @@
+"""Between the values of the contract and what the scripts take and answer.
+
+What goes to a script is a plan, one msgpack array. What many rows of it have in common is said
+once, since a row of its own costs the server three microseconds: so tokens go in groups, messages
+go in runs, and claims come in runs. Times are whole microseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from queue_core.message import Token
+from queue_core.transport import Claim, Envelope, Limit
+
+__all__ = ["Tokens", "micros", "plan_batch", "read_claims", "ttl_of"]
+
+_SIZE: Final = 4
+_FIRST: Final = 2
+"""Where in ARGV contents begin: ARGV[1] is the plan."""
+
+
+def micros(seconds: float) -> int:
+    """Return whole microseconds, never fewer than asked for."""
+    return max(0, math.ceil(seconds * 1_000_000))
+
+
+def ttl_of(seconds: float | None) -> int:
+    """Return a ttl as a plan has it; -1 is for ever."""
+    return -1 if seconds is None else micros(seconds)
+
+
+class Tokens:
+    """Tokens, each once, in groups that have queue and tag in common: (queue, tag, ids).
+
+    A token is (queue, id, tag). One that cannot be ours, and so is stale, is in ``odd``.
+    """
+
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        """Put them into groups."""
+        groups: dict[tuple[str, str], list[str]] = {}
+        self.odd: list[Token] = []
+        for token in dict.fromkeys(tokens):
+            if _is_token(token):
+                queue, name, tag = token
+                groups.setdefault((queue, tag), []).append(name)
+            else:
+                self.odd.append(token)
+        self.groups = [(queue, tag, ids) for (queue, tag), ids in groups.items()]
+        self._places: dict[Token, int] | None = None
+
+    def _all(self) -> list[Token]:
+        return [(queue, name, tag) for queue, tag, ids in self.groups for name in ids]
+
+    def place(self, token: Token) -> int:
+        """Return the token's place in all groups, from 1, adding a group if need be; 0 if odd."""
+        if self._places is None:
+            self._places = {known: place for place, known in enumerate(self._all(), 1)}
+        if token not in self._places:
+            if not _is_token(token):
+                return 0
+            queue, name, tag = token
+            self.groups.append((queue, tag, [name]))
+            self._places[token] = len(self._places) + 1
+        return self._places[token]
+
+    def stale(self, places: Sequence[int]) -> list[Token]:
+        """Return the tokens at these places, from 0, and the odd ones."""
+        if not places:
+            return self.odd
+        known = self._all()
+        return [known[place] for place in places] + self.odd
+
+
+def _is_token(token: Token) -> bool:
+    return isinstance(token, tuple) and tuple(map(type, token)) == (str, str, str)
+
+
+def plan_batch(
+    batch: Sequence[Envelope], limits: Mapping[str, Limit], tokens: Tokens
+) -> tuple[list[tuple[object, ...]], list[bytes], dict[int, int]]:
+    """Return the queues of a put's plan, the contents, and place in ARGV -> index in the batch."""
+    by_queue: dict[str, list[tuple[int, int]]] = {}
+    for index, envelope in enumerate(batch):
+        cause = 0
+        if envelope.cause is None or (cause := tokens.place(envelope.cause)):
+            by_queue.setdefault(envelope.queue, []).append((index, cause))
+    queues: list[tuple[object, ...]] = []
+    contents: list[bytes] = []
+    places: dict[int, int] = {}
+    for queue, members in by_queue.items():
+        runs: list[tuple[object, ...]] = []
+        ids: list[str] = []
+        last: tuple[int, ...] = ()
+        for index, cause in members:
+            envelope = batch[index]
+            delay, ttl, place = envelope.delay, envelope.ttl, len(contents) + _FIRST
+            kind = (
+                envelope.priority,
+                micros(delay) if delay else 0,
+                -1 if ttl is None else micros(ttl),
+                envelope.max_deliveries,
+                cause,
+            )
+            if kind != last:
+                ids = []
+                runs.append((*kind, place, ids))
+                last = kind
+            ids.append(envelope.id)
+            places[place] = index
+            contents.append(_pack(envelope))
+        queues.append((queue, *_limit(limits.get(queue)), runs))
+    queues += [
+        (queue, limit.max_length, 0, ())
+        for queue, limit in limits.items()
+        if queue not in by_queue and limit.overflow == "drop-head"
+    ]
+    return queues, contents, places
+
+
+def _limit(limit: Limit | None) -> tuple[int, int]:
+    if limit is None:
+        return -1, 0
+    return limit.max_length, int(limit.overflow == "reject-publish")
+
+
+def _pack(envelope: Envelope) -> bytes:
+    """Return a message's content: the length of its properties in 4 bytes, properties, body."""
+    properties = envelope.properties
+    return b"%b%b%b" % (len(properties).to_bytes(_SIZE, "big"), properties, envelope.body)
+
+
+def read_claims(runs: Any, answer: Sequence[bytes]) -> list[Claim]:
+    """Return the claims of an answer, whose head had these runs."""
+    claims: list[Claim] = []
+    position = 1
+    for queue, tag, priority, attempts, count, reason in runs or ():
+        for _ in range(count):
+            name, content = answer[position].decode(), answer[position + 1]
+            position += 2
+            start = _SIZE + int.from_bytes(content[:_SIZE], "big")
+            claims.append(
+                Claim(
+                    (queue, name, tag),
+                    queue,
+                    name,
+                    content[start:],
+                    content[_SIZE:start],
+                    attempts,
+                    priority,
+                    reason,
+                )
+            )
+    return claims
