@@ -4,11 +4,12 @@ from queue_core.mailbox.answers import Answers
 from queue_core.mailbox.clock import LamportClock, Stamp
 from queue_core.mailbox.mailbox import Mailbox
 from queue_core.mailbox.node import NameTaken, Node
-from queue_core.mailbox.panel import Meta, Panel
+from queue_core.mailbox.panel import BadArguments, Meta, Panel
 from queue_core.mailbox.signing import SigningKey
 
 __all__ = [
     "Answers",
+    "BadArguments",
     "LamportClock",
     "Mailbox",
     "Meta",

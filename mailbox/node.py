@@ -147,6 +147,7 @@ class Node:
         self._runner = Runner(f"{name} handlers")
         self._pace = _Pace(wiring.time)
         self._stopping = threading.Event()
+        self._lost = False
         self._queue: Queue | None = None
         self._consumer: Consumer | None = None
         self._thread: threading.Thread | None = None
@@ -293,6 +294,11 @@ class Node:
                 failures = 0
             except Closed:
                 break
+            except (AccessRefused, TopologyMismatch) as error:
+                # We were away for longer than our lease, and somebody else has the name now.
+                logger.warning("node %s leaves: its queue is another's now: %s", self.name, error)
+                self._lost = True
+                break
             except QueueCoreError as error:
                 logger.warning("node %s cannot take commands: %s", self.name, error)
                 self._stopping.wait(backoff.delay(failures))
@@ -301,11 +307,13 @@ class Node:
 
     def _say_goodbye(self) -> None:
         wiring, queue = self._wiring, self._queue
+        self._stopping.set()
         try:
-            wiring.directory.leave(self.name)
+            if not self._lost:
+                wiring.directory.leave(self.name)
             if self._consumer is not None:
                 self._consumer.close()
-            if queue is not None:
+            if queue is not None and not self._lost:
                 wiring.connection.delete(queue)
         except QueueCoreError as error:
             logger.debug("node %s leaves its queue to its connection's end: %s", self.name, error)

@@ -301,10 +301,10 @@ class Consumer:
             if error.ended is not None:
                 self._recovery.unsubscribe(self._tag, error.ended)
             raise
-        except ConnectionLost:
+        except (ConnectionLost, SessionLost):
             if self._settler is None or deadline.remaining() > MAX_WAIT:
                 raise
-            return False  # the deadline came while the broker was away; recovery has logged it
+            return False  # the deadline came before a new session; recovery has logged it
         self._buffer.extend(batch)
         return bool(batch)
 

@@ -6,13 +6,14 @@ after each call which queue it hears its answers in.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
 from queue_core import Connection
 from queue_core.mailbox import Mailbox
 
-LEASE = 2.0
+LEASE = 3.0
 
 
 def node(url: str, namespace: str, name: str) -> None:
@@ -23,6 +24,10 @@ def node(url: str, namespace: str, name: str) -> None:
             def nap(state: object, seconds: float) -> float:
                 time.sleep(seconds)
                 return seconds
+
+            @made.handler
+            def whoami(state: object) -> int:
+                return os.getpid()
 
             print("ready", flush=True)
             sys.stdin.read()

@@ -12,7 +12,7 @@ from queue_core.mailbox import Mailbox
 from queue_core.testing import FaultProxy, eventually
 from queue_core.url import parse
 
-LEASE = 2.0
+LEASE = 3.0
 GONE = 4 * LEASE + 5.0
 """Seconds after which nobody can take a dead process for living: its lease, the same again for
 those who watch it, and room for a busy machine."""
@@ -32,7 +32,7 @@ def nodes(broker, scripts, namespace):
             name: scripts("control.py", "node", broker.url, namespace, name) for name in names
         }
         for script in started.values():
-            assert script.hear(30) == "ready"
+            assert script.hear(60) == "ready"
         return started
 
     return start
@@ -72,6 +72,18 @@ def test_a_fresh_process_does_not_wait_for_a_node_that_was_frozen_for_a_lease(
     finally:
         started["b"].resume()
     eventually(lambda: "b" in box.call(["b"], "ping", timeout=1), 60)
+
+
+def test_a_node_that_was_away_does_not_come_back_to_a_name_that_is_anothers(box, nodes, scripts):
+    old = nodes("a")["a"]
+    old.pause()
+    try:
+        new = nodes("a")["a"]  # when the lease of the old one is over
+    finally:
+        old.resume()
+    eventually(lambda: box.call(["a"], "whoami", timeout=2.0).get("a") == new.process.pid, 30)
+    for _ in range(20):
+        assert box.call(["a"], "whoami", timeout=10)["a"] == new.process.pid
 
 
 def test_killed_callers_leave_nothing(broker, nodes, scripts, box, namespace):

@@ -15,6 +15,7 @@ from queue_core.errors import (
     ConnectionLost,
     PublishError,
     QueueNotFound,
+    SessionLost,
     StaleDelivery,
     TopologyMismatch,
 )
@@ -53,6 +54,15 @@ def test_receive_keeps_trying_while_the_broker_is_away_and_then_returns_none(bro
     broker.refusals.extend(ConnectionLost("down") for _ in range(1000))
     assert consumer.receive(timeout=20) is None
     broker.refusals.clear()
+    broker.batches.append([broker.delivery(b"2")])
+    assert consumer.receive(1).payload == 2
+
+
+def test_receive_returns_none_when_its_session_ends_at_the_deadline(broker, consumer):
+    broker.batches.append([broker.delivery()])
+    consumer.receive(1)
+    broker.failures.append(SessionLost("its lease ended"))
+    assert consumer.receive(timeout=0.01) is None
     broker.batches.append([broker.delivery(b"2")])
     assert consumer.receive(1).payload == 2
 
