@@ -27,6 +27,7 @@ CONTESTANTS = {
     "raw": OURS,
     **dict.fromkeys(("kombu", "celery", "dramatiq", "huey", "taskiq", "procrastinate"), PEERS),
 }
+QUICK = ("publish", "consume", "pingpong")
 VARIABLES = {
     "redis": "QUEUE_CORE_TEST_REDIS_URL",
     "postgresql": "QUEUE_CORE_TEST_POSTGRES_URL",
@@ -69,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--contestants", metavar="NAMES", help=f"some of: {', '.join(CONTESTANTS)}")
     add("--rounds", type=int, default=3, help="samples of each (default 3)")
     add("--scale", type=float, default=1.0, help="1: half a second each; more is steadier")
-    add("--quick", action="store_true", help="one minute: one short round, no depth")
+    add("--quick", action="store_true", help="one minute: rates and latency, one short round")
+    add("--thorough", action="store_true", help="also deep queues, many claimers, results, quorum")
     add("--count", type=int, default=0, help="a fixed number of messages per sample")
     add("--json", metavar="FILE", default="", help="default .queue-core/bench/latest.json")
     add("--publish", action="store_true", help="write benchmarks/results.json, plot and README")
@@ -84,7 +86,8 @@ def _questions() -> list[str]:
 def _measure(options: argparse.Namespace) -> Results:
     cases = _chosen_cases(options)
     contestants = _chosen_contestants(options)
-    brokers = _chosen(options.only, BROKERS, "broker")
+    usual = BROKERS if options.thorough else [name for name in BROKERS if name != "amqp-quorum"]
+    brokers = _chosen(options.only, BROKERS, "broker") if options.only else usual
     brokers = [name for name in brokers if any(name in case.brokers for case in cases)]
     _get_servers(brokers)
     WORK.mkdir(parents=True, exist_ok=True)
@@ -108,10 +111,10 @@ def _measure(options: argparse.Namespace) -> Results:
 
 def _chosen_cases(options: argparse.Namespace) -> list[Case]:
     cases = all_cases()
-    if options.quick:
-        cases = [case for case in cases if case.question != "depth"]
     if not options.scenario:
-        return cases
+        if options.quick:
+            return [case for case in cases if case.question in QUICK]
+        return [case for case in cases if options.thorough or not case.thorough]
     chosen = []
     for word in options.scenario.split(","):
         found = [case for case in cases if case.question == word]

@@ -86,6 +86,8 @@ CASES = tuple(
         most=20_000,
         brokers=(*SQL, "redis", "amqp"),
         contestants=tuple(WORKERS),
+        rounds=2,
+        thorough=results,
         longer=3.0,
     )
     for name, results in (("no-op tasks", False), ("no-op tasks with results", True))
