@@ -17,6 +17,8 @@ BROKERS = (ROOT / "docs" / "brokers.rst").read_text(encoding="utf-8")
 # Heading in docs/brokers.rst -> the module whose OPTIONS its URLs have.
 OPTIONS = {
     "SQLite": "queue_core.transports.sql.sqlite_file",
+    "PostgreSQL": "queue_core.transports.sql.postgresql_server",
+    "MariaDB": "queue_core.transports.sql.mariadb_server",
     "Redis": "queue_core.transports.redis.options",
     "RabbitMQ": "queue_core.transports.amqp.options",
 }
