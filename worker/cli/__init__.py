@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": ("queue_core.worker.cli.demo", "See it work: many small tasks, and one killed worker."),
     "features": ("queue_core.worker.cli.look", "Show what a broker can and cannot do."),
     "doctor": ("queue_core.worker.cli.doctor", "Try a broker, and say what it keeps."),
+    "db": ("queue_core.worker.cli.db", "Look at a database's tables; make or upgrade them."),
     "explain": ("queue_core.worker.cli.look", "Say in words what a broker URL means."),
 }
 
