@@ -47,6 +47,7 @@ class KombuLane:
             "publish": "each; without confirms in publish_many, ended by one round trip"
             if self._amqp
             else "each",
+            "queue": "quorum" if broker == "amqp-quorum" else "durable; persistent messages",
             "versions": f"kombu {kombu.__version__}"
             + (f", {driver.__name__} {driver.__version__}" if driver else ""),
         }

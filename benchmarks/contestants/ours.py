@@ -20,6 +20,7 @@ class OurLane:
         self.facts = {
             "ack": "each; sent together with the next claim or within 20 ms",
             "publish": "each confirmed; publish_many: all confirmed when it returns",
+            "queue": f"{self._kind}, durable; persistent messages",
             "versions": f"queue_core {__version__}",
         }
 

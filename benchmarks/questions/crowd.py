@@ -20,7 +20,7 @@ from benchmarks.lane import Lane
 QUEUE = "bench.crowd"
 PROCESSES = 8
 TO_OPEN = 30.0
-SECONDS = 2.0
+SECONDS = 4.0
 CASES = tuple(
     Case(
         "crowd",
