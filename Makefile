@@ -44,7 +44,7 @@ bench: setup
 
 bench-peers: setup
 	@sh tools/peers.sh
-	@.venv/bin/python -m benchmarks --peers $(ARGS)
+	@.venv/bin/python -m benchmarks --peers --thorough $(ARGS)
 
 services: setup
 	@.venv/bin/python tools/services.py up

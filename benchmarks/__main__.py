@@ -15,18 +15,21 @@ from typing import Any
 
 from benchmarks.cases import BROKERS, Case
 from benchmarks.desk import ROOT, BenchError, Desk
+from benchmarks.plot import svg
 from benchmarks.report import fill_in, goals, measured, plain, readme_block
 from benchmarks.results import Results, Row
 from benchmarks.runner import Plan, all_cases, run
 
 HERE = Path(__file__).resolve().parent
 WORK = ROOT / ".queue-core" / "bench"
-OURS, PEERS = ROOT / ".venv" / "bin" / "python", ROOT / ".venv-peers" / "bin" / "python"
+OURS = Path(sys.executable)
+PEERS = Path(os.environ.get("QUEUE_CORE_BENCH_PEERS", ROOT / ".venv-peers"), "bin", "python")
 CONTESTANTS = {
     "ours": OURS,
     "raw": OURS,
     **dict.fromkeys(("kombu", "celery", "dramatiq", "huey", "taskiq", "procrastinate"), PEERS),
 }
+QUICK = ("publish", "consume", "pingpong")
 VARIABLES = {
     "redis": "QUEUE_CORE_TEST_REDIS_URL",
     "postgresql": "QUEUE_CORE_TEST_POSTGRES_URL",
@@ -42,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.report:
-            results = Results.from_json(json.loads(Path(options.report).read_text("utf-8")))
+            results = _load(Path(options.report))
         else:
             results = _measure(options)
     except BenchError as error:
@@ -69,12 +72,25 @@ def _parser() -> argparse.ArgumentParser:
     add("--contestants", metavar="NAMES", help=f"some of: {', '.join(CONTESTANTS)}")
     add("--rounds", type=int, default=3, help="samples of each (default 3)")
     add("--scale", type=float, default=1.0, help="1: half a second each; more is steadier")
-    add("--quick", action="store_true", help="one minute: one short round, no depth")
+    add("--quick", action="store_true", help="one minute: rates and latency, one short round")
+    add("--thorough", action="store_true", help="also deep queues, many claimers, results, quorum")
     add("--count", type=int, default=0, help="a fixed number of messages per sample")
-    add("--json", metavar="FILE", default="", help="default .queue-core/bench/latest.json")
+    add(
+        "--json",
+        metavar="FILE",
+        default="",
+        help="default .queue-core/bench/latest.json; beside it a log",
+    )
     add("--publish", action="store_true", help="write benchmarks/results.json, plot and README")
     add("--report", metavar="FILE", help="measure nothing, print what FILE says")
     return parser
+
+
+def _load(path: Path) -> Results:
+    try:
+        return Results.from_json(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchError(f"{path} holds no results: {type(error).__name__}: {error}") from error
 
 
 def _questions() -> list[str]:
@@ -84,13 +100,15 @@ def _questions() -> list[str]:
 def _measure(options: argparse.Namespace) -> Results:
     cases = _chosen_cases(options)
     contestants = _chosen_contestants(options)
-    brokers = _chosen(options.only, BROKERS, "broker")
+    usual = BROKERS if options.thorough else [name for name in BROKERS if name != "amqp-quorum"]
+    brokers = _chosen(options.only, BROKERS, "broker") if options.only else usual
     brokers = [name for name in brokers if any(name in case.brokers for case in cases)]
     _get_servers(brokers)
     WORK.mkdir(parents=True, exist_ok=True)
+    file = Path(options.json or WORK / "latest.json")
     with (
         tempfile.TemporaryDirectory(prefix="run-", dir=WORK) as folder,
-        Desk(CONTESTANTS, WORK / "log") as desk,
+        Desk(CONTESTANTS, file.with_suffix(".log")) as desk,
     ):
         urls = {name: _url(name, Path(folder)) for name in brokers}
         rounds = 1 if options.quick else options.rounds
@@ -102,16 +120,16 @@ def _measure(options: argparse.Namespace) -> Results:
             _note_server(results, rows)
             for row in rows:
                 _tell(f"  {row.contestant}: {row.error or row.median()}")
-            _save(results, Path(options.json or WORK / "latest.json"))
+            _save(results, file)
     return results
 
 
 def _chosen_cases(options: argparse.Namespace) -> list[Case]:
     cases = all_cases()
-    if options.quick:
-        cases = [case for case in cases if case.question != "depth"]
     if not options.scenario:
-        return cases
+        if options.quick:
+            return [case for case in cases if case.question in QUICK]
+        return [case for case in cases if options.thorough or not case.thorough]
     chosen = []
     for word in options.scenario.split(","):
         found = [case for case in cases if case.question == word]
@@ -144,7 +162,9 @@ def _chosen(words: str | None, known: Sequence[str], what: str) -> list[str]:
 
 def _get_servers(brokers: Sequence[str]) -> None:
     """Go on inside of tools/services.py, which sets the variables, unless they are set."""
-    missing = [name for name in brokers if name in VARIABLES and VARIABLES[name] not in os.environ]
+    missing = [
+        name for name in brokers if name in VARIABLES and not os.environ.get(VARIABLES[name])
+    ]
     if not missing:
         return
     if "QUEUE_CORE_BENCH_SERVERS" in os.environ:
@@ -184,10 +204,13 @@ def _processor() -> str:
 
 
 def _note_server(results: Results, rows: Sequence[Row]) -> None:
+    """The bare driver has asked the server what it is; that holds for everybody's rows."""
+    servers = results.about["servers"]
     for row in rows:
         if "server" in row.facts:
-            found = {name: row.facts[name] for name in ("server", "durability")}
-            results.about["servers"][row.broker] = found
+            servers[row.broker] = {name: row.facts[name] for name in ("server", "durability")}
+    for row in rows:
+        row.facts.update(servers.get(row.broker, {}))
 
 
 def _tell(line: str) -> None:
@@ -209,6 +232,7 @@ def _print(results: Results) -> None:
 def publish(results: Results) -> None:
     """Write results, plot and README of this folder."""
     _save(results, HERE / "results.json")
+    (HERE / "results.svg").write_text(svg(results), "utf-8")
     readme = HERE / "README.md"
     readme.write_text(fill_in(readme.read_text("utf-8"), readme_block(results)), "utf-8")
 

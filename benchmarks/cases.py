@@ -25,7 +25,8 @@ class Case:
         most: and at most this many.
         brokers: where it can be asked.
         contestants: who is asked.
-        rounds: how many samples, or 0 for the run's usual number.
+        rounds: how many samples at most, or 0 for the run's usual number.
+        thorough: only asked by name, or in a thorough run, since it takes minutes.
         longer: how many times as long as usual a sample should last.
     """
 
@@ -38,4 +39,5 @@ class Case:
     brokers: tuple[str, ...] = BROKERS
     contestants: tuple[str, ...] = ("ours", "raw", "kombu")
     rounds: int = 0
+    thorough: bool = False
     longer: float = 1.0

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from tools.processes import dying_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
 Job = dict[str, Any]
@@ -104,6 +107,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
+            preexec_fn=dying_with_parent(signal.SIGKILL),
         )
         self.ended = False
         ready = self.answer(time.monotonic() + 30.0)

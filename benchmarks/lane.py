@@ -31,7 +31,13 @@ class Courier(Protocol):
 
 
 class Subscription(Protocol):
-    """A consumer of one queue."""
+    """A consumer of one queue.
+
+    Attributes:
+        latest: the monotonic time when it last got messages.
+    """
+
+    latest: float
 
     def take(self, count: int, seconds: float) -> int:
         """Take and ack each of ``count`` messages, or what there is within ``seconds``.

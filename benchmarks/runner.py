@@ -61,8 +61,9 @@ def _race(case: Case, broker: str, question: Any, plan: Plan, desk: Desk) -> lis
     runners = [
         _Runner(name, case, broker, plan) for name in plan.contestants if name in case.contestants
     ]
-    rounds = case.rounds or plan.rounds
-    for number in range(rounds + (1 if case.first else 0)):
+    trials = 1 if case.first and not plan.counts else 0
+    rounds = min(case.rounds or plan.rounds, plan.rounds)
+    for number in range(-trials, rounds):
         for runner in runners:
             if not runner.row.error and not runner.absent:
                 runner.take(question.ask(desk, runner.row.contestant, runner.job), number)
@@ -73,7 +74,8 @@ class _Runner:
     """One contestant on its way through the rounds of one case."""
 
     def __init__(self, name: str, case: Case, broker: str, plan: Plan) -> None:
-        self.row = Row(case.name, broker, name, case.unit)
+        facts = {"prefetch": str(case.given["prefetch"])} if "prefetch" in case.given else {}
+        self.row = Row(case.name, broker, name, case.unit, facts=facts)
         self.absent = False
         self._case = case
         self._plan = plan
@@ -94,7 +96,7 @@ class _Runner:
             self.row.error = reply["error"]
             return
         self.row.facts.update(reply.pop("facts", {}))
-        if number or not self._case.first:
+        if number >= 0:
             self.row.samples.append(reply)
         if self._case.first and not self._plan.counts:
             self._speed = max(self._speed, reply["count"] / reply["seconds"])

@@ -40,6 +40,7 @@ from queue_core.policy import Backoff, Clock, Deadline, SystemClock
 from queue_core.producer import Producer
 from queue_core.receipt import Receipt
 from queue_core.registry import find_transport, known_schemes, register_transport
+from queue_core.schema import Schema
 from queue_core.serialization import Codec, Codecs, Limits, decode, encode
 from queue_core.simple_queue import SimpleQueue
 from queue_core.topology import Binding, Exchange, Queue
@@ -85,6 +86,7 @@ __all__ = [
     "Receipt",
     "Refused",
     "RemoteError",
+    "Schema",
     "SessionLost",
     "SimpleQueue",
     "StaleDelivery",

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from typing import Any, Self, TypeVar, overload
 
 from queue_core.consumer import Consumer
-from queue_core.errors import ConfigError
+from queue_core.errors import ConfigError, Unsupported
 from queue_core.policy import Backoff, Clock, Deadline, SystemClock
 from queue_core.producer import Producer
 from queue_core.recovery import Recovery, detect
 from queue_core.registry import find_transport
+from queue_core.schema import Migrator, Schema
 from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits
 from queue_core.simple_queue import SimpleQueue
 from queue_core.topology import Binding, Entity, Exchange, Queue, check_seconds
@@ -28,7 +29,7 @@ from queue_core.transport import (
     SessionOptions,
     Transport,
 )
-from queue_core.url import parse_alternates
+from queue_core.url import parse, parse_alternates
 
 E = TypeVar("E", Exchange, Queue, Binding)
 
@@ -127,6 +128,25 @@ class Connection:
                 )
             )
         return "\n".join(lines)
+
+    @classmethod
+    def schema(cls, url: str, *, upgrade: bool = False, timeout: float = 10.0) -> Schema:
+        """Connect to a broker that is a database, and say which version its tables have.
+
+        With ``upgrade`` the tables are made, or get what they lack: what every connection does when
+        it opens, unless its URL has ``upgrade=false``. Blocks at most about ``timeout`` seconds,
+        and for as long as the database works on an upgrade. Any thread.
+
+        Raises:
+            Unsupported: this broker has no tables.
+            StoreCorrupt: the tables are of another major version, or not ours.
+            ConfigError, AccessRefused, ConnectionLost, ConnectTimeout: as they say.
+        """
+        found = parse(url)
+        transport = find_transport(found.scheme)
+        if not isinstance(transport, Migrator):
+            raise Unsupported("schema", transport.name, "it has no tables to look at or to upgrade")
+        return transport.schema(found, upgrade=upgrade, timeout=timeout)
 
     @property
     def url(self) -> str:

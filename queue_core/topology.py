@@ -67,7 +67,7 @@ def check_routing_key(key: str) -> str:
         raise ConfigError(f"routing key {key!r} is not valid Unicode") from None
     if size > MAX_NAME_BYTES:
         raise ConfigError(f"routing key {key[:40]!r}... has {size} bytes; 255 is the limit")
-    if any(ord(character) < 32 for character in key):
+    if key and min(key) < " ":
         raise ConfigError(f"routing key {key!r} holds a control character")
     return key
 

@@ -106,7 +106,7 @@ class Features(msgspec.Struct, frozen=True):
     ] = False
     delay: Annotated[
         bool,
-        "a message can become visible later, to the millisecond",
+        "a message can become visible later",
         "publish it when it is due",
     ] = False
     transactions: Annotated[
@@ -122,7 +122,7 @@ class Features(msgspec.Struct, frozen=True):
     deduplicate: Annotated[
         bool,
         "a repeated publish with the same id is stored once",
-        "let handlers bear a message that comes twice: its message_id is the same",
+        "let handlers bear a message that comes twice; a message_id of your own tells",
     ] = False
     atomic_settle: Annotated[
         bool,

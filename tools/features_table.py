@@ -22,6 +22,7 @@ COLUMNS = {
     "memory": "memory",
     "SQLite": "sqlite",
     "PostgreSQL": "postgresql",
+    "MariaDB": "mysql",
     "Redis": "redis",
     "RabbitMQ": "amqp",
 }
@@ -35,7 +36,7 @@ def table(columns: dict[str, Features]) -> str:
     lines = [
         ".. csv-table::",
         f"    :header: Feature, {', '.join(columns)}",
-        f"    :widths: {', '.join(['52', *['8'] * len(columns)])}",
+        f"    :widths: {', '.join(['46', *['9'] * len(columns)])}",
         "",
     ]
     for name, (_, meaning) in Features().describe().items():

@@ -40,12 +40,14 @@ class KombuLane:
             with sqlalchemy.create_engine(f"sqlite:{url.partition(':')[2]}").connect() as database:
                 database.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
         self._connection = self._connect(confirm=True)
+        self._connection.connect()
         driver = _DRIVERS.get(broker)
         self.facts = {
             "ack": "each",
             "publish": "each; without confirms in publish_many, ended by one round trip"
             if self._amqp
             else "each",
+            "queue": "quorum" if broker == "amqp-quorum" else "durable; persistent messages",
             "versions": f"kombu {kombu.__version__}"
             + (f", {driver.__name__} {driver.__version__}" if driver else ""),
         }
@@ -97,6 +99,7 @@ class KombuLane:
 class _Subscription:
     def __init__(self, lane: KombuLane, queue: str, prefetch: int) -> None:
         self._connection = lane._connection
+        self.latest = time.monotonic()
         self._bodies: deque[Any] = deque()
         self._channel = self._connection.channel()
         self._consumer = self._connection.Consumer(
@@ -108,6 +111,7 @@ class _Subscription:
     def _handle(self, body: Any, message: Any) -> None:
         message.ack()
         self._bodies.append(body)
+        self.latest = time.monotonic()
 
     def take(self, count: int, seconds: float) -> int:
         end = time.monotonic() + seconds

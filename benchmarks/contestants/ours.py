@@ -16,10 +16,11 @@ def open_lane(broker: str, url: str) -> OurLane:
 class OurLane:
     def __init__(self, broker: str, url: str) -> None:
         self._kind: Any = {"amqp": "classic", "amqp-quorum": "quorum"}.get(broker, "auto")
-        self._connection = Connection(url, timeout=60.0)
+        self._connection = Connection(url, timeout=60.0).connect()
         self.facts = {
             "ack": "each; sent together with the next claim or within 20 ms",
             "publish": "each confirmed; publish_many: all confirmed when it returns",
+            "queue": f"{self._kind}, durable; persistent messages",
             "versions": f"queue_core {__version__}",
         }
 
@@ -63,17 +64,19 @@ class OurLane:
 class _Subscription:
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
+        self.latest = time.monotonic()
         self.close = consumer.close
 
     def take(self, count: int, seconds: float) -> int:
         taken = 0
         end = time.monotonic() + seconds
-        while taken < count:
-            message = self._consumer.receive(timeout=max(0.0, end - time.monotonic()))
+        while taken < count and (left := end - time.monotonic()) > 0:
+            message = self._consumer.receive(timeout=left)
             if message is None:
                 break
             message.ack()
             taken += 1
+            self.latest = time.monotonic()
         self._consumer.flush()
         return taken
 

@@ -225,6 +225,7 @@ class Subscription:
 
     def __init__(self, loop: Loop, queue: str, prefetch: int) -> None:
         self._loop = loop
+        self.latest = time.monotonic()
         self._arrived: queues.SimpleQueue[tuple[int, bytes]] = queues.SimpleQueue()
         channel = loop.channel
         loop.call(partial(channel.basic_qos, prefetch_count=prefetch))
@@ -251,6 +252,7 @@ class Subscription:
             return None
         found = json.loads(body)
         self._loop.run(lambda: self._loop.channel.basic_ack(tag))
+        self.latest = time.monotonic()
         return found
 
     def close(self) -> None:

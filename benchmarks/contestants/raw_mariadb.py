@@ -121,6 +121,7 @@ class Subscription:
     def __init__(self, lane: MariaLane, queue: str, prefetch: int) -> None:
         self._lane = lane
         self._queue = queue
+        self.latest = time.monotonic()
         self._prefetch = prefetch
         self._handled: list[int] = []
 
@@ -129,6 +130,7 @@ class Subscription:
         end = time.monotonic() + seconds
         while taken < count and (bodies := self.claim(count - taken, end)):
             taken += len(bodies)
+            self.latest = time.monotonic()
         self.close()
         return taken
 

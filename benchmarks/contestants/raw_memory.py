@@ -73,6 +73,7 @@ class _Subscription:
     def __init__(self, store: MemoryStore, queue: str, prefetch: int) -> None:
         self._store = store
         self._queue = queue
+        self.latest = time.monotonic()
         self._prefetch = prefetch
         self._requests = counting()
         self._handled: Sequence[Token] = ()
@@ -90,6 +91,8 @@ class _Subscription:
                 json.loads(claim.body)
             self._handled = [claim.token for claim in answer.claims]
             taken += len(answer.claims)
+            if answer.claims:
+                self.latest = time.monotonic()
         self.close()
         return taken
 

@@ -99,6 +99,7 @@ class Subscription:
         self._claims = claims
         self._news = news
         self._queue = queue
+        self.latest = time.monotonic()
         self._prefetch = prefetch
         self._handled: list[int] = []
         news.execute(f'LISTEN "{queue}"')
@@ -108,6 +109,7 @@ class Subscription:
         end = time.monotonic() + seconds
         while taken < count and (bodies := self.claim(count - taken, end)):
             taken += len(bodies)
+            self.latest = time.monotonic()
         self._step(0)
         return taken
 

@@ -81,6 +81,7 @@ class _Subscription:
         self._redis = client
         self._claim = claim
         self._queue = queue
+        self.latest = time.monotonic()
         self._mine = f"{queue}.taken.{uuid.uuid4().hex}"
         self._prefetch = prefetch
 
@@ -97,6 +98,7 @@ class _Subscription:
             for body in bodies:
                 json.loads(body)
                 taken += 1
+                self.latest = time.monotonic()
         self._redis.delete(self._mine)
         return taken
 

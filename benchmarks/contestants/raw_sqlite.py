@@ -90,6 +90,7 @@ class _Subscription:
     def __init__(self, lane: SqliteLane, queue: str, prefetch: int) -> None:
         self._lane = lane
         self._queue = queue
+        self.latest = time.monotonic()
         self._prefetch = prefetch
         self._handled: list[tuple[int]] = []
         self._seen = -1
@@ -99,6 +100,7 @@ class _Subscription:
         end = time.monotonic() + seconds
         while taken < count and (bodies := self.claim(count - taken, end)):
             taken += len(bodies)
+            self.latest = time.monotonic()
         self.close()
         return taken
 

@@ -27,6 +27,7 @@ CASES = tuple(
         {"depth": depth, "prefetch": 100},
         contestants=("ours", "raw"),
         rounds=1,
+        thorough=depth > 1_000,
     )
     for name, depth in DEPTHS.items()
 )

@@ -15,7 +15,7 @@ from benchmarks.lane import Lane
 QUEUE = "bench.idle"
 SETTLING = 1.5
 SECONDS = 5.0
-CASES = (Case("idle", "idle consumer", "% CPU", rounds=1),)
+CASES = (Case("idle", "idle consumer", "% CPU", contestants=("ours", "kombu"), rounds=1),)
 
 
 def ask(desk: Desk, contestant: str, job: Job) -> Reply:

@@ -22,6 +22,9 @@ from typing import Any
 from benchmarks.cases import Case
 from benchmarks.desk import ROOT, Desk, Job, Reply
 from benchmarks.workers.counter import FOLDER, total
+from tools.processes import dying_with_parent, end_group
+
+Command = tuple[str, ...]
 
 APPS = "benchmarks.workers"
 TO_SEND = 120.0
@@ -34,7 +37,7 @@ TICK = 0.003
 class Worker:
     """How to start a library's worker: arguments for its Python, and how often."""
 
-    arguments: tuple[str, ...]
+    arguments: Command
     brokers: tuple[str, ...]
     results: tuple[str, ...] = ()
     times: int = 1
@@ -86,6 +89,8 @@ CASES = tuple(
         most=20_000,
         brokers=(*SQL, "redis", "amqp"),
         contestants=tuple(WORKERS),
+        rounds=2,
+        thorough=results,
         longer=3.0,
     )
     for name, results in (("no-op tasks", False), ("no-op tasks with results", True))
@@ -99,7 +104,8 @@ def ask(desk: Desk, contestant: str, job: Job) -> Reply:
         return {"absent": f"{contestant} is not measured on {job['broker']}"}
     python = str(desk.python(contestant))
     count = job["count"]
-    with tempfile.TemporaryDirectory(prefix="queue-core-bench-") as counters:
+    with contextlib.ExitStack() as stack:
+        counters = stack.enter_context(tempfile.TemporaryDirectory(prefix="queue-core-bench-"))
         environment = {
             **os.environ,
             FOLDER: counters,
@@ -107,20 +113,58 @@ def ask(desk: Desk, contestant: str, job: Job) -> Reply:
             "QUEUE_CORE_BENCH_URL": job["url"],
             "QUEUE_CORE_BENCH_RESULTS": "yes" if job["results"] else "",
         }
-        with _started(
-            (python, "-m", f"{APPS}.send", contestant, str(count)), environment, desk
-        ) as sender:
-            assert sender.stdout is not None
-            if not select.select([sender.stdout], [], [], TO_SEND)[0]:
-                return {"error": f"{count} tasks were not sent within {TO_SEND:g} s"}
-            line = sender.stdout.readline()
-            if not line:
-                return {"error": f"{contestant} could not send its tasks"}
-            sent = json.loads(line)
-            with contextlib.ExitStack() as workers:
-                for _ in range(worker.times):
-                    workers.enter_context(_started((python, *worker.arguments), environment, desk))
-                return {**_watch(Path(counters), count), **sent}
+        send = (python, "-m", f"{APPS}.send", contestant, str(count))
+        sent = stack.enter_context(_sender(send, environment, desk))
+        if "error" in sent:
+            return sent
+        for _ in range(worker.times):
+            stack.enter_context(_worker((python, *worker.arguments), environment, desk))
+        return {**_watch(Path(counters), count), **sent}
+
+
+@contextlib.contextmanager
+def _sender(arguments: Command, environment: dict[str, str], desk: Desk) -> Iterator[Reply]:
+    """Everything is sent; the queues are removed at the end."""
+    process = _started(arguments, environment, desk, stdout=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        line = b""
+        if select.select([process.stdout], [], [], TO_SEND)[0]:
+            line = process.stdout.readline()
+        yield json.loads(line or b'{"error": "the tasks were not sent"}')
+    finally:
+        process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(TO_STOP)
+        end_group(process, signal.SIGKILL, 0.0)
+        process.stdout.close()
+
+
+@contextlib.contextmanager
+def _worker(arguments: Command, environment: dict[str, str], desk: Desk) -> Iterator[None]:
+    """A worker, which is told to stop at the end, and killed if it does not."""
+    process = _started(arguments, environment, desk, stdout=desk.log)
+    assert process.stdin is not None
+    try:
+        yield
+    finally:
+        process.stdin.close()
+        end_group(process, signal.SIGTERM, TO_STOP)
+
+
+def _started(
+    arguments: Command, environment: dict[str, str], desk: Desk, *, stdout: Any
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=desk.log,
+        process_group=0,
+        preexec_fn=dying_with_parent(signal.SIGTERM),
+    )
 
 
 def _watch(counters: Path, count: int) -> dict[str, Any]:
@@ -138,34 +182,3 @@ def _watch(counters: Path, count: int) -> dict[str, Any]:
                 return {"error": "too few tasks to measure"}
             return {"value": (done - first) / seconds, "count": done - first, "seconds": seconds}
     return {"error": f"{total(counters)} of {count} tasks ran within {TO_RUN:g} s"}
-
-
-@contextlib.contextmanager
-def _started(
-    arguments: tuple[str, ...], environment: dict[str, str], desk: Desk
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A process with a group of its own, which is told to stop, and killed if it does not."""
-    process = subprocess.Popen(
-        arguments,
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE if "benchmarks.workers.send" in arguments else desk.log,
-        stderr=desk.log,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        if f"{APPS}.send" not in arguments:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(TO_STOP)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import threading
 from collections import Counter
 
+from queue_core.errors import SessionLost
+from queue_core.message import Token
 from queue_core.testing.store_bench import StoreBench, StoreTests, envelope, ids_of, tokens_of
 from queue_core.transport import Change, Limit, Store
 
@@ -163,6 +168,151 @@ class RaceTests(StoreTests):
         assert sorted(ended) == [False] * (THREADS - 1) + [True]
         bench.store.open_session("t", 1.0)
         assert [claim.attempts for claim in bench.claim(session="t")] == [2, 2]
+
+    def test_a_dropped_queue_keeps_nothing_of_puts_under_way(self, bench: StoreBench) -> None:
+        handles = [bench.open() for _ in range(THREADS)]
+        for turn in range(5):
+            assert bench.store.write_table([Change("q:q", 0, b"it exists")])
+            versions = {"q:q": bench.store.read_table(["q:q"])["q:q"].version}
+
+            def put(number: int, turn: int = turn, versions: dict[str, int] = versions) -> None:
+                for index in itertools.count():
+                    batch = [envelope(f"{turn}-{number}-{index}")]
+                    if handles[number].put(batch, versions).stale_entries:
+                        return
+
+            def drop(versions: dict[str, int] = versions) -> None:
+                while bench.counts()[0] < 5:
+                    pass
+                assert bench.store.write_table([Change("q:q", versions["q:q"], None)], drop=["q"])
+
+            bench.together(*[lambda n=n: put(n) for n in range(THREADS)], drop)
+            assert bench.counts() == (0, 0, 0), f"turn {turn}"
+
+    def test_no_put_goes_by_an_entry_that_had_changed_before_it_began(
+        self, bench: StoreBench
+    ) -> None:
+        handles = [bench.open() for _ in range(4)]
+        assert bench.store.write_table([Change("x", 0, b"")])
+        begun = [bench.store.read_table(["x"])["x"].version]
+        done: list[int] = []
+
+        def change() -> None:
+            for _ in range(30):
+                assert bench.store.write_table([Change("x", begun[-1], b"")])
+                done.append(begun[-1])
+                begun.append(bench.store.read_table(["x"])["x"].version)
+
+        def put(number: int) -> None:
+            index = 0
+            while len(done) < 30:
+                index += 1
+                over, version = len(done), begun[-1]
+                result = handles[number].put([envelope(f"{number}-{index}")], {"x": version})
+                assert result.stale_entries or version not in done[:over]
+
+        bench.together(change, *[lambda n=n: put(n) for n in range(4)])
+
+    def test_an_ended_session_holds_nothing_of_claims_under_way(self, bench: StoreBench) -> None:
+        ids = [f"{number:03}" for number in range(100)]
+        bench.put(*ids)
+        handles = [bench.open() for _ in range(4)]
+        for turn in range(10):
+            session = f"short-lived-{turn}"
+            bench.store.open_session(session, 30.0)
+
+            def claim(store: Store, session: str = session) -> None:
+                with contextlib.suppress(SessionLost):
+                    while True:
+                        store.claim(session, bench.request(), {"q": 1}, 0)
+
+            def end(session: str = session) -> None:
+                while bench.counts()[2] < 5:
+                    pass
+                assert bench.store.end_session(session)
+
+            bench.together(*[lambda h=h: claim(h) for h in handles], end)
+            assert bench.counts() == (100, 0, 0), f"turn {turn}"
+        assert bench.claimed() == ids
+
+    def test_settling_releasing_and_ending_at_once_leave_each_message_in_one_place(
+        self, bench: StoreBench
+    ) -> None:
+        handles = [bench.open() for _ in range(4)]
+        for turn in range(10):
+            session = f"busy-{turn}"
+            bench.store.open_session(session, 30.0)
+            bench.put(*[f"{turn}-{number:02}" for number in range(40)])
+            tokens = tokens_of(bench.claim(session=session))
+            backwards = tokens[::-1]
+            settled: list[object] = []
+
+            def settle(store: Store, mine: list[Token], kept: list[object] = settled) -> None:
+                stale = store.put([], {}, settle=mine).stale_tokens
+                kept.extend(token for token in mine if token not in stale)
+
+            bench.together(
+                functools.partial(settle, handles[0], tokens),
+                functools.partial(settle, handles[1], backwards),
+                functools.partial(handles[2].release, backwards),
+                functools.partial(handles[3].end_session, session),
+            )
+            assert len(settled) == len(set(settled))
+            assert bench.counts() == (40 - len(settled), 0, 0), f"turn {turn}"
+            bench.store.purge("q")
+
+    def test_a_dead_message_is_collected_once(self, bench: StoreBench) -> None:
+        ids = [f"{number:03}" for number in range(200)]
+        bench.put(*ids, ttl=0.0)
+        collected: list[str] = []
+
+        def collect(store: Store) -> None:
+            while claims := store.collect("s", 7):
+                collected.extend(ids_of(claims))
+
+        handles = [bench.open() for _ in range(4)]
+        bench.together(*[lambda h=h: collect(h) for h in handles])
+        while claims := bench.store.collect("s", 100):  # what one of them had passed over
+            collected.extend(ids_of(claims))
+        assert sorted(collected) == ids
+
+    def test_a_queue_that_drops_its_head_stays_within_its_limit(self, bench: StoreBench) -> None:
+        handles = [bench.open() for _ in range(THREADS)]
+        limits = {"q": Limit(10, "drop-head")}
+
+        def put(number: int) -> None:
+            for index in range(10):
+                handles[number].put([envelope(f"{number}-{index}")], {}, limits=limits)
+
+        bench.together(*[lambda n=n: put(n) for n in range(THREADS)])
+        assert bench.counts() == (10, 0, 0)
+        assert len(bench.dead()) == 10 * THREADS - 10
+
+    def test_a_session_opened_by_many_at_once_is_one(self, bench: StoreBench) -> None:
+        handles = [bench.open() for _ in range(THREADS)]
+        for turn in range(5):
+            name = f"shared-{turn}"
+            bench.together(*[lambda h=h, n=name: h.open_session(n, 30.0) for h in handles])
+            assert bench.store.end_session(name)
+            assert name not in bench.store.sessions()
+
+    def test_counters_and_conditions_of_keys_hold_for_many_at_once(self, bench: StoreBench) -> None:
+        if bench.lacks("key_value"):
+            return
+        handles = [bench.keys(bench.open()) for _ in range(THREADS)]
+        won: list[int] = []
+
+        def work(number: int) -> None:
+            keys = handles[number]
+            for turn in range(10):
+                keys.key_increment("counter")
+                if keys.key_set(f"lock-{turn}", b"%d" % number, version=0) is not None:
+                    won.append(turn)
+
+        bench.together(*[lambda n=n: work(n) for n in range(THREADS)])
+        entry = bench.keys().key_get("counter")
+        assert entry is not None and entry.value == b"%d" % (10 * THREADS)
+        assert sorted(won) == list(range(10))
 
 
 class LoadTests(StoreTests):

@@ -27,7 +27,7 @@ def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_tries_a_broker_and_says_what_it_is_worth(broker_url: str) -> None:
-    done = doctor("-b", broker_url)
+    done = doctor(broker_url)
     assert (done.returncode, done.stderr) == (0, "")
     said = {line.split()[0] for line in done.stdout.splitlines()}
     assert {"broker", "server", "connect", "message", "survives", "can", "cannot"} <= said
@@ -62,6 +62,12 @@ def test_it_looks_at_one_queue(broker_url: str) -> None:
     done = doctor("-b", broker_url, "-Q", queue.name)
     assert done.returncode == 1
     assert queue.name in done.stderr
+
+
+def test_without_a_broker_it_says_how_to_name_one() -> None:
+    done = doctor()
+    assert done.returncode == 2
+    assert "QUEUE_CORE_URL" in done.stderr
 
 
 def test_what_is_wrong_has_its_exit_code_and_no_password(amqp_url: str) -> None:

@@ -1,16 +1,8 @@
-"""Consuming: a channel per subscription, deliveries to the consumer's thread, acks coalesced.
+"""Consuming: a channel per subscription, deliveries to the consumer's thread.
 
-A subscription is one consumer on one queue with a prefetch window of its own. Its channel's
-delivery tags are numbered from 1, so a token begins with (epoch, tag): the epoch names one life of
-one subscription's channel, and a token of an older life is never sent to the broker (an unknown tag
-would close the channel and give everybody's messages back). The token's third part is what
-`copies` notes about a message that waited or failed before.
-
-Settlements are recorded in a deque and written by the I/O thread, all that are there in one send.
-Acks up to the lowest unsettled tag leave as one frame with ``multiple``; others one by one, so
-that an ack never covers a message that is still being worked on. What is requeued leaves in the
-order of delivery: a quorum queue puts returned messages before all others, but in the order in
-which they come back.
+A subscription is one consumer on one queue with a prefetch window of its own. What arrives waits in
+the consumer's inbox; its token is (epoch, tag, note): the first two are explained in ``settling``,
+the third is what ``copies`` notes about a message that waited or failed before.
 
 When the broker ends one channel and not the connection (its ack timeout does that), the unsettled
 deliveries are stale and the next ``receive`` subscribes again. It does so too when the broker
@@ -25,7 +17,7 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -38,17 +30,16 @@ from queue_core.errors import (
     ConnectionLost,
     QueueCoreError,
     QueueNotFound,
-    StaleDelivery,
     UsageError,
 )
 from queue_core.message import Delivery, Settlement
 from queue_core.transports.amqp import frames
 from queue_core.transports.amqp.channel import Channel
 from queue_core.transports.amqp.copies import NOTHING
-from queue_core.transports.amqp.errors import translate
 from queue_core.transports.amqp.io import Link
 from queue_core.transports.amqp.proof import needs_two, prove
 from queue_core.transports.amqp.properties import READER
+from queue_core.transports.amqp.settling import Settling
 from queue_core.transports.amqp.subscription import Inbox, Subscription
 from queue_core.transports.amqp.versions import cancel_means_deleted
 
@@ -58,16 +49,14 @@ logger = logging.getLogger(__name__)
 class Consuming:
     """All subscriptions of a session. Methods block at most until their deadline."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, settling: Settling) -> None:
+        """Take what comes over ``link``, which is open; ``settling`` knows what is held."""
         self._link = link
+        self._settling = settling
         self._epochs = itertools.count(1)
         self._lock = threading.Lock()
         self._inboxes: dict[str, Inbox] = {}
-        self._live: dict[int, Subscription] = {}
-        self._outbox: deque[Settlement] = deque()
         self._arrived: set[Inbox] = set()
-        self._stale: Counter[str] = Counter()
-        self._lost: BaseException | None = None
         link.connection.after_read = self._after_read
 
     # subscriptions
@@ -119,7 +108,7 @@ class Consuming:
     def _consume(self, subscription: Subscription, future: Future[Any]) -> None:
         channel = subscription.channel
         if channel.closed is None:
-            self._live[subscription.epoch] = subscription
+            self._settling.live[subscription.epoch] = subscription
             channel.raw.add_on_cancel_callback(partial(self._on_cancel, subscription))
         arguments = {
             "queue": subscription.queue,
@@ -150,10 +139,10 @@ class Consuming:
 
         That gives back what is unsettled. Those whose queue was deleted are among them.
         """
-        self.drain()
+        self._settling.drain()
         ending = [
             item
-            for item in self._live.values()
+            for item in self._settling.live.values()
             if item.inbox is inbox and queue in (None, item.queue) and item.channel.closed is None
         ]
         proved: Future[Any] = Future()
@@ -174,7 +163,7 @@ class Consuming:
 
         for subscription in ending:
             subscription.ended = True
-            self._live.pop(subscription.epoch, None)
+            self._settling.live.pop(subscription.epoch, None)
             subscription.inbox.drop(subscription.epoch)
             subscription.channel.raw.add_on_close_callback(closed)
             subscription.channel.close_now()
@@ -189,7 +178,7 @@ class Consuming:
         inbox = self._inbox(consumer)
         deadline = monotonic() + wait
         with inbox.condition:
-            while not (inbox.deliveries or inbox.broken or inbox.woken or self._lost):
+            while not (inbox.deliveries or inbox.broken or inbox.woken or self._settling.lost):
                 left = deadline - monotonic()
                 if left <= 0 or not inbox.condition.wait(left):
                     break
@@ -200,8 +189,8 @@ class Consuming:
                 count = min(limit, len(inbox.deliveries))
                 return [inbox.deliveries.popleft() for _ in range(count)]
             broken = inbox.broken.popleft() if inbox.broken else None
-        if self._lost is not None:
-            raise self.failure("receive")
+        if self._settling.lost is not None:
+            raise self._settling.failure("receive")
         if broken is not None:
             self._subscribe_again(inbox, broken, monotonic() + timeout)
         return []
@@ -239,7 +228,7 @@ class Consuming:
 
     def _stop(self, inbox: Inbox) -> None:
         """In the I/O thread: end the broker's consumers; the channels stay for settlements."""
-        for subscription in self._live.values():
+        for subscription in self._settling.live.values():
             channel = subscription.channel
             if subscription.inbox is inbox and not subscription.stopped and channel.closed is None:
                 subscription.stopped = True
@@ -249,8 +238,7 @@ class Consuming:
                     channel.request("basic_cancel", {"consumer_tag": subscription.tag}, Future())
         with inbox.condition:
             rest, inbox.deliveries = inbox.deliveries, deque()
-        self._outbox.extend(Settlement(item, "requeue", counted=False) for item in rest)
-        self.drain()
+        self._settling.settle([Settlement(item, "requeue", counted=False) for item in rest])
 
     def wake(self, consumer: str) -> None:
         """End a ``receive`` early."""
@@ -306,7 +294,7 @@ class Consuming:
         """
 
         def cancelled() -> None:
-            for subscription in list(self._live.values()):
+            for subscription in list(self._settling.live.values()):
                 if subscription.queue == queue:
                     self._cancelled(subscription, gone=True)
 
@@ -337,7 +325,7 @@ class Consuming:
     def _on_closed(self, subscription: Subscription, reason: BaseException) -> None:
         """The channel is over: unsettled ones went back, what was sent without proof may have."""
         inbox = subscription.inbox
-        self._live.pop(subscription.epoch, None)
+        self._settling.live.pop(subscription.epoch, None)
         unproved = subscription.unproved + len(subscription.acks) + len(subscription.others)
         subscription.acks, subscription.others, subscription.unproved = [], {}, 0
         subscription.unsettled.clear()
@@ -348,107 +336,17 @@ class Consuming:
         if isinstance(reason, ChannelClosedByClient):
             return
         if unproved:
-            with self._lock:
-                self._stale[inbox.consumer] += unproved
+            self._settling.note_stale(inbox.consumer, unproved)
         if isinstance(reason, ChannelClosedByBroker):
             subscription.why = _explained(reason)
         if not subscription.cancelled:
             self._note_broken(subscription)
 
-    # settling
-
-    def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Record settlements; does not block."""
-        self._outbox.extend(settlements)
-        try:
-            self._link.submit(self.drain)
-        except QueueCoreError:
-            self._count_rest()
-
-    def held(self, delivery: Delivery) -> bool:
-        """Whether the delivery can still be settled, as far as is known here."""
-        epoch, tag, _ = delivery.token
-        subscription = self._live.get(epoch)
-        return subscription is not None and tag in subscription.unsettled
-
-    def note_stale(self, consumer: str) -> None:
-        """Let the next ``flush`` tell of one settlement that had no effect."""
-        with self._lock:
-            self._stale[consumer] += 1
-
-    def drain(self) -> None:
-        """In the I/O thread: write everything that is recorded."""
-        touched: set[Subscription] = set()
-        outbox, live = self._outbox, self._live
-        while outbox:
-            settlement = outbox.popleft()
-            epoch, tag, _ = settlement.delivery.token
-            subscription = live.get(epoch)
-            if subscription is None or tag not in subscription.unsettled:
-                self.note_stale(settlement.delivery.consumer)
-                continue
-            subscription.unsettled.discard(tag)
-            touched.add(subscription)
-            if settlement.action == "ack":
-                subscription.acks.append(tag)
-            else:
-                frame = _returned(subscription.channel.number, tag, settlement)
-                subscription.others[tag] = frame
-        connection = self._link.connection
-        for subscription in touched:
-            if subscription.channel.closed is None:
-                connection.emit(subscription.written())
-                if subscription.cancelled and not subscription.unsettled:
-                    subscription.channel.close_now()
-
-    def settle_certainly(self, delivery: Delivery, deadline: float) -> None:
-        """Ack one delivery and wait until that is certain; raise StaleDelivery if it is not."""
-        self.settle([Settlement(delivery)])
-        self._wait_proved(delivery.consumer, deadline)
-        if delivery.token[0] not in self._live:
-            raise StaleDelivery(
-                f"the channel of the delivery from queue {delivery.queue!r} ended before its ack "
-                "was certain; it may be delivered again"
-            )
-
-    def flush(self, consumer: str, deadline: float) -> None:
-        """Prove that what was settled has reached the broker; see `Session.flush`."""
-        self._wait_proved(consumer, deadline)
-        with self._lock:
-            stale = self._stale.pop(consumer, 0)
-        if stale:
-            raise StaleDelivery(
-                f"{stale} settlements of consumer {consumer!r} are stale: settled before, or their "
-                "channel ended, and the messages went back to their queues"
-            )
-
-    def _wait_proved(self, consumer: str, deadline: float) -> None:
-        if self._lost is not None:
-            raise self.failure("flush")
-        doing = f"flush the settlements of consumer {consumer!r}"
-        self._link.call(partial(self._prove, consumer), deadline, doing)
-
-    def _prove(self, consumer: str, future: Future[Any]) -> None:
-        self.drain()
-        live = self._live.values()
-        prove([s for s in live if s.inbox.consumer == consumer and s.unproved], future)
-
-    def finish(self, deadline: float) -> None:
-        """Write what is recorded, and see it through where the end of a channel would undo it."""
-        with contextlib.suppress(QueueCoreError):
-            self._link.call(self._finish, deadline, "write settlements")
-
-    def _finish(self, future: Future[Any]) -> None:
-        self.drain()
-        prove([s for s in self._live.values() if needs_two(s)], future)
-
     # the end
 
     def lost(self, error: BaseException) -> None:
         """In the I/O thread: the connection is over, and so are all deliveries."""
-        self._lost = error
-        self._live.clear()
-        self._count_rest()
+        self._settling.give_up(error)
         with self._lock:
             inboxes = list(self._inboxes.values())
         for inbox in inboxes:
@@ -456,29 +354,12 @@ class Consuming:
                 inbox.deliveries.clear()
                 inbox.condition.notify_all()
 
-    def failure(self, doing: str) -> QueueCoreError:
-        """Return the error for a call on a lost connection."""
-        return translate(self._lost or ConnectionLost("the connection is over"), doing)
-
-    def _count_rest(self) -> None:
-        with self._lock:
-            while self._outbox:
-                self._stale[self._outbox.popleft().delivery.consumer] += 1
-
     def _inbox(self, consumer: str) -> Inbox:
         inbox = self._inboxes.get(consumer)
         if inbox is None:
             with self._lock:
                 inbox = self._inboxes.setdefault(consumer, Inbox(consumer))
         return inbox
-
-
-def _returned(channel: int, tag: int, settlement: Settlement) -> bytes:
-    if settlement.action == "reject":
-        return frames.reject(channel, tag, requeue=False)
-    if settlement.counted:
-        return frames.reject(channel, tag, requeue=True)
-    return frames.nack(channel, tag, requeue=True)
 
 
 def _explained(reason: ChannelClosedByBroker) -> str:

@@ -36,10 +36,10 @@ from queue_core.errors import (
 from queue_core.message import Delivery, Properties, Publication, Settlement, Token
 from queue_core.topology import Queue
 from queue_core.transport import Outcome
-from queue_core.transports.amqp.consuming import Consuming
 from queue_core.transports.amqp.copies import Note, buried, returned, returns
 from queue_core.transports.amqp.delaying import Delaying
 from queue_core.transports.amqp.ladder import rounded
+from queue_core.transports.amqp.settling import Settling
 from queue_core.transports.amqp.topology import BACKSTOP, dead_letters_of
 
 Publish = Callable[[Sequence[Publication], float], Sequence[Outcome]]
@@ -61,7 +61,7 @@ class Returning:
 
     def __init__(
         self,
-        consuming: Consuming,
+        settling: Settling,
         delaying: Delaying,
         publish: Publish,
         known: Mapping[str, Queue],
@@ -70,7 +70,7 @@ class Returning:
         timeout: float,
     ) -> None:
         """``known`` are the queues that this session declared; ``timeout`` bounds each copy."""
-        self._consuming = consuming
+        self._settling = settling
         self._delaying = delaying
         self._publish = publish
         self._known = known
@@ -93,7 +93,7 @@ class Returning:
         rest = []
         for settlement in settlements:
             if settlement.delivery.token in self._tokens:
-                self._consuming.note_stale(settlement.delivery.consumer)
+                self._settling.note_stale(settlement.delivery.consumer)
             elif self._needs_copy(settlement):
                 self._put(settlement)
             else:
@@ -104,7 +104,7 @@ class Returning:
         """Dead-letter a delivery whose ttl ended while it waited in the ladder."""
         settlement = Settlement(delivery, "reject", reason="expired")
         if self._dead_letters(delivery.queue) is None:
-            self._consuming.settle([settlement])
+            self._settling.settle([settlement])
         else:
             self._put(settlement)
 
@@ -217,8 +217,8 @@ class Returning:
         """
         groups: dict[str | None, list[Copy]] = {}
         for job in jobs:
-            if not self._consuming.held(job.delivery):
-                self._consuming.note_stale(job.delivery.consumer)
+            if not self._settling.held(job.delivery):
+                self._settling.note_stale(job.delivery.consumer)
                 continue
             try:
                 copy = self._copied(job)
@@ -226,7 +226,7 @@ class Returning:
                 self._give_back(job, str(error))
                 continue
             if copy is None:
-                self._consuming.settle([Settlement(job.delivery, "reject")])
+                self._settling.settle([Settlement(job.delivery, "reject")])
             else:
                 group = copy.publication.exchange if copy.dead else None
                 groups.setdefault(group, []).append(copy)
@@ -288,17 +288,17 @@ class Returning:
         for copy, outcome in zip(copies, outcomes, strict=True):
             delivery = copy.settlement.delivery
             if outcome.status == "confirmed":
-                self._consuming.settle([Settlement(delivery)])
+                self._settling.settle([Settlement(delivery)])
             elif copy.dead and outcome.status == "unroutable":
                 # Nobody wants it: the broker drops such dead letters too.
-                self._consuming.settle([Settlement(delivery, "reject")])
+                self._settling.settle([Settlement(delivery, "reject")])
             else:
                 why = f"its copy is {outcome.status}: {outcome.detail}"
                 self._give_back(copy.settlement, why)
 
     def _give_back(self, job: Settlement, why: str) -> None:
         """Do it as the broker does: nothing is lost, but delay, count or reason are."""
-        self._consuming.settle([Settlement(job.delivery, job.action, counted=False)])
+        self._settling.settle([Settlement(job.delivery, job.action, counted=False)])
         with self._condition:
             self._failed.setdefault(job.delivery.consumer, []).append(why)
 

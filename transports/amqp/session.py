@@ -42,6 +42,7 @@ from queue_core.transports.amqp.io import Link
 from queue_core.transports.amqp.options import Settings
 from queue_core.transports.amqp.publishing import Publisher
 from queue_core.transports.amqp.returning import Returning
+from queue_core.transports.amqp.settling import Settling
 from queue_core.transports.amqp.topology import FEATURES, need
 
 
@@ -60,11 +61,12 @@ class AmqpSession:
         self._publisher = Publisher(lambda: Link(settings, "publishing"))
         self._link.open(options.connect_timeout)
         self._administration = Administration(self._link, lambda: Link(settings, "asking"))
-        self._consuming = Consuming(self._link)
+        self._settling = Settling(self._link)
+        self._consuming = Consuming(self._link, self._settling)
         self._declared: dict[str, Queue] = {}
         self._delaying = Delaying(self._administration, self._declared, options.clock)
         self._returning = Returning(
-            self._consuming,
+            self._settling,
             self._delaying,
             self._publisher.publish,
             self._declared,
@@ -216,33 +218,32 @@ class AmqpSession:
         """
         if os.getpid() != self._pid:
             self._enter("settle")
-        assert self._consuming is not None
         if rest := self._returning.take(settlements):
-            self._consuming.settle(rest)
+            self._settling.settle(rest)
 
     def settle_then(
         self, delivery: Delivery, then: Sequence[Publication], *, timeout: float = 10.0
     ) -> Sequence[Outcome]:
         """Publish ``then``, wait for the confirms, then ack; blocks until both are certain."""
-        consuming = self._enter("settle")
+        self._enter("settle")
         deadline = monotonic() + timeout
-        if self._returning.has(delivery) or not consuming.held(delivery):
+        if self._returning.has(delivery) or not self._settling.held(delivery):
             raise StaleDelivery(
                 f"the delivery from queue {delivery.queue!r} was settled or has gone back"
             )
         outcomes = self.publish(then, timeout=timeout)
         if all(outcome.status == "confirmed" for outcome in outcomes):
-            consuming.settle_certainly(delivery, deadline)
+            self._settling.settle_certainly(delivery, deadline)
         return outcomes
 
     def flush(self, consumer: str, *, timeout: float = 10.0) -> None:
         """Block until the broker has processed every settlement recorded for the consumer."""
-        consuming = self._enter("flush")
+        self._enter("flush")
         deadline = monotonic() + timeout
         try:
             self._returning.wait(consumer, deadline)
         finally:
-            consuming.flush(consumer, deadline)
+            self._settling.flush(consumer, deadline)
 
     def stop(self, consumer: str) -> None:
         """Take nothing more for the consumer; what it has not received goes back."""
@@ -273,7 +274,7 @@ class AmqpSession:
             self._closed = True
             self._returning.stop()
             if self._consuming is not None:
-                self._consuming.finish(monotonic() + min(timeout / 2, 1.0))
+                self._settling.finish(monotonic() + min(timeout / 2, 1.0))
             closer = threading.Thread(
                 target=self._publisher.close, args=(timeout,), name="queue-core-closing"
             )

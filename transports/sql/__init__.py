@@ -8,13 +8,15 @@ The file gets a write-ahead log, and a directory with ``-side`` at the end of it
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager
 
-from queue_core.emulation import StoreTransport
 from queue_core.transport import Features, SessionOptions
+from queue_core.transports.sql.schema import Catalog
 from queue_core.transports.sql.sqlite import SqliteDialect, SqliteLanguage
 from queue_core.transports.sql.sqlite_file import SqliteFile, check
 from queue_core.transports.sql.statements import Statements
 from queue_core.transports.sql.store import SqlStore
+from queue_core.transports.sql.transport import SqlTransport
 from queue_core.url import BrokerURL
 
 __all__ = ["FEATURES", "check", "open_store", "transport"]
@@ -46,5 +48,9 @@ def open_store(url: BrokerURL, options: SessionOptions) -> SqlStore:
     return store
 
 
-transport = StoreTransport("sqlite", FEATURES, open_store, check)
+def _catalog(url: BrokerURL, options: SessionOptions) -> AbstractContextManager[Catalog]:
+    return SqliteFile(url).catalog(_language()[0].compiler)
+
+
+transport = SqlTransport("sqlite", FEATURES, open_store, check, _catalog)
 """What the entry point ``sqlite`` names."""

@@ -9,14 +9,16 @@ MySQL itself is refused; see `mariadb_server`.
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager
 
-from queue_core.emulation import StoreTransport
 from queue_core.transport import Features, SessionOptions
 from queue_core.transports.sql.mariadb_dialect import NOW, MariadbDialect, MariadbLanguage
 from queue_core.transports.sql.mariadb_once import Once
 from queue_core.transports.sql.mariadb_server import MariadbServer, check
+from queue_core.transports.sql.schema import Catalog
 from queue_core.transports.sql.statements import Statements
 from queue_core.transports.sql.store import SqlStore
+from queue_core.transports.sql.transport import SqlTransport
 from queue_core.url import BrokerURL
 
 __all__ = ["FEATURES", "MariadbStores", "check", "transport"]
@@ -53,5 +55,9 @@ class MariadbStores:
         return store
 
 
-transport = StoreTransport("mariadb", FEATURES, MariadbStores().open, check)
+def _catalog(url: BrokerURL, options: SessionOptions) -> AbstractContextManager[Catalog]:
+    return MariadbServer(url, options).catalog(MariadbLanguage().compiler)
+
+
+transport = SqlTransport("mariadb", FEATURES, MariadbStores().open, check, _catalog)
 """What the entry points ``mysql`` and ``mariadb`` name."""

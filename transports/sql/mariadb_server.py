@@ -28,7 +28,12 @@ from sqlalchemy.engine import Dialect as Compiler
 from queue_core.errors import ConfigError, ConnectTimeout
 from queue_core.transport import SessionOptions
 from queue_core.transports.sql.dialects import Cursor
-from queue_core.transports.sql.mariadb_errors import REPEATED, errno, explain_connecting
+from queue_core.transports.sql.mariadb_errors import (
+    REPEATED,
+    errno,
+    explain_connecting,
+    explain_mariadb,
+)
 from queue_core.transports.sql.schema import ensure
 from queue_core.transports.sql.tables import PREFIX
 from queue_core.url import BrokerURL
@@ -163,6 +168,8 @@ class MariadbServer:
         try:
             self._prepare(connection)
             yield catalog
+        except (pymysql.MySQLError, OSError) as error:
+            raise explain_mariadb(error, self.place) or error from error
         finally:
             if not catalog.released:
                 connection.close()

@@ -9,15 +9,17 @@ transaction.
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager
 
-from queue_core.emulation import StoreTransport
 from queue_core.transport import Features, SessionOptions
 from queue_core.transports.sql.postgresql_dialect import NOW, PostgresDialect, PostgresLanguage
 from queue_core.transports.sql.postgresql_once import Once
 from queue_core.transports.sql.postgresql_server import PostgresServer, check
 from queue_core.transports.sql.postgresql_wakeup import Throttle
+from queue_core.transports.sql.schema import Catalog
 from queue_core.transports.sql.statements import Statements
 from queue_core.transports.sql.store import SqlStore
+from queue_core.transports.sql.transport import SqlTransport
 from queue_core.url import BrokerURL
 
 __all__ = ["FEATURES", "PostgresStores", "check", "transport"]
@@ -59,5 +61,9 @@ class PostgresStores:
         return store
 
 
-transport = StoreTransport("postgresql", FEATURES, PostgresStores().open, check)
+def _catalog(url: BrokerURL, options: SessionOptions) -> AbstractContextManager[Catalog]:
+    return PostgresServer(url, options).catalog(PostgresLanguage().compiler)
+
+
+transport = SqlTransport("postgresql", FEATURES, PostgresStores().open, check, _catalog)
 """What the entry point ``postgresql`` names."""

@@ -50,7 +50,13 @@ from queue_core.transport import Envelope, PutResult
 from queue_core.transports.sql.dialects import Cursor, Move, Taken, Taking
 from queue_core.transports.sql.durability import POSTGRESQL_SETTINGS, of_postgresql
 from queue_core.transports.sql.postgresql_errors import COLLISIONS, explain_postgresql
-from queue_core.transports.sql.postgresql_once import Once, numbers, put_once, take_once
+from queue_core.transports.sql.postgresql_once import (
+    Once,
+    numbers,
+    put_once,
+    settle_once,
+    take_once,
+)
 from queue_core.transports.sql.postgresql_server import Link, PostgresServer, number_of
 from queue_core.transports.sql.postgresql_wakeup import Ear, Throttle, channel_of
 from queue_core.transports.sql.put import is_token
@@ -277,6 +283,8 @@ class PostgresDialect:
         """See `postgresql_once`."""
         if 0 in versions.values() or not all(map(is_token, settle)):
             return None
+        if settle and not (batch or versions):
+            return PutResult(stale_tokens=settle_once(self.cursor(), self._once, settle))
         causes = {one.cause for one in batch if one.cause is not None}
         if not causes <= set(settle):
             return None
@@ -285,8 +293,8 @@ class PostgresDialect:
         due = self._throttle.due(self._channels(queues))
         began = time.monotonic()
         result = put_once(cursor, self._once, batch, versions, settle, due)
-        self._throttle.sent(due, began)
-        if not result.stale_entries:
+        if result is not None:
+            self._throttle.sent(due, began)
             self.notify(queues)
         return result
 

@@ -1,7 +1,8 @@
 """The usual put and the usual claim on PostgreSQL: one statement each, a transaction by itself.
 
-They do what the steps of `put.py` and `claims.py` do, in one round trip and with one commit. A put
-with limits, or of a copy that does not settle its cause, is left to the steps.
+They do what the steps of `put.py` and `claims.py` do, in one round trip and with one commit. What
+is not usual in a put (a limit, a stale version or token, a cause that it does not settle) is left
+to the steps: the statement does nothing then.
 
 The rules:
 
@@ -28,8 +29,65 @@ from queue_core.transports.sql.put import is_token
 from queue_core.transports.sql.statements import SWEEP
 from queue_core.transports.sql.tables import ALONE, DEAD, DELAYED, EXPIRED, HELD, PREFIX, READY
 
+_NUMBERS: Final = ("priority", "state", "reason", "max_deliveries", "delay", "ttl")
+_COLUMNS: Final = ("queue", "id", *_NUMBERS, "properties", "body")
 _EVER: Final = 1 << 62
 _LAZY: Final = "set_config('synchronous_commit', 'off', true)"
+
+
+_SINGLE: Final = """
+    SELECT %(queue)s::text, %(id)s::text, %(priority)s::smallint, %(state)s::smallint,
+        %(reason)s::smallint, %(max_deliveries)s::integer, %(delay)s::bigint, %(ttl)s::bigint,
+        %(properties)b::bytea, %(body)b::bytea"""
+_MANY: Final = """
+    SELECT * FROM unnest(
+        %(queue)s::text[], %(id)s::text[], %(priority)s::smallint[], %(state)s::smallint[],
+        %(reason)s::smallint[], %(max_deliveries)s::integer[], %(delay)s::bigint[],
+        %(ttl)s::bigint[], %(properties)b::bytea[], %(body)b::bytea[]
+    )"""
+_HELD: Final = f"""
+    held AS MATERIALIZED (
+        SELECT m.seq
+        FROM unnest(%(seqs)s::bigint[], %(fences)s::bigint[]) AS t (seq, fence)
+            JOIN {PREFIX}message AS m ON m.seq = t.seq AND m.fence = t.fence
+        ORDER BY m.seq FOR UPDATE OF m
+    ),"""
+_GONE: Final = f"""
+    gone AS (
+        DELETE FROM {PREFIX}message AS m USING held
+        WHERE m.seq = held.seq AND (SELECT usual FROM usual) RETURNING m.seq
+    ),"""
+
+
+def _put(now: str, *, single: bool, settles: bool) -> str:
+    """Return the statement that does everything if all versions and tokens are good, or nothing."""
+    return f"""
+    WITH kept AS MATERIALIZED (
+        SELECT FROM unnest(%(names)s::text[], %(versions)s::bigint[]) AS v (name, version)
+            JOIN {PREFIX}entry AS e ON e.name = v.name AND e.version = v.version
+        ORDER BY e.name FOR KEY SHARE OF e
+    ), {_HELD if settles else ""}
+    usual AS MATERIALIZED (
+        SELECT (SELECT count(*) FROM kept) = %(known)s
+            {"AND (SELECT count(*) FROM held) = %(settled)s" if settles else ""} AS usual
+    ), {_GONE if settles else ""}
+    added AS (
+        INSERT INTO {PREFIX}message (
+            queue, id, priority, state, reason, max_deliveries, available_at, expires_at,
+            properties, body
+        )
+        SELECT n.queue, n.id, n.priority, n.state, n.reason, n.max_deliveries,
+            (SELECT {now}) + n.delay, (SELECT {now}) + n.ttl, n.properties, n.body
+        FROM ({_SINGLE if single else _MANY}) AS n (
+            queue, id, priority, state, reason, max_deliveries, delay, ttl, properties, body
+        )
+        WHERE (SELECT usual FROM usual)
+            {"AND (SELECT count(*) FROM gone) >= 0" if settles else ""}
+        ON CONFLICT (queue, id) DO NOTHING RETURNING queue, id
+    )
+    SELECT u.usual, a.queue, a.id,
+        (SELECT count(pg_notify(c, '')) FROM unnest(%(channels)s::text[]) AS c)
+    FROM usual AS u LEFT JOIN added AS a ON true"""
 
 
 class Once:
@@ -48,48 +106,11 @@ class Once:
                 WHERE m.seq = t.seq AND m.fence = t.fence RETURNING m.seq, m.fence
             )
             SELECT {_LAZY}, {which} FROM (SELECT count(*) AS gone FROM gone) AS counted"""
-        self.put = f"""
-            WITH kept AS MATERIALIZED (
-                SELECT name, version FROM {PREFIX}entry
-                WHERE name = ANY (%(names)s::text[]) ORDER BY name FOR KEY SHARE
-            ), stale AS MATERIALIZED (
-                SELECT e.name
-                FROM unnest(%(names)s::text[], %(versions)s::bigint[]) AS e (name, version)
-                WHERE NOT EXISTS (
-                    SELECT FROM kept WHERE kept.name = e.name AND kept.version = e.version
-                )
-            ), gone AS ({gone}
-                WHERE m.seq = t.seq AND m.fence = t.fence AND NOT EXISTS (SELECT FROM stale)
-                RETURNING m.seq, m.fence
-            ), added AS (
-                INSERT INTO {PREFIX}message (
-                    queue, id, priority, state, reason, max_deliveries, available_at, expires_at,
-                    properties, body
-                )
-                SELECT n.queue, n.id, n.priority, n.state, n.reason, n.max_deliveries,
-                    {now} + n.delay, {now} + n.ttl, n.properties, n.body
-                FROM unnest(
-                    %(queues)s::text[], %(ids)s::text[], %(priorities)s::smallint[],
-                    %(states)s::smallint[], %(reasons)s::smallint[],
-                    %(max_deliveries)s::integer[], %(delays)s::bigint[], %(ttls)s::bigint[],
-                    %(properties)b::bytea[], %(bodies)b::bytea[], %(causes)s::bigint[]
-                ) WITH ORDINALITY AS n (
-                    queue, id, priority, state, reason, max_deliveries, delay, ttl, properties,
-                    body, cause, place
-                )
-                WHERE NOT EXISTS (SELECT FROM stale) AND (SELECT count(*) FROM gone) >= 0
-                    AND (n.cause IS NULL OR n.cause IN (SELECT seq FROM gone))
-                ORDER BY n.place
-                ON CONFLICT DO NOTHING
-                RETURNING queue, id
-            ), counted AS MATERIALIZED (
-                SELECT (SELECT count(*) FROM gone) AS gone, (SELECT count(*) FROM added) AS added
-            )
-            SELECT ARRAY(SELECT name FROM stale), added, {which},
-                CASE WHEN added < %(offered)s THEN ARRAY(SELECT queue FROM added) END,
-                CASE WHEN added < %(offered)s THEN ARRAY(SELECT id FROM added) END,
-                (SELECT count(pg_notify(c, '')) FROM unnest(%(channels)s::text[]) AS c)
-            FROM counted"""
+        self.put = {
+            (single, settles): _put(now, single=single, settles=settles)
+            for single in (False, True)
+            for settles in (False, True)
+        }
         self.take = f"""
             WITH owner AS MATERIALIZED (
                 SELECT number FROM {PREFIX}session WHERE name = %(session)s FOR KEY SHARE
@@ -166,6 +187,12 @@ def split(tokens: Sequence[Token]) -> dict[str, object]:
     }
 
 
+def settle_once(cursor: Cursor, once: Once, tokens: Sequence[Token]) -> list[Token]:
+    """Forget claims; return the stale tokens."""
+    cursor.execute(once.settle, split(tokens))
+    return _stale(tokens, *cursor.fetchone()[1:])
+
+
 def put_once(
     cursor: Cursor,
     once: Once,
@@ -173,66 +200,51 @@ def put_once(
     versions: Mapping[str, int],
     settle: Sequence[Token],
     channels: Sequence[str],
-) -> PutResult:
-    """Run a put without limits, whose versions exist and whose causes are in ``settle``."""
-    if not batch and not versions:
-        cursor.execute(once.settle, split(settle))
-        return PutResult(stale_tokens=_stale(settle, *cursor.fetchone()[1:]))
+) -> PutResult | None:
+    """Settle and append, and send hints.
+
+    None, and nothing happened, if a version or a token is stale: the steps say which.
+    """
     values = _columns(batch)
-    values |= split(settle)
     values["names"], values["versions"] = list(versions), numbers(versions.values())
-    values["channels"] = list(channels)
-    cursor.execute(once.put, values)
-    stale_entries, added, seqs, fences, queues, ids, _ = cursor.fetchone()
-    if stale_entries:
-        return PutResult(stale_entries=stale_entries)
-    stale = _stale(settle, seqs, fences)
-    if added == len(batch):
-        return PutResult(stale_tokens=stale)
-    already = _already(batch, set(stale), set(zip(queues, ids, strict=True)))
-    return PutResult(already=already, stale_tokens=stale)
+    values["known"], values["channels"] = len(versions), list(channels)
+    if settle:
+        values |= split(settle)
+    cursor.execute(once.put[len(batch) == 1, bool(settle)], values)
+    rows = cursor.fetchall()
+    if not rows[0][0]:
+        return None
+    if len(rows) == len(batch) and rows[0][1] is not None:
+        return PutResult()
+    added = {(queue, name) for _, queue, name, _ in rows}
+    already = []
+    for index, one in enumerate(batch):
+        try:
+            added.remove((one.queue, one.id))
+        except KeyError:  # there before, or earlier in this batch
+            already.append(index)
+    return PutResult(already=already)
 
 
 def _columns(batch: Sequence[Envelope]) -> dict[str, Any]:
-    """Return the parameters that hold the envelopes, an array for each column."""
-    states, reasons, delays, ttls = [], [], [], []
+    """Return the parameters that hold the envelopes: an array for each column, or the values."""
+    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     for one in batch:
         delay, ttl = one.delay, one.ttl
-        states.append(READY if delay <= 0 else DELAYED)
-        reasons.append(0)
-        delays.append(0 if delay <= 0 else int(delay * 1_000_000))
-        ttls.append(None if ttl is None else int(ttl * 1_000_000))
-        if ttl is not None and ttl <= 0:
-            states[-1], reasons[-1] = DEAD, EXPIRED
-    return {
-        "queues": [one.queue for one in batch],
-        "ids": [one.id for one in batch],
-        "priorities": numbers(one.priority for one in batch),
-        "states": numbers(states),
-        "reasons": numbers(reasons),
-        "max_deliveries": numbers(one.max_deliveries for one in batch),
-        "delays": numbers(delays),
-        "ttls": numbers(ttls),
-        "properties": [one.properties for one in batch],
-        "bodies": [one.body for one in batch],
-        "causes": numbers(None if one.cause is None else one.cause[0] for one in batch),
-        "offered": len(batch),
-    }
-
-
-def _already(
-    batch: Sequence[Envelope], stale: set[Token], added: set[tuple[str, str]]
-) -> list[int]:
-    """Return the indices of the envelopes that were stored before."""
-    already = []
-    for index, one in enumerate(batch):
-        if one.cause is not None and one.cause in stale:
-            continue
-        try:
-            added.remove((one.queue, one.id))
-        except KeyError:
-            already.append(index)
-    return already
+        dead = ttl is not None and ttl <= 0
+        columns["queue"].append(one.queue)
+        columns["id"].append(one.id)
+        columns["priority"].append(one.priority)
+        columns["state"].append(DEAD if dead else DELAYED if delay > 0 else READY)
+        columns["reason"].append(EXPIRED if dead else 0)
+        columns["max_deliveries"].append(one.max_deliveries)
+        columns["delay"].append(int(delay * 1_000_000) if delay > 0 else 0)
+        columns["ttl"].append(None if ttl is None else int(ttl * 1_000_000))
+        columns["properties"].append(one.properties)
+        columns["body"].append(one.body)
+    if len(batch) == 1:
+        return {name: values[0] for name, values in columns.items()}
+    return {n: numbers(v) if n in _NUMBERS else v for n, v in columns.items()}
 
 
 def _stale(

@@ -29,7 +29,7 @@ from sqlalchemy.engine import Dialect as Compiler
 from queue_core.errors import ConfigError, ConnectionLost
 from queue_core.transport import SessionOptions
 from queue_core.transports.sql.dialects import Cursor
-from queue_core.transports.sql.postgresql_errors import explain_connecting
+from queue_core.transports.sql.postgresql_errors import explain_connecting, explain_postgresql
 from queue_core.transports.sql.schema import ensure
 from queue_core.transports.sql.tables import PREFIX
 from queue_core.url import BrokerURL
@@ -178,12 +178,8 @@ class PostgresServer:
         Raises:
             AccessRefused, ConfigError, ConnectionLost, ConnectTimeout, StoreCorrupt: as they say.
         """
+        link = self._connect()
         try:
-            link = Link.connect(**self._settings, autocommit=True, prepare_threshold=None)
-        except psycopg.Error as error:
-            raise explain_connecting(error, self.place, self._url.user or "") from error
-        try:
-            link.patience = self.patience
             cursor = link.cursor()
             self._prepare(link, cursor)
             ensure(PostgresCatalog(self.place, compiler, cursor), upgrade=self._upgrade)
@@ -193,6 +189,27 @@ class PostgresServer:
             link.close()
             raise
         return link, tables
+
+    @contextlib.contextmanager
+    def catalog(self, compiler: Compiler) -> Iterator[PostgresCatalog]:
+        """Connect for looking at the tables.
+
+        Raises:
+            AccessRefused, ConnectionLost, ConnectTimeout: as they say.
+        """
+        with contextlib.closing(self._connect()) as link:
+            try:
+                yield PostgresCatalog(self.place, compiler, link.cursor())
+            except psycopg.Error as error:
+                raise explain_postgresql(error, self.place) or error from error
+
+    def _connect(self) -> Link:
+        try:
+            link = Link.connect(**self._settings, autocommit=True, prepare_threshold=None)
+        except psycopg.Error as error:
+            raise explain_connecting(error, self.place, self._url.user or "") from error
+        link.patience = self.patience
+        return link
 
     def _prepare(self, link: Link, cursor: psycopg.Cursor[TupleRow]) -> None:
         if link.info.server_version < _LEAST_VERSION * 10_000:

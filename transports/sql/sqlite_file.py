@@ -19,7 +19,7 @@ from sqlalchemy.engine import Dialect as Compiler
 
 from queue_core.errors import ConfigError
 from queue_core.transports.sql.durability import filesystem_of
-from queue_core.transports.sql.errors import refused
+from queue_core.transports.sql.errors import explain_sqlite, refused
 from queue_core.transports.sql.schema import ensure
 from queue_core.transports.sql.tables import PREFIX
 from queue_core.url import BrokerURL
@@ -125,6 +125,24 @@ class SqliteFile:
             connection.close()
             raise
         return connection
+
+    @contextlib.contextmanager
+    def catalog(self, compiler: Compiler) -> Iterator[SqliteCatalog]:
+        """Open the file for looking at the tables.
+
+        One that does not exist has none, and looking does not make it.
+        """
+        self._check_place()
+        path = self.path if os.path.exists(self.path) else ":memory:"
+        connection = None
+        try:
+            connection = sqlite3.connect(path, timeout=self.patience, isolation_level=None)
+            yield SqliteCatalog(self.place, compiler, connection.cursor())
+        except sqlite3.Error as error:
+            raise explain_sqlite(error, self.place) or error from error
+        finally:
+            if connection is not None:
+                connection.close()
 
     def identity(self) -> tuple[int, int] | None:
         """Return what tells this file from another one of the same name; None if there is none."""

@@ -28,6 +28,7 @@ COMMANDS = {
     "nodes": ("queue_core.worker.cli.remote", "List the nodes that are there."),
     "status": ("queue_core.worker.cli.remote", "Show which nodes answer, and how quickly."),
     "purge": ("queue_core.worker.cli.remote", "Delete the messages that wait in a queue."),
+    "db": ("queue_core.worker.cli.db", "Look at a database's tables; make or upgrade them."),
     "explain": ("queue_core.worker.cli.look", "Say in words what a broker URL means."),
 }
 

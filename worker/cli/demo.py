@@ -20,7 +20,7 @@ DEFAULT_FOLDER = ".queue-core"
 DEFAULT_BROKER = f"sqlite:///{DEFAULT_FOLDER}/demo.db"
 NEXT = (
     ("BROKER=amqp://guest:guest@localhost make demo", "the same on RabbitMQ"),
-    ("{program} doctor -b {url}", "what this broker keeps, and can do"),
+    ("{program} doctor {url}", "what this broker keeps, and can do"),
     ("{program} worker --help", "run your own tasks"),
 )
 

@@ -17,25 +17,29 @@ SCHEMA = 1
 
 
 @click.command()
-@click.option(
-    "-b", "--broker", required=True, envvar="QUEUE_CORE_URL", metavar="URL", help="The broker."
-)
+@click.argument("url", required=False)
+@click.option("-b", "--broker", envvar="QUEUE_CORE_URL", metavar="URL", help="The broker.")
 @click.option("-Q", "--queue", metavar="NAME", help="Look at the durability of this queue.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option(
     "--timeout",
     type=click.FloatRange(0.1, 600.0),
-    default=5.0,
+    default=10.0,
     show_default=True,
     help="Seconds for each step.",
 )
-def doctor(broker: str, queue: str | None, as_json: bool, timeout: float) -> None:
+def doctor(
+    url: str | None, broker: str | None, queue: str | None, as_json: bool, timeout: float
+) -> None:
     """Connect to a broker, send one message through it, and say what it keeps and can do.
 
     The message goes through a queue of its own, which is deleted. What weakens the broker's promise
     is listed with its remedy; that is no error. Exit code 0 if the broker works, 69 if it cannot be
     reached, 77 if it refuses, 78 if the URL or a driver is wrong.
     """
+    broker = url or broker
+    if broker is None:
+        raise click.UsageError("it needs the broker's URL, as argument or in QUEUE_CORE_URL")
     logging.getLogger().addHandler(logging.NullHandler())  # what is logged is in the report
     with Connection(broker, timeout=timeout, connect_timeout=timeout) as connection:
         begun = time.perf_counter()

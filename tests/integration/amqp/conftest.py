@@ -9,7 +9,8 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,6 +139,7 @@ class OwnNode:
 
     def __init__(self, server: Any) -> None:
         self.url = server.url
+        self.folder = Path(server.folder)
         self._command = [*server.control, "rabbitmqctl", "-q"]
         self._environment = server.control_environment
 
@@ -159,28 +161,25 @@ class OwnNode:
         return self.control("eval", f"{expression}.")
 
     @contextmanager
-    def setting(self, name: str, value: str) -> Iterator[None]:
-        """Give a setting of the node another value, for a while."""
-        before = self.evaluate(f"element(2, application:get_env(rabbit, {name}))")
-        self.evaluate(f"application:set_env(rabbit, {name}, {value})")
+    def impatient(self, seconds: float) -> Iterator[None]:
+        """Have the node take back what is unacked for so long, for a while."""
+        self._set(consumer_timeout=round(seconds * 1000), channel_tick_interval=500)
         try:
             yield
         finally:
-            self.evaluate(f"application:set_env(rabbit, {name}, {before})")
+            self._set(consumer_timeout=1_800_000, channel_tick_interval=60_000)
+
+    def _set(self, **settings: int) -> None:
+        pairs = ",".join(f"{{{name},{value}}}" for name, value in settings.items())
+        self.evaluate(f"[application:set_env(rabbit, K, V) || {{K, V}} <- [{pairs}]]")
 
     @contextmanager
     def memory_alarm(self) -> Iterator[Callable[[], None]]:
         """Have the node run out of memory, for a while; call the value to end that early."""
-        before = self.evaluate("vm_memory_monitor:get_vm_memory_high_watermark()")
-
-        def end() -> None:
-            self.control("set_vm_memory_high_watermark", before)
-
-        self.control("set_vm_memory_high_watermark", "0.00001")
-        try:
-            yield end
-        finally:
-            end()
+        with ExitStack() as stack:
+            stack.callback(self.control, "set_vm_memory_high_watermark", "0.4")
+            self.control("set_vm_memory_high_watermark", "0.00001")
+            yield stack.close
 
     @contextmanager
     def user(self, configure: str, write: str, read: str) -> Iterator[str]:

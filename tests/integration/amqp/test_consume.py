@@ -17,7 +17,7 @@ from queue_core.transports.amqp import frames
 
 
 def only_subscription(session):
-    (subscription,) = session._consuming._live.values()
+    (subscription,) = session._settling.live.values()
     return subscription
 
 
@@ -263,7 +263,7 @@ def test_a_failed_subscription_leaves_nothing_behind(bench):
     name = owner.declare(Queue(exclusive=True, durable=False))
     with pytest.raises(AccessRefused, match=name):
         bench.session.subscribe("c", name, prefetch=5)
-    assert not bench.session._consuming._live
+    assert not bench.session._settling.live
     assert bench.session.receive("c", wait=0.0) == []
 
 
@@ -320,5 +320,5 @@ def test_consumers_that_come_and_go_leave_nothing_behind(bench):
         bench.session.cancel(name)
     consuming = bench.session._consuming
     assert not consuming._inboxes
-    assert not consuming._live
+    assert not bench.session._settling.live
     assert bench.session.inspect(queue).consumers == 0

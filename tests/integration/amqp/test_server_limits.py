@@ -20,7 +20,10 @@ from queue_core.testing.eventually import eventually
 from queue_core.topology import Binding, Exchange, Queue
 
 # The keeper of the own node outlives the handle on it.
-pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+    pytest.mark.timeout(180),  # the node takes its time to start
+]
 
 
 def refused(call: Callable[[], object], *names: str) -> None:
@@ -161,8 +164,7 @@ def test_a_message_that_is_unacked_for_too_long_comes_again_and_the_consumer_goe
     own_node, own_bench, caplog, kind
 ):
     with (
-        own_node.setting("consumer_timeout", "1500"),
-        own_node.setting("channel_tick_interval", "500"),
+        own_node.impatient(1.5),
     ):
         queue, other = own_bench.queue(queue_type=kind), own_bench.queue()
         session = own_bench.open()
@@ -195,8 +197,7 @@ def test_a_message_that_is_unacked_for_too_long_comes_again_and_the_consumer_goe
 def test_a_client_that_acks_too_late_is_told_and_goes_on(own_node, own_bench):
     queue = own_bench.queue()
     with (
-        own_node.setting("consumer_timeout", "1500"),
-        own_node.setting("channel_tick_interval", "500"),
+        own_node.impatient(1.5),
         Connection(own_node.url) as connection,
     ):
         producer = connection.producer()

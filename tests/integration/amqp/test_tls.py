@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from queue_core.topology import Queue
 from queue_core.url import parse
 
 # The keeper of the own node outlives the handle on it.
-pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+    pytest.mark.timeout(180),  # the node takes its time to start
+]
 
 
 class Authority:
@@ -75,12 +79,9 @@ class Secured:
         self.strict_port = self._listen(node, strict)
 
     def _listen(self, node, options: str) -> int:
-        """Have the node listen on one more port, which it chooses; return that."""
-        free = (
-            "begin {ok, S} = gen_tcp:listen(0, [{ip, {127,0,0,1}}]), {ok, P} = inet:port(S), "
-            "gen_tcp:close(S), P end"
-        )
-        port = int(node.evaluate(free))
+        """Have the node listen on one more port; return that."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
         node.evaluate(
             f'rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}}, {options}, 1)'
         )
@@ -92,10 +93,9 @@ class Secured:
 
 
 @pytest.fixture(scope="module")
-def secured(own_node, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("certificates")
-    for parent in (folder, *list(folder.parents)[:2]):
-        parent.chmod(0o755)  # the server is another user
+def secured(own_node):
+    folder = own_node.folder / "certificates"  # where the server, another user, can read them
+    folder.mkdir()
     return Secured(own_node, folder)
 
 
