@@ -299,7 +299,13 @@ def table(results: list[Result]) -> list[str]:
             transport = files[-1].removeprefix("test_").partition("_")[0]
             last = place[-1] if place[-1] != files[-1] else "(no class)"
             suite = last.removeprefix("Test")
-            for word in (transport, transport.capitalize(), transport.upper(), "SQLite", "Postgres"):
+            for word in (
+                transport,
+                transport.capitalize(),
+                transport.upper(),
+                "SQLite",
+                "Postgres",
+            ):
                 suite = suite.removeprefix(word)
             counts = cells.setdefault((suite or "Suite", transport), {})
             counts[case.outcome] = counts.get(case.outcome, 0) + 1
