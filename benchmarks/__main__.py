@@ -113,7 +113,8 @@ def _measure(options: argparse.Namespace) -> Results:
         urls = {name: _url(name, Path(folder)) for name in brokers}
         rounds = 1 if options.quick else options.rounds
         seconds = 0.15 if options.quick else 0.5 * options.scale
-        plan = Plan(cases, urls, contestants, rounds, seconds, options.count)
+        trials = 1 if options.quick else 2
+        plan = Plan(cases, urls, contestants, rounds, seconds, trials, options.count)
         results = Results(about=_about(rounds))
         for rows in run(plan, desk, _tell):
             results.rows += rows

@@ -20,8 +20,8 @@ class Case:
         name: the line's name, unique.
         unit: of the value. Ratios of ``/s`` are better when high, of all others when low.
         given: what the question's two sides need to know.
-        first: how many operations the first sample has, which is not counted. The others have as
-            many as fit into the time of a sample. 0: the question knows by itself.
+        first: how many operations the first sample has. The others have as many as fit into the
+            time of a sample. 0: the question knows by itself.
         most: and at most this many.
         brokers: where it can be asked.
         contestants: who is asked.

@@ -96,7 +96,7 @@ def _every_broker() -> list[Goal]:
         cpu = _number(broker, IDLE, "value")
         goals.append(Goal(broker, "idle consumer: CPU", cpu, most=1.0, unit="%"))
         trips = _number(broker, IDLE, "round_trips")
-        if broker in ("redis", "postgresql", "mariadb"):
+        if broker not in ("memory", "sqlite"):
             text = "idle consumer: round trips a second"
             goals.append(Goal(broker, text, trips, most=3.0, unit="/s"))
         if broker not in ("memory", "amqp"):

@@ -74,8 +74,5 @@ class Lane(Protocol):
     def courier(self, take_from: str, send_to: str) -> Courier:
         """Prepare one side of a ping-pong."""
 
-    def round_trips(self) -> int | None:
-        """How many commands the server has answered so far, where it counts them."""
-
     def close(self) -> None:
         """Let go of everything."""

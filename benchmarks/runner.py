@@ -1,6 +1,6 @@
 """Asks every contestant every question, in turn: round 1 of A, B and C, round 2 of A, B and C ...
 
-The first sample of each is thrown away; it tells how many operations fit into the time of one.
+The first samples of each are thrown away; they tell how many operations fit into the time of one.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Plan:
         contestants: who takes part.
         rounds: samples per row.
         seconds: how long a sample should last.
+        trials: samples before those that are not counted; the first is short.
         counts: a fixed number of operations per sample instead, for tests of the runner.
     """
 
@@ -44,6 +45,7 @@ class Plan:
     contestants: Sequence[str]
     rounds: int
     seconds: float
+    trials: int = 2
     counts: int = 0
 
 
@@ -61,7 +63,7 @@ def _race(case: Case, broker: str, question: Any, plan: Plan, desk: Desk) -> lis
     runners = [
         _Runner(name, case, broker, plan) for name in plan.contestants if name in case.contestants
     ]
-    trials = 1 if case.first and not plan.counts else 0
+    trials = plan.trials if case.first and not plan.counts else 0
     rounds = min(case.rounds or plan.rounds, plan.rounds)
     for number in range(-trials, rounds):
         for runner in runners:

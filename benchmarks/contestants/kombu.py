@@ -89,9 +89,6 @@ class KombuLane:
     def courier(self, take_from: str, send_to: str) -> _Courier:
         return _Courier(self, take_from, send_to)
 
-    def round_trips(self) -> int | None:
-        return None
-
     def close(self) -> None:
         self._connection.close()
 

@@ -54,9 +54,6 @@ class OurLane:
     def courier(self, take_from: str, send_to: str) -> _Courier:
         return _Courier(self._connection, take_from, send_to)
 
-    def round_trips(self) -> int | None:
-        return None
-
     def close(self) -> None:
         self._connection.close()
 

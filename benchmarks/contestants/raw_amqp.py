@@ -164,9 +164,6 @@ class PikaLane:
     def courier(self, take_from: str, send_to: str) -> _Courier:
         return _Courier(self, take_from, send_to)
 
-    def round_trips(self) -> int | None:
-        return None
-
     def close(self) -> None:
         while self._loops:
             self._loops.pop().close()

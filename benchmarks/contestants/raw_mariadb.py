@@ -108,9 +108,6 @@ class MariaLane:
     def courier(self, take_from: str, send_to: str) -> Courier:
         return Courier(self, take_from, send_to)
 
-    def round_trips(self) -> int | None:
-        return int(self.ask("SHOW GLOBAL STATUS LIKE 'Questions'")[0][1])
-
     def close(self) -> None:
         self._database.close()
 

@@ -58,9 +58,6 @@ class MemoryLane:
     def courier(self, take_from: str, send_to: str) -> Courier:
         raise NoSuchLane("memory is not shared between processes")
 
-    def round_trips(self) -> int | None:
-        return None
-
     def close(self) -> None:
         self.store.close()
 

@@ -81,13 +81,6 @@ class PostgresLane:
     def courier(self, take_from: str, send_to: str) -> Courier:
         return Courier(self, take_from, send_to)
 
-    def round_trips(self) -> int | None:
-        row = self.database.execute(
-            "SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database"
-        ).fetchone()
-        assert row is not None
-        return int(row[0])
-
     def close(self) -> None:
         self.database.close()
 

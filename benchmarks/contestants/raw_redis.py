@@ -68,10 +68,6 @@ class RedisLane:
     def courier(self, take_from: str, send_to: str) -> _Courier:
         return _Courier(self._redis, take_from, send_to)
 
-    def round_trips(self) -> int | None:
-        info: Any = self._redis.info("stats")
-        return int(info["total_commands_processed"])
-
     def close(self) -> None:
         self._redis.close()
 

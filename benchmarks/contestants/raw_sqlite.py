@@ -79,9 +79,6 @@ class SqliteLane:
     def courier(self, take_from: str, send_to: str) -> _Courier:
         return _Courier(self, take_from, send_to)
 
-    def round_trips(self) -> int | None:
-        return None
-
     def close(self) -> None:
         self.database.close()
 

@@ -72,7 +72,7 @@ class Pool:
     def take(self, timeout: float) -> Store:
         """Take a handle out of the pool; `give` or `discard` must follow."""
         with self._condition:
-            if not self._condition.wait_for(
+            if self._used >= MAX_HANDLES and not self._condition.wait_for(
                 lambda: self._closed or self._used < MAX_HANDLES, min(timeout, 1e6)
             ):
                 raise ConnectTimeout(

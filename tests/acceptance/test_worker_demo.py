@@ -14,6 +14,8 @@ import pytest
 
 from queue_core.testing.eventually import eventually
 
+SECRET = "hunter2canary"
+
 
 def demo(folder: Path, url: str, *arguments: str) -> subprocess.Popen[str]:
     """Start it; whatever it writes is below ``folder``."""
@@ -99,9 +101,26 @@ def test_the_demo_refuses_memory_and_says_what_to_do(tmp_path):
     assert text.startswith("error:") and "try:" in text
 
 
-def test_a_broker_that_is_away_ends_the_demo_with_one_cause(tmp_path):
-    with demo(tmp_path, "amqp://guest:guest@127.0.0.1:1//") as process:
+@pytest.mark.parametrize("scheme", ["amqp", "redis", "postgresql", "mysql"])
+def test_a_broker_that_is_away_ends_the_demo_with_one_cause(tmp_path, scheme):
+    with demo(tmp_path, f"{scheme}://me:{SECRET}@127.0.0.1:1/0") as process:
         text, _ = process.communicate(timeout=30)
     assert process.returncode == 69, text
     assert "Traceback" not in text and text.startswith("error:")
+    assert "127.0.0.1" in text and SECRET not in text
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("scheme", "driver", "extra"),
+    [("postgresql", "psycopg", "postgres"), ("mysql", "pymysql", "mysql")],
+)
+def test_a_missing_driver_is_one_line_with_the_pip_command(tmp_path, scheme, driver, extra):
+    missing = f"raise ModuleNotFoundError('No module named {driver}', name='{driver}')\n"
+    (tmp_path / f"{driver}.py").write_text(missing)
+    with demo(tmp_path, f"{scheme}://me:{SECRET}@127.0.0.1:1/0") as process:
+        text, _ = process.communicate(timeout=30)
+    assert process.returncode not in (0, 70), text
+    assert "Traceback" not in text and SECRET not in text
+    [line] = [line for line in text.splitlines() if "pip install" in line]
+    assert f"queue-core[{extra}]" in line

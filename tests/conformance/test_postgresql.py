@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy.orm import Session
 
 from queue_core.testing.machine import StoreMachine
+from queue_core.testing.store_put import LimitTests, PutTests
+from queue_core.testing.store_races import RaceTests
 from queue_core.testing.store_suite import OpenStore, StoreSuite
 from queue_core.transport import SessionOptions, Store
 from queue_core.transports.sql.postgresql import FEATURES, PostgresStores
@@ -80,12 +82,14 @@ class TestPostgresOnAFakeClock(Postgres):
         self.clock.advance(seconds)
 
 
-class TestPostgresPutInSteps(Postgres):
+class TestPostgresPutInSteps(PutTests, LimitTests, RaceTests):
     """What one statement does must be what the steps do that stand in for it."""
+
+    features = FEATURES
+    transport = "postgresql"
 
     @pytest.fixture
     def open_store(self, postgres_broker: str, monkeypatch: pytest.MonkeyPatch) -> OpenStore:
-        self.url = postgres_broker
         monkeypatch.setattr(PostgresDialect, "put_once", lambda *_: None)
         return functools.partial(_open, postgres_broker)
 

@@ -4,17 +4,18 @@ The broker does by itself what `queue_core.emulation` does for stores, so this p
 `Session` directly:
 
 - ``session``: the contract; two connections, one for publishing
-- ``io``: a connection and its one thread
-- ``publishing``, ``consuming``, ``administration``: the three things that a session does on them
+- ``io``: a connection and its one thread; ``burst``: pika's connection, faster
+- ``publishing``, ``consuming``, ``settling``, ``administration``: what a session does on them
 - ``delaying``, ``returning``, ``arrivals``: delays and counted failures, which AMQP does not have;
   ``ladder``, ``copies``: what they declare and send, pure
 - ``frames``, ``tables``, ``properties``: the bytes of the hot path, pure
 - ``topology``, ``options``, ``errors``: arguments, URL options and errors translated, pure
+- ``versions``, ``durability``: what differs between servers and queues, pure
 
 URL options: ``heartbeat`` (seconds; default half the lease), ``connect_timeout``,
 ``blocked_timeout`` (seconds that an alarm may block publishing before the connection is given up;
-300), ``frame_max`` (bytes), ``channel_max``; with ``amqps`` also ``cafile``, ``certfile``,
-``keyfile`` and ``verify`` (``verify=false`` accepts any certificate).
+300), ``frame_max`` (bytes, at least 8192), ``channel_max``; with ``amqps`` also ``cafile``,
+``certfile``, ``keyfile`` and ``verify`` (``verify=false`` accepts any certificate).
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ _WRONG_EXCHANGE: Final = re.compile(r"exchange '(?P<name>.*)' in vhost '", re.DO
 def translate(error: BaseException, doing: str, method: str = "") -> QueueCoreError:
     """Return the error to raise ``from error``; ``doing`` is such as ``declare queue 'a'``.
 
-    ``method`` is what was asked for, by pika's name: RabbitMQ before 3.12 does not tell which
+    ``method`` is what was asked for, by pika's name: older versions of RabbitMQ do not tell which
     permission is missing.
     """
     if isinstance(error, QueueCoreError):

@@ -124,7 +124,7 @@ class Link:
             connection.detach()
 
     def cut(self) -> None:
-        """Drop the connection without a word, as the end of the process would; for tests."""
+        """Drop the connection without a word, as the end of the process would."""
         connection = self._connection
         if connection is not None:
             connection.shutdown()
@@ -141,8 +141,7 @@ class Link:
             raise self.failure("use")
         self._inbox.append(work)
         if not self._scheduled:
-            self._scheduled = True
-            self.connection.ioloop.add_callback_threadsafe(self._drain)
+            self._schedule()
         if self.ended:
             # It ended between the check and the append: whoever takes the work out decides.
             with contextlib.suppress(ValueError):
@@ -261,6 +260,14 @@ class Link:
         self._unblocked.set()
         logger.info("the broker at %s takes messages again", self.where)
 
+    def _schedule(self) -> None:
+        self._scheduled = True
+        try:
+            self.connection.ioloop.add_callback_threadsafe(self._drain)
+        except BaseException:  # Ctrl-C, say: the next one must not rely on this wake-up
+            self._scheduled = False
+            raise
+
     def _drain(self) -> None:
         self._scheduled = False
         connection = self.connection
@@ -270,8 +277,7 @@ class Link:
                     return
                 self._inbox.popleft()()
         if self._inbox and not self._scheduled:
-            self._scheduled = True
-            connection.ioloop.add_callback_threadsafe(self._drain)
+            self._schedule()
 
     def _say_goodbye(self) -> None:
         connection = self.connection

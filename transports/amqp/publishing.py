@@ -178,9 +178,14 @@ class ConfirmChannel:
                 if self._closed is not None:
                     batch.fail(self._closed)
                     return
-                self._runs.append(Run(batch, begin, self._sequence + 1, len(piece)))
-                self._sequence += len(piece)
-                self._link.write(data)
+                try:
+                    self._runs.append(Run(batch, begin, self._sequence + 1, len(piece)))
+                    self._sequence += len(piece)
+                    self._link.write(data)
+                except BaseException:
+                    # Ctrl-C, say: nobody knows whether it was sent, and so how to count on.
+                    self._link.cut()
+                    raise
 
     def _on_closed(self, error: BaseException) -> None:
         """Channel or connection ended: nothing that is outstanding will be answered."""

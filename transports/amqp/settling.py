@@ -60,6 +60,9 @@ class Settling:
         except QueueCoreError:
             self._scheduled = False
             self._count_rest()
+        except BaseException:  # Ctrl-C, say: the next one must not rely on this wake-up
+            self._scheduled = False
+            raise
 
     def held(self, delivery: Delivery) -> bool:
         """Whether the delivery can still be settled, as far as is known here."""

@@ -22,6 +22,9 @@ class Bell:
         self.rung = False
         self._end_wait = end_wait
         self._pair: tuple[socket.socket, socket.socket] | None = None
+        self._poll: select.poll | None = None
+        self._answers: socket.socket | None = None
+        self._number = -1
 
     def ring(self) -> None:
         """End the wait, or the next one. Does not block."""
@@ -32,18 +35,22 @@ class Bell:
 
     def listen(self, connection: Any) -> None:
         """Block until there is an answer to read from the connection, or it is silent for long."""
-        if self._pair is None:
+        answers: socket.socket = connection._sock  # noqa: SLF001 - redis-py tells it nobody
+        if self._pair is None or self._poll is None:
             self._pair = socket.socketpair()
             for end in self._pair:
                 end.setblocking(False)
-        answers: socket.socket = connection._sock  # noqa: SLF001 - redis-py tells it nobody
-        poll = select.poll()
-        poll.register(answers, select.POLLIN)
-        poll.register(self._pair[0], select.POLLIN)
+            self._poll = select.poll()
+            self._poll.register(self._pair[0], select.POLLIN)
+        if answers is not self._answers:
+            if self._answers is not None:
+                self._poll.unregister(self._number)
+            self._answers, self._number = answers, answers.fileno()
+            self._poll.register(self._number, select.POLLIN)
         timeout = answers.gettimeout()
         while not self.rung:
-            ready = {fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)}
-            if not ready or answers.fileno() in ready:
+            ready = self._poll.poll(None if timeout is None else timeout * 1000)
+            if not ready or any(number == self._number for number, _ in ready):
                 return  # reading tells what silence means
             with contextlib.suppress(BlockingIOError):
                 while self._pair[0].recv(64):
@@ -57,5 +64,6 @@ class Bell:
     def close(self) -> None:
         """Close the sockets. May be called twice."""
         pair, self._pair = self._pair, None
+        self._poll = self._answers = None
         for end in pair or ():
             end.close()

@@ -43,6 +43,9 @@ class Wire(Protocol):
     def send_packed_command(self, command: Sequence[bytes], check_health: bool) -> None:
         """Send bytes."""
 
+    def can_read(self, timeout: float) -> bool:
+        """Whether a part of an answer has come within ``timeout`` seconds."""
+
     def read_response(self) -> Any:
         """Wait for its answer."""
 
@@ -107,7 +110,7 @@ class Server:
         """Run a script and return its answer; blocks for one round trip, two for the first time."""
         script = self._scripts[name]
         try:
-            return self._call(b"EVALSHA", script.digest, b"1", self._root, plan, *more)
+            return self._call(*self._evalsha(name, plan, *more))
         except NoScriptError:
             pass
         except (RedisError, OSError) as error:
@@ -129,39 +132,61 @@ class Server:
         return self._root + name.encode()
 
     def wait(
-        self, names: Sequence[str], seconds: float, bell: Bell, then: tuple[str, bytes] | None
-    ) -> tuple[bool, Any]:
+        self,
+        names: Sequence[str],
+        seconds: float,
+        bell: Bell,
+        script: str,
+        then: bytes,
+        before: bytes | None,
+    ) -> tuple[Any, Any]:
         """Block until there is something in one of the lists ``names``, and take it out.
 
-        Waits at most ``seconds`` (0 to 2); the bell ends it if it makes the list of ``names`` grow
-        that it is for. With ``then``, the name and plan of a script, the server runs that as soon
-        as the wait is over, without a round trip in between.
-
-        Returns whether there was something, and the answer of ``then`` (None without it).
+        Waits at most ``seconds`` (0 to 2); the bell ends it by making the first of the lists grow.
+        The script runs with the plan ``before``, if there is one, at once, and with ``then`` as
+        soon as the wait is over: all in one round trip. Returns its answers, the first one None
+        without ``before``.
         """
-        words: list[bytes | str] = [b"BLPOP", *map(self.key, names), f"{max(0.001, seconds):.3f}"]
+        blocking: list[bytes | str] = [
+            b"BLPOP",
+            *map(self.key, names),
+            f"{max(0.001, seconds):.3f}",
+        ]
+        plans = [then] if before is None else [before, then]
+        commands = [self._evalsha(script, plan) for plan in plans]
+        commands.insert(-1, blocking)
         try:
             self.connect()
-            packed = [*self._connection.pack_command(*words)]
-            if then is not None:
-                script = self._scripts[then[0]]
-                packed += self._connection.pack_command(
-                    b"EVALSHA", script.digest, b"1", self._root, then[1]
-                )
-            self._connection.send_packed_command([b"".join(packed)], check_health=False)
-            bell.listen(self._connection)
-            found = self._connection.read_response() is not None
-            answer = None if then is None else self._connection.read_response()
-        except NoScriptError:
-            assert then is not None, "there is no script in a BLPOP"
-            return found, self.run(*then)
+            pack = self._connection.pack_command
+            packed = b"".join(part for command in commands for part in pack(*command))
+            self._connection.send_packed_command([packed], check_health=False)
+            answers = [] if before is None else [self._read_script()]
+            # a poll does not see what has been received with an earlier answer
+            if before is None or not self._connection.can_read(0):
+                bell.listen(self._connection)
+            self._connection.read_response()
+            answers.append(self._read_script())
         except (RedisError, OSError) as error:
             self.close()  # there may be one more answer
             raise explain(error, self.place, "BLPOP") from error
         except BaseException:
             self.close()
             raise
-        return found, answer
+        answers = [
+            self.run(script, plan) if answer is None else answer
+            for plan, answer in zip(plans, answers, strict=True)
+        ]
+        return None if before is None else answers[0], answers[-1]
+
+    def _evalsha(self, name: str, plan: bytes, *more: bytes) -> list[bytes | str]:
+        return [b"EVALSHA", self._scripts[name].digest, b"1", self._root, plan, *more]
+
+    def _read_script(self) -> Any:
+        """Return a script's answer; None if the server does not know it, and has done nothing."""
+        try:
+            return self._connection.read_response()
+        except NoScriptError:
+            return None
 
     def close(self) -> None:
         """End the connection. May be called twice."""

@@ -6,8 +6,8 @@ steps are in ``scripts/``.
 
 The rules:
 
-- A token is (queue, id, tag), and a tag is the life of the session and a fence, which is random and
-  made for each claim: so a token stays unique even if the server came back with old data.
+- A token is (queue, id, tag). A tag is the life of the session and a fence, made of the handle's
+  random name and a number: so a token stays unique even if the server came back with old data.
 - What grows is refused by a full server before anything has happened. Claiming, settling,
   releasing, collecting, sessions and the table begin with a removal, which a full server allows.
 - A claim that finds nothing blocks in BLPOP on the bells of its queues. There are bells as long as
@@ -17,7 +17,9 @@ The rules:
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,8 +64,9 @@ class RedisStore:
         self._server = server
         self._second = second
         self._handle = secrets.token_hex(8)
+        self._fences = itertools.count(1)
         self._bell = Bell(self._end_wait)
-        self._busy = False  # the last wait ended with a bell: the next one will do so, too
+        self._seen: _Look | None = None  # the last one, if nothing was left
 
     def connect(self) -> None:
         """Connect now, so that what is wrong with the server is said now."""
@@ -147,35 +150,55 @@ class RedisStore:
         repeat: bool = False,
     ) -> Claimed:
         """See `Store.claim`."""
-        deadline = time.monotonic() + wait
-        rooms = [(queue, room) for queue, room in wants.items() if room > 0]
         tokens = Tokens(settle)
-        fence = secrets.token_urlsafe(9)
-        head, claims = self._take(
-            self._run("claim", session, "", request, fence, repeat, rooms, tokens.groups)
+        call = _Call(
+            session,
+            request,
+            self._new_fence(),
+            [(queue, room) for queue, room in wants.items() if room > 0],
+            time.monotonic() + wait,
         )
-        if head is None:
-            raise self._lost(session)
-        life, due_in, indices = head
-        stale = tokens.stale(indices)
-        look = _encode((session, life, request, fence, False, rooms, ()))
-        lists = [f"wake:{self._handle}", *(f"b:{queue}" for queue, _ in rooms)]
-        while not claims and (left := deadline - time.monotonic()) > 0 and not self._bell.rung:
-            pause = left if due_in < 0 else min(left, due_in / 1_000_000)
-            rang, answer = self._server.wait(
-                lists, pause, self._bell, ("claim", look) if self._busy else None
-            )
-            self._busy = rang
-            if answer is None and (rang or pause < left):
-                answer = self._server.run("claim", look)
-            if answer is not None:
-                head, claims = self._take(answer)
-                if head is None:
-                    break
-                due_in = head[1]
+        seen, self._seen = self._seen, None
+        look, stale = None, None
+        if seen is not None and wait > 0 and not repeat and not self._bell.rung:
+            # Nothing was left, and what has come since has rung: there is no need to look first.
+            if (seen.session, seen.queues) == (session, call.queues):
+                stale, look = self._wait(call, seen, tokens.groups)
+        if look is None and stale is not None:
+            return Claimed((), tokens.stale(stale))  # the session ended while it waited
+        if look is None:
+            first = self._server.run("claim", call.plan("", tokens.groups, repeat=repeat))
+            look = _read(first, call)
+            if look is None:
+                raise self._lost(session)
+            stale = look.stale
+        while not look.claims and time.monotonic() < call.until and not self._bell.rung:
+            _, again = self._wait(call, look, [])
+            if again is None:
+                return Claimed((), tokens.stale(stale or ()))  # the session ended meanwhile
+            look = again
         if wait > 0:
             self._bell.hush()
-        return Claimed(claims, stale)
+        claims, look.claims = look.claims, []
+        self._seen = None if look.left else look
+        return Claimed(claims, tokens.stale(stale or ()))
+
+    def _wait(
+        self, call: _Call, last: _Look, groups: Sequence[object]
+    ) -> tuple[Sequence[int] | None, _Look | None]:
+        """Settle, wait for a bell, and look: one round trip.
+
+        Returns which tokens were stale (None: nothing was settled), and the look (None: the session
+        has not the life any more that it had at the last one).
+        """
+        before = call.plan(last.life, groups, looking=False) if groups else None
+        seconds = min(call.until, last.due_at) - time.monotonic()
+        lists = [f"wake:{self._handle}", *(f"b:{queue}" for queue in call.queues)]
+        first, then = self._server.wait(
+            lists, seconds, self._bell, "claim", call.plan(last.life, []), before
+        )
+        settled = None if first is None else _read(first, call)
+        return None if settled is None else settled.stale, _read(then, call)
 
     def interrupt(self) -> None:
         """See `Store.interrupt`."""
@@ -187,15 +210,6 @@ class RedisStore:
             self._second.run("interrupt", _encode((self._handle,)))
         except TransportError as error:
             logger.debug("a wait goes on to its end, for it cannot be interrupted: %s", error)
-
-    @staticmethod
-    def _take(answer: Sequence[bytes]) -> tuple[tuple[str, int, Any] | None, list[Claim]]:
-        """Return {life, due_in, stale} and the claims of an answer; None without a session."""
-        kind, *rest = _decode(answer[0])
-        if kind != "ok":
-            return None, []
-        life, due_in, stale, runs = rest
-        return (life, due_in, stale), read_claims(runs, answer)
 
     def owned(self, session: str) -> Sequence[Token]:
         """See `Store.owned`."""
@@ -212,7 +226,7 @@ class RedisStore:
 
     def collect(self, session: str, limit: int) -> Sequence[Claim]:
         """See `Store.collect`."""
-        answer = self._run("collect", session, limit, secrets.token_urlsafe(9))
+        answer = self._run("collect", session, limit, self._new_fence())
         kind, *rest = _decode(answer[0])
         if kind == "lost":
             raise self._lost(session)
@@ -291,11 +305,62 @@ class RedisStore:
     def _run(self, script: str, *plan: object, more: Iterable[bytes] = ()) -> Any:
         return self._server.run(script, _encode(plan), *more)
 
+    def _new_fence(self) -> str:
+        """Return what no other claim has, of this handle or of any other one."""
+        return f"{self._handle}-{next(self._fences)}"
+
     def _lost(self, session: str) -> SessionLost:
         return SessionLost(
             f"the session {session!r} has ended at {self._server.place}; its messages went back to "
             "their queues"
         )
+
+
+class _Call(msgspec.Struct):
+    """One claim: what is the same in each of its looks. ``until`` is when it stops waiting."""
+
+    session: str
+    request: str
+    fence: str
+    rooms: list[tuple[str, int]]
+    until: float
+
+    @property
+    def queues(self) -> list[str]:
+        return [queue for queue, _ in self.rooms]
+
+    def plan(
+        self, life: str, groups: Sequence[object], *, repeat: bool = False, looking: bool = True
+    ) -> bytes:
+        rooms = self.rooms if looking else []
+        return _encode((self.session, life, self.request, self.fence, repeat, rooms, groups))
+
+
+class _Look(msgspec.Struct):
+    """What the script said about the queues, and what it took.
+
+    ``left`` says that there may be more. ``due_at``, by our own clock, is when the next delayed
+    message is due. ``stale`` are places of tokens.
+    """
+
+    session: str
+    queues: list[str]
+    life: str
+    left: bool
+    due_at: float
+    stale: Sequence[int]
+    claims: list[Claim]
+
+
+def _read(answer: Sequence[bytes], call: _Call) -> _Look | None:
+    """Return what the script answered; None if the session has ended."""
+    kind, *rest = _decode(answer[0])
+    if kind != "ok":
+        return None
+    life, left, due_in, stale, runs = rest
+    due_at = time.monotonic() + due_in / 1_000_000 if due_in >= 0 else math.inf
+    claims = read_claims(runs, answer)
+    return _Look(call.session, call.queues, life, bool(left), due_at, stale or (), claims)
 
 
 def _lease(found: Any) -> Lease:

@@ -66,52 +66,51 @@ class Claims:
         wants = {queue: room for queue, room in wants.items() if room > 0}
         if repeat and (again := self._answer_again(session, request)) is not None:
             return again
-        stale: Sequence[Token] = ()
-        if settle:
-            first = self._take(session, request, wants, settle, ())
-            if first.claims:
-                return first
-            stale = first.stale_tokens
-        try:
-            return Claimed(self._wait_and_take(session, request, wants, deadline, stale), stale)
-        except SessionLost:
-            if settle:  # that has happened; the next call will say what else has
-                return Claimed((), stale)
-            raise
-        finally:
-            if wait > 0:
-                self._interrupted = False
-
-    def _wait_and_take(
-        self,
-        session: str,
-        request: str,
-        wants: Mapping[str, int],
-        deadline: float,
-        stale: Sequence[Token],
-    ) -> Sequence[Claim]:
-        """Take what there is, or wait for it until ``deadline``."""
         listening = self._dialect.listens(tuple(wants))
+        claimed: Claimed | None = None
         try:
             while True:
                 if listening:
                     self._mark(wants)
-                ready, due_in = self._look(session, wants)
-                if ready:
-                    claims = self._take(session, request, wants, (), stale).claims
-                    if claims:
-                        return claims
+                stale = () if claimed is None else claimed.stale_tokens
+                claimed, due_in = self._attempt(session, request, wants, settle, stale)
+                settle = ()
                 remaining = deadline - time.monotonic()
-                if remaining <= 0 or self._interrupted:
-                    return ()
-                if listening and not ready:
+                if claimed.claims or remaining <= 0 or self._interrupted:
+                    return claimed
+                if listening and due_in > 0:
                     changed = self._wait(min(remaining, due_in))
                     if not changed and due_in > remaining:
-                        return ()
+                        return claimed
                 listening = True
+        except SessionLost:
+            if claimed is None:
+                raise
+            return claimed  # what was settled is; the next call will say what else has happened
         finally:
             if listening:
                 self._dialect.rest()
+            if wait > 0:
+                self._interrupted = False
+
+    def _attempt(
+        self,
+        session: str,
+        request: str,
+        wants: Mapping[str, int],
+        settle: Sequence[Token],
+        stale: Sequence[Token],
+    ) -> tuple[Claimed, float]:
+        """Settle and take, unless a look says that there is nothing to do.
+
+        Returns that, with ``stale`` for what was settled earlier, and the seconds until there is
+        more: infinite if nothing is on its way, 0 if nobody knows.
+        """
+        if not settle and not self._dialect.eager:
+            ready, due_in = self._look(session, wants)
+            if not ready:
+                return Claimed((), stale), due_in
+        return self._take(session, request, wants, settle, stale)
 
     def _mark(self, wants: Mapping[str, int]) -> None:
         self._database.read(lambda steps: self._dialect.mark(steps.cursor, tuple(wants)))
@@ -146,7 +145,7 @@ class Claims:
         wants: Mapping[str, int],
         settle: Sequence[Token],
         settled_stale: Sequence[Token],
-    ) -> Claimed:
+    ) -> tuple[Claimed, float]:
         """Settle and take in one transaction, and note the request with it."""
         statements = self._statements
         fence = new_fence()
@@ -155,11 +154,8 @@ class Claims:
         if (taken := self._database.alone(lambda: self._dialect.take_once(taking))) is not None:
             if taken.number is None:
                 raise _lost(session)
-            if settle:
-                settle, settled_stale = (), taken.stale
-            if taken.rows is not None:
-                rows = sorted(taken.rows, key=_place)
-                return Claimed([_claim(row, row[7], fence) for row in rows], settled_stale)
+            claims = [_claim(row, row[7], fence) for row in sorted(taken.rows, key=_place)]
+            return Claimed(claims, taken.stale if settle else settled_stale), taken.due_in
 
         def work(steps: Steps, *, careful: bool) -> Claimed:
             number = self._number(steps, session, statements.share_session)
@@ -184,9 +180,9 @@ class Claims:
             return Claimed(claims, stale)
 
         try:
-            return self._database.write(lambda steps: work(steps, careful=False))
+            return self._database.write(lambda steps: work(steps, careful=False)), 0.0
         except Careful:
-            return self._database.write(lambda steps: work(steps, careful=True))
+            return self._database.write(lambda steps: work(steps, careful=True)), 0.0
 
     def _take_from(
         self, steps: Steps, queue: str, room: int, number: int, fence: int
@@ -211,18 +207,19 @@ class Claims:
     def _answer_again(self, session: str, request: str) -> Claimed | None:
         """Return what an earlier claim with this request did, as far as it is still held.
 
-        None if it did nothing.
+        None if it did nothing. It may still be at work behind a connection that is lost: it shares
+        the session, so whoever holds that has waited for it.
         """
 
         def work(steps: Steps) -> Claimed | None:
-            number = self._number(steps, session, self._statements.session_number)
+            number = self._number(steps, session, self._statements.hold_session)
             noted = steps.row(self._statements.find_request, owner=number, request=request)
             if noted is None:
                 return None
             rows = steps.rows(self._statements.taken, owner=number, claim=noted[0])
             return Claimed([_claim(row, row[7], noted[0]) for row in rows], _unpack(noted[1]))
 
-        return self._database.read(work)
+        return self._database.write(work)
 
     def collect(self, session: str, limit: int) -> Sequence[Claim]:
         """See `Store.collect`."""

@@ -151,13 +151,14 @@ class Taken(NamedTuple):
     Attributes:
         number: the session's; None if there is no such session, and then nothing happened.
         stale: the tokens that were not held.
-        rows: the messages, as `Statements.taken` reads them, in no order; None if they must be
-            taken in steps.
+        rows: the messages, as `Statements.taken` reads them, in no order.
+        due_in: seconds until there is more; infinite if nothing is on its way, 0 if nobody knows.
     """
 
     number: int | None
     stale: Sequence[Token]
-    rows: list[Any] | None
+    rows: Sequence[Any]
+    due_in: float = 0.0
 
 
 class Dialect(Protocol):
@@ -170,6 +171,10 @@ class Dialect(Protocol):
     @property
     def place(self) -> str:
         """The database for people, without a password: for error messages."""
+
+    @property
+    def eager(self) -> bool:
+        """An attempt to take costs no more than a look, and tells as much."""
 
     def cursor(self) -> Cursor:
         """Return the cursor of this process's connection.

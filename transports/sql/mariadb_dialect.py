@@ -140,6 +140,8 @@ class MariadbLanguage:
 class MariadbDialect:
     """One handle on one MariaDB database; see `Dialect`."""
 
+    eager = False
+
     def __init__(self, server: MariadbServer, language: MariadbLanguage, once: Once) -> None:
         """Connect to nothing yet."""
         self.language = language

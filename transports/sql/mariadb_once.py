@@ -179,7 +179,7 @@ def take_once(wire: Wire, once: Once, taking: Taking) -> Taken | None:
     if not found:
         wire.hold(b"ROLLBACK")
         wire.answers()
-        return Taken(None, (), None)
+        return Taken(None, (), ())
     if taking.settle and answers[1][0] < len(taking.settle):
         return None
     if not chosen and len(wants) > 1:  # perhaps others were quicker with what it had seen

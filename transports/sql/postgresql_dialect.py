@@ -140,6 +140,8 @@ class PostgresLanguage:
 class PostgresDialect:
     """One handle on one PostgreSQL database; see `Dialect`."""
 
+    eager = True
+
     def __init__(
         self, server: PostgresServer, language: PostgresLanguage, once: Once, throttle: Throttle
     ) -> None:

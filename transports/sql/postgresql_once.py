@@ -19,6 +19,7 @@ The rules:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -31,7 +32,6 @@ from queue_core.transports.sql.tables import ALONE, DEAD, DELAYED, EXPIRED, HELD
 
 _NUMBERS: Final = ("priority", "state", "reason", "max_deliveries", "delay", "ttl")
 _COLUMNS: Final = ("queue", "id", *_NUMBERS, "properties", "body")
-_EVER: Final = 1 << 62
 _LAZY: Final = "set_config('synchronous_commit', 'off', true)"
 
 
@@ -119,13 +119,14 @@ class Once:
             ), wanted AS MATERIALIZED (
                 SELECT queue, room FROM unnest(%(queues)s::text[], %(rooms)s::integer[])
                 AS w (queue, room)
+            ), next AS MATERIALIZED (
+                SELECT min(d.available_at) - {now} AS due_in FROM wanted AS w, LATERAL (
+                    SELECT available_at FROM {PREFIX}message AS m
+                    WHERE m.state = {DELAYED} AND m.queue = w.queue
+                    ORDER BY available_at LIMIT 1
+                ) AS d
             ), due AS MATERIALIZED (
-                SELECT FROM wanted AS w, LATERAL (
-                    SELECT FROM {PREFIX}message AS d
-                    WHERE d.state = {DELAYED} AND d.queue = w.queue
-                        AND d.available_at <= least({now}, %(at)s::bigint)
-                    LIMIT 1
-                ) AS d LIMIT 1
+                SELECT FROM next WHERE due_in <= 0 AND %(patient)s
             ), best AS MATERIALIZED (
                 SELECT m.*, w.queue FROM wanted AS w, LATERAL (
                     SELECT seq, crashes, priority FROM {PREFIX}message AS r
@@ -159,7 +160,7 @@ class Once:
             ), settled AS MATERIALIZED (SELECT count(*) AS gone FROM gone)
             SELECT h.*, t.* FROM (
                 SELECT (SELECT number FROM owner),
-                    CASE WHEN EXISTS (SELECT FROM due) THEN {now} END, {_LAZY}, {which}
+                    (SELECT due_in FROM next), {_LAZY}, {which}
                 FROM settled
             ) AS h LEFT JOIN taken AS t ON true"""
         self.promote = f"""
@@ -261,30 +262,27 @@ def take_once(cursor: Cursor, once: Once, taking: Taking) -> Taken:
     """Settle and take; see `Dialect.take_once`.
 
     When messages are found whose delay has ended, they are made ready, which changes nothing that
-    anybody could see, and it takes once more what was ready then.
+    anybody could see, and it takes once more.
     """
     good = [token for token in taking.settle if is_token(token)]
     values = split(good)
     values["session"], values["request"] = taking.session, taking.request
     values["slot"], values["fence"] = taking.slot, taking.fence
     values["queues"], values["rooms"] = list(taking.wants), numbers(taking.wants.values())
-    values["at"] = _EVER
-    number, due, stale, rows = _take(cursor, once, values, good)
-    if due is not None:
+    values["patient"] = True
+    taken = _take(cursor, once, values, good)
+    if taken.due_in <= 0:
         cursor.execute(once.promote, {"queues": values["queues"]})
-        again = {**values, **split(()), "at": due}
-        number, due, _, rows = _take(cursor, once, again, ())
-        if due is not None:  # somebody else is at it
-            number, due, _, rows = _take(cursor, once, {**again, "at": 0}, ())
-    stale += [token for token in taking.settle if not is_token(token)]
-    return Taken(number, stale, rows)
+        again = {**values, **split(()), "patient": False}
+        taken = _take(cursor, once, again, ())._replace(stale=taken.stale)
+    bad = [token for token in taking.settle if not is_token(token)]
+    return taken._replace(stale=[*taken.stale, *bad])
 
 
-def _take(
-    cursor: Cursor, once: Once, values: dict[str, Any], settle: Sequence[Token]
-) -> tuple[int | None, int | None, list[Token], list[Any]]:
+def _take(cursor: Cursor, once: Once, values: dict[str, Any], settle: Sequence[Token]) -> Taken:
     cursor.execute(once.take, values)
     rows = cursor.fetchall()
-    number, due, _, seqs, fences, first = rows[0][:6]
-    taken = [] if first is None else [row[5:] for row in rows]
-    return number, due, _stale(settle, seqs, fences), taken
+    number, due_in, _, seqs, fences, first = rows[0][:6]
+    taken = () if first is None else [row[5:] for row in rows]
+    seconds = math.inf if due_in is None else due_in / 1_000_000
+    return Taken(number, _stale(settle, seqs, fences), taken, seconds)

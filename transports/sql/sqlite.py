@@ -110,6 +110,8 @@ class SqliteLanguage:
 class SqliteDialect:
     """One handle on one SQLite file; see `Dialect`."""
 
+    eager = False
+
     def __init__(self, file: SqliteFile, clock: Clock, language: SqliteLanguage) -> None:
         """Open nothing yet."""
         self.language = language

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from queue_core.errors import ConnectionLost, QueueNotFound, UsageError
+from queue_core import Connection
+from queue_core.errors import ConnectionLost, QueueNotFound, Unroutable, UsageError
 from queue_core.testing.eventually import eventually
 from queue_core.topology import Binding, Exchange
 
@@ -179,3 +180,45 @@ def test_a_broker_that_does_not_answer_makes_the_outcome_unknown_in_time(bench, 
     assert "within 0.5 seconds" in outcomes[0].detail
     proxy.heal()
     assert bench.publish(session, bench.message(queue)) == ["confirmed"]
+
+
+def test_an_interrupt_in_the_middle_of_a_publish_shifts_no_confirm(bench, amqp_url, monkeypatch):
+    """Ctrl-C between numbering and sending: later messages must not get the fate of others."""
+    queue = bench.queue()
+    with Connection(amqp_url) as connection:
+        producer = connection.producer()
+        producer.publish(b"1", queue)
+        session = connection._recovery.session
+
+        def interrupted(data):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(session._publisher._link, "write", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                producer.publish(b"interrupted", queue)
+        producer.publish(b"2", queue)
+        with pytest.raises(Unroutable):
+            producer.publish(b"3", f"{queue}-missing")
+        producer.publish(b"4", queue)
+    assert bench.rest(queue) == [b"1", b"2", b"4"]
+
+
+def test_an_interrupt_while_waking_the_io_thread_leaves_it_wakeable(bench, monkeypatch):
+    queue = bench.queue()
+    session = bench.open()
+    session.subscribe("c", queue, prefetch=10)
+    bench.send(queue, b"1", b"2")
+    first, second = bench.take(session, "c", 2)
+
+    def interrupted(callback):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(session._link.connection.ioloop, "add_callback_threadsafe", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            bench.ack(session, first)
+    bench.ack(session, second)
+    session.flush("c", timeout=5.0)
+    session.cut()
+    assert bench.rest(queue) == []

@@ -1,7 +1,8 @@
 -- Store.claim. Plan: {session, life, request, fence, repeat, wants, groups}; life is empty for the
 -- first look and the session's after that; wants is a list of {queue, room}.
--- Answer as in `claims`, the head being {"lost"} | {"gone"} | {"ok", life, due_in, stale, runs};
--- due_in is the time in microseconds until something is due, -1 for never.
+-- Answer as in `claims`, the head being {"lost"} | {"gone"} | {"ok", life, left, due_in, stale, runs};
+-- left is 1 if there may be more ready messages, else 0, and due_in is the time in microseconds until
+-- something is due, -1 for never.
 
 local session, life, request, fence = plan[1], plan[2], plan[3], plan[4]
 local wants, groups = plan[6], plan[7]
@@ -164,12 +165,14 @@ local function look(queue)
   end
   found.priorities = call('SMEMBERS', key_of('s', queue))
   if found.delayed or #found.priorities > 0 then
-    check('HLEN', key_of('m', queue))
     found.is_first = check_claims(queue, life)
   end
-  for _, priority in ipairs(found.priorities) do
-    check('LLEN', key_of('l' .. priority, queue))
-    check('ZCARD', key_of('r' .. priority, queue))
+  if #groups > 0 or #wants > 1 or #found.priorities > 1 then  -- else `take_from` reads them first
+    check('HLEN', key_of('m', queue))
+    for _, priority in ipairs(found.priorities) do
+      check('LLEN', key_of('l' .. priority, queue))
+      check('ZCARD', key_of('r' .. priority, queue))
+    end
   end
   return found
 end
@@ -197,12 +200,14 @@ local function take(queue, room, found)
   end
   if #priorities == 0 then
     silence(queue)
+    return 0
   elseif bells(queue) == 0 then
     ring(queue, 1)
   end
+  return 1
 end
 
-local stale = {}
+local stale, left = {}, 0
 if not (plan[5] and take_again()) then
   find(groups)
   check_books(groups, #groups)
@@ -213,17 +218,17 @@ if not (plan[5] and take_again()) then
   settle(groups, #groups)
   stale = stale_of(groups, #groups)
   for index, want in ipairs(wants) do
-    take(want[1], want[2], found[index])
+    left = math.max(left, take(want[1], want[2], found[index]))
   end
 end
 
 local due_in = -1
-for _, want in ipairs(#runs == 0 and fate and wants or {}) do
+for _, want in ipairs(fate and wants or {}) do
   local next_due = call('ZRANGE', key_of('d', want[1]), 0, 0, 'WITHSCORES')[2]
   if next_due then
-    local left = math.max(0, tonumber(next_due) - time())
-    due_in = due_in < 0 and left or math.min(due_in, left)
+    local rest = math.max(0, tonumber(next_due) - time())
+    due_in = due_in < 0 and rest or math.min(due_in, rest)
   end
 end
-answer[1] = cmsgpack.pack({'ok', life, due_in, stale, runs})
+answer[1] = cmsgpack.pack({'ok', life, left, due_in, stale, runs})
 return answer
