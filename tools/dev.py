@@ -239,6 +239,7 @@ def all_tests(run: Run) -> None:
             run.environment.update(servers.await_urls())
         except ServiceError as error:
             run.failed("servers", f"{error.cause} (next: {error.remedy})")
+        run.command("peers", "sh", ROOT / "tools" / "peers.sh")
         if not any(folder.name == "conformance" for folder in _other_folders()):
             run.failed("conformance", "tests/conformance has no tests")
         for folder in _other_folders():

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes .venv-peers: an environment of its own for the libraries that `make bench-peers` compares
-# with. Versions are not pinned: the newest ones are the ones to be compared with, and each result
+# with, and in which `make test` runs celery and kombu beside us. Versions are not pinned: the newest ones are the ones to be compared with, and each result
 # says which they were. A stamp tells a finished installation from one that broke off.
 set -u
 
