@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import BROKERS, Case
+from benchmarks.cases import BROKERS, PLAIN, Case
 from benchmarks.desk import ROOT, BenchError, Desk
 from benchmarks.plot import svg
 from benchmarks.report import fill_in, goals, measured, plain, readme_block
@@ -100,7 +100,7 @@ def _questions() -> list[str]:
 def _measure(options: argparse.Namespace) -> Results:
     cases = _chosen_cases(options)
     contestants = _chosen_contestants(options)
-    usual = BROKERS if options.thorough else [name for name in BROKERS if name != "amqp-quorum"]
+    usual = BROKERS if options.thorough else PLAIN
     brokers = _chosen(options.only, BROKERS, "broker") if options.only else usual
     brokers = [name for name in brokers if any(name in case.brokers for case in cases)]
     _get_servers(brokers)
@@ -113,7 +113,7 @@ def _measure(options: argparse.Namespace) -> Results:
         urls = {name: _url(name, Path(folder)) for name in brokers}
         rounds = 1 if options.quick else options.rounds
         seconds = 0.15 if options.quick else 0.5 * options.scale
-        trials = 1 if options.quick else 2
+        trials = 2 if options.thorough else 1
         plan = Plan(cases, urls, contestants, rounds, seconds, trials, options.count)
         results = Results(about=_about(rounds))
         for rows in run(plan, desk, _tell):

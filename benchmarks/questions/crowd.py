@@ -29,7 +29,7 @@ CASES = tuple(
         {"prefetch": prefetch, "fill": fill},
         brokers=SHARED,
         contestants=("ours",),
-        rounds=2,
+        rounds=1,
         thorough=prefetch > 10,
     )
     for prefetch, fill in ((10, 50_000), (100, 100_000))
