@@ -86,7 +86,13 @@ def _put(now: str, *, single: bool, settles: bool) -> str:
         ON CONFLICT (queue, id) DO NOTHING RETURNING queue, id
     )
     SELECT u.usual, a.queue, a.id,
-        (SELECT count(pg_notify(c, '')) FROM unnest(%(channels)s::text[]) AS c)
+        (SELECT count(pg_notify(c, '')) FROM unnest(%(channels)s::text[]) AS c),
+        ARRAY(
+            SELECT q FROM unnest(%(recent)s::text[]) AS q
+            WHERE NOT EXISTS (
+                SELECT FROM {PREFIX}message AS r WHERE r.state = {READY} AND r.queue = q
+            )
+        )
     FROM usual AS u LEFT JOIN added AS a ON true"""
 
 
@@ -153,7 +159,8 @@ class Once:
                     m.crashes, m.queue
             ), noted AS (
                 INSERT INTO {PREFIX}request (session, slot, request, fence, stale)
-                SELECT number, %(slot)s, %(request)s, %(fence)s, '' FROM owner
+                SELECT number, %(slot)s::bigint, %(request)s::text, %(fence)s::bigint, ''
+                FROM owner
                 WHERE %(settled)s::integer > 0 OR EXISTS (SELECT FROM taken)
                 ON CONFLICT (session, slot) DO UPDATE
                 SET request = excluded.request, fence = excluded.fence, stale = excluded.stale
@@ -201,14 +208,17 @@ def put_once(
     versions: Mapping[str, int],
     settle: Sequence[Token],
     channels: Sequence[str],
-) -> PutResult | None:
-    """Settle and append, and send hints.
+    recent: Sequence[str],
+) -> tuple[PutResult, Sequence[str]] | None:
+    """Settle and append, and send hints to ``channels``.
 
-    None, and nothing happened, if a version or a token is stale: the steps say which.
+    Returns also which of the queues ``recent`` held nothing before. None, and nothing happened, if
+    a version or a token is stale: the steps say which.
     """
     values = _columns(batch)
     values["names"], values["versions"] = list(versions), numbers(versions.values())
-    values["known"], values["channels"] = len(versions), list(channels)
+    values["known"] = len(versions)
+    values["channels"], values["recent"] = list(channels), list(recent)
     if settle:
         values |= split(settle)
     cursor.execute(once.put[len(batch) == 1, bool(settle)], values)
@@ -216,15 +226,15 @@ def put_once(
     if not rows[0][0]:
         return None
     if len(rows) == len(batch) and rows[0][1] is not None:
-        return PutResult()
-    added = {(queue, name) for _, queue, name, _ in rows}
+        return PutResult(), rows[0][4]
+    added = {(row[1], row[2]) for row in rows}
     already = []
     for index, one in enumerate(batch):
         try:
             added.remove((one.queue, one.id))
         except KeyError:  # there before, or earlier in this batch
             already.append(index)
-    return PutResult(already=already)
+    return PutResult(already=already), rows[0][4]
 
 
 def _columns(batch: Sequence[Envelope]) -> dict[str, Any]:

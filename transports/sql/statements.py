@@ -129,6 +129,7 @@ class Statements:
         self._sessions()
         self._table()
         self._keys()
+        self._duties()
 
     def _compile(self, element: ClauseElement) -> Statement:
         return compile_statement(element, self._language)
@@ -214,7 +215,6 @@ class Statements:
         over = and_(literal_column("state") < literal_column(str(DEAD)), m.expires_at <= now)
         self.has_expired = self._compile(_by("expiring", _ONE).where(over).limit(1))
         self.bury_expired = self._move("expiring", over, m.expires_at, DEAD, reason=EXPIRED)
-        self.has_dead = self._compile(_by("dead", _ONE).where(_in(DEAD)).limit(1))
         self.bury_overflowed = self._compile_change(
             rows=and_(self._language.among(m.seq, "numbers"), m.state < literal_column(str(DEAD))),
             update=update(message).values(
@@ -430,6 +430,18 @@ class Statements:
         self.has_expired_keys = self._compile(select(literal_column("1")).where(over).limit(1))
         old = select(k.key).where(over).limit(SWEEP).subquery()  # where MariaDB takes a limit
         self.purge_keys = self._compile(delete(key).where(k.key.in_(select(old.c.key)), over))
+
+    def _duties(self) -> None:
+        s, m, k, now = session.c, message.c, key.c, self._now
+        some: dict[str, Any] = {
+            "session": select(s.number).where(s.name == bindparam("session")),
+            "dead": _by("dead", _ONE).where(_in(DEAD)).limit(1),
+            "expired": _by("expiring", _ONE)
+            .where(literal_column("state") < literal_column(str(DEAD)), m.expires_at <= now)
+            .limit(1),
+            "old": select(literal_column("1")).where(k.expires_at <= now).limit(1),
+        }
+        self.duties = self._compile(select(*[rows.scalar_subquery() for rows in some.values()]))
 
 
 def _by(index: str, rows: Select[Any]) -> Select[Any]:
