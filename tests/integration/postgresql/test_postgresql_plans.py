@@ -37,6 +37,7 @@ def texts(store: SqlStore) -> Iterator[tuple[str, str]]:
             yield name, value
     once = store._dialect._once
     yield "take", once.take
+    yield "take many", once.take_many
     yield "settle once", once.settle
     yield "promote once", once.promote
     yield from ((f"put once {kind}", text) for kind, text in once.put.items())
@@ -69,7 +70,7 @@ def test_every_statement_uses_an_index(store: SqlStore) -> None:
             assert not scans or name in WHOLE, f"{name}:\n{steps}"
 
 
-@pytest.mark.parametrize("name", ["take", "claim", "look", "unclaimed", "lowest", "oldest"])
+@pytest.mark.parametrize("name", ["take", "take many", "claim", "look", "unclaimed", "lowest", "oldest"])
 def test_the_order_of_a_queue_comes_from_its_index(store: SqlStore, name: str) -> None:
     steps = plan(store, dict(texts(store))[name])
     ready = steps[: steps.index("queue_core_ready")].splitlines()[-3:]
