@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.cases import BROKERS, PLAIN, Case
 from benchmarks.desk import ROOT, BenchError, Desk
+from benchmarks.names import start_run
 from benchmarks.plot import svg
 from benchmarks.report import fill_in, goals, measured, plain, readme_block
 from benchmarks.results import Results, Row
@@ -105,6 +106,7 @@ def _measure(options: argparse.Namespace) -> Results:
     brokers = [name for name in brokers if any(name in case.brokers for case in cases)]
     _get_servers(brokers)
     WORK.mkdir(parents=True, exist_ok=True)
+    start_run()
     file = Path(options.json or WORK / "latest.json")
     with (
         tempfile.TemporaryDirectory(prefix="run-", dir=WORK) as folder,

@@ -16,8 +16,9 @@ from typing import Any
 from benchmarks.cases import SHARED, Case
 from benchmarks.desk import Desk, Job, Reply
 from benchmarks.lane import Lane
+from benchmarks.names import named
 
-QUEUE = "bench.crowd"
+QUEUE = named("crowd")
 PROCESSES = 8
 TO_OPEN = 30.0
 SECONDS = 4.0

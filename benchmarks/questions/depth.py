@@ -13,9 +13,10 @@ from typing import Any
 from benchmarks.cases import PLAIN, Case
 from benchmarks.desk import Desk, Job, Reply
 from benchmarks.lane import Lane
+from benchmarks.names import named
 from benchmarks.timing import timed
 
-QUEUE = "bench.depth"
+QUEUE = named("depth")
 TAKE = 1_000
 TIMES = 9
 PATIENCE = 60.0

@@ -16,8 +16,9 @@ from typing import Any
 from benchmarks.cases import PLAIN, Case
 from benchmarks.desk import Desk, Job, Reply
 from benchmarks.lane import Lane
+from benchmarks.names import named
 
-QUEUE = "bench.idle"
+QUEUE = named("idle")
 SETTLING = 1.5
 SECONDS = 6.0
 CASES = (
