@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import BROKERS, Case
+from benchmarks.cases import BROKERS, PLAIN, Case
 from benchmarks.desk import ROOT, BenchError, Desk
+from benchmarks.names import start_run
 from benchmarks.plot import svg
 from benchmarks.report import fill_in, goals, measured, plain, readme_block
 from benchmarks.results import Results, Row
@@ -100,11 +101,12 @@ def _questions() -> list[str]:
 def _measure(options: argparse.Namespace) -> Results:
     cases = _chosen_cases(options)
     contestants = _chosen_contestants(options)
-    usual = BROKERS if options.thorough else [name for name in BROKERS if name != "amqp-quorum"]
+    usual = BROKERS if options.thorough else PLAIN
     brokers = _chosen(options.only, BROKERS, "broker") if options.only else usual
     brokers = [name for name in brokers if any(name in case.brokers for case in cases)]
     _get_servers(brokers)
     WORK.mkdir(parents=True, exist_ok=True)
+    start_run()
     file = Path(options.json or WORK / "latest.json")
     with (
         tempfile.TemporaryDirectory(prefix="run-", dir=WORK) as folder,
@@ -113,7 +115,7 @@ def _measure(options: argparse.Namespace) -> Results:
         urls = {name: _url(name, Path(folder)) for name in brokers}
         rounds = 1 if options.quick else options.rounds
         seconds = 0.15 if options.quick else 0.5 * options.scale
-        trials = 1 if options.quick else 2
+        trials = 2 if options.thorough else 1
         plan = Plan(cases, urls, contestants, rounds, seconds, trials, options.count)
         results = Results(about=_about(rounds))
         for rows in run(plan, desk, _tell):

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-BROKERS = ("memory", "sqlite", "redis", "postgresql", "mariadb", "amqp", "amqp-quorum")
-SHARED = tuple(name for name in BROKERS if name != "memory")
+QUORUM = "amqp-quorum"
+"""RabbitMQ again, with its other type of queue: for rates and latency only."""
+
+BROKERS = ("memory", "sqlite", "redis", "postgresql", "mariadb", "amqp", QUORUM)
+PLAIN = tuple(name for name in BROKERS if name != QUORUM)
+SHARED = tuple(name for name in PLAIN if name != "memory")
 """Those that two processes can use together."""
 
 

@@ -30,7 +30,7 @@ class BenchError(Exception):
 class Desk:
     """The processes of one run. A context manager."""
 
-    def __init__(self, pythons: Mapping[str, Path], log: Path, patience: float = 300.0) -> None:
+    def __init__(self, pythons: Mapping[str, Path], log: Path, patience: float = 900.0) -> None:
         """Start nothing yet.
 
         Args:
@@ -79,11 +79,15 @@ class Desk:
             self._processes[contestant, number] = process
         return process
 
-    def close(self) -> None:
-        """End every process."""
+    def rest(self) -> None:
+        """End every process; they are started again when asked. Some leak what they open."""
         for process in self._processes.values():
             process.close()
         self._processes.clear()
+
+    def close(self) -> None:
+        """End every process, and the log."""
+        self.rest()
         self.log.close()
 
     def __enter__(self) -> Self:

@@ -57,6 +57,7 @@ def run(plan: Plan, desk: Desk, tell: Callable[[str], object]) -> Iterable[list[
             if broker in plan.urls:
                 tell(f"{case.name}, {broker}")
                 yield _race(case, broker, question, plan, desk)
+        desk.rest()
 
 
 def _race(case: Case, broker: str, question: Any, plan: Plan, desk: Desk) -> list[Row]:

@@ -177,7 +177,7 @@ def _other_folders() -> list[Path]:
 # How the tests of a folder share the CPUs: they mostly wait. Where one file's tests look at all
 # processes of the machine, or share a server of their own, they stay together.
 SPREAD = {
-    "acceptance": ["-n", "2", "--dist", "loadfile"],
+    "acceptance": ["-n", "4", "--dist", "loadfile"],
     "conformance": ["-n", "4", "--dist", "worksteal"],
     "integration": ["-n", "4", "--dist", "loadfile"],
 }

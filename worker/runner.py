@@ -242,8 +242,12 @@ class Worker:
             return lambda: None
         numbers = (signal.SIGTERM, signal.SIGINT)
         before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        # The handler runs once the main thread does something. If another thread got the signal, or
+        # it came just before the main thread began to wait, only this ends the waiting.
+        woken = signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
 
         def restore() -> None:
+            signal.set_wakeup_fd(woken)
             for number, handler in before.items():
                 signal.signal(number, handler)
 

@@ -14,16 +14,18 @@ from urllib.parse import unquote, urlsplit
 import pymysql
 
 from benchmarks.lane import payload
+from benchmarks.names import named
 
 BATCH = 100
 POLL = 0.005
 DEADLOCK = 1213
-TABLE = """CREATE TABLE IF NOT EXISTS qc_bench_raw (
+TABLE = named("raw")
+CREATE = f"""CREATE TABLE IF NOT EXISTS {TABLE} (
     number BIGINT AUTO_INCREMENT PRIMARY KEY, queue VARCHAR(100) NOT NULL,
     taken TINYINT NOT NULL DEFAULT 0, body TEXT NOT NULL,
     INDEX ready (queue, taken, number)) ENGINE=InnoDB"""
-INSERT = "INSERT INTO qc_bench_raw (queue, body) VALUES (%s, %s)"
-CLAIM = """SELECT number, body FROM qc_bench_raw WHERE queue = %s AND taken = 0
+INSERT = f"INSERT INTO {TABLE} (queue, body) VALUES (%s, %s)"
+CLAIM = f"""SELECT number, body FROM {TABLE} WHERE queue = %s AND taken = 0
     ORDER BY number LIMIT %s FOR UPDATE SKIP LOCKED"""
 
 
@@ -62,11 +64,11 @@ class MariaLane:
 
     def clear(self, *queues: str) -> None:
         self.drop()
-        self.ask(TABLE)
+        self.ask(CREATE)
 
     def drop(self, *queues: str) -> None:
-        if self.ask("SHOW TABLES LIKE 'qc_bench_raw'"):
-            self.ask("DROP TABLE qc_bench_raw")
+        if self.ask(f"SHOW TABLES LIKE '{TABLE}'"):
+            self.ask(f"DROP TABLE {TABLE}")
 
     def publish_each(self, queue: str, count: int) -> None:
         for number in range(count):
@@ -94,11 +96,11 @@ class MariaLane:
     def _step(self, queue: str, room: int, handled: list[int]) -> Any:
         self._database.begin()
         if handled:
-            self.ask("DELETE FROM qc_bench_raw WHERE number IN %s", handled)
+            self.ask(f"DELETE FROM {TABLE} WHERE number IN %s", handled)
         rows = self.ask(CLAIM, queue, room) if room else []
         if rows:
             numbers = [number for number, _ in rows]
-            self.ask("UPDATE qc_bench_raw SET taken = 1 WHERE number IN %s", numbers)
+            self.ask(f"UPDATE {TABLE} SET taken = 1 WHERE number IN %s", numbers)
         self._database.commit()
         return rows
 

@@ -12,19 +12,21 @@ from typing import Any
 import psycopg
 
 from benchmarks.lane import payload
+from benchmarks.names import named
 
 BATCH = 100
-TABLE = """CREATE TABLE IF NOT EXISTS qc_bench_raw (
+TABLE = named("raw")
+CREATE = f"""CREATE TABLE IF NOT EXISTS {TABLE} (
     number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, queue TEXT NOT NULL,
     taken BOOLEAN NOT NULL DEFAULT false, body TEXT NOT NULL)"""
-INDEX = """CREATE INDEX IF NOT EXISTS qc_bench_raw_ready ON qc_bench_raw (queue, number)
+INDEX = f"""CREATE INDEX IF NOT EXISTS {TABLE}_ready ON {TABLE} (queue, number)
     WHERE NOT taken"""
-ONE = """WITH told AS (SELECT pg_notify(%(queue)s, ''))
-INSERT INTO qc_bench_raw (queue, body) SELECT %(queue)s, %(body)s FROM told"""
-MANY = "INSERT INTO qc_bench_raw (queue, body) SELECT %s, unnest(%s::text[])"
-STEP = """WITH acked AS (DELETE FROM qc_bench_raw WHERE number = ANY(%s))
-UPDATE qc_bench_raw SET taken = true WHERE number = ANY(ARRAY(
-    SELECT number FROM qc_bench_raw WHERE queue = %s AND NOT taken
+ONE = f"""WITH told AS (SELECT pg_notify(%(queue)s, ''))
+INSERT INTO {TABLE} (queue, body) SELECT %(queue)s, %(body)s FROM told"""
+MANY = f"INSERT INTO {TABLE} (queue, body) SELECT %s, unnest(%s::text[])"
+STEP = f"""WITH acked AS (DELETE FROM {TABLE} WHERE number = ANY(%s))
+UPDATE {TABLE} SET taken = true WHERE number = ANY(ARRAY(
+    SELECT number FROM {TABLE} WHERE queue = %s AND NOT taken
     ORDER BY number LIMIT %s FOR UPDATE SKIP LOCKED
 )) RETURNING number, body"""
 
@@ -53,12 +55,12 @@ class PostgresLane:
 
     def clear(self, *queues: str) -> None:
         self.database.execute("SET client_min_messages = warning")
-        self.database.execute(TABLE)
+        self.database.execute(CREATE)
         self.database.execute(INDEX)
-        self.database.execute("DELETE FROM qc_bench_raw WHERE queue = ANY(%s)", (list(queues),))
+        self.database.execute(f"DELETE FROM {TABLE} WHERE queue = ANY(%s)", (list(queues),))
 
     def drop(self, *queues: str) -> None:
-        self.database.execute("DROP TABLE IF EXISTS qc_bench_raw")
+        self.database.execute(f"DROP TABLE IF EXISTS {TABLE}")
 
     def publish_each(self, queue: str, count: int) -> None:
         for number in range(count):

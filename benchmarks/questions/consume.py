@@ -7,9 +7,10 @@ from typing import Any
 from benchmarks.cases import Case
 from benchmarks.desk import Desk, Job, Reply
 from benchmarks.lane import Lane
+from benchmarks.names import named
 from benchmarks.timing import timed
 
-QUEUE = "bench.consume"
+QUEUE = named("consume")
 PATIENCE = 60.0
 CASES = (
     Case("consume", "consume, prefetch 1", "msg/s", {"prefetch": 1}, first=100, most=20_000),

@@ -16,8 +16,9 @@ from typing import Any
 from benchmarks.cases import SHARED, Case
 from benchmarks.desk import Desk, Job, Reply
 from benchmarks.lane import Lane
+from benchmarks.names import named
 
-QUEUE = "bench.crowd"
+QUEUE = named("crowd")
 PROCESSES = 8
 TO_OPEN = 30.0
 SECONDS = 4.0
@@ -29,7 +30,7 @@ CASES = tuple(
         {"prefetch": prefetch, "fill": fill},
         brokers=SHARED,
         contestants=("ours",),
-        rounds=2,
+        rounds=1,
         thorough=prefetch > 10,
     )
     for prefetch, fill in ((10, 50_000), (100, 100_000))

@@ -13,14 +13,17 @@ import struct
 import time
 from typing import Any
 
-from benchmarks.cases import Case
+from benchmarks.cases import PLAIN, Case
 from benchmarks.desk import Desk, Job, Reply
 from benchmarks.lane import Lane
+from benchmarks.names import named
 
-QUEUE = "bench.idle"
+QUEUE = named("idle")
 SETTLING = 1.5
 SECONDS = 6.0
-CASES = (Case("idle", "idle consumer", "% CPU", contestants=("ours", "kombu"), rounds=1),)
+CASES = (
+    Case("idle", "idle consumer", "% CPU", brokers=PLAIN, contestants=("ours", "kombu"), rounds=1),
+)
 DATA_SEGMENTS_OUT = 156
 """The place of ``tcpi_data_segs_out`` in the structure that TCP_INFO gives."""
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from benchmarks.cases import SHARED, Case
+from benchmarks.cases import QUORUM, SHARED, Case
 from benchmarks.desk import Desk, Job, Reply
 from benchmarks.lane import Lane, payload
+from benchmarks.names import named
 from benchmarks.timing import percentile
 
-PING, PONG = "bench.ping", "bench.pong"
+PING, PONG = named("ping"), named("pong")
 UNTIMED = 3
-CASES = (Case("pingpong", "ping-pong", "ms p50", first=5, most=1_000, brokers=SHARED),)
+CASES = (Case("pingpong", "ping-pong", "ms p50", first=5, most=1_000, brokers=(*SHARED, QUORUM)),)
 
 
 def ask(desk: Desk, contestant: str, job: Job) -> Reply:

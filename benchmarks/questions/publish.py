@@ -7,9 +7,10 @@ from typing import Any
 from benchmarks.cases import Case
 from benchmarks.desk import Desk, Job, Reply
 from benchmarks.lane import Lane
+from benchmarks.names import named
 from benchmarks.timing import timed
 
-QUEUE = "bench.publish"
+QUEUE = named("publish")
 CASES = (
     Case("publish", "publish one by one", "msg/s", {"many": False}, first=100, most=20_000),
     Case("publish", "publish_many", "msg/s", {"many": True}, first=200, most=100_000),

@@ -89,7 +89,7 @@ CASES = tuple(
         most=20_000,
         brokers=(*SQL, "redis", "amqp"),
         contestants=tuple(WORKERS),
-        rounds=2,
+        rounds=1 if results else 2,
         thorough=results,
         longer=3.0,
     )

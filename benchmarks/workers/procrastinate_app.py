@@ -5,10 +5,11 @@ from __future__ import annotations
 import procrastinate
 import psycopg
 
+from benchmarks.names import named
 from benchmarks.workers.counter import count
 from benchmarks.workers.place import QUEUE, URL
 
-SCHEMA = "qc_bench_procrastinate"
+SCHEMA = named("procrastinate")
 FACTS = {
     "ack": "state of the row, after the task",
     "publish": "each",
@@ -21,7 +22,7 @@ app = procrastinate.App(
 )
 
 
-@app.task(queue=QUEUE)
+@app.task(queue=QUEUE)  # type: ignore[untyped-decorator]  # not in the environment of the check
 def tick() -> None:
     count()
 

@@ -134,9 +134,12 @@ def broker(broker_url: str) -> Iterator[Broker]:
         shared.clean()
 
 
-@pytest.fixture
-def sqlite(tmp_path: Path) -> Broker:
-    return Broker(f"sqlite:///{tmp_path / 'queue.db'}")
+@pytest.fixture(params=["sqlite", "postgres", "mysql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Broker:
+    """Each database, in turn."""
+    if request.param == "sqlite":
+        return Broker(f"sqlite:///{tmp_path / 'queue.db'}")
+    return Broker(request.getfixturevalue(f"{request.param}_broker"))
 
 
 @pytest.fixture

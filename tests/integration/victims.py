@@ -35,8 +35,8 @@ def deadly(
 def be_killed(url: str, queue: str, lease: float) -> None:
     """Consume with the whole stack on top of the deadly store."""
     SqlStore.claim = deadly  # type: ignore[method-assign]  # this process has nothing else to do
-    transport = find_transport("sqlite")
-    session = transport.open(parse(url), SessionOptions(lease=lease))
+    broker = parse(url)
+    session = find_transport(broker.scheme).open(broker, SessionOptions(lease=lease))
     session.subscribe("victim", queue, prefetch=1)
     while True:
         session.receive("victim", wait=1.0)

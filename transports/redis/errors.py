@@ -4,7 +4,8 @@
 Redis says                                  the caller gets
 ==========================================  ==================================================
 no connection, LOADING, BUSY, READONLY,     ConnectionLost: effect unknown, may be repeated
-MASTERDOWN, CLUSTERDOWN, TRYAGAIN
+MASTERDOWN, CLUSTERDOWN, TRYAGAIN,
+UNBLOCKED (by a failover)
 no answer in time                           ConnectTimeout, a ConnectionLost
 OOM, MISCONF, NOREPLICAS                    BrokerFull
 WRONGPASS, NOAUTH, NOPERM                   AccessRefused
@@ -38,7 +39,7 @@ _NOT_ALLOWED: Final = re.compile(r"NOPERM|no permissions? to|can't run this comm
 _PASSWORD: Final = re.compile(r"WRONGPASS|NOAUTH|invalid username|Authentication required", re.I)
 _FULL: Final = re.compile(r"\bOOM\b|used memory > 'maxmemory'|MISCONF|NOREPLICAS")
 _LATER: Final = re.compile(
-    r"\b(?:LOADING|BUSY|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN)\b|loading the dataset|"
+    r"\b(?:LOADING|BUSY|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|UNBLOCKED)\b|loading the dataset|"
     r"against a read only replica|max number of clients"
 )
 _CLUSTER: Final = re.compile(r"\b(?:MOVED|ASK|CROSSSLOT)\b")

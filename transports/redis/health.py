@@ -20,14 +20,21 @@ _OLDEST: Final = (6, 2)
 
 
 def check(server: Server, *, allow_eviction: bool) -> None:
-    """Look at a server that has just been connected to; blocks for two or three round trips.
+    """Look at a server that has just been connected to; blocks for three or four round trips.
 
     Raises:
-        ConfigError: it is too old, or evicts.
+        ConfigError: it is too old, evicts, or is no standalone server.
         StoreCorrupt: another version of this package uses its keys in another way.
-        AccessRefused: INFO or EVAL is not permitted.
+        AccessRefused: INFO, EVAL or a command that the scripts use is not permitted.
+        ConnectionLost: it is a read-only replica, or loads its data.
     """
     info = read_info(server)
+    mode = info.get("redis_mode", "standalone")
+    if mode != "standalone":
+        raise ConfigError(
+            f"{server.place} runs in {mode} mode, which is not supported: name a standalone "
+            "server, or several URLs separated by ';' of which the first that answers is used"
+        )
     _check_version(server, info.get("redis_version", "0"))
     policy = info.get("maxmemory_policy", EVICTS_NOTHING)
     if policy != EVICTS_NOTHING and not allow_eviction:
@@ -36,6 +43,7 @@ def check(server: Server, *, allow_eviction: bool) -> None:
             f"messages would be lost without a word; set maxmemory-policy to {EVICTS_NOTHING}, or "
             "accept the loss with the URL option allow_eviction=true"
         )
+    server.command("BLPOP", server.key("nothing"), "0.001")  # the one that no script can try
     found = server.run("open", msgspec.msgpack.encode((FORMAT,))).decode()
     if found != FORMAT:
         raise StoreCorrupt(

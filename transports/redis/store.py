@@ -50,6 +50,9 @@ from queue_core.transports.redis.server import Server
 
 logger = logging.getLogger(__name__)
 
+_MOST_AT_ONCE: Final = 1000
+"""How many messages are returned in one step, so that nobody waits for the server long."""
+
 _NO_LIMITS: Final[Mapping[str, Limit]] = {}
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -172,8 +175,13 @@ class RedisStore:
             if look is None:
                 raise self._lost(session)
             stale = look.stale
-        while not look.claims and time.monotonic() < call.until and not self._bell.rung:
-            _, again = self._wait(call, look, [])
+        while not look.claims:
+            if look.left:  # only what has expired was there, and more than one step looks through
+                again = _read(self._server.run("claim", call.plan(look.life, [])), call)
+            elif time.monotonic() < call.until and not self._bell.rung:
+                _, again = self._wait(call, look, [])
+            else:
+                break
             if again is None:
                 return Claimed((), tokens.stale(stale or ()))  # the session ended meanwhile
             look = again
@@ -219,10 +227,14 @@ class RedisStore:
         self, tokens: Sequence[Token], *, delay: float = 0.0, counted: bool = True
     ) -> Sequence[Token]:
         """See `Store.release`."""
-        known = Tokens(tokens)
-        if not known.groups:
-            return known.odd
-        return known.stale(_decode(self._run("release", known.groups, micros(delay), counted)))
+        stale: list[Token] = []
+        once = list(dict.fromkeys(tokens))
+        for first in range(0, len(once), _MOST_AT_ONCE):
+            known = Tokens(once[first : first + _MOST_AT_ONCE])
+            stale += known.stale(
+                _decode(self._run("release", known.groups, micros(delay), counted))
+            )
+        return stale
 
     def collect(self, session: str, limit: int) -> Sequence[Claim]:
         """See `Store.collect`."""

@@ -221,16 +221,20 @@ class Claims:
 
         return self._database.write(work)
 
+    def duties(self, session: str) -> tuple[bool, bool]:
+        """Return whether there are dead messages, and old keys.
+
+        Raises:
+            SessionLost: the session does not exist.
+        """
+        row = self._database.read(lambda steps: steps.row(self._statements.duties, session=session))
+        if row[0] is None:
+            raise _lost(session)
+        return row[1] is not None or row[2] is not None, row[3] is not None
+
     def collect(self, session: str, limit: int) -> Sequence[Claim]:
         """See `Store.collect`."""
         statements = self._statements
-
-        def anything(steps: Steps) -> bool:
-            self._number(steps, session, statements.session_number)
-            return (
-                steps.row(statements.has_dead) is not None
-                or steps.row(statements.has_expired) is not None
-            )
 
         def work(steps: Steps) -> list[Claim]:
             number = self._number(steps, session, statements.share_session)
@@ -240,8 +244,6 @@ class Claims:
             rows.sort(key=lambda row: int(row[0]))
             return [_claim(row, row[7], fence, REASONS[row[8]]) for row in rows]
 
-        if not self._database.read(anything):
-            return ()
         return self._database.write(work)
 
     def _number(self, steps: Steps, session: str, find: Statement) -> int:

@@ -119,8 +119,9 @@ class Move:
 
     Attributes:
         rows: which ones.
+        index: the one of `tables` that they are found by; none is the primary key.
         update: the change, without a condition.
-        order: what comes first, where ``limit`` leaves some out.
+        order: what comes first, where ``limit`` leaves some out. It may be all the same.
         limit: how many, an expression; None is all.
         skip: rows that somebody else is changing are left out. Else they are waited for.
         returning: the columns to read afterwards; in no order.
@@ -128,6 +129,7 @@ class Move:
 
     rows: ColumnElement[bool]
     update: Update
+    index: str = ""
     order: Sequence[ColumnElement[Any]] = ()
     limit: ColumnElement[int] | int | None = None
     skip: bool = False

@@ -110,8 +110,7 @@ class Joined:
                 raise
             raise type(meaning)(
                 f"{meaning}. It happened in the transaction that was passed with transaction=: "
-                "roll it back and run it again; where it reads before it publishes, begin it with "
-                "BEGIN IMMEDIATE"
+                "roll it back and run it again"
             ) from error
         stored = put.stored(result)
         database.dialect.notify_within(cursor, [envelope.queue for envelope in stored])

@@ -104,9 +104,7 @@ class Keys:
 
     def purge(self) -> None:
         """Remove rows whose ttl is over, up to a bound."""
-        statements = self._statements
-        if self._database.read(lambda steps: steps.row(statements.has_expired_keys)) is not None:
-            self._database.write(lambda steps: steps.run(statements.purge_keys))
+        self._database.write(lambda steps: steps.run(self._statements.purge_keys))
 
     def _find(self, steps: Steps, key: str) -> KeyEntry | None:
         row = steps.row(self._statements.key, name=key)

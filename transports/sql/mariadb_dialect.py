@@ -55,7 +55,7 @@ from queue_core.transports.sql.mariadb_once import Once, put_once, take_once
 from queue_core.transports.sql.mariadb_server import IDENTITY, MariadbServer
 from queue_core.transports.sql.mariadb_wire import Guest, Wire
 from queue_core.transports.sql.put import is_token
-from queue_core.transports.sql.tables import PREFIX, message, meta
+from queue_core.transports.sql.tables import PREFIX, message, meta, whole_index
 from queue_core.transports.sql.wakeup import Wakeup
 
 NOW = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
@@ -125,7 +125,11 @@ class MariadbLanguage:
     def change(self, move: Move) -> Sequence[ClauseElement]:
         """A choice, a change and a reading."""
         m = message.c
-        chosen = select(m.seq).where(move.rows).order_by(*(move.order or (m.seq,)))
+        chosen = select(m.seq).where(move.rows).order_by(*move.order)
+        if move.index:
+            chosen = chosen.with_hint(message, whole_index(move.index), "mariadb")
+        if not move.order and not move.skip:  # those who wait for one another have one order
+            chosen = chosen.order_by(m.seq)
         if move.limit is not None:
             chosen = chosen.limit(move.limit)
         some = self.among(m.seq, "numbers")

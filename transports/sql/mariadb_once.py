@@ -30,9 +30,10 @@ _BEGIN: Final = b"START TRANSACTION"
 _COMMIT: Final = b"COMMIT"
 _ROWS: Final = 1 << 19
 _ENTRIES: Final = (
-    f"SELECT name FROM {PREFIX}entry WHERE (name, version) IN %s ORDER BY name LOCK IN SHARE MODE"
+    f"SELECT name FROM {PREFIX}entry WHERE name IN %s AND (name, version) IN %s "
+    "ORDER BY name LOCK IN SHARE MODE"
 )
-_SETTLE: Final = f"DELETE FROM {PREFIX}message WHERE (seq, fence) IN %s"
+_SETTLE: Final = f"DELETE FROM {PREFIX}message WHERE seq IN %s AND (seq, fence) IN %s"
 _SESSION: Final = f"SELECT number FROM {PREFIX}session WHERE name = %s LOCK IN SHARE MODE"
 _TAKE: Final = (
     f"UPDATE {PREFIX}message SET state = {HELD}, session = %s, fence = %s, attempts = attempts + 1 "
@@ -99,9 +100,9 @@ def put_once(
     """
     wire.hold(_BEGIN)
     if versions:
-        wire.hold(fill(_ENTRIES, (tuple(versions.items()),)))
+        wire.hold(fill(_ENTRIES, (tuple(versions), tuple(versions.items()))))
     if settle:
-        wire.hold(fill(_SETTLE, (tuple(sorted(settle)),)))
+        wire.hold(_settling(settle))
     inserts = _inserts(once, batch)
     for insert in inserts:
         wire.hold(insert)
@@ -119,6 +120,12 @@ def put_once(
     wire.hold(_COMMIT)
     wire.answers()
     return PutResult()
+
+
+def _settling(tokens: Sequence[Token]) -> bytes:
+    """Delete by number and fence. A list of one pair alone would read the whole table."""
+    tokens = tuple(sorted(tokens))
+    return fill(_SETTLE, (tuple(seq for seq, _ in tokens), tokens))
 
 
 def _inserts(once: Once, batch: Sequence[Envelope]) -> list[bytes]:
@@ -168,7 +175,7 @@ def take_once(wire: Wire, once: Once, taking: Taking) -> Taken | None:
     wire.hold(_BEGIN)
     wire.hold(fill(_SESSION, (taking.session,)))
     if taking.settle:
-        wire.hold(fill(_SETTLE, (tuple(sorted(taking.settle)),)))
+        wire.hold(_settling(taking.settle))
     wants = sorted(taking.wants.items())
     for queue, _ in wants:
         wire.hold(fill(once.promote, (queue,)))

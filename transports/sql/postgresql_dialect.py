@@ -68,6 +68,10 @@ _IDENTITY = (
     "SELECT pg_postmaster_start_time()::text, current_database(), "
     f"to_regclass('{PREFIX}message')::oid::text"
 )
+HINT = (
+    "SELECT set_config('synchronous_commit', 'off', true), count(pg_notify(c, '')) "
+    "FROM unnest(%s::text[]) AS c"
+)
 _left_alone: list[object] = []
 
 
@@ -255,21 +259,17 @@ class PostgresDialect:
         """It goes on listening, which costs nothing."""
 
     def notify(self, queues: Iterable[str]) -> None:
-        """Send hints with a statement of their own, unless it was done a moment ago."""
-        channels = self._throttle.due(self._channels(queues))
+        """Send hints with a statement of their own, which does not wait for the disk."""
+        channels = self._channels(queues)
         if channels:
             began = time.monotonic()
-            self.notify_to(self.cursor(), channels)
+            self.cursor().execute(HINT, [channels])
             self._throttle.sent(channels, began)
-
-    def notify_to(self, cursor: Cursor, channels: Sequence[str]) -> None:
-        """Send hints to channels."""
-        for channel in channels:
-            cursor.execute("SELECT pg_notify(%s, '')", [channel])
 
     def notify_within(self, cursor: Cursor, queues: Iterable[str]) -> None:
         """The commit of the caller's transaction sends the hints."""
-        self.notify_to(cursor, self._channels(queues))
+        for channel in self._channels(queues):
+            cursor.execute("SELECT pg_notify(%s, '')", [channel])
 
     def announce(self, queues: Iterable[str]) -> None:
         """That was done with the commit."""
@@ -290,14 +290,20 @@ class PostgresDialect:
         causes = {one.cause for one in batch if one.cause is not None}
         if not causes <= set(settle):
             return None
-        cursor = self.cursor()
-        queues = list(dict.fromkeys(one.queue for one in batch))
-        due = self._throttle.due(self._channels(queues))
+        channels = {one.queue: "" for one in batch}
+        for queue in channels:
+            channels[queue] = channel_of(queue, self._tables)
+        due = [queue for queue, channel in channels.items() if self._throttle.due(channel)]
+        recent = [queue for queue in channels if queue not in due]
         began = time.monotonic()
-        result = put_once(cursor, self._once, batch, versions, settle, due)
-        if result is not None:
-            self._throttle.sent(due, began)
-            self.notify(queues)
+        once, hinted = self._once, [channels[queue] for queue in due]
+        answer = put_once(self.cursor(), once, batch, versions, settle, hinted, recent)
+        if answer is None:
+            return None
+        self._throttle.sent(hinted, began)
+        result, empty = answer
+        if late := [q for q in recent if q in empty or self._throttle.due(channels[q])]:
+            self.notify(late)
         return result
 
     def take_once(self, taking: Taking) -> Taken | None:

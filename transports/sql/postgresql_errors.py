@@ -47,9 +47,10 @@ _ADVICE: Final = {
     "53100": "free disk space on the server",
     "57014": "its statement_timeout, or somebody, cancelled the statement",
     "55P03": "its lock_timeout ended the wait for a lock",
-    "42501": "grant this user what is missing, or name another database or user",
-    "3F000": "GRANT CREATE ON SCHEMA of that database to this user, or give it a schema of its own "
-    "with CREATE SCHEMA AUTHORIZATION",
+    "42501": "GRANT to this user what is missing (CREATE ON SCHEMA to make the tables, or ALL ON "
+    "those that are there), or give it a schema of its own: CREATE SCHEMA AUTHORIZATION user",
+    "3F000": "its search_path leads to no schema; GRANT CREATE ON SCHEMA to this user, or give it "
+    "one of its own: CREATE SCHEMA AUTHORIZATION user",
 }
 
 _WORDS: Final = (

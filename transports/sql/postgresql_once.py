@@ -86,90 +86,144 @@ def _put(now: str, *, single: bool, settles: bool) -> str:
         ON CONFLICT (queue, id) DO NOTHING RETURNING queue, id
     )
     SELECT u.usual, a.queue, a.id,
-        (SELECT count(pg_notify(c, '')) FROM unnest(%(channels)s::text[]) AS c)
+        (SELECT count(pg_notify(c, '')) FROM unnest(%(channels)s::text[]) AS c),
+        ARRAY(
+            SELECT q FROM unnest(%(recent)s::text[]) AS q
+            WHERE NOT EXISTS (
+                SELECT FROM {PREFIX}message AS r WHERE r.state = {READY} AND r.queue = q
+            )
+        )
     FROM usual AS u LEFT JOIN added AS a ON true"""
+
+
+_SETTLED: Final = f"""
+    gone AS (
+        DELETE FROM {PREFIX}message AS m
+        USING unnest(%(seqs)s::bigint[], %(fences)s::bigint[]) AS t (seq, fence), owner
+        WHERE m.seq = t.seq AND m.fence = t.fence RETURNING m.seq, m.fence
+    )"""
+_OWNER: Final = f"""
+    owner AS MATERIALIZED (
+        SELECT number FROM {PREFIX}session WHERE name = %(session)s FOR KEY SHARE
+    )"""
+_NOTED: Final = f"""
+    noted AS (
+        INSERT INTO {PREFIX}request (session, slot, request, fence, stale)
+        SELECT number, %(slot)s::bigint, %(request)s::text, %(fence)s::bigint, '' FROM owner
+        WHERE %(settled)s::integer > 0 OR EXISTS (SELECT FROM taken)
+        ON CONFLICT (session, slot) DO UPDATE
+        SET request = excluded.request, fence = excluded.fence, stale = excluded.stale
+    )"""
+_GONE_IF_NOT_ALL: Final = """
+    CASE WHEN (SELECT count(*) FROM gone) < %(settled)s
+        THEN ARRAY(SELECT ARRAY[seq, fence] FROM gone) END"""
+_TAKEN: Final = """
+    m.seq, m.id, m.body, m.properties, m.attempts, m.priority, m.crashes, m.queue"""
+
+
+def _settle() -> str:
+    return f"""
+    WITH owner AS (SELECT), {_SETTLED} SELECT {_LAZY}, {_GONE_IF_NOT_ALL}"""
+
+
+def _take(now: str) -> str:
+    """Return the statement that takes from one queue.
+
+    It takes nothing, and says so, if there are messages whose delay has ended, or that crashed.
+    """
+    return f"""
+    WITH {_OWNER}, {_SETTLED}, next AS MATERIALIZED (
+        SELECT (
+            SELECT available_at FROM {PREFIX}message
+            WHERE state = {DELAYED} AND queue = %(queue)s ORDER BY available_at LIMIT 1
+        ) - {now} AS due_in
+    ), best AS MATERIALIZED (
+        SELECT seq, crashes FROM {PREFIX}message
+        WHERE state = {READY} AND queue = %(queue)s
+            AND (expires_at IS NULL OR expires_at > {now})
+            AND EXISTS (SELECT FROM owner) AND coalesce((SELECT due_in FROM next), 1) > 0
+        ORDER BY priority DESC, seq LIMIT %(room)s FOR UPDATE SKIP LOCKED
+    ), odd AS MATERIALIZED (
+        SELECT EXISTS (SELECT FROM best WHERE crashes >= {ALONE}) AS odd
+    ), taken AS (
+        UPDATE {PREFIX}message AS m SET state = {HELD}, attempts = m.attempts + 1,
+            session = (SELECT number FROM owner), fence = %(fence)s
+        FROM best WHERE m.seq = best.seq AND NOT (SELECT odd FROM odd)
+        RETURNING {_TAKEN}
+    ), {_NOTED}
+    SELECT (SELECT number FROM owner), (SELECT due_in FROM next), (SELECT odd FROM odd),
+        {_GONE_IF_NOT_ALL}, {_LAZY}, t.*
+    FROM (SELECT) AS h LEFT JOIN taken AS t ON true"""
+
+
+def _take_many(now: str) -> str:
+    """Return the statement that takes from several queues, and leaves others beside who crashed.
+
+    Unless it is not ``patient`` it takes nothing if there are messages whose delay has ended.
+    """
+    return f"""
+    WITH {_OWNER}, {_SETTLED}, wanted AS MATERIALIZED (
+        SELECT queue, room
+        FROM unnest(%(queues)s::text[], %(rooms)s::integer[]) AS w (queue, room)
+    ), next AS MATERIALIZED (
+        SELECT min(d.available_at) - {now} AS due_in FROM wanted AS w, LATERAL (
+            SELECT available_at FROM {PREFIX}message AS m
+            WHERE m.state = {DELAYED} AND m.queue = w.queue ORDER BY available_at LIMIT 1
+        ) AS d
+    ), best AS MATERIALIZED (
+        SELECT m.*, w.queue FROM wanted AS w, LATERAL (
+            SELECT seq, crashes, priority FROM {PREFIX}message AS r
+            WHERE r.state = {READY} AND r.queue = w.queue
+                AND (r.expires_at IS NULL OR r.expires_at > {now})
+            ORDER BY r.priority DESC, r.seq LIMIT w.room FOR UPDATE SKIP LOCKED
+        ) AS m
+        WHERE EXISTS (SELECT FROM owner)
+            AND (coalesce((SELECT due_in FROM next), 1) > 0 OR NOT %(patient)s)
+    ), placed AS MATERIALIZED (
+        SELECT seq, queue, crashes, row_number()
+            OVER (PARTITION BY queue ORDER BY priority DESC, seq) AS place
+        FROM best
+    ), cut AS MATERIALIZED (
+        SELECT queue, min(place) AS place FROM placed WHERE crashes >= {ALONE} GROUP BY queue
+    ), taken AS (
+        UPDATE {PREFIX}message AS m SET state = {HELD}, attempts = m.attempts + 1,
+            session = (SELECT number FROM owner), fence = %(fence)s
+        FROM placed AS p
+        WHERE m.seq = p.seq AND NOT EXISTS (
+            SELECT FROM cut WHERE cut.queue = p.queue AND greatest(cut.place, 2) <= p.place
+        )
+        RETURNING {_TAKEN}
+    ), {_NOTED}
+    SELECT (SELECT number FROM owner), (SELECT due_in FROM next), false, {_GONE_IF_NOT_ALL},
+        {_LAZY}, t.*
+    FROM (SELECT) AS h LEFT JOIN taken AS t ON true"""
+
+
+def _promote(now: str) -> str:
+    return f"""
+    UPDATE {PREFIX}message AS m SET state = {READY} FROM (
+        SELECT seq FROM {PREFIX}message
+        WHERE state = {DELAYED} AND queue = ANY (%(queues)s::text[]) AND available_at <= {now}
+        LIMIT {SWEEP} FOR UPDATE SKIP LOCKED
+    ) AS d WHERE m.seq = d.seq"""
 
 
 class Once:
     """The texts of the statements."""
 
+    __slots__ = ("promote", "put", "settle", "take", "take_many")
+
     def __init__(self, now: str) -> None:
         """``now`` is an SQL expression: the present in microseconds."""
-        gone = f"""
-            DELETE FROM {PREFIX}message AS m
-            USING unnest(%(seqs)s::bigint[], %(fences)s::bigint[]) AS t (seq, fence)"""
-        which = """
-                CASE WHEN gone < %(settled)s THEN ARRAY(SELECT seq FROM gone) END,
-                CASE WHEN gone < %(settled)s THEN ARRAY(SELECT fence FROM gone) END"""
-        self.settle = f"""
-            WITH gone AS ({gone}
-                WHERE m.seq = t.seq AND m.fence = t.fence RETURNING m.seq, m.fence
-            )
-            SELECT {_LAZY}, {which} FROM (SELECT count(*) AS gone FROM gone) AS counted"""
+        self.settle = _settle()
         self.put = {
             (single, settles): _put(now, single=single, settles=settles)
             for single in (False, True)
             for settles in (False, True)
         }
-        self.take = f"""
-            WITH owner AS MATERIALIZED (
-                SELECT number FROM {PREFIX}session WHERE name = %(session)s FOR KEY SHARE
-            ), gone AS ({gone}, owner
-                WHERE m.seq = t.seq AND m.fence = t.fence RETURNING m.seq, m.fence
-            ), wanted AS MATERIALIZED (
-                SELECT queue, room FROM unnest(%(queues)s::text[], %(rooms)s::integer[])
-                AS w (queue, room)
-            ), next AS MATERIALIZED (
-                SELECT min(d.available_at) - {now} AS due_in FROM wanted AS w, LATERAL (
-                    SELECT available_at FROM {PREFIX}message AS m
-                    WHERE m.state = {DELAYED} AND m.queue = w.queue
-                    ORDER BY available_at LIMIT 1
-                ) AS d
-            ), due AS MATERIALIZED (
-                SELECT FROM next WHERE due_in <= 0 AND %(patient)s
-            ), best AS MATERIALIZED (
-                SELECT m.*, w.queue FROM wanted AS w, LATERAL (
-                    SELECT seq, crashes, priority FROM {PREFIX}message AS r
-                    WHERE r.state = {READY} AND r.queue = w.queue
-                        AND (r.expires_at IS NULL OR r.expires_at > {now})
-                    ORDER BY r.priority DESC, r.seq LIMIT w.room FOR UPDATE SKIP LOCKED
-                ) AS m
-                WHERE EXISTS (SELECT FROM owner) AND NOT EXISTS (SELECT FROM due)
-            ), placed AS MATERIALIZED (
-                SELECT seq, queue, crashes, row_number()
-                    OVER (PARTITION BY queue ORDER BY priority DESC, seq) AS place
-                FROM best
-            ), cut AS MATERIALIZED (
-                SELECT queue, min(place) AS place FROM placed WHERE crashes >= {ALONE}
-                GROUP BY queue
-            ), taken AS (
-                UPDATE {PREFIX}message AS m SET state = {HELD}, attempts = m.attempts + 1,
-                    session = (SELECT number FROM owner), fence = %(fence)s
-                FROM placed AS p
-                WHERE m.seq = p.seq AND NOT EXISTS (
-                    SELECT FROM cut WHERE cut.queue = p.queue AND greatest(cut.place, 2) <= p.place
-                )
-                RETURNING m.seq, m.id, m.body, m.properties, m.attempts, m.priority,
-                    m.crashes, m.queue
-            ), noted AS (
-                INSERT INTO {PREFIX}request (session, slot, request, fence, stale)
-                SELECT number, %(slot)s, %(request)s, %(fence)s, '' FROM owner
-                WHERE %(settled)s::integer > 0 OR EXISTS (SELECT FROM taken)
-                ON CONFLICT (session, slot) DO UPDATE
-                SET request = excluded.request, fence = excluded.fence, stale = excluded.stale
-            ), settled AS MATERIALIZED (SELECT count(*) AS gone FROM gone)
-            SELECT h.*, t.* FROM (
-                SELECT (SELECT number FROM owner),
-                    (SELECT due_in FROM next), {_LAZY}, {which}
-                FROM settled
-            ) AS h LEFT JOIN taken AS t ON true"""
-        self.promote = f"""
-            UPDATE {PREFIX}message AS m SET state = {READY} FROM (
-                SELECT seq FROM {PREFIX}message
-                WHERE state = {DELAYED} AND queue = ANY (%(queues)s::text[])
-                    AND available_at <= {now}
-                LIMIT {SWEEP} FOR UPDATE SKIP LOCKED
-            ) AS d WHERE m.seq = d.seq"""
+        self.take = _take(now)
+        self.take_many = _take_many(now)
+        self.promote = _promote(now)
 
 
 def numbers(values: Iterable[int | None]) -> str:
@@ -191,7 +245,7 @@ def split(tokens: Sequence[Token]) -> dict[str, object]:
 def settle_once(cursor: Cursor, once: Once, tokens: Sequence[Token]) -> list[Token]:
     """Forget claims; return the stale tokens."""
     cursor.execute(once.settle, split(tokens))
-    return _stale(tokens, *cursor.fetchone()[1:])
+    return _stale(tokens, cursor.fetchone()[1])
 
 
 def put_once(
@@ -201,14 +255,17 @@ def put_once(
     versions: Mapping[str, int],
     settle: Sequence[Token],
     channels: Sequence[str],
-) -> PutResult | None:
-    """Settle and append, and send hints.
+    recent: Sequence[str],
+) -> tuple[PutResult, Sequence[str]] | None:
+    """Settle and append, and send hints to ``channels``.
 
-    None, and nothing happened, if a version or a token is stale: the steps say which.
+    Returns also which of the queues ``recent`` held nothing before. None, and nothing happened, if
+    a version or a token is stale: the steps say which.
     """
     values = _columns(batch)
     values["names"], values["versions"] = list(versions), numbers(versions.values())
-    values["known"], values["channels"] = len(versions), list(channels)
+    values["known"] = len(versions)
+    values["channels"], values["recent"] = list(channels), list(recent)
     if settle:
         values |= split(settle)
     cursor.execute(once.put[len(batch) == 1, bool(settle)], values)
@@ -216,15 +273,15 @@ def put_once(
     if not rows[0][0]:
         return None
     if len(rows) == len(batch) and rows[0][1] is not None:
-        return PutResult()
-    added = {(queue, name) for _, queue, name, _ in rows}
+        return PutResult(), rows[0][4]
+    added = {(row[1], row[2]) for row in rows}
     already = []
     for index, one in enumerate(batch):
         try:
             added.remove((one.queue, one.id))
         except KeyError:  # there before, or earlier in this batch
             already.append(index)
-    return PutResult(already=already)
+    return PutResult(already=already), rows[0][4]
 
 
 def _columns(batch: Sequence[Envelope]) -> dict[str, Any]:
@@ -248,14 +305,12 @@ def _columns(batch: Sequence[Envelope]) -> dict[str, Any]:
     return {n: numbers(v) if n in _NUMBERS else v for n, v in columns.items()}
 
 
-def _stale(
-    tokens: Sequence[Token], seqs: Iterable[int] | None, fences: Iterable[int] | None
-) -> list[Token]:
+def _stale(tokens: Sequence[Token], gone: list[list[int]] | None) -> list[Token]:
     """Return the tokens that were not settled; None stands for all of them were."""
-    if seqs is None or fences is None:
+    if gone is None:
         return []
-    gone = set(zip(seqs, fences, strict=True))
-    return [token for token in dict.fromkeys(tokens) if token not in gone]
+    settled = {(seq, fence) for seq, fence in gone}
+    return [token for token in dict.fromkeys(tokens) if token not in settled]
 
 
 def take_once(cursor: Cursor, once: Once, taking: Taking) -> Taken:
@@ -265,24 +320,39 @@ def take_once(cursor: Cursor, once: Once, taking: Taking) -> Taken:
     anybody could see, and it takes once more.
     """
     good = [token for token in taking.settle if is_token(token)]
-    values = split(good)
-    values["session"], values["request"] = taking.session, taking.request
-    values["slot"], values["fence"] = taking.slot, taking.fence
-    values["queues"], values["rooms"] = list(taking.wants), numbers(taking.wants.values())
-    values["patient"] = True
-    taken = _take(cursor, once, values, good)
-    if taken.due_in <= 0:
-        cursor.execute(once.promote, {"queues": values["queues"]})
-        again = {**values, **split(()), "patient": False}
-        taken = _take(cursor, once, again, ())._replace(stale=taken.stale)
     bad = [token for token in taking.settle if not is_token(token)]
-    return taken._replace(stale=[*taken.stale, *bad])
+    wants = list(taking.wants)
+    values = split(good)
+    values |= {
+        "session": taking.session,
+        "request": taking.request,
+        "slot": taking.slot,
+        "fence": taking.fence,
+        "queues": wants,
+        "rooms": numbers(taking.wants.values()),
+        "patient": True,
+    }
+    odd = False
+    if len(wants) == 1:
+        values["queue"], values["room"] = wants[0], taking.wants[wants[0]]
+        taken, odd = _run(cursor, once.take, values, good)
+    else:
+        taken, _ = _run(cursor, once.take_many, values, good)
+    stale = [*taken.stale, *bad]
+    if taken.due_in <= 0:
+        cursor.execute(once.promote, {"queues": wants})
+    if taken.due_in <= 0 or odd:
+        again = {**values, **split(()), "patient": False}
+        taken, _ = _run(cursor, once.take_many, again, ())
+    return taken._replace(stale=stale)
 
 
-def _take(cursor: Cursor, once: Once, values: dict[str, Any], settle: Sequence[Token]) -> Taken:
-    cursor.execute(once.take, values)
+def _run(
+    cursor: Cursor, text: str, values: dict[str, Any], settle: Sequence[Token]
+) -> tuple[Taken, bool]:
+    cursor.execute(text, values)
     rows = cursor.fetchall()
-    number, due_in, _, seqs, fences, first = rows[0][:6]
+    number, due_in, odd, gone, _, first = rows[0][:6]
     taken = () if first is None else [row[5:] for row in rows]
     seconds = math.inf if due_in is None else due_in / 1_000_000
-    return Taken(number, _stale(settle, seqs, fences), taken, seconds)
+    return Taken(number, _stale(settle, gone), taken, seconds), odd

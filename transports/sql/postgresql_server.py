@@ -230,10 +230,15 @@ class PostgresServer:
                 f"{self.place} has the encoding {encoding}, which cannot hold every name; "
                 "create one with ENCODING 'UTF8'"
             )
-        if pid == link.pgconn.backend_pid:
+        if is_direct(link, pid):
             settings = ", ".join(f"set_config('{n}', '{v}', false)" for n, v in _SESSION.items())
             cursor.execute(f"SELECT {settings}")
             link.prepare_threshold = 0
+
+
+def is_direct(link: Link, pid: int) -> bool:
+    """Return whether the process ``pid``, which answered, belongs to the connection for good."""
+    return pid == link.pgconn.backend_pid
 
 
 class PostgresCatalog:

@@ -3,11 +3,13 @@
 Each queue has a channel. A handle that waits listens to those of its queues on its own connection,
 and stays so when it is busy, since LISTEN is a statement like any other. A hint carries no data.
 
-Commits that notify go one after the other through the whole database, so a process sends at most
-one hint per queue in 10 milliseconds (`Throttle`). A message put within 10 ms of a hint goes
-without one; whoever was woken by that hint looks once more 10 ms later, and so does whoever has
-just begun to listen (`Ear`). So no timer is needed on the side that sends, and a consumer that has
-listened quietly for 10 ms knows that nothing has come.
+Commits that notify go one after the other through the whole database, and each holds the others up
+until it is on the disk. So a process lets a put send a hint only if it has sent none to that queue
+for 10 milliseconds (`Throttle`). Within them, what is put into an empty queue gets its hint by a
+statement of its own, which waits for no disk, and what is put behind other messages gets none:
+whoever was woken looks once more 10 ms later, and so does whoever has just begun to listen (`Ear`).
+So no timer is needed on the side that sends, and a consumer that has listened quietly for 10 ms
+knows that nothing has come.
 """
 
 from __future__ import annotations
@@ -48,11 +50,9 @@ class Throttle:
         """Nothing was sent."""
         self._sent: dict[str, float] = {}
 
-    def due(self, channels: Iterable[str]) -> list[str]:
-        """Return those that got no hint in the last 10 ms."""
-        oldest = time.monotonic() - INTERVAL
-        sent = self._sent
-        return [channel for channel in channels if sent.get(channel, -math.inf) <= oldest]
+    def due(self, channel: str) -> bool:
+        """Return whether it got no hint in the last 10 ms."""
+        return time.monotonic() - self._sent.get(channel, -math.inf) >= INTERVAL
 
     def sent(self, channels: Iterable[str], at: float) -> None:
         """Note hints that are certain: their statement began at ``at`` and has succeeded."""

@@ -18,6 +18,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Integer,
+    Select,
     and_,
     bindparam,
     case,
@@ -50,6 +51,7 @@ from queue_core.transports.sql.tables import (
     meta,
     request,
     session,
+    whole_index,
 )
 
 SWEEP: Final = 10_000
@@ -70,6 +72,9 @@ INSERTED: Final = (
     "body",
 )
 """The columns of a new message in the order of the parameters of ``insert_message``."""
+
+
+_ONE: Final[Select[Any]] = select(literal_column("1")).select_from(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,7 @@ class Statements:
         self._sessions()
         self._table()
         self._keys()
+        self._duties()
 
     def _compile(self, element: ClauseElement) -> Statement:
         return compile_statement(element, self._language)
@@ -165,6 +171,7 @@ class Statements:
         taken = (m.seq, m.id, m.body, m.properties, m.attempts, m.priority, m.crashes)
         self.claim = self._compile_change(
             rows=and_(_in(READY), m.queue == bindparam("queue"), _alive(self._now)),
+            index="ready",
             order=(m.priority.desc(), m.seq),
             limit=bindparam("room", type_=Integer),
             skip=True,
@@ -173,7 +180,7 @@ class Statements:
         )
         self.collect = self._compile_change(
             rows=_in(DEAD),
-            order=(m.seq,),
+            index="dead",
             limit=bindparam("room", type_=Integer),
             skip=True,
             update=update(message).values(**held),
@@ -189,7 +196,7 @@ class Statements:
             ),
         )
         self.taken = self._compile(
-            select(*taken, m.queue)
+            _by("held", select(*taken, m.queue))
             .where(_in(HELD), m.session == bindparam("owner"), m.fence == bindparam("claim"))
             .order_by(m.queue, m.priority.desc(), m.seq)
         )
@@ -203,12 +210,11 @@ class Statements:
     def _move_messages(self) -> None:
         m, now = message.c, self._now
         due = and_(_in(DELAYED), m.queue == bindparam("queue"), m.available_at <= now)
-        self.has_due = self._compile(select(literal_column("1")).where(due).limit(1))
-        self.promote = self._move(due, m.available_at, READY)
+        self.has_due = self._compile(_by("delayed", _ONE).where(due).limit(1))
+        self.promote = self._move("delayed", due, m.available_at, READY)
         over = and_(literal_column("state") < literal_column(str(DEAD)), m.expires_at <= now)
-        self.has_expired = self._compile(select(literal_column("1")).where(over).limit(1))
-        self.bury_expired = self._move(over, m.expires_at, DEAD, reason=EXPIRED)
-        self.has_dead = self._compile(select(literal_column("1")).where(_in(DEAD)).limit(1))
+        self.has_expired = self._compile(_by("expiring", _ONE).where(over).limit(1))
+        self.bury_expired = self._move("expiring", over, m.expires_at, DEAD, reason=EXPIRED)
         self.bury_overflowed = self._compile_change(
             rows=and_(self._language.among(m.seq, "numbers"), m.state < literal_column(str(DEAD))),
             update=update(message).values(
@@ -223,16 +229,18 @@ class Statements:
         )
         self.give_back = self._compile_change(
             rows=and_(_in(HELD), m.session == bindparam("owner")),
+            index="held",
             update=self._give_back(crashes=m.crashes + bindparam("crash", type_=Integer)),
             returning=(m.queue,),
         )
 
-    def _move(self, rows: Any, order: Any, state: int, **values: int) -> Change:
+    def _move(self, index: str, rows: Any, order: Any, state: int, **values: int) -> Change:
         literals: dict[str, Any] = {
             name: literal_column(str(value)) for name, value in values.items()
         }
         return self._compile_change(
             rows=rows,
+            index=index,
             order=(order,),
             limit=SWEEP,
             skip=True,
@@ -276,8 +284,9 @@ class Statements:
         queue = m.queue == bindparam("queue")
         wanted = self._language.names().alias("wanted")
         name = wanted.c.value
-        ready: Any = select(literal_column("1")).where(_in(READY), m.queue == name).limit(1)
-        due = select(func.min(m.available_at)).where(_in(DELAYED), m.queue == name)
+        ready: Any = _by("ready", _ONE).where(_in(READY), m.queue == name).limit(1)
+        delayed = _by("delayed", select(m.available_at)).where(_in(DELAYED), m.queue == name)
+        due: Any = delayed.order_by(m.available_at).limit(1)  # MariaDB would read all for a min()
         self.look = self._compile(
             select(
                 select(session.c.number)
@@ -305,7 +314,7 @@ class Statements:
         )
 
         def up_to(state: int) -> Any:
-            some: Any = select(literal_column("1")).where(_in(state), queue).limit(bindparam("cap"))
+            some: Any = _by("ready", _ONE).where(_in(state), queue).limit(bindparam("cap"))
             return select(func.count()).select_from(some.subquery()).scalar_subquery()
 
         self.unclaimed = self._compile(select(up_to(READY) + up_to(DELAYED)))
@@ -313,16 +322,19 @@ class Statements:
             select(literal_column("1")).where(queue, m.state != literal_column(str(HELD))).limit(1)
         )
         self.lowest = self._compile(
-            select(m.priority).where(_in(READY), queue).order_by(m.priority, m.seq.desc()).limit(1)
+            _by("ready", select(m.priority))
+            .where(_in(READY), queue)
+            .order_by(m.priority, m.seq.desc())
+            .limit(1)
         )
         self.oldest = self._compile(
-            select(m.priority, m.seq)
+            _by("ready", select(m.priority, m.seq))
             .where(_in(READY), queue, m.priority == bindparam("priority"))
             .order_by(m.seq)
             .limit(bindparam("room"))
         )
         self.oldest_delayed = self._compile(
-            select(m.priority, m.seq)
+            _by("ready", select(m.priority, m.seq))
             .where(_in(DELAYED), queue)
             .order_by(m.priority, m.seq)
             .limit(bindparam("room"))
@@ -418,6 +430,23 @@ class Statements:
         self.has_expired_keys = self._compile(select(literal_column("1")).where(over).limit(1))
         old = select(k.key).where(over).limit(SWEEP).subquery()  # where MariaDB takes a limit
         self.purge_keys = self._compile(delete(key).where(k.key.in_(select(old.c.key)), over))
+
+    def _duties(self) -> None:
+        s, m, k, now = session.c, message.c, key.c, self._now
+        some: dict[str, Any] = {
+            "session": select(s.number).where(s.name == bindparam("session")),
+            "dead": _by("dead", _ONE).where(_in(DEAD)).limit(1),
+            "expired": _by("expiring", _ONE)
+            .where(literal_column("state") < literal_column(str(DEAD)), m.expires_at <= now)
+            .limit(1),
+            "old": select(literal_column("1")).where(k.expires_at <= now).limit(1),
+        }
+        self.duties = self._compile(select(*[rows.scalar_subquery() for rows in some.values()]))
+
+
+def _by(index: str, rows: Select[Any]) -> Select[Any]:
+    """Name the index that the messages are found by, for MariaDB, which would choose others."""
+    return rows.with_hint(message, whole_index(index), "mariadb")
 
 
 def _in(state: int) -> ColumnElement[bool]:

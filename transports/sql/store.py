@@ -215,8 +215,10 @@ class SqlStore:
 
     def collect(self, session: str, limit: int) -> Sequence[Claim]:
         """See `Store.collect`."""
-        self._keys.purge()
-        return self._claims.collect(session, limit)
+        dead, old_keys = self._claims.duties(session)
+        if old_keys:
+            self._keys.purge()
+        return self._claims.collect(session, limit) if dead else ()
 
     def inspect(self, queue: str) -> Counts:
         """See `Store.inspect`."""

@@ -23,7 +23,9 @@ class OwnServer:
     def __init__(self, program: str, folder: Path, *options: str) -> None:
         self.socket = folder / "s"
         self.url = f"unix://{self.socket}"
-        self._command = [program, "--port", "0", "--unixsocket", str(self.socket)]
+        config = folder / "config"  # a sentinel wants one that it may write
+        config.touch()
+        self._command = [program, str(config), "--port", "0", "--unixsocket", str(self.socket)]
         self._command += ["--dir", str(folder), "--save", "", *options]
         self.client = redis.Redis(unix_socket_path=str(self.socket))
         self.start()

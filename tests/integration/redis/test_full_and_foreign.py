@@ -9,8 +9,10 @@ import pytest
 
 from queue_core.errors import BrokerFull, ConnectionLost, StoreCorrupt
 from queue_core.testing.eventually import eventually
-from queue_core.transport import Change, Envelope, Limit
+from queue_core.transport import Change, Envelope, Limit, SessionOptions
+from queue_core.transports.redis import RedisStores
 from queue_core.transports.redis.store import RedisStore
+from queue_core.url import parse
 
 MakeServer = Callable[..., Any]
 OpenStore = Callable[..., RedisStore]
@@ -285,3 +287,68 @@ def test_a_place_without_its_message_is_passed_over(
     assert [claim.id for claim in store.collect("s", 9)] == ["y"]
     assert [claim.id for claim in store.claim("s", "r2", {"q": 9}, 0).claims] == ["c"]
     assert store.collect("s", 9) == []
+
+
+def test_no_step_looks_through_more_than_some_thousand_messages(
+    make_server: MakeServer, open_store: OpenStore
+) -> None:
+    """Whatever has piled up: the work of one step is bounded, and what is alive is found behind."""
+    server = make_server()
+    store = open_store(server.url)
+    store.open_session("s", 30.0)
+    for first in range(0, 6000, 500):
+        put(store, *(str(number) for number in range(first, first + 500)), ttl=0.001)
+    put(store, "alive")
+    server.client.config_resetstat()
+    assert [claim.id for claim in store.claim("s", "r", {"q": 10}, 0).claims] == ["alive"]
+    stats = server.client.info("commandstats")
+    steps = stats["cmdstat_evalsha"]["calls"] + stats.get("cmdstat_eval", {}).get("calls", 0)
+    assert 3 <= steps <= 7
+    assert len(store.collect("s", 10_000)) == 6000
+    held = store.claim("s", "r2", {"q": 10}, 0).claims
+    assert held == []
+
+
+def test_a_great_many_messages_are_returned_in_several_steps(
+    make_server: MakeServer, open_store: OpenStore
+) -> None:
+    server = make_server()
+    store = open_store(server.url)
+    store.open_session("s", 30.0)
+    for first in range(0, 2500, 500):
+        put(store, *(str(number) for number in range(first, first + 500)))
+    tokens = [claim.token for claim in store.claim("s", "r", {"q": 2500}, 0).claims]
+    server.client.config_resetstat()
+    assert store.release([*tokens, tokens[0], "odd"]) == ["odd"]
+    assert server.client.info("commandstats")["cmdstat_evalsha"]["calls"] == 3
+    assert store.inspect("q").ready == 2500
+
+
+def test_a_server_whose_clock_steps_back_repeats_no_number_and_loses_nothing(
+    make_server: MakeServer,
+) -> None:
+    server = make_server()
+    clock = "local function clock() return tonumber(redis.call('GET', KEYS[1] .. 'clock')) end"
+    today, yesterday = 1_700_086_400_000_000, 1_700_000_000_000_000
+    server.client.set("{qc}:clock", today)
+    store = RedisStores(clock).open(parse(server.url), SessionOptions())
+    store.open_session("s", 30.0)
+    assert store.write_table([Change("entry", 0, b"1")])
+    put(store, "now", "mortal", "later")
+    put(store, "due", delay=5.0)
+    put(store, "brief", ttl=5.0)
+    (held,) = store.claim("s", "r1", {"q": 1}, 0).claims
+    before, version = store.sessions()["s"].beats, store.read_table()["entry"].version
+    server.client.set("{qc}:clock", yesterday)
+    assert store.heartbeat(["s"]) == []
+    assert store.sessions()["s"].beats > before
+    assert store.write_table([Change("entry", version, b"2")])
+    assert store.read_table()["entry"].version > version
+    more = store.claim("s", "r2", {"q": 9}, 0, settle=[held.token])
+    assert [claim.id for claim in more.claims] == ["mortal", "later", "brief"]
+    assert not more.stale_tokens
+    server.client.set("{qc}:clock", today + 5_000_000)
+    assert [claim.id for claim in store.claim("s", "r3", {"q": 9}, 0).claims] == ["due"]
+    assert not store.release([claim.token for claim in more.claims])
+    assert [(dead.id, dead.reason) for dead in store.collect("s", 9)] == [("brief", "expired")]
+    store.close()

@@ -74,8 +74,11 @@ def _with_password(url: str, password: str) -> str:
     [
         (["-eval", "-evalsha"], "EVAL"),
         (["-info"], "INFO"),
-        (["-hset"], "EVAL"),
-        (["resetkeys", "~other:*"], "EVAL"),
+        (["-hset"], "HSET"),
+        (["-zmscore"], "ZMSCORE"),
+        (["-blpop"], "BLPOP"),
+        (["-time"], "TIME"),
+        (["resetkeys", "~other:*"], "one of the keys"),
     ],
 )
 def test_a_missing_permission_is_named(
@@ -85,7 +88,8 @@ def test_a_missing_permission_is_named(
     server.client.execute_command("ACL", "SETUSER", "worker", "on", ">pass", "~*", "+@all", *rules)
     url = server.url.replace("unix://", "unix://worker:pass@")
     with pytest.raises(AccessRefused, match=missing):
-        open_store(url).open_session("s", 30.0)
+        open_store(url)
+    assert server.client.keys("*") == []
 
 
 def test_the_permissions_that_the_error_names_are_enough(
@@ -99,6 +103,28 @@ def test_the_permissions_that_the_error_names_are_enough(
     store.claim("s", "r", {"q": 1}, 0.05)
     store.key_set("k", b"v", ttl=1.0)
     assert store.collect("s", 1) == []
+
+
+def test_a_replica_that_may_not_be_written_is_refused_at_once(
+    make_server: MakeServer, open_store: OpenStore
+) -> None:
+    server = make_server("--replicaof", "127.0.0.1", "1")
+    with pytest.raises(ConnectionLost, match="(?i)read.only replica"):
+        open_store(server.url)
+    server.client.replicaof("NO", "ONE")
+    open_store(server.url).open_session("s", 30.0)
+
+
+def test_a_cluster_and_a_sentinel_are_refused_with_a_reason(
+    make_server: MakeServer, open_store: OpenStore
+) -> None:
+    with pytest.raises(ConfigError, match="cluster mode, which is not supported"):
+        open_store(make_server("--cluster-enabled", "yes").url)
+    with pytest.raises(ConfigError, match="sentinel mode, which is not supported"):
+        open_store(make_server("--sentinel").url)
+    for url in ("redis+sentinel://localhost/name", "redis+cluster://localhost"):
+        with pytest.raises(ConfigError, match="redis://"):
+            Connection(url)
 
 
 def test_nobody_there_is_a_lost_connection(tmp_path: Path, open_store: OpenStore) -> None:

@@ -30,6 +30,7 @@ RESPONSE = exceptions.ResponseError
         (exceptions.BusyLoadingError("Redis is loading the dataset in memory"), ConnectionLost),
         (exceptions.ReadOnlyError("You can't write against a read only replica."), ConnectionLost),
         (RESPONSE("BUSY Redis is busy running a script."), ConnectionLost),
+        (RESPONSE("UNBLOCKED force unblock from blocking operation"), ConnectionLost),
         (exceptions.ConnectionError("max number of clients reached"), ConnectionLost),
         (exceptions.AuthenticationError("invalid username-password pair"), AccessRefused),
         (exceptions.AuthenticationError("Authentication required."), AccessRefused),
@@ -52,14 +53,19 @@ def test_each_error_is_one_of_ours(error: Exception, meaning: type[QueueCoreErro
 
 
 class Answers:
-    """A server that answers INFO with these lines."""
+    """A server that answers INFO with these lines, and has nothing to hand out."""
 
     place = "Redis at h:1, database 0"
 
     def __init__(self, *lines: str) -> None:
         self.lines = lines
 
-    def command(self, *words: str) -> bytes:
+    def key(self, name: str) -> bytes:
+        return name.encode()
+
+    def command(self, *words: str | bytes) -> bytes | None:
+        if words[0] == "BLPOP":
+            return None
         assert words == ("INFO",)
         return "\r\n".join(("# Server", *self.lines)).encode()
 

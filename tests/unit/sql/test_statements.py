@@ -11,7 +11,7 @@ from queue_core.transports.sql.statements import Change, Statement, Statements
 
 SCANS = {
     "collect": "SCAN queue_core_message USING INDEX queue_core_dead",
-    "has_dead": "SCAN queue_core_message USING INDEX queue_core_dead",
+    "duties": "SCAN queue_core_message USING INDEX queue_core_dead",
     "inspect": "SCAN queue_core_message USING COVERING INDEX queue_core_held",
     "sessions": "SCAN queue_core_session",
     "entries": "SCAN queue_core_entry",

@@ -177,22 +177,23 @@ local function look(queue)
   return found
 end
 
--- Take what there is room for; and leave a bell if, and only if, there is more.
+-- Take what there is room for; and leave a bell if, and only if, there is more. Returns 1 then. If
+-- the next thousand have all expired, that is enough for one step.
 local function take(queue, room, found)
   if found.ttl then
     fate.sweep(queue)
   end
-  local priorities, total, stop = found.priorities, 0, false
+  local priorities, total, vain, stop = found.priorities, 0, 0, false
   if found.delayed then
     fate.promote(queue)
     priorities = call('SMEMBERS', key_of('s', queue))
   end
   table.sort(priorities)
-  while #priorities > 0 and total < room and not stop do
+  while #priorities > 0 and total < room and vain < CHUNK and not stop do
     local priority, share = tonumber(priorities[#priorities]), math.min(room - total, CHUNK)
     local taken, left
     taken, left, stop = take_from(queue, priority, share, total == 0, found)
-    total = total + taken
+    total, vain = total + taken, vain + share - taken
     if left == 0 then
       call('SREM', key_of('s', queue), priority)
       table.remove(priorities)

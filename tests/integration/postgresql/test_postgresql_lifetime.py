@@ -1,0 +1,211 @@
+"""Connections that end, servers that stand still or crash, and forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy
+
+from queue_core import Connection, Queue
+from queue_core.errors import ConnectionLost, QueueCoreError
+from queue_core.testing import eventually
+from queue_core.transport import Envelope
+from queue_core.transports.sql import postgresql_server
+from queue_core.transports.sql.store import SqlStore
+
+OpenStore = Callable[..., SqlStore]
+
+
+def backend_of(store: SqlStore) -> int:
+    pid: int = store._dialect._link.pgconn.backend_pid
+    return pid
+
+
+def test_a_handle_whose_connection_was_ended_says_so_once_and_connects_again(
+    postgres_broker: str, postgres_admin: sqlalchemy.Connection, open_store: OpenStore
+) -> None:
+    store = open_store(postgres_broker)
+    store.open_session("s", 30.0)
+    postgres_admin.exec_driver_sql(f"SELECT pg_terminate_backend({backend_of(store)}, 5000)")
+    with pytest.raises(ConnectionLost):
+        store.put([Envelope("q", "a", b"", b"")], {})
+    store.put([Envelope("q", "a", b"", b"")], {})
+    assert len(store.claim("s", "r", {"q": 9}, 0.0).claims) == 1
+
+
+def test_a_claim_that_waits_notices_the_end_of_its_connection(
+    postgres_broker: str, postgres_admin: sqlalchemy.Connection, open_store: OpenStore
+) -> None:
+    store = open_store(postgres_broker)
+    store.open_session("s", 30.0)
+    pid = backend_of(store)
+    end = f"SELECT pg_terminate_backend({pid}, 5000)"
+    timer = threading.Timer(0.3, postgres_admin.exec_driver_sql, [end])
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(ConnectionLost):
+        store.claim("s", "r1", {"q": 1}, 2.0)
+    assert time.monotonic() - started < 1.8
+    timer.join()
+    assert not store.claim("s", "r2", {"q": 1}, 0.0).claims
+
+
+def test_a_server_that_stands_still_is_given_up_after_the_timeout(
+    own_server: str, open_store: OpenStore
+) -> None:
+    store = open_store(f"{own_server}?timeout=1")
+    store.open_session("s", 30.0)
+    pid = backend_of(store)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        with pytest.raises(ConnectionLost):
+            store.heartbeat(["s"])
+        assert 0.9 < time.monotonic() - started < 5.0
+        assert store.heartbeat(["s"]) == []  # through another connection
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_lock_that_somebody_keeps_ends_with_the_statement_timeout(
+    postgres_broker: str, postgres_admin: sqlalchemy.Connection, open_store: OpenStore
+) -> None:
+    store = open_store(postgres_broker)
+    store.open_session("s", 30.0)
+    user = sqlalchemy.make_url(postgres_broker).username
+    postgres_admin.exec_driver_sql(f"ALTER ROLE \"{user}\" SET statement_timeout = '300ms'")
+    impatient = open_store(postgres_broker)
+    with psycopg.connect(postgres_broker) as other:
+        other.execute("SELECT FROM queue_core_session FOR UPDATE")
+        with pytest.raises(ConnectionLost, match="statement_timeout"):
+            impatient.heartbeat(["s"])
+    assert impatient.heartbeat(["s"]) == []
+
+
+def test_a_repeated_claim_waits_for_the_first_one_which_is_still_at_work(
+    own_server: str, open_store: OpenStore
+) -> None:
+    """The client gave up while the server's process stood still, and that goes on later."""
+    slow, quick = open_store(f"{own_server}?timeout=1"), open_store(own_server)
+    slow.open_session("holder", 30.0)
+    slow.put([Envelope("slow", "a", b"", b"")], {})
+    pid = backend_of(slow)
+    with psycopg.connect(own_server) as blocker:
+        blocker.execute("LOCK TABLE queue_core_request")
+        with pytest.raises(ConnectionLost):
+            slow.claim("holder", "once", {"slow": 9}, 0.0)
+        os.kill(pid, signal.SIGSTOP)
+    threading.Timer(0.5, os.kill, [pid, signal.SIGCONT]).start()
+    again = quick.claim("holder", "once", {"slow": 9}, 0.0, repeat=True)
+    assert [claim.token for claim in again.claims] == list(quick.owned("holder"))
+    assert len(again.claims) == 1
+    assert quick.end_session("holder")
+
+
+def test_a_forked_child_leaves_its_parents_connection_alone(
+    postgres_broker: str, open_store: OpenStore
+) -> None:
+    store = open_store(postgres_broker)
+    store.open_session("s", 30.0)
+    pid = backend_of(store)
+    child = os.fork()
+    if child == 0:
+        try:
+            store.put([Envelope("q", "child", b"", b"")], {})
+            ok = backend_of(store) != pid
+            store.close()
+            os._exit(0 if ok else 1)
+        except BaseException:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert [claim.id for claim in store.claim("s", "r", {"q": 9}, 0.0).claims] == ["child"]
+    assert backend_of(store) == pid
+
+
+def test_a_session_behind_a_pooler_keeps_nothing_in_the_server(
+    postgres_broker: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pooler gives its clients process ids of its own, which is how it is told."""
+    assert postgresql_server.is_direct(open_store(postgres_broker)._dialect._link, 1) is False
+    monkeypatch.setattr(postgresql_server, "is_direct", lambda *_: False)
+    store, other = open_store(postgres_broker), open_store(postgres_broker)
+    store.open_session("s", 30.0)
+    put = threading.Timer(0.3, other.put, [[Envelope("q", "a", b"", b"")], {}])
+    put.start()
+    started = time.monotonic()
+    assert store.claim("s", "r", {"q": 1}, 2.0).claims
+    assert time.monotonic() - started < 1.5
+    put.join()
+    rows = store._dialect.cursor()
+    for question in (
+        "SELECT count(*) FROM pg_prepared_statements",
+        "SELECT count(*) FROM pg_listening_channels()",
+        "SELECT count(*) FROM pg_settings WHERE name = 'enable_seqscan' AND setting = 'off'",
+    ):
+        rows.execute(question)
+        assert rows.fetchone() == (0,)
+
+
+@pytest.mark.timeout(120)
+def test_nothing_that_was_confirmed_is_lost_when_the_server_crashes(own_server: str) -> None:
+    """SIGKILL of one of its processes: PostgreSQL ends them all and recovers from its log."""
+    queue = Queue("crash")
+    confirmed: list[str] = []
+    done = threading.Event()
+
+    def publish(connection: Connection) -> None:
+        producer = connection.producer()
+        number = 0
+        while not done.is_set():
+            number += 1
+            producer.publish(f"message-{number}", queue.name, timeout=60.0)
+            confirmed.append(f"message-{number}")
+
+    def crash() -> None:
+        before = len(confirmed)
+        with psycopg.connect(own_server) as victim:
+            os.kill(victim.info.backend_pid, signal.SIGKILL)
+            with pytest.raises(psycopg.Error):
+                victim.execute("SELECT 1")
+            victim.close()
+        eventually(lambda: len(confirmed) > before + 20, 60.0)
+
+    with Connection(own_server) as connection:
+        connection.declare(queue)
+        publisher = threading.Thread(target=publish, args=(connection,))
+        publisher.start()
+        try:
+            eventually(lambda: len(confirmed) > 20, 30.0)
+            crash()
+            crash()
+        finally:
+            done.set()
+            publisher.join(60.0)
+        got: list[Any] = []
+        with connection.consumer(queue, prefetch=500) as consumer:
+            while (message := consumer.receive(timeout=1.0)) is not None:
+                got.append(message.payload)
+                message.ack()
+            consumer.flush()
+    assert set(confirmed) <= set(got)
+    assert len(got) == len(set(got))
+
+
+def test_what_is_wrong_with_a_connection_is_never_a_foreign_error(
+    own_server: str, open_store: OpenStore
+) -> None:
+    store = open_store(own_server)
+    store.open_session("s", 30.0)
+    for _ in range(3):
+        with psycopg.connect(own_server, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", [backend_of(store)])
+        with pytest.raises(QueueCoreError):
+            store.put([], {}, settle=[(1, 2**62 + 1)])
+        assert store.sessions()

@@ -1,0 +1,102 @@
+"""No step on MariaDB reads more rows than it needs, however many there are.
+
+MariaDB chooses its plans by statistics that are of another moment, and reads a whole table where
+one would not expect it (for a list of one pair, for one); this asks it how many rows it has read.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from queue_core.transport import Change, Envelope, Limit, SessionOptions
+from queue_core.transports.sql.mariadb import MariadbStores
+from queue_core.transports.sql.store import SqlStore
+from queue_core.url import parse
+
+MANY = 2000
+FEW = 150  # rows; one step touches a dozen, some of them by several indexes
+
+Reads = Callable[[Callable[[], object]], int]
+
+
+def envelopes(queue: str, count: int, **values: Any) -> list[Envelope]:
+    return [
+        Envelope(queue, f"{queue}-{i}-{len(values)}", b"body", b"", **values) for i in range(count)
+    ]
+
+
+@pytest.fixture
+def store(mysql_broker: str) -> Iterator[SqlStore]:
+    """Ready, delayed, mortal and held messages, thousands of each, in two queues."""
+    store = MariadbStores().open(parse(mysql_broker), SessionOptions())
+    store.open_session("me", 60.0)
+    store.open_session("other", 60.0)
+    for queue in ("q", "r"):
+        store.put(envelopes(queue, MANY), {})
+        store.put(envelopes(queue, MANY, delay=600.0), {})
+        store.put(envelopes(queue, MANY, delay=0.0, ttl=600.0), {})
+        store.claim("other", f"take {queue}", {queue: MANY}, 0.0)
+    for number in range(MANY // 10):
+        store.key_set(f"key {number}", b"value", ttl=600.0)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def reads(store: SqlStore) -> Reads:
+    """Count the rows that a call has the server read."""
+
+    def total() -> int:
+        cursor = store._dialect.cursor()
+        cursor.execute("SHOW SESSION STATUS LIKE 'Handler\\_read%'")
+        return sum(int(value) for _, value in cursor.fetchall())
+
+    def count(call: Callable[[], object]) -> int:
+        own = -total() + total()
+        before = total()
+        call()
+        return total() - before - own
+
+    return count
+
+
+def test_no_step_reads_more_than_it_needs(store: SqlStore, reads: Reads) -> None:
+    requests = map(str, itertools.count())
+
+    def claim(*queues: str, settle: Any = ()) -> list[Any]:
+        wants = dict.fromkeys(queues, 1)
+        claims = store.claim("me", next(requests), wants, 0.0, settle=settle).claims
+        assert len(claims) == len(queues)
+        return [claim.token for claim in claims]
+
+    first, second, third = claim("q"), claim("q", "r"), claim("q")
+    assert store.write_table([Change(str(i), 0, b"") for i in range(100)])
+    entry = store.read_table(["7"])["7"]
+    limits = {"small": Limit(5)}
+    found = {
+        "claim": reads(lambda: claim("q")),
+        "claim of two queues": reads(lambda: claim("q", "r")),
+        "claim and settle one": reads(lambda: claim("q", settle=first)),
+        "claim and settle two": reads(lambda: claim("q", settle=second)),
+        "claim of nothing": reads(lambda: store.claim("me", "-", {"empty": 9}, 0.0)),
+        "put": reads(lambda: store.put([Envelope("q", "new", b"", b"")], {"7": entry.version})),
+        "put again": reads(lambda: store.put([Envelope("q", "new", b"", b"")], {})),
+        "put within a limit": reads(lambda: store.put(envelopes("small", 7), {}, limits=limits)),
+        "settle": reads(lambda: store.put([], {}, settle=third)),
+        "settle what is stale": reads(lambda: store.put([], {}, settle=third)),
+        "release": reads(lambda: store.release(claim("q"))),
+        "release later": reads(lambda: store.release(claim("q"), delay=60.0)),
+        "heartbeat": reads(lambda: store.heartbeat(["me"])),
+        "collect": reads(lambda: store.collect("me", 10)),
+        "owned": reads(lambda: store.owned("me")),
+        "read_table": reads(lambda: store.read_table(["7"])),
+        "key_set": reads(lambda: store.key_set("key 1", b"other")),
+        "key_increment": reads(lambda: store.key_increment("count")),
+        "key_get": reads(lambda: store.key_get("key 1")),
+        "end_session": reads(lambda: store.end_session("me")),
+    }
+    assert {step: rows for step, rows in found.items() if rows > FEW} == {}
