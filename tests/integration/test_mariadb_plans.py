@@ -7,6 +7,9 @@ one would not expect it (for a list of one pair, for one); this asks it how many
 from __future__ import annotations
 
 import itertools
+import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 
 from queue_core.transport import Change, Envelope, Limit, SessionOptions
 from queue_core.transports.sql.mariadb import MariadbStores
+from queue_core.transports.sql.mariadb_dialect import MariadbDialect
 from queue_core.transports.sql.store import SqlStore
 from queue_core.url import parse
 
@@ -24,9 +28,7 @@ Reads = Callable[[Callable[[], object]], int]
 
 
 def envelopes(queue: str, count: int, **values: Any) -> list[Envelope]:
-    return [
-        Envelope(queue, f"{queue}-{i}-{len(values)}", b"body", b"", **values) for i in range(count)
-    ]
+    return [Envelope(queue, uuid.uuid4().hex, b"body", b"", **values) for _ in range(count)]
 
 
 @pytest.fixture
@@ -100,3 +102,41 @@ def test_no_step_reads_more_than_it_needs(store: SqlStore, reads: Reads) -> None
         "end_session": reads(lambda: store.end_session("me")),
     }
     assert {step: rows for step, rows in found.items() if rows > FEW} == {}
+
+
+def test_claimants_side_by_side_lock_nothing_that_another_one_needs(
+    mysql_broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collisions: list[Exception] = []
+    look = MariadbDialect.collided
+
+    def collided(dialect: MariadbDialect, error: Exception) -> bool:
+        collisions.append(error)
+        return look(dialect, error)
+
+    monkeypatch.setattr(MariadbDialect, "collided", collided)
+    stores = [MariadbStores().open(parse(mysql_broker), SessionOptions()) for _ in range(6)]
+    for batch in range(12):
+        stores[0].put(envelopes(f"q{batch % 2}", 100, max_deliveries=batch + 1), {})
+    stores[0].put(envelopes("q0", 100, delay=0.1, ttl=60.0), {})
+    taken: list[str] = []
+
+    def consume(number: int) -> None:
+        store, name, held = stores[number], f"s{number}", []
+        store.open_session(name, 60.0)
+        while len(taken) < 1300 and time.monotonic() < deadline:
+            claimed = store.claim(name, str(uuid.uuid4()), {"q0": 5, "q1": 5}, 0.2, settle=held)
+            held = [claim.token for claim in claimed.claims]
+            taken.extend(claim.id for claim in claimed.claims)
+        store.put([], {}, settle=held)
+
+    deadline = time.monotonic() + 40.0
+    threads = [threading.Thread(target=consume, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(50.0)
+    for store in stores:
+        store.close()
+    assert len(taken) == 1300
+    assert collisions == []

@@ -58,10 +58,14 @@ class Once:
         ).encode()
         self.row = f"(%s,%s,%s,%s,%s,%s,%s+{now},%s+{now},%s,%s)"
         self.unless_there = b" ON DUPLICATE KEY UPDATE id = id"
+        due = (
+            f"FROM {PREFIX}message FORCE INDEX ({PREFIX}delayed) "
+            f"WHERE state = {DELAYED} AND queue IN %s AND available_at <= {now}"
+        )
+        self.find_due = f"SELECT 1 {due} LIMIT 1"
         self.promote = (
-            f"UPDATE {PREFIX}message FORCE INDEX ({PREFIX}delayed) SET state = {READY} "
-            f"WHERE state = {DELAYED} AND queue = %s AND available_at <= {now} "
-            f"ORDER BY available_at LIMIT {SWEEP}"
+            f"UPDATE (SELECT seq {due} LIMIT {SWEEP} FOR UPDATE SKIP LOCKED) AS due "
+            f"STRAIGHT_JOIN {PREFIX}message AS m ON m.seq = due.seq SET m.state = {READY}"
         )
         columns = "m.seq, id, body, properties, attempts + 1, priority, crashes, queue"
         ready = f"state = {READY} AND (expires_at IS NULL OR expires_at > {now})"
@@ -177,23 +181,23 @@ def take_once(wire: Wire, once: Once, taking: Taking) -> Taken | None:
     if taking.settle:
         wire.hold(_settling(taking.settle))
     wants = sorted(taking.wants.items())
-    for queue, _ in wants:
-        wire.hold(fill(once.promote, (queue,)))
     if wants:
-        wire.hold(fill(once.choose(len(wants)), itertools.chain(*wants)))
+        wire.hold(fill(once.find_due, (tuple(taking.wants),)))
+        _hold_choice(wire, once, wants)
     answers = wire.answers()[1:]
-    found, chosen = answers[0][1], answers[-1][1] if wants else ()
+    found = answers[0][1]
     if not found:
         wire.hold(b"ROLLBACK")
         wire.answers()
         return Taken(None, (), ())
     if taking.settle and answers[1][0] < len(taking.settle):
         return None
-    if not chosen and len(wants) > 1:  # perhaps others were quicker with what it had seen
-        for want in wants:
-            wire.hold(fill(once.choose(1), want))
-        chosen = [row for _, rows in wire.answers() for row in rows]
-    rows = _kept(chosen)
+    rows: list[Any] = []
+    if wants:
+        due, chosen = answers[-2][1], answers[-1][1]
+        rows = _kept(_choose_again(wire, once, wants) if due else chosen)
+        if not rows and len(wants) > 1:  # perhaps others were quicker with what it had seen
+            rows = _kept(_choose_apart(wire, once, wants))
     number = int(found[0][0])
     if rows:
         wire.hold(fill(_TAKE, (number, taking.fence, tuple(sorted(row[0] for row in rows)))))
@@ -202,6 +206,24 @@ def take_once(wire: Wire, once: Once, taking: Taking) -> Taken | None:
     wire.hold(_COMMIT)
     wire.answers()
     return Taken(number, (), rows)
+
+
+def _hold_choice(wire: Wire, once: Once, wants: Sequence[tuple[str, int]]) -> None:
+    wire.hold(fill(once.choose(len(wants)), itertools.chain(*wants)))
+
+
+def _choose_again(wire: Wire, once: Once, wants: Sequence[tuple[str, int]]) -> Sequence[Any]:
+    """Choose after letting those be ready whose delay is over."""
+    wire.hold(fill(once.promote, (tuple(queue for queue, _ in wants),)))
+    _hold_choice(wire, once, wants)
+    return wire.answers()[-1][1]
+
+
+def _choose_apart(wire: Wire, once: Once, wants: Sequence[tuple[str, int]]) -> Sequence[Any]:
+    """Choose from each queue by itself."""
+    for want in wants:
+        _hold_choice(wire, once, [want])
+    return [row for _, rows in wire.answers() for row in rows]
 
 
 def _kept(chosen: Sequence[Any]) -> list[Any]:
