@@ -40,10 +40,10 @@ def test_a_signal_lets_running_tasks_finish_and_gives_back_the_others(
     eventually(lambda: len(lines(note)) == 1, 20.0)
     waiting = [app.send_task("jobs.start", (str(note),), queue=queue) for _ in range(3)]
     worker.signal(number)
+    eventually(lambda: "stopping" in worker.log, 10.0)  # else the task could end before it begins
     eventually(lambda: app.connection().inspect(queue).ready == 3, 10.0, what="3 for others")
     go(note)
     assert worker.end() == 0, worker.log
-    assert "stopping" in worker.log
     assert running.get(10)[1] is False
     assert len(lines(note)) == 1
     assert not any(result.ready() for result in waiting)
