@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -42,8 +43,8 @@ VARIABLES = {
 
 def main(arguments: Sequence[str]) -> int:
     """Run, print, save; the exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         if options.report:
             results = _load(Path(options.report))
@@ -59,6 +60,10 @@ def main(arguments: Sequence[str]) -> int:
     if options.publish:
         publish(results)
     return 1 if any(row.error for row in results.rows) else 0
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -193,6 +198,7 @@ def _about(rounds: int) -> dict[str, Any]:
         "machine": f"{os.cpu_count()} CPUs ({_processor()}), {platform.system()}",
         "python": platform.python_version(),
         "rounds": rounds,
+        "load": os.getloadavg()[1],
         "servers": {},
     }
 
