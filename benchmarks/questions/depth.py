@@ -33,8 +33,8 @@ CASES = tuple(
         rounds=1,
         thorough=depth > 1_000,
     )
-    for name, depth in DEPTHS.items()
     for broker, contestants in CONTESTANTS.items()
+    for name, depth in DEPTHS.items()
 )
 
 
