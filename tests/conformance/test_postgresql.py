@@ -118,6 +118,7 @@ class Machine(StoreMachine):
             self.clock.engine.dispose()
 
 
+@pytest.mark.timeout(180)
 class TestMachine(Machine.TestCase):
     settings = settings(
         max_examples=30,
@@ -128,7 +129,7 @@ class TestMachine(Machine.TestCase):
 
     @pytest.fixture(autouse=True)
     def _url(self, postgres_broker: str) -> None:
-        Machine.url = postgres_broker
+        Machine.url = f"{postgres_broker}?options=-csynchronous_commit%3Doff"
 
 
 def _open(url: str, *clock: str, **_: Any) -> Store:

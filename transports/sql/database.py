@@ -18,7 +18,7 @@ from queue_core.transports.sql.statements import Change, Statement, Statements
 
 T = TypeVar("T")
 
-_COLLISIONS: Final = 10
+_COLLISIONS: Final = 20
 _COLLIDING: Final = 5.0
 _BACKOFF: Final = Backoff(0.005, 0.2)
 _CLOCK: Final = SystemClock()
@@ -111,22 +111,28 @@ class Database:
         return self._repeat(work)
 
     def _repeat(self, call: Callable[[], T]) -> T:
-        collisions = itertools.count()
-
-        def collided(error: Exception) -> bool:
-            return self.dialect.collided(error) and next(collisions) < _COLLISIONS
-
         try:
-            deadline = Deadline.after(_COLLIDING, _CLOCK)
-            return retry(
-                call, backoff=_BACKOFF, deadline=deadline, clock=_CLOCK, retryable=collided
-            )
+            try:
+                return call()
+            except Exception as error:
+                if not self.dialect.collided(error):
+                    raise
+            return self._retry(call)
         except Undo as undo:
             answer: T = undo.answer
             return answer
         except Exception as error:
             self._raise(error)
             raise
+
+    def _retry(self, call: Callable[[], T]) -> T:
+        collisions = itertools.count()
+
+        def collided(error: Exception) -> bool:
+            return self.dialect.collided(error) and next(collisions) < _COLLISIONS
+
+        deadline = Deadline.after(_COLLIDING, _CLOCK)
+        return retry(call, backoff=_BACKOFF, deadline=deadline, clock=_CLOCK, retryable=collided)
 
     def _transaction(self, work: Callable[[Steps], T]) -> T:
         dialect = self.dialect

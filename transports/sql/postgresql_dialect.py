@@ -58,8 +58,8 @@ from queue_core.transports.sql.postgresql_once import (
     take_once,
 )
 from queue_core.transports.sql.postgresql_server import Link, PostgresServer, number_of
-from queue_core.transports.sql.postgresql_wakeup import Ear, Throttle, channel_of
-from queue_core.transports.sql.put import is_token
+from queue_core.transports.sql.postgresql_wakeup import LATEST, Ear, Throttle, channel_of
+from queue_core.transports.sql.put import are_tokens
 from queue_core.transports.sql.tables import PREFIX, message
 
 NOW = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint"
@@ -283,7 +283,7 @@ class PostgresDialect:
         self, batch: Sequence[Envelope], versions: Mapping[str, int], settle: Sequence[Token]
     ) -> PutResult | None:
         """See `postgresql_once`."""
-        if 0 in versions.values() or not all(map(is_token, settle)):
+        if 0 in versions.values() or not are_tokens(settle):
             return None
         if settle and not (batch or versions):
             return PutResult(stale_tokens=settle_once(self.cursor(), self._once, settle))
@@ -302,7 +302,7 @@ class PostgresDialect:
             return None
         self._throttle.sent(hinted, began)
         result, empty = answer
-        if late := [q for q in recent if q in empty or self._throttle.due(channels[q])]:
+        if late := [q for q in recent if q in empty or self._throttle.due(channels[q], LATEST)]:
             self.notify(late)
         return result
 

@@ -26,7 +26,7 @@ from typing import Any, Final
 from queue_core.message import Token
 from queue_core.transport import Envelope, PutResult
 from queue_core.transports.sql.dialects import Cursor, Taken, Taking
-from queue_core.transports.sql.put import is_token
+from queue_core.transports.sql.put import are_tokens, is_token
 from queue_core.transports.sql.statements import SWEEP
 from queue_core.transports.sql.tables import ALONE, DEAD, DELAYED, EXPIRED, HELD, PREFIX, READY
 
@@ -319,8 +319,11 @@ def take_once(cursor: Cursor, once: Once, taking: Taking) -> Taken:
     When messages are found whose delay has ended, they are made ready, which changes nothing that
     anybody could see, and it takes once more.
     """
-    good = [token for token in taking.settle if is_token(token)]
-    bad = [token for token in taking.settle if not is_token(token)]
+    good: Sequence[Token] = taking.settle
+    bad: Sequence[Token] = ()
+    if not are_tokens(good):
+        good = [token for token in taking.settle if is_token(token)]
+        bad = [token for token in taking.settle if not is_token(token)]
     wants = list(taking.wants)
     values = split(good)
     values |= {

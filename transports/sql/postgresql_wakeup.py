@@ -6,10 +6,11 @@ and stays so when it is busy, since LISTEN is a statement like any other. A hint
 Commits that notify go one after the other through the whole database, and each holds the others up
 until it is on the disk. So a process lets a put send a hint only if it has sent none to that queue
 for 10 milliseconds (`Throttle`). Within them, what is put into an empty queue gets its hint by a
-statement of its own, which waits for no disk, and what is put behind other messages gets none:
-whoever was woken looks once more 10 ms later, and so does whoever has just begun to listen (`Ear`).
-So no timer is needed on the side that sends, and a consumer that has listened quietly for 10 ms
-knows that nothing has come.
+statement of its own, which waits for no disk, and what is put behind other messages gets none,
+unless the put took so long that it ended more than 20 ms after the last hint. Whoever was woken
+looks once more after these 20 ms, and so does whoever has just begun to listen (`Ear`). So no timer
+is needed on the side that sends, and a consumer that has listened quietly for 20 ms knows that
+nothing has come.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ from queue_core.transports.sql.dialects import Cursor
 from queue_core.transports.sql.postgresql_server import Link
 
 INTERVAL: Final = 0.010
-"""Seconds between two hints for one queue by one process."""
+"""Seconds between two hints by puts for one queue and process."""
 
-_LATER: Final = INTERVAL + 0.002
+LATEST: Final = 0.020
+"""Seconds after a hint within which a put without one must have ended."""
+
+_LATER: Final = LATEST + 0.002
 _GLANCE: Final = 0.05
 _BLIND_POLL: Final = 0.1
 _CHANNELS: Final = 10_000
@@ -50,9 +54,9 @@ class Throttle:
         """Nothing was sent."""
         self._sent: dict[str, float] = {}
 
-    def due(self, channel: str) -> bool:
-        """Return whether it got no hint in the last 10 ms."""
-        return time.monotonic() - self._sent.get(channel, -math.inf) >= INTERVAL
+    def due(self, channel: str, seconds: float = INTERVAL) -> bool:
+        """Return whether it got no hint in the last ``seconds``."""
+        return time.monotonic() - self._sent.get(channel, -math.inf) >= seconds
 
     def sent(self, channels: Iterable[str], at: float) -> None:
         """Note hints that are certain: their statement began at ``at`` and has succeeded."""

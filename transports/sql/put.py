@@ -37,7 +37,7 @@ def settle_tokens(
     Without ``careful`` it raises `Careful` if there are any.
     """
     if not careful:
-        if not all(map(is_token, tokens)):
+        if not are_tokens(tokens):
             raise Careful
         steps.cursor.executemany(statements.settle, sorted(tokens))
         if steps.cursor.rowcount != len(tokens):
@@ -213,6 +213,18 @@ def _row(envelope: Envelope, now: int) -> tuple[object, ...]:
         envelope.properties,
         envelope.body,
     )
+
+
+def are_tokens(tokens: Sequence[Token]) -> bool:
+    """Return whether all of these are tokens; quicker than one by one."""
+    if not tokens:
+        return True
+    if set(map(type, tokens)) != {tuple} or set(map(len, tokens)) != {2}:
+        return False
+    seqs, fences = zip(*tokens, strict=True)
+    if {*map(type, seqs), *map(type, fences)} != {int}:
+        return False
+    return bool(0 < min(seqs) and FREE < min(fences) and max(*seqs, *fences) < 1 << 63)
 
 
 def is_token(token: Token) -> bool:
