@@ -137,8 +137,8 @@ def readme_block(results: Results) -> str:
     )
     parts = [
         f"{about.get('date', '')}, {about.get('machine', '')}, Python {about.get('python', '')}. "
-        f"{about.get('rounds', '?')} rounds, interleaved; medians. 'spread' is highest less lowest, "
-        "as a share of the median. The load average before the run was "
+        f"{about.get('rounds', '?')} rounds, interleaved; medians. 'spread' is highest less "
+        "lowest, as a share of the median. The load average before the run was "
         f"{number(about.get('load'))}: above 1, others were at work, and only ratios count.",
         "## Goals",
         markdown(goals(results)),

@@ -18,7 +18,7 @@ from benchmarks.timing import timed
 
 QUEUE = named("depth")
 TAKE = 1_000
-TIMES = 9
+TIMES = 25
 PATIENCE = 60.0
 DEPTHS = {"1 k": 1_000, "100 k": 100_000, "1 M": 1_000_000}
 CONTESTANTS = {name: ("ours",) for name in PLAIN} | {"amqp": ("ours", "raw")}
