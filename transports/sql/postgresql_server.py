@@ -18,12 +18,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import select
+import time
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 import psycopg
 from psycopg.rows import TupleRow
+from psycopg.waiting import Wait
 from sqlalchemy.engine import Dialect as Compiler
 
 from queue_core.errors import ConfigError, ConnectionLost
@@ -67,6 +70,11 @@ _SECONDS: Final = (
     ("timeout", 1.0, 3600.0),
 )
 _LEAST_VERSION: Final = 12
+_EVENTS: Final = {
+    Wait.R: select.POLLIN,
+    Wait.W: select.POLLOUT,
+    Wait.RW: select.POLLIN | select.POLLOUT,
+}
 
 _SESSION: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -102,10 +110,22 @@ class Link(psycopg.Connection[TupleRow]):
 
     patience: float = 30.0
 
-    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+    def wait(self, gen: Any, interval: float = 0.0, timeout: float | None = None) -> Any:
         """See psycopg; a connection that did not answer in time is closed."""
+        deadline = time.monotonic() + (self.patience if timeout is None else timeout)
+        poll = select.poll()
         try:
-            return super().wait(gen, interval, self.patience if timeout is None else timeout)
+            wanted = next(gen)
+            while True:
+                poll.register(self.pgconn.socket, _EVENTS[wanted])
+                ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+                if not ready:
+                    raise psycopg.OperationalError("the server did not answer in time")
+                happened = ready[0][1]
+                readable = Wait.R if happened & ~select.POLLOUT else 0  # an error, too
+                wanted = gen.send(readable | (Wait.W if happened & select.POLLOUT else 0))
+        except StopIteration as done:
+            return done.value
         except BaseException:
             if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
                 self.pgconn.finish()  # what it would answer later belongs to nobody
