@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes .venv-peers: an environment of its own for the libraries that `make bench-peers` compares
-# with, and in which `make test` runs celery and kombu beside us. Versions are not pinned: the newest ones are the ones to be compared with, and each result
-# says which they were. A stamp tells a finished installation from one that broke off.
+# with, and in which `make test` runs celery and kombu beside us. Versions are not pinned: the newest
+# ones are the ones to be compared with, and each result says which they were. A stamp tells a
+# finished installation from one that broke off.
 set -u
 
 cd "$(dirname "$0")/.." || exit 1
