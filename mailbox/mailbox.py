@@ -35,7 +35,7 @@ from queue_core.mailbox.node import Node, Wiring
 from queue_core.mailbox.panel import Panel
 from queue_core.mailbox.replies import Replies, Ticket
 from queue_core.mailbox.signing import Guard, SigningKey
-from queue_core.mailbox.wire import Address, Command
+from queue_core.mailbox.wire import Address, Command, node_queue
 
 Callback = Callable[[str, Any], object]
 
@@ -315,9 +315,6 @@ class Mailbox:
             self._tell,
         )
 
-    def _queue_name(self, node: str) -> str:
-        return f"{node}.{self.namespace}.pidbox"
-
     def _ask(
         self,
         method: str,
@@ -367,7 +364,9 @@ class Mailbox:
         unknown = set()
         for name in names:
             try:
-                self._publish(command, "", self._queue_name(name), mandatory=True, timeout=timeout)
+                self._publish(
+                    command, "", node_queue(self.namespace, name), mandatory=True, timeout=timeout
+                )
             except Unroutable as error:
                 if mandatory:
                     raise Unroutable(
@@ -417,7 +416,7 @@ class Mailbox:
             try:
                 self._producer.publish(
                     b"",
-                    self._queue_name(name),
+                    node_queue(self.namespace, name),
                     content_type="application/octet-stream",
                     ttl=0,
                     durable=False,

@@ -49,7 +49,7 @@ from queue_core.mailbox.panel import BadArguments, Entry, Handler, Kind, Meta, P
 from queue_core.mailbox.replies import private_queue
 from queue_core.mailbox.runner import Runner
 from queue_core.mailbox.signing import Guard
-from queue_core.mailbox.wire import Command, Malformed, Reply, read_command
+from queue_core.mailbox.wire import Command, Malformed, Reply, node_queue, read_command
 
 logger = logging.getLogger(__name__)
 audit = logging.getLogger("queue_core.mailbox.audit")
@@ -99,10 +99,6 @@ class Wiring(msgspec.Struct, frozen=True):
     directory: Directory
     accept: tuple[str, ...]
     cast: Callable[[str, str, Mapping[str, Any]], None]
-
-    def queue_name(self, node: str) -> str:
-        """The name of a node's queue, as celery and kombu have it."""
-        return f"{node}.{self.namespace}.pidbox"
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -220,7 +216,7 @@ class Node:
         wiring.connection.declare(wiring.reply_exchange)
         queue = private_queue(
             wiring.connection,
-            wiring.queue_name(self.name),
+            node_queue(wiring.namespace, self.name),
             exchange=wiring.exchange,
             ttl=COMMAND_TTL,
         )

@@ -180,6 +180,11 @@ class Reply(msgspec.Struct, frozen=True):
         return headers
 
 
+def node_queue(namespace: str, node: str) -> str:
+    """Return the name of a node's queue, as celery and kombu have it."""
+    return f"{node}.{namespace}.pidbox"
+
+
 def read_command(message: Message) -> Command:
     """Return the command in a message.
 
