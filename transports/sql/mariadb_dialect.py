@@ -309,13 +309,11 @@ class MariadbDialect:
 
     def take_once(self, taking: Taking) -> Taken | None:
         """See `mariadb_once`."""
-        if not all(map(is_token, taking.settle)):
-            return None
         self._pause = _SOON
         wire = self._cursor()
         self._open = True
         taken = take_once(wire, self._once, taking)
-        self._open = taken is None
+        self._open = False
         return taken
 
     # the caller's own transaction

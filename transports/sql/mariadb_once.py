@@ -2,7 +2,8 @@
 
 They do what the steps of `put.py` and `claims.py` do. The first packet begins the transaction and
 does everything whose outcome must be seen; the second changes what was chosen, and commits. What is
-not usual (a limit, a stale token, a message that is there already) they leave to the steps.
+not usual in a put (a limit, a stale token, a message that is there already) is left to the steps;
+a claim that settles stale tokens is taken back, and done again in a way that tells which.
 
 The rules:
 
@@ -22,18 +23,21 @@ from queue_core.message import Token
 from queue_core.transport import Envelope, PutResult
 from queue_core.transports.sql.claims import together
 from queue_core.transports.sql.dialects import Taken, Taking
-from queue_core.transports.sql.mariadb_wire import Wire, fill
+from queue_core.transports.sql.mariadb_wire import Answer, Wire, fill
+from queue_core.transports.sql.put import is_token
 from queue_core.transports.sql.statements import SWEEP
 from queue_core.transports.sql.tables import DEAD, DELAYED, EXPIRED, HELD, PREFIX, READY
 
 _BEGIN: Final = b"START TRANSACTION"
 _COMMIT: Final = b"COMMIT"
+_ROLLBACK: Final = b"ROLLBACK"
 _ROWS: Final = 1 << 19
 _ENTRIES: Final = (
     f"SELECT name FROM {PREFIX}entry WHERE name IN %s AND (name, version) IN %s "
     "ORDER BY name LOCK IN SHARE MODE"
 )
 _SETTLE: Final = f"DELETE FROM {PREFIX}message WHERE seq IN %s AND (seq, fence) IN %s"
+_SETTLE_AND_TELL: Final = f"{_SETTLE} RETURNING seq, fence"
 _SESSION: Final = f"SELECT number FROM {PREFIX}session WHERE name = %s LOCK IN SHARE MODE"
 _TAKE: Final = (
     f"UPDATE {PREFIX}message SET state = {HELD}, session = %s, fence = %s, attempts = attempts + 1 "
@@ -106,7 +110,7 @@ def put_once(
     if versions:
         wire.hold(fill(_ENTRIES, (tuple(versions), tuple(versions.items()))))
     if settle:
-        wire.hold(_settling(settle))
+        wire.hold(_settling(_SETTLE, settle))
     inserts = _inserts(once, batch)
     for insert in inserts:
         wire.hold(insert)
@@ -114,7 +118,7 @@ def put_once(
     if versions:
         current = {row[0] for row in next(answers)[1]}
         if len(current) < len(versions):
-            wire.hold(b"ROLLBACK")
+            wire.hold(_ROLLBACK)
             wire.answers()
             return PutResult(stale_entries=[name for name in versions if name not in current])
     if settle and next(answers)[0] < len(settle):
@@ -126,10 +130,10 @@ def put_once(
     return PutResult()
 
 
-def _settling(tokens: Sequence[Token]) -> bytes:
+def _settling(statement: str, tokens: Sequence[Token]) -> bytes:
     """Delete by number and fence. A list of one pair alone would read the whole table."""
     tokens = tuple(sorted(tokens))
-    return fill(_SETTLE, (tuple(seq for seq, _ in tokens), tokens))
+    return fill(statement, (tuple(seq for seq, _ in tokens), tokens))
 
 
 def _inserts(once: Once, batch: Sequence[Envelope]) -> list[bytes]:
@@ -171,41 +175,49 @@ def _row(one: Envelope) -> tuple[object, ...]:
     )
 
 
-def take_once(wire: Wire, once: Once, taking: Taking) -> Taken | None:
-    """Settle and take; see `Dialect.take_once`.
-
-    Leaves its transaction open if it returns None or raises.
-    """
-    wire.hold(_BEGIN)
-    wire.hold(fill(_SESSION, (taking.session,)))
-    if taking.settle:
-        wire.hold(_settling(taking.settle))
-    wants = sorted(taking.wants.items())
-    if wants:
-        wire.hold(fill(once.find_due, (tuple(taking.wants),)))
-        _hold_choice(wire, once, wants)
-    answers = wire.answers()[1:]
-    found = answers[0][1]
-    if not found:
-        wire.hold(b"ROLLBACK")
+def take_once(wire: Wire, once: Once, taking: Taking) -> Taken:
+    """Settle and take; see `Dialect.take_once`. Leaves its transaction open if it raises."""
+    tokens = [token for token in dict.fromkeys(taking.settle) if is_token(token)]
+    gone = set(tokens)
+    session, settled, due, chosen = _look(wire, once, taking, tokens, _SETTLE)
+    if session[1] and settled[0] < len(tokens):
+        wire.hold(_ROLLBACK)
+        wire.answers()
+        session, settled, due, chosen = _look(wire, once, taking, tokens, _SETTLE_AND_TELL)
+        gone = set(settled[1])
+    if not session[1]:
+        wire.hold(_ROLLBACK)
         wire.answers()
         return Taken(None, (), ())
-    if taking.settle and answers[1][0] < len(taking.settle):
-        return None
-    rows: list[Any] = []
-    if wants:
-        due, chosen = answers[-2][1], answers[-1][1]
-        rows = _kept(_choose_again(wire, once, wants) if due else chosen)
-        if not rows and len(wants) > 1:  # perhaps others were quicker with what it had seen
-            rows = _kept(_choose_apart(wire, once, wants))
-    number = int(found[0][0])
+    number = int(session[1][0][0])
+    wants = sorted(taking.wants.items())
+    rows = _kept(_choose_again(wire, once, wants) if due[1] else chosen[1])
+    if not rows and len(wants) > 1:  # perhaps others were quicker with what it had seen
+        rows = _kept(_choose_apart(wire, once, wants))
     if rows:
         wire.hold(fill(_TAKE, (number, taking.fence, tuple(sorted(row[0] for row in rows)))))
     if rows or taking.settle:
         wire.hold(fill(_NOTE, (number, taking.slot, taking.request, taking.fence)))
     wire.hold(_COMMIT)
     wire.answers()
-    return Taken(number, (), rows)
+    return Taken(number, [token for token in taking.settle if token not in gone], rows)
+
+
+def _look(
+    wire: Wire, once: Once, taking: Taking, tokens: Sequence[Token], settle: str
+) -> Sequence[Answer]:
+    """Begin; return the answers about session, settling, messages that are due, and the choice."""
+    wire.hold(_BEGIN)
+    wire.hold(fill(_SESSION, (taking.session,)))
+    if tokens:
+        wire.hold(_settling(settle, tokens))
+    if taking.wants:
+        wire.hold(fill(once.find_due, (tuple(taking.wants),)))
+        _hold_choice(wire, once, sorted(taking.wants.items()))
+    answers = iter(wire.answers()[1:])
+    nothing = 0, ()
+    found = [next(answers), next(answers) if tokens else nothing]
+    return [*found, *answers] if taking.wants else [*found, nothing, nothing]
 
 
 def _hold_choice(wire: Wire, once: Once, wants: Sequence[tuple[str, int]]) -> None:

@@ -26,6 +26,9 @@ from queue_core.errors import TooLarge
 _PACKET: Final = 1 << 20
 _MARGIN: Final = 1 << 10
 
+Answer = tuple[int, Sequence[Any]]
+"""How many rows a statement changed, and those that it returned."""
+
 Writer = Callable[[object], bytes]
 
 
@@ -141,12 +144,12 @@ class Wire:
         self._read(self.answers())
         self._answers = answers
 
-    def _read(self, answers: Sequence[tuple[int, Sequence[Any]]]) -> None:
+    def _read(self, answers: Sequence[Answer]) -> None:
         mine = answers[len(answers) - self._answers :]
         self._count = sum(count for count, _ in mine)
         self._rows = mine[-1][1] if mine else ()
 
-    def answers(self) -> list[tuple[int, Sequence[Any]]]:
+    def answers(self) -> list[Answer]:
         """Send what is held back; return for each statement how many rows it changed, or its rows.
 
         The first error is raised, and later statements have not run.
