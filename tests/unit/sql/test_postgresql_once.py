@@ -1,0 +1,46 @@
+"""The statements of PostgreSQL that do a whole step: what waits for the disk, and what need not."""
+
+from __future__ import annotations
+
+import pytest
+
+from queue_core.transports.sql.postgresql_dialect import HINT, NOW
+from queue_core.transports.sql.postgresql_once import Once, numbers
+from queue_core.transports.sql.postgresql_wakeup import Throttle, channel_of
+
+LAZY = "set_config('synchronous_commit', 'off', true)"
+ONCE = Once(NOW)
+
+
+@pytest.mark.parametrize("kind", sorted(ONCE.put))
+def test_whatever_stores_an_envelope_waits_for_the_disk(kind: tuple[bool, bool]) -> None:
+    """A settlement with publications is a publish."""
+    assert "synchronous_commit" not in ONCE.put[kind]
+
+
+@pytest.mark.parametrize("text", [ONCE.settle, ONCE.take, ONCE.take_many, HINT])
+def test_settling_claiming_and_waking_do_not_wait_for_the_disk(text: str) -> None:
+    assert LAZY in text
+    assert "INSERT INTO queue_core_message" not in text
+
+
+def test_numbers_are_an_array_as_the_server_reads_it() -> None:
+    assert numbers([1, None, 2**62]) == "{1,NULL,4611686018427387904}"
+    assert numbers([]) == "{}"
+
+
+def test_channels_are_names_that_need_no_quotes_and_differ_by_queue_and_tables() -> None:
+    channels = {channel_of(queue, tables) for queue in ("q", "Q", "'\"") for tables in ("1", "2")}
+    assert len(channels) == 6
+    assert all(channel.isidentifier() and channel.islower() for channel in channels)
+    assert all(len(channel) < 64 for channel in channels)
+
+
+def test_a_channel_is_due_again_some_time_after_its_last_hint() -> None:
+    throttle = Throttle()
+    assert throttle.due("c")
+    throttle.sent(["c"], at=1e12)  # far ahead
+    assert not throttle.due("c")
+    assert throttle.due("other")
+    throttle.sent(["c"], at=-1.0)
+    assert throttle.due("c")
