@@ -6,8 +6,8 @@ MariaDB says (errno)                             the caller gets
 20xx, 1053, 1205, 1213, 1317, 1927, no errno     ConnectionLost: effect unknown, may be repeated
 1040, 1203, 1226                                 ConnectionLost: too many clients
 1021, 1114, 1037, 1041, 1135                     BrokerFull: the disk, memory or a limit
-1044, 1045, 1142, 1227, 1698, 1290, 1792, 1836   AccessRefused, with the privilege that is missing
-1049, 1665                                       ConfigError: no such database, statement binlog
+1044, 1045, 1142, 1227, 1698                     AccessRefused, with the privilege that is missing
+1049, 1290, 1665, 1792, 1836                     AccessRefused: no such database, or no writes
 1146, 1054, 1034, 1194, 1195, 1932               StoreCorrupt
 ===============================================  =================================================
 
@@ -25,7 +25,6 @@ from sqlalchemy.exc import DBAPIError
 from queue_core.errors import (
     AccessRefused,
     BrokerFull,
-    ConfigError,
     ConnectionLost,
     ConnectTimeout,
     QueueCoreError,
@@ -90,9 +89,9 @@ def explain_mariadb(error: Exception, place: str) -> QueueCoreError | None:
     if number in _READ_ONLY:
         return AccessRefused(f"{place} accepts no writes: {said}; name the primary in the URL")
     if number == 1049:
-        return ConfigError(f"{place} does not exist: {said}; make it with: CREATE DATABASE")
+        return AccessRefused(f"{place} does not exist: {said}; make it with: CREATE DATABASE")
     if number == 1665:
-        return ConfigError(f"{place}: {said}; set binlog_format to MIXED or ROW")
+        return AccessRefused(f"{place}: {said}; set binlog_format to MIXED or ROW")
     if number in _DAMAGED:
         return StoreCorrupt(f"{place}: {said}; a part of its schema is missing or damaged")
     if number in _LOST or number in _ENDED or 2000 <= number < 3000:

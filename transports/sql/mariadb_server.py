@@ -56,7 +56,7 @@ def check(url: BrokerURL) -> None:
     """Check the parts and options of a ``mysql://`` or ``mariadb://`` URL; connects to nothing.
 
     ``timeout``: seconds that the server may take for one answer (30). ``poll``: seconds between two
-    looks of a consumer that has waited for long (1); one that waits since a moment ago looks more
+    looks of a consumer that has waited for long (2); one that waits since a moment ago looks more
     often, and hints from the same machine come within a millisecond. ``connect_timeout``: seconds
     to connect in. ``upgrade``: whether an opening program makes the tables, or adds what an older
     version lacks (true). ``unix_socket``: a path, instead of a host.
@@ -108,7 +108,7 @@ class MariadbServer:
         port = f", port {url.port}" if url.port else ""
         self.place = f"the MariaDB database {url.database!r} at {host}{port}"
         self.patience = url.option("timeout", float, 30.0)
-        self.poll = url.option("poll", float, 1.0)
+        self.poll = url.option("poll", float, 2.0)
         self.version = ""
         self._upgrade = url.option("upgrade", bool, True)
         self._connecting = min(

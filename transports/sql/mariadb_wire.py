@@ -85,15 +85,27 @@ def fill(statement: str, parameters: Iterable[object], write: Writer = quoted) -
 class Wire:
     """The cursor of one connection of our own; see the module. One thread at a time."""
 
-    __slots__ = ("_answers", "_count", "_cursor", "_held", "_limit", "_rows", "_size")
+    __slots__ = (
+        "_calls",
+        "_count",
+        "_cursor",
+        "_early",
+        "_held",
+        "_limit",
+        "_packet",
+        "_rows",
+        "_size",
+    )
 
     def __init__(self, connection: pymysql.connections.Connection, limit: int) -> None:
         """``limit`` is the server's ``max_allowed_packet``."""
         self._cursor = connection.cursor()
         self._limit = limit
+        self._packet = min(limit - _MARGIN, _PACKET)
         self._held: list[bytes] = []
         self._size = 0
-        self._answers = 0
+        self._early: list[Answer] = []
+        self._calls = 0
         self._count = 0
         self._rows: Sequence[Any] = ()
 
@@ -109,12 +121,10 @@ class Wire:
 
     def executemany(self, statement: str, parameters: Iterable[Sequence[object]], /) -> None:
         """Hold a statement back for each row of parameters."""
-        if self._size >= _PACKET:
-            self.send()
-        self._answers = 0
+        self._calls = 0
         for row in parameters:
             self.hold(fill(statement, row))
-            self._answers += 1
+            self._calls += 1
 
     def hold(self, statement: bytes) -> None:
         """Hold a statement back that is written out."""
@@ -123,39 +133,37 @@ class Wire:
                 f"a statement of {len(statement)} bytes, most of it the message's body, is more "
                 f"than the {self._limit} bytes that the server takes; raise its max_allowed_packet"
             )
-        if self._held and self._size + len(statement) + _MARGIN > self._limit:
-            self._drain()
+        if self._held and self._size + len(statement) > self._packet:
+            self._early += self._exchange()
         self._held.append(statement)
         self._size += len(statement) + 1
 
     def forget(self) -> None:
         """Send nothing of what is held back."""
         self._held.clear()
+        self._early.clear()
         self._size = 0
 
     def send(self) -> None:
-        """Send what is held back, and read all answers; keeps that of the last call."""
+        """Send what is held back, and read all answers; keeps those of the last call."""
         if self._held:
-            self._read(self.answers())
-
-    def _drain(self) -> None:
-        """Make room in the middle of one call."""
-        answers = self._answers
-        self._read(self.answers())
-        self._answers = answers
-
-    def _read(self, answers: Sequence[Answer]) -> None:
-        mine = answers[len(answers) - self._answers :]
-        self._count = sum(count for count, _ in mine)
-        self._rows = mine[-1][1] if mine else ()
+            mine = self.answers()[-self._calls :] if self._calls else ()
+            self._count = sum(count for count, _ in mine)
+            self._rows = mine[-1][1] if mine else ()
 
     def answers(self) -> list[Answer]:
         """Send what is held back; return for each statement how many rows it changed, or its rows.
 
         The first error is raised, and later statements have not run.
         """
+        answers = self._early + self._exchange()
+        self._early.clear()
+        return answers
+
+    def _exchange(self) -> list[Answer]:
         cursor, packet = self._cursor, b";".join(self._held)
-        self.forget()
+        self._held.clear()
+        self._size = 0
         cursor.execute(packet)
         found = [(cursor.rowcount, cursor.fetchall())]
         while cursor.nextset():

@@ -1,0 +1,111 @@
+"""Handles on a MariaDB database of the test's own, and servers that may be killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+
+from queue_core.testing import eventually
+from queue_core.transport import SessionOptions
+from queue_core.transports.sql.mariadb import MariadbStores
+from queue_core.transports.sql.store import SqlStore
+from queue_core.url import parse
+
+OpenStore = Callable[..., SqlStore]
+
+
+@pytest.fixture
+def open_store() -> Iterator[OpenStore]:
+    """Open handles; they are closed at the end."""
+    stores = []
+
+    def open_one(url: str, **options: Any) -> SqlStore:
+        stores.append(MariadbStores().open(parse(url), SessionOptions(**options)))
+        return stores[-1]
+
+    yield open_one
+    for store in stores:
+        store.close()
+
+
+class OwnServer:
+    """A server of these tests' own, which they may stop, kill and start again."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"mysql://root@127.0.0.1:{port}/queue_core"
+        user = []
+        if os.getuid() == 0:
+            user = ["--user=mysql"]
+            shutil.chown(folder, "mysql")
+            for parent in list(folder.parents)[:3]:
+                parent.chmod(parent.stat().st_mode | 0o111)
+        places = [f"--datadir={folder}/data", f"--socket={folder}/s"]
+        program = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
+        self._command = [program, "--no-defaults", *user, *places, f"--port={port}"]
+        self._command += ["--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M"]
+        self._log = folder.with_suffix(".log")
+        subprocess.run(
+            ["mariadb-install-db", "--no-defaults", *user, places[0], "--skip-test-db"]
+            + ["--auth-root-authentication-method=normal"],
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+        self.process = self._start()
+        self.run("CREATE DATABASE queue_core")
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        eventually(self._answers, 60.0)
+        return process
+
+    def _answers(self) -> bool:
+        try:
+            self.run("SELECT 1")
+        except pymysql.MySQLError:
+            return False
+        return True
+
+    def run(self, statement: str) -> None:
+        """Run a statement as somebody who may do everything."""
+        port = parse(self.url).port
+        with pymysql.connect(host="127.0.0.1", port=port, user="root") as connection:
+            connection.cursor().execute(statement)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait(30.0)
+
+    def restart(self) -> None:
+        """Kill it, and start it again."""
+        self.kill()
+        self.process = self._start()
+
+    def pause(self) -> None:
+        """SIGSTOP: it stands still and keeps its connections."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture(scope="session")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
+    server = OwnServer(tmp_path_factory.mktemp("mariadb"))
+    yield server
+    server.resume()
+    server.kill()
