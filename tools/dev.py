@@ -378,6 +378,8 @@ def main(arguments: list[str]) -> int:
     die_with_parent(signal.SIGTERM)  # make may be killed without a word to us
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
+    # A shell's background job ignores Ctrl-C, and so would everything that is started from here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(ROOT)
     REPORTS.mkdir(parents=True, exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -71,8 +71,13 @@ def fleet():
     @panel.inspect_command(concurrency=8)
     def nap(state, seconds: float):
         time.sleep(seconds)
-        state.setdefault("naps", []).append(seconds)
         return seconds
+
+    @panel.inspect_command(concurrency=2)
+    def wait_for_gate(state):
+        state["waiting"] = state.get("waiting", 0) + 1
+        state["gate"].wait(WAIT)
+        return "open"
 
     @panel.inspect_command
     def fail(state):
@@ -320,20 +325,17 @@ def test_a_command_that_comes_twice_is_run_once_and_answered_twice(any_url, box,
 
 
 def test_a_command_that_comes_too_late_is_not_done(box, start):
-    node = start("a")
-    threads = [
-        threading.Thread(target=box.call, args=(["a"], "nap", {"seconds": 0.6}, WAIT))
-        for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    eventually(lambda: node._runner._running.get("nap") == 8)
-    answers = box.call(["a"], "nap", {"seconds": 0.0}, timeout=0.2)
+    gate = threading.Event()
+    node = start("a", state={"gate": gate})
+    for _ in range(2):
+        box.cast(["a"], "wait_for_gate")
+    eventually(lambda: node.state.get("waiting") == 2)
+    answers = box.call(["a"], "wait_for_gate", timeout=0.5)
     assert answers.missing == {"a"}
-    for thread in threads:
-        thread.join()
+    time.sleep(0.2)
+    gate.set()
     eventually(lambda: node.counts["expired"] == 1)
-    assert 0.0 not in node.state["naps"]
+    assert node.state["waiting"] == 2
 
 
 def test_a_command_that_celery_says_is_too_old_is_not_done(any_url, start, namespace):
