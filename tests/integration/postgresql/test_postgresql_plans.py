@@ -70,7 +70,9 @@ def test_every_statement_uses_an_index(store: SqlStore) -> None:
             assert not scans or name in WHOLE, f"{name}:\n{steps}"
 
 
-@pytest.mark.parametrize("name", ["take", "take many", "claim", "look", "unclaimed", "lowest", "oldest"])
+@pytest.mark.parametrize(
+    "name", ["take", "take many", "claim", "look", "unclaimed", "lowest", "oldest"]
+)
 def test_the_order_of_a_queue_comes_from_its_index(store: SqlStore, name: str) -> None:
     steps = plan(store, dict(texts(store))[name])
     ready = steps[: steps.index("queue_core_ready")].splitlines()[-3:]
