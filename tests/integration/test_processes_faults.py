@@ -80,7 +80,9 @@ class Work:
     def handle(self, consumer: Consumer, message: Message) -> None:
         body = message.payload
         self.delivered[body] += 1
-        if body in self.acked:
+        # A publish whose confirm was cut off is sent again, and RabbitMQ keeps both: the second one
+        # may come after the first was acked, and is new. What was acked must not come back.
+        if body in self.acked and message.redelivered:
             self.wrong.append(f"{body} came again after its ack")
         self.uncertain.discard(body)
         time.sleep(WORK)

@@ -149,6 +149,12 @@ def translate_connect(error: BaseException, where: str, vhost: str, user: str) -
         return ConnectTimeout(
             f"no answer from the broker at {where} in time; check host, port and firewall"
         )
+    if "SSLEOFError" in str(cause):
+        # What a server says against our certificate comes after the handshake, or not at all.
+        return ConnectionLost(
+            f"the broker at {where} ended the TLS connection while it was being made; if it always "
+            "does: does it ask for a certificate (options certfile and keyfile)?"
+        )
     if isinstance(cause, _GUESSES) and "StreamLostError" in str(cause):
         # pika guesses from how far it had come. RabbitMQ says what it refuses; a connection that
         # just ended was cut, and may come up the next time.

@@ -115,6 +115,14 @@ HANDSHAKE = connection_workflow.AMQPConnectorAMQPHandshakeError
             "virtual host 'vh'",
         ),
         (
+            workflow_failed(
+                HANDSHAKE,
+                exceptions.IncompatibleProtocolError("StreamLostError: (SSLEOFError(8, 'EOF'))"),
+            ),
+            ConnectionLost,
+            "certfile and keyfile",
+        ),
+        (
             workflow_failed(HANDSHAKE, exceptions.ProbableAuthenticationError("StreamLostError()")),
             ConnectionLost,
             "ended while it was being made",
