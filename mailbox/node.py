@@ -414,7 +414,7 @@ class Node:
             self.counts["handled"] += 1
             self._reply(command, value=leaving.code)
             self._leave_soon()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is an answer
+        except BaseException as error:  # noqa: BLE001 - a thread of its own; it is an answer
             self.counts["failed"] += 1
             logger.info("%s failed on node %s", command.method, self.name, exc_info=True)
             self._reply(command, kind="error", value=str(error), error=type(error).__name__)

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 import uuid
+from asyncio import CancelledError
 
 import msgspec
 import pytest
@@ -82,6 +83,10 @@ def fleet():
     @panel.inspect_command
     def fail(state):
         raise LookupError("nothing there")
+
+    @panel.inspect_command
+    def cancel(state):
+        raise CancelledError("no Exception, but raised all the same")
 
     @panel.inspect_command
     def numbers(state, count: int):
@@ -219,6 +224,13 @@ def test_an_error_is_an_answer_and_the_node_lives_on(box, start):
     with pytest.raises(RemoteError, match="LookupError: nothing there"):
         answers["a"]
     assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
+
+
+def test_what_is_raised_and_no_exception_is_an_answer_too_and_the_command_goes_on(box, start):
+    start("a")
+    for _ in range(2):
+        answers = box.call(["a"], "cancel", timeout=WAIT)
+        assert "CancelledError" in str(answers.errors["a"])
 
 
 @pytest.mark.parametrize(
