@@ -20,7 +20,7 @@ from queue_core import (
     Unroutable,
 )
 from queue_core.mailbox import LamportClock, Mailbox, NameTaken, Panel, SigningKey
-from queue_core.mailbox.node import BURST
+from queue_core.mailbox.pace import BURST
 from queue_core.testing.eventually import eventually
 
 OPS = SigningKey("ops", "a secret of the operators")
@@ -493,8 +493,8 @@ def test_a_captured_command_cannot_be_used_for_another_node(
     first, second = start("a", keys=[OPS]), start("b", keys=[OPS])
     operator = open_box(key=OPS)
     captured = []
-    publish = operator._publish
-    operator._publish = lambda command, *rest, **more: (
+    publish = operator._sender._publish
+    operator._sender._publish = lambda command, *rest, **more: (
         captured.append(command),
         publish(command, *rest, **more),
     )
