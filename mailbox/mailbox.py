@@ -29,6 +29,7 @@ from queue_core.mailbox.answers import Answers
 from queue_core.mailbox.asking import Asking
 from queue_core.mailbox.clock import LamportClock
 from queue_core.mailbox.directory import Directory, Labels, PeerDirectory, SharedDirectory
+from queue_core.mailbox.matching import BadPattern, check
 from queue_core.mailbox.node import Node
 from queue_core.mailbox.panel import Panel
 from queue_core.mailbox.replies import Replies
@@ -202,7 +203,8 @@ class Mailbox:
             method, arguments, timeout, callback: as in `call`.
             limit: return after so many answers.
             match: only names that match this glob.
-            regex: only names that match this regular expression from their beginning.
+            regex: only names that match this regular expression from their beginning; not all
+                that `re` knows is allowed, see `queue_core.mailbox.matching`.
             labels: only nodes that carry all of these.
         """
         address = _address(match, regex, labels)
@@ -369,4 +371,9 @@ def _address(match: str | None, regex: str | None, labels: Labels | None) -> Add
         raise ConfigError("give match or regex, not both")
     pattern = match if match is not None else regex
     matcher = None if pattern is None else ("glob" if match is not None else "pcre")
+    if pattern is not None:
+        try:
+            check(str(matcher), pattern)
+        except BadPattern as error:
+            raise ConfigError(str(error)) from error
     return Address(None, pattern, matcher, dict(labels or {}))
