@@ -15,7 +15,7 @@ from queue_core.mailbox.answers import Answers
 from queue_core.mailbox.directory import Directory, Labels
 from queue_core.mailbox.replies import Replies, Ticket
 from queue_core.mailbox.sending import Sender
-from queue_core.mailbox.wire import Command
+from queue_core.mailbox.wire import Command, Reply
 
 _PATIENCE: Final = 0.1
 """Seconds without an answer after which those that are missing are looked for."""
@@ -29,7 +29,7 @@ class Asking:
         command: Command,
         deadline: Deadline,
         sender: Sender,
-        replies: Replies,
+        replies: Replies[Reply],
         directory: Directory,
         *,
         limit: int | None = None,
@@ -87,7 +87,7 @@ class Asking:
             return True
         return self._expected is not None and not self._pending()
 
-    def _collect(self, ticket: Ticket) -> Iterator[tuple[str, Any]]:
+    def _collect(self, ticket: Ticket[Reply]) -> Iterator[tuple[str, Any]]:
         patience = _PATIENCE
         while not self._complete() and not self._deadline.expired:
             pause = Deadline.after(self._deadline.bound(patience), self._deadline.clock)

@@ -23,6 +23,8 @@ from queue_core import (
     Deadline,
     Exchange,
     KeyValue,
+    Message,
+    Queue,
     SystemClock,
 )
 from queue_core.mailbox.answers import Answers
@@ -32,10 +34,10 @@ from queue_core.mailbox.directory import Directory, Labels, PeerDirectory, Share
 from queue_core.mailbox.matching import BadPattern, check
 from queue_core.mailbox.node import Node
 from queue_core.mailbox.panel import Panel
-from queue_core.mailbox.replies import Replies
+from queue_core.mailbox.replies import Replies, private_queue
 from queue_core.mailbox.sending import Sender
 from queue_core.mailbox.signing import Guard, SigningKey
-from queue_core.mailbox.wire import Address
+from queue_core.mailbox.wire import Address, Reply, ReplyAddress, read_reply
 from queue_core.mailbox.wiring import Wiring
 
 Callback = Callable[[str, Any], object]
@@ -97,13 +99,12 @@ class Mailbox:
         self._sender = Sender(
             connection, namespace, self._exchange, self._peers, self.clock, self._time, key
         )
-        self._replies = Replies(
+        self._replies: Replies[Reply] = Replies(
             connection,
-            self._reply_exchange,
-            self._reply_exchange.name,
-            self.clock,
+            self._reply_queue,
+            ticket=lambda message: message.headers.get("ticket"),
+            read=self._read_reply,
             accept=self._accept,
-            ttl=REPLY_TTL,
         )
         self._directory: Directory | None = None
         self._nodes: list[Node] = []
@@ -299,6 +300,20 @@ class Mailbox:
                 self._directory = PeerDirectory(self._time, self._sender.tell_peers)
         return self._directory
 
+    def _reply_queue(self, own: str) -> Queue:
+        return private_queue(
+            self._connection,
+            f"{own}.{self._reply_exchange.name}",
+            exchange=self._reply_exchange,
+            routing_key=own,
+            ttl=REPLY_TTL,
+        )
+
+    def _read_reply(self, message: Message) -> Reply:
+        reply = read_reply(message)
+        self.clock.adjust(reply.clock)
+        return reply
+
     def _wiring(self) -> Wiring:
         directory = self._who()
         return Wiring(
@@ -338,13 +353,14 @@ class Mailbox:
         limit: int | None = None,
     ) -> Asking:
         deadline = Deadline.after(timeout, self._time)
+        queue = self._replies.open(deadline)
         directory = self._who()
         command = self._sender.command(
             method,
             arguments,
             address,
             timeout,
-            reply_to=self._replies.address(),
+            reply_to=ReplyAddress(self._reply_exchange.name, queue.routing_key),
             peers=address.names is None and isinstance(directory, PeerDirectory),
         )
         return Asking(

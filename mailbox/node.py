@@ -29,9 +29,7 @@ import msgspec
 
 from queue_core import (
     AccessRefused,
-    Backoff,
     Binding,
-    Closed,
     Consumer,
     Deadline,
     Message,
@@ -47,6 +45,7 @@ from queue_core.mailbox.panel import Handler, Kind, Panel
 from queue_core.mailbox.reception import Reception
 from queue_core.mailbox.replies import private_queue
 from queue_core.mailbox.runner import Runner
+from queue_core.mailbox.serving import serve
 from queue_core.mailbox.signing import Guard
 from queue_core.mailbox.wire import node_queue
 from queue_core.mailbox.wiring import Wiring
@@ -99,6 +98,7 @@ class Node:
         self._pace = Pace(wiring.time)
         self._stopping = threading.Event()
         self._lost = False
+        self._rejoin = 0.0
         self._queue: Queue | None = None
         self._consumer: Consumer | None = None
         self._thread: threading.Thread | None = None
@@ -163,6 +163,7 @@ class Node:
         self._consumer.start()
         self._reception.learn()
         self._wiring.directory.join(self.name, self.labels)
+        self._rejoin = time.monotonic() + _REJOIN
         self._thread = threading.Thread(target=self._serve, name=f"node {self.name}", daemon=True)
         self._thread.start()
         return self
@@ -232,30 +233,24 @@ class Node:
     # --- serving, on the node's thread ------------------------------------------------------------
 
     def _serve(self) -> None:
-        assert self._consumer is not None, "started"
-        backoff, failures = Backoff(), 0
-        rejoin = time.monotonic() + _REJOIN
-        while not self._stopping.is_set():
-            try:
-                message = self._consumer.receive(timeout=_POLL)
-                if message is not None:
-                    self._take(message)
-                if time.monotonic() >= rejoin:
-                    self._wiring.directory.join(self.name, self.labels, again=True)
-                    rejoin = time.monotonic() + _REJOIN
-                failures = 0
-            except Closed:
-                break
-            except (AccessRefused, TopologyMismatch) as error:
-                # We were away for longer than our lease, and somebody else has the name now.
-                logger.warning("node %s leaves: its queue is another's now: %s", self.name, error)
-                self._lost = True
-                break
-            except QueueCoreError as error:
-                logger.warning("node %s cannot take commands: %s", self.name, error)
-                self._stopping.wait(backoff.delay(failures))
-                failures += 1
+        serve(self._step, self._stopping, f"node {self.name} cannot take commands")
         self._say_goodbye()
+
+    def _step(self) -> None:
+        assert self._consumer is not None, "started"
+        try:
+            message = self._consumer.receive(timeout=_POLL)
+        except (AccessRefused, TopologyMismatch) as error:
+            # We were away for longer than our lease, and somebody else has the name now.
+            logger.warning("node %s leaves: its queue is another's now: %s", self.name, error)
+            self._lost = True
+            self._stopping.set()
+            return
+        if message is not None:
+            self._take(message)
+        if time.monotonic() >= self._rejoin:
+            self._wiring.directory.join(self.name, self.labels, again=True)
+            self._rejoin = time.monotonic() + _REJOIN
 
     def _say_goodbye(self) -> None:
         wiring, queue = self._wiring, self._queue
