@@ -136,6 +136,14 @@ class Node:
         entry = self._reception.find(method)
         return entry.handler(self.state, **entry.bind(arguments))
 
+    def handle_call(self, method: str, arguments: Mapping[str, Any] = {}) -> Any:  # noqa: B006
+        """Do what a call from outside would do, and return its answer. As `dispatch`."""
+        return self.dispatch(method, arguments)
+
+    def handle_cast(self, method: str, arguments: Mapping[str, Any] = {}) -> None:  # noqa: B006
+        """Do what a cast from outside would do; nobody answers. As `dispatch`."""
+        self.dispatch(method, arguments)
+
     # --- coming and going -------------------------------------------------------------------------
 
     def start(self, timeout: float = 60.0) -> Self:

@@ -88,6 +88,19 @@ def fleet():
         return {1, 2, object()}
 
     @panel.inspect_command
+    def late_by_its_step(state):
+        time.sleep(state["step"])
+
+    @panel.inspect_command
+    def letters(state, count: int):
+        return "x" * count
+
+    @panel.inspect_command
+    def hang(state):
+        state["hanging"] = True
+        state["gate"].wait(60)
+
+    @panel.inspect_command
     def large(state):
         return "x" * (70 * 1024 * 1024)
 

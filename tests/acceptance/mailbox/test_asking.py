@@ -6,6 +6,7 @@ import time
 import pytest
 
 from queue_core import (
+    ConfigError,
     Connection,
     QueueNotFound,
     Unroutable,
@@ -190,3 +191,45 @@ def test_closing_a_mailbox_leaves_no_queue(any_url, open_box, start):
     box.close()
     with Connection(any_url) as connection, pytest.raises(QueueNotFound):
         connection.inspect(name)
+
+
+def test_answers_that_trickle_in_do_not_stretch_the_timeout(box, start):
+    for number in range(5):
+        start(f"n{number}", state={"step": 0.4 * (number + 1)})
+    eventually(lambda: len(box.nodes()) == 5)
+    box.multi_call("ping", timeout=WAIT)
+    begun = time.monotonic()
+    answers = box.multi_call("late_by_its_step", timeout=0.5)
+    assert time.monotonic() - begun < 0.75
+    assert set(answers) <= {"n0"}
+    assert answers.missing >= {"n1", "n2", "n3", "n4"}
+
+
+def test_every_fresh_caller_is_answered(open_box, start):
+    start("a")
+    for _ in range(10):
+        assert dict(open_box().multi_call("ping", timeout=WAIT)) == {"a": "pong"}
+
+
+def test_a_mailbox_can_use_a_direct_exchange(open_box, fleet):
+    open_box(type="direct").node("a", {}, panel=fleet).start()
+    box = open_box(type="direct")
+    assert dict(box.multi_call("ping", timeout=WAIT)) == {"a": "pong"}
+    assert dict(box.call(["a"], "ping", timeout=WAIT)) == {"a": "pong"}
+
+
+def test_names_can_be_kept_in_a_store_that_is_not_the_brokers(open_box, fleet, tmp_path):
+    with Connection(f"sqlite:///{tmp_path}/names.db") as other:
+        store = other.key_value()
+        for name in "ab":
+            open_box(store=store).node(name, {}, panel=fleet, labels={"n": name}).start()
+        box = open_box(store=store)
+        assert box.nodes() == {"a": {"n": "a"}, "b": {"n": "b"}}
+        begun = time.monotonic()
+        assert set(box.multi_call("ping", timeout=30)) == {"a", "b"}
+        assert time.monotonic() - begun < 10
+
+
+def test_a_pattern_that_cannot_be_compared_is_refused_here(box):
+    with pytest.raises(ConfigError, match=r"\\1 is not supported"):
+        box.multi_call("ping", regex=r"(a)\1")

@@ -7,6 +7,7 @@ import pytest
 
 from queue_core import (
     Connection,
+    Queue,
     RemoteError,
 )
 from queue_core.mailbox import SigningKey
@@ -129,3 +130,23 @@ def test_a_flood_of_commands_is_taken_at_a_bounded_rate(box, start):
     eventually(lambda: node.counts["handled"] >= BURST + 100, 30)
     assert time.monotonic() - begun >= 0.4
     assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
+
+
+def test_a_consumer_beside_a_flooded_node_goes_on(any_url, box, start, namespace):
+    node = start("a")
+    with Connection(any_url) as connection:
+        producer = connection.producer()
+        connection.declare(Queue(f"{namespace}.beside"))
+        producer.publish_many((number, f"{namespace}.beside") for number in range(200))
+        flood = ({"method": "ping", "ticket": str(n), "destination": ["a"]} for n in range(2000))
+        producer.publish_many((command, f"a.{namespace}.pidbox") for command in flood)
+    beside = node._wiring.connection.consumer(f"{namespace}.beside")
+    taken = []
+    for _ in range(200):
+        message = beside.receive(timeout=WAIT)
+        taken.append(message.payload)
+        message.ack()
+    beside.close()
+    assert taken == list(range(200))
+    assert node.counts["handled"] < 2000
+    node._wiring.connection.delete(Queue(f"{namespace}.beside"))
