@@ -49,10 +49,11 @@ end
 find(groups)
 check_books(groups, #groups)
 for _, group in ipairs(groups) do
-  for _, id in ipairs(held_of(group)) do
-    known_of(group[1])[id] = false
-    leaving = leaving + 1
+  local there = known_of(group[1])
+  for _, id in ipairs(group[6]) do
+    there[id] = false
   end
+  leaving = leaving + #group[6]
 end
 
 local runs, growth, count = {}, 0, 0
@@ -100,10 +101,10 @@ end
 
 for _, run in ipairs(runs) do
   local queue, priority, ready, filled, contents = unpack(run)
-  local places = {}
+  local places, format = {}, string.format
   for index = 1, #contents, 2 do
     seq = seq + 1
-    places[#places + 1] = string.format('%.0f:%s', seq, contents[index])
+    places[#places + 1] = format('%.0f:%s', seq, contents[index])
   end
   if #places > 0 then
     many('HSET', key_of('m', queue), contents)

@@ -3,7 +3,8 @@
 -- (- for none) and request, with spaces between; so whether a token is good is told by how the record
 -- begins.
 --
--- Tokens come in groups {queue, tag, ids}; `find` adds the key of the records and the records.
+-- Tokens come in groups {queue, tag, ids}; `find` adds the key of the records, the records, and the
+-- ids of those that are held.
 
 local function claims_of(life, queue)
   return P .. 'c:' .. life .. ':' .. queue
@@ -15,26 +16,17 @@ local function find(groups)
     local start = group[2] .. ' '
     local length = #start
     local key = claims_of(string.match(group[2], '^[^.]*'), group[1])
-    local records = many_values('HMGET', key, group[3])
+    local ids, records, held, sub = group[3], many_values('HMGET', key, group[3]), {}, string.sub
     checked[key] = true
     for index, record in ipairs(records) do
-      if record and string.sub(record, 1, length) ~= start then
+      if record and sub(record, 1, length) == start then
+        held[#held + 1] = ids[index]
+      else
         records[index] = false
       end
     end
-    group[4], group[5] = key, records
+    group[4], group[5], group[6] = key, records, held
   end
-end
-
--- The ids of a group that are held.
-local function held_of(group)
-  local ids, records = {}, group[5]
-  for index, id in ipairs(group[3]) do
-    if records[index] then
-      ids[#ids + 1] = id
-    end
-  end
-  return ids
 end
 
 -- Fail now, before the first write, if `settle` would.
@@ -48,9 +40,8 @@ end
 local function settle(groups, last)
   for index = 1, last do
     local group = groups[index]
-    local ids = held_of(group)
-    many('HDEL', group[4], ids)
-    many('HDEL', key_of('m', group[1]), ids)
+    many('HDEL', group[4], group[6])
+    many('HDEL', key_of('m', group[1]), group[6])
   end
 end
 
