@@ -18,7 +18,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def test_an_idle_node_uses_next_to_no_cpu(broker, scripts):
-    node = scripts("control.py", "node", broker.url, f"qc-test-{uuid.uuid4().hex[:8]}", "a")
+    node = scripts("control.py", broker.url, f"qc-test-{uuid.uuid4().hex[:8]}", "a")
     assert node.hear(60) == "ready"
     time.sleep(SETTLING)
     before = cpu_seconds(node.process.pid)
