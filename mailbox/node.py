@@ -159,6 +159,7 @@ class Node:
         if self._thread is not None:
             return self
         self._inbox = self._declare(Deadline.after(timeout, self._wiring.time))
+        self._guard.begin()
         if self._guard.open:
             logger.info("node %s obeys everybody who can publish to its broker", self.name)
         self._reception.learn()

@@ -121,7 +121,7 @@ def start(open_box, fleet):
     """Start nodes; each has a mailbox and a state of its own."""
 
     def run(name, **options):
-        box_options = {key: options.pop(key) for key in ("keys", "key") if key in options}
+        box_options = {key: options.pop(key) for key in ("keys", "key", "time") if key in options}
         box = open_box(**box_options)
         return box.node(name, options.pop("state", {}), panel=fleet, **options).start()
 

@@ -228,7 +228,7 @@ def test_a_ticket_that_was_refused_or_asked_with_is_good_for_a_signed_command(
     forged = {"method": "revoke", "arguments": {"task_id": "x"}, "ticket": "T"}
     send(any_url, f"a.{namespace}.pidbox", forged, {})
     send(any_url, f"a.{namespace}.pidbox", {"method": "ping", "ticket": "T"}, {})
-    eventually(lambda: node.counts["refused"] == node.counts["handled"] == 1)
+    eventually(lambda: node.counts["refused"] == 1)
     signed = OPS.sign(parse_command({**forged, "arguments": {"task_id": "1"}}, {}), SystemClock())
     send(any_url, f"a.{namespace}.pidbox", signed.body(), signed.headers())
     eventually(lambda: node.state.get("revoked") == ["1"])
@@ -254,8 +254,7 @@ def test_a_forged_stamp_is_ignored_and_counted(any_url, box, start, namespace, s
     clock = node._wiring.clock
     before = clock.ignored
     send(any_url, f"a.{namespace}.pidbox", {"method": "ping"}, {"clock": stamp})
-    eventually(lambda: node.counts["handled"] == 1)
-    assert clock.ignored == before + 1
+    eventually(lambda: clock.ignored == before + 1)
     assert clock.value < 1000
     assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
 
