@@ -1,0 +1,148 @@
+"""A broker that is started anew in the middle of a call: an answer or the deadline; the next works.
+
+The servers are the tests' own. RabbitMQ forgets nodes' and reply queues, which are not durable;
+Redis is killed and keeps its data.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from queue_core import Backoff, Connection, NotConfirmed, TransportError
+from queue_core.mailbox import Mailbox
+from queue_core.testing import eventually
+
+QUICK = Backoff(base=0.05, cap=0.5)
+
+
+class OwnRabbitMQ:
+    """A node whose broker stops and starts while Erlang goes on."""
+
+    def __init__(self, server) -> None:
+        self.url = server.url
+        self._command = [*server.control, "rabbitmqctl", "-q"]
+        self._environment = server.control_environment
+
+    def restart(self) -> None:
+        for word in ("stop_app", "start_app"):
+            subprocess.run(
+                [*self._command, word],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                check=True,
+                capture_output=True,
+                timeout=90,
+            )
+
+
+class OwnRedis:
+    """A server that writes down what it is told, and is killed."""
+
+    def __init__(self, folder: Path) -> None:
+        program = shutil.which("redis-server")
+        if program is None:
+            pytest.fail("this test starts a Redis; next: apt-get install redis-server")
+        self.url = f"unix://{folder}/s"
+        self._client = redis.Redis(unix_socket_path=f"{folder}/s")
+        self._command = [
+            program,
+            "--port",
+            "0",
+            "--unixsocket",
+            f"{folder}/s",
+            "--dir",
+            str(folder),
+        ]
+        self._command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+        self._start()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        eventually(self._answers, 30)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self._client.ping())
+        except redis.exceptions.ConnectionError:
+            return False
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
+
+    def restart(self) -> None:
+        self.stop()
+        self._start()
+
+    def close(self) -> None:
+        self._client.close()
+        self.stop()
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def server(request, tmp_path) -> Iterator[OwnRabbitMQ | OwnRedis]:
+    if request.param == "rabbitmq":
+        request.getfixturevalue("amqp_url")
+        start_server = request.getfixturevalue("start_server")
+        yield OwnRabbitMQ(start_server("rabbitmq", "RabbitMQ"))
+        return
+    request.getfixturevalue("redis_url")
+    own = OwnRedis(tmp_path)
+    yield own
+    own.close()
+
+
+@pytest.mark.timeout(180)
+def test_a_call_through_a_restart_ends_in_time_and_the_next_is_answered(server):
+    namespace = f"qc-test-{uuid.uuid4().hex[:8]}"
+    asked = threading.Event()
+    with (
+        Connection(server.url, backoff=QUICK) as theirs,
+        Connection(server.url, backoff=QUICK) as ours,
+        Mailbox(namespace, theirs) as far,
+        Mailbox(namespace, ours) as box,
+        far.node("a") as node,
+    ):
+
+        @node.handler
+        def slow(state: object) -> str:
+            asked.set()
+            time.sleep(1.0)
+            return "done"
+
+        assert box.call(["a"], "ping", timeout=10)["a"] == {"ok": "pong"}
+        took: list[float] = []
+
+        def ask() -> None:
+            begun = time.monotonic()
+            try:
+                box.call(["a"], "slow", timeout=5.0)
+            finally:
+                took.append(time.monotonic() - begun)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert asked.wait(10)
+        server.restart()
+        thread.join(30)
+        assert took
+        assert took[0] < 5.5
+
+        def answers() -> bool:
+            try:
+                return "a" in box.call(["a"], "ping", timeout=1.0)
+            except (NotConfirmed, TransportError):
+                return False
+
+        eventually(answers, 60)
+        assert dict(box.multi_call("ping", timeout=10)) == {"a": {"ok": "pong"}}
+        assert node.counts["handled"] > 0
