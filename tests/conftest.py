@@ -5,8 +5,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import pytest
 import redis
 import sqlalchemy
 from hypothesis import settings
+
+from tests.databases import MYSQL, POSTGRES
 
 # The same examples in every run, so that a red run means a change and not a draw. For a search with
 # new ones: QUEUE_CORE_TEST_RANDOM=1.
@@ -84,73 +85,6 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
             return server
 
         yield start
-
-
-@dataclass(frozen=True)
-class Accounts:
-    """How a database server makes and removes a user of one test; ``{name}`` is unique.
-
-    ``enter`` lets the user in, ``room`` gives it a place for tables of its own, and ``leave`` ends
-    its connections and removes both. With ``database`` that place is a database of its own.
-    """
-
-    driver: str
-    enter: tuple[str, ...]
-    room: tuple[str, ...]
-    leave: tuple[str, ...]
-    database: bool
-
-    @contextmanager
-    def admin(self, url: str) -> Iterator[sqlalchemy.Connection]:
-        """Connect as the user of the url that the environment gave."""
-        address = sqlalchemy.make_url(url).set(drivername=self.driver)
-        engine = sqlalchemy.create_engine(address, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            yield connection
-        engine.dispose()
-
-    @contextmanager
-    def account(self, admin: sqlalchemy.Connection, url: str, *, room: bool) -> Iterator[str]:
-        """A url for a user without any right but to work in its own room, if it has one."""
-        address = sqlalchemy.make_url(url)
-        name = f"{address.database}_{uuid.uuid4().hex[:12]}"
-        words = {"name": name, "password": uuid.uuid4().hex}
-        for statement in (*self.enter, *(self.room if room else ())):
-            admin.exec_driver_sql(statement.format(**words))
-        own = address.set(username=name, password=words["password"])
-        own = own.set(database=name) if self.database else own
-        yield own.render_as_string(hide_password=False)
-        for statement in self.leave:
-            admin.exec_driver_sql(statement.format(**words))
-
-
-# A schema named like the user is the first place where PostgreSQL looks for tables, and it costs a
-# quarter of a database.
-POSTGRES = Accounts(
-    driver="postgresql+psycopg",
-    enter=("CREATE ROLE \"{name}\" LOGIN PASSWORD '{password}'",),
-    room=(
-        'CREATE SCHEMA AUTHORIZATION "{name}"',
-        'ALTER ROLE "{name}" SET search_path = "$user"',
-    ),
-    leave=(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{name}'",
-        'DROP OWNED BY "{name}" CASCADE',
-        'DROP ROLE "{name}"',
-    ),
-    database=False,
-)
-MYSQL = Accounts(
-    driver="mysql+pymysql",
-    enter=(
-        "CREATE DATABASE `{name}`",
-        "CREATE USER '{name}'@'%%' IDENTIFIED BY '{password}'",
-        "GRANT SELECT, INSERT, UPDATE, DELETE ON `{name}`.* TO '{name}'@'%%'",
-    ),
-    room=("GRANT ALL ON `{name}`.* TO '{name}'@'%%'",),
-    leave=("KILL USER '{name}'@'%%'", "DROP USER '{name}'@'%%'", "DROP DATABASE `{name}`"),
-    database=True,
-)
 
 
 @pytest.fixture(scope="session")

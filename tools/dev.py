@@ -152,6 +152,7 @@ def check(run: Run) -> None:
     run.command("lint", BIN / "ruff", "check", ".")
     run.command("types", BIN / "mypy")
     run.command("types-tools", BIN / "mypy", *sorted((ROOT / "tools").rglob("*.py")))
+    run.command("types-benchmarks", BIN / "mypy", "-p", "benchmarks")
     run.command("layers", BIN / "lint-imports", "--no-cache")
 
 
@@ -216,10 +217,11 @@ def _wheel_suite(run: Run, away: Path, python: Path) -> None:
         run.failed("wheel-suite", "tests/conformance has no test_memory*.py")
         return
     elsewhere = away / "suite"
-    elsewhere.mkdir()
-    for suite in suites:
-        shutil.copy(suite, elsewhere)
-    shutil.copy(ROOT / "tests" / "conftest.py", elsewhere)
+    (elsewhere / "tests").mkdir(parents=True)
+    tests = (ROOT / "tests").glob("*.py")
+    shared = [path for path in tests if not path.name.startswith("test_")]
+    for path in (*suites, *shared):
+        shutil.copy(path, elsewhere / "tests")
     (elsewhere / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
     site = next((python.parent.parent / "lib").glob("python*/site-packages"))
     ours = next((BIN.parent / "lib").glob("python*/site-packages"))

@@ -9,6 +9,7 @@ Subclass `StoreMachine`, and let pytest run its ``TestCase``::
             return functools.partial(MemoryStore, MemoryBroker())
 
     TestMachine = Machine.TestCase
+    TestMachine.settings = settings(MACHINE_SETTINGS, max_examples=100)
 
 hypothesis makes up runs of puts, claims, crashes, lost replies and the rest, and shortens one that
 fails to the few calls that are needed. After every call the whole visible state is compared with
@@ -28,12 +29,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from queue_core.errors import SessionLost
 from queue_core.message import Token
 from queue_core.testing.model import ModelMessage, StoreModel
 from queue_core.transport import Change, Claim, Envelope, Features, Limit, Store
+
+MACHINE_SETTINGS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For a start: a store takes its time."""
 
 QUEUES = ("one", "two")
 SESSIONS = ("red", "green", "blue")

@@ -15,10 +15,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
 from queue_core.testing import SessionSuite, StoreSuite
-from queue_core.testing.machine import StoreMachine
+from queue_core.testing.machine import MACHINE_SETTINGS, StoreMachine
 from queue_core.testing.session_bench import OpenSession
 from queue_core.testing.store_suite import OpenStore
 from queue_core.transport import Counts, Envelope, SessionOptions, Store
@@ -80,12 +80,7 @@ class Machine(StoreMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(
-    max_examples=30,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+TestMachine.settings = settings(MACHINE_SETTINGS, max_examples=30, stateful_step_count=25)
 
 
 class Died(BaseException):

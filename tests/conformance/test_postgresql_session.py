@@ -2,78 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+import functools
+from collections.abc import Iterator
 
 import pytest
-import sqlalchemy
 from hypothesis import settings
 
-from queue_core.registry import find_transport
-from queue_core.testing import SessionSuite
 from queue_core.testing.session_bench import OpenSession
-from queue_core.testing.session_machine import MACHINE_SETTINGS, SessionMachine
-from queue_core.transport import Session, SessionOptions
-from queue_core.transports.sql.tables import meta, metadata
-from queue_core.url import parse
+from queue_core.testing.session_machine import MACHINE_SETTINGS
+from tests.databases import (
+    Database,
+    DatabaseSessionMachine,
+    DatabaseSessionSuite,
+    database_at,
+    open_session,
+)
 
 
-def engine_of(url: str) -> sqlalchemy.Engine:
-    return sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+@pytest.fixture
+def database(postgres_broker: str) -> Iterator[Database]:
+    with database_at(postgres_broker) as database:
+        yield database
 
 
-class TestPostgresSession(SessionSuite):
+class TestPostgresSession(DatabaseSessionSuite):
     transport = "postgresql"
 
     @pytest.fixture
-    def open_session(self, postgres_broker: str) -> OpenSession:
-        self.url = postgres_broker
-        transport = find_transport("postgresql")
-        return lambda **options: transport.open(parse(postgres_broker), SessionOptions(**options))
-
-    def begin(self) -> tuple[object, Callable[[bool], None]]:
-        engine = engine_of(self.url)
-        connection = engine.connect()
-        transaction = connection.begin()
-
-        def end(commit: bool) -> None:
-            if commit:
-                transaction.commit()
-            else:
-                transaction.rollback()
-            connection.close()
-            engine.dispose()
-
-        return connection, end
+    def open_session(self, database: Database) -> OpenSession:
+        self.database = database
+        return functools.partial(open_session, database.url)
 
 
-class Quick(SessionSuite):
+class Quick(DatabaseSessionSuite):
     """The same, with a lease so short that a crash costs an example little time."""
 
     transport = "postgresql"
     lease = 0.5
 
 
-class PostgresMachine(SessionMachine):
+class PostgresMachine(DatabaseSessionMachine):
     suite = Quick()
-    url: ClassVar[str]
-
-    def open_session(self, **options: Any) -> Session:
-        return find_transport("postgresql").open(parse(self.url), SessionOptions(**options))
-
-    def teardown(self) -> None:
-        super().teardown()
-        engine = engine_of(self.url)
-        with engine.begin() as connection:
-            for table in metadata.sorted_tables:
-                if table is not meta:
-                    connection.execute(table.delete())
-        engine.dispose()
 
 
 class TestPostgresMachine(PostgresMachine.TestCase):
     settings = settings(MACHINE_SETTINGS, max_examples=10, stateful_step_count=25)
 
     @pytest.fixture(autouse=True)
-    def _url(self, postgres_broker: str) -> None:
-        PostgresMachine.url = postgres_broker
+    def _database(self, database: Database) -> None:
+        PostgresMachine.database = database

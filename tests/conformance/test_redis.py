@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import pytest
 import redis
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
-from queue_core.testing.machine import StoreMachine
+from queue_core.testing.machine import MACHINE_SETTINGS, StoreMachine
 from queue_core.testing.store_suite import OpenStore, StoreSuite
 from queue_core.transport import SessionOptions, Store
 from queue_core.transports.redis import FEATURES, RedisStores
@@ -93,12 +93,7 @@ class Machine(StoreMachine):
 
 
 class TestMachine(Machine.TestCase):
-    settings = settings(
-        max_examples=100,
-        stateful_step_count=40,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+    settings = settings(MACHINE_SETTINGS, max_examples=100, stateful_step_count=40)
 
     @pytest.fixture(autouse=True)
     def _url(self, redis_url: str) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from sqlalchemy.orm import Session
 
 from queue_core.testing.clocks import FakeClock
-from queue_core.testing.machine import StoreMachine
+from queue_core.testing.machine import MACHINE_SETTINGS, StoreMachine
 from queue_core.testing.store_suite import OpenStore, StoreSuite
 from queue_core.transport import SessionOptions, Store
 from queue_core.transports.sql import FEATURES, open_store
@@ -85,12 +85,7 @@ class Machine(StoreMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(
-    max_examples=100,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+TestMachine.settings = settings(MACHINE_SETTINGS, max_examples=100, stateful_step_count=40)
 
 
 class _OnClock:

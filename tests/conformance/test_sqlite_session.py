@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy
 from hypothesis import settings
 
-from queue_core.registry import find_transport
 from queue_core.testing import SessionSuite
 from queue_core.testing.session_bench import OpenSession
 from queue_core.testing.session_machine import MACHINE_SETTINGS, SessionMachine
-from queue_core.transport import Session, SessionOptions
-from queue_core.url import parse
+from queue_core.transport import Session
+from tests.databases import DatabaseSessionSuite, database_at, open_session
 
 
-class TestSQLiteSession(SessionSuite):
+class TestSQLiteSession(DatabaseSessionSuite):
     transport = "sqlite"
 
     @pytest.fixture
-    def open_session(self, tmp_path: Path) -> OpenSession:
-        self.path = tmp_path / "queue.db"
-        url = parse(f"sqlite:///{self.path}")
-        transport = find_transport("sqlite")
-        return lambda **options: transport.open(url, SessionOptions(**options))
-
-    def begin(self) -> tuple[object, Callable[[bool], None]]:
-        engine = sqlalchemy.create_engine(f"sqlite:///{self.path}")
-        connection = engine.connect()
-        transaction = connection.begin()
-
-        def end(commit: bool) -> None:
-            if commit:
-                transaction.commit()
-            else:
-                transaction.rollback()
-            connection.close()
-            engine.dispose()
-
-        return connection, end
+    def open_session(self, tmp_path: Path) -> Iterator[OpenSession]:
+        with database_at(f"sqlite:///{tmp_path}/queue.db") as self.database:
+            yield functools.partial(open_session, self.database.url)
 
 
 class Quick(SessionSuite):
@@ -60,8 +42,7 @@ class SQLiteMachine(SessionMachine):
         super().__init__()
 
     def open_session(self, **options: Any) -> Session:
-        url = parse(f"sqlite:///{self.folder.name}/queue.db")
-        return find_transport("sqlite").open(url, SessionOptions(**options))
+        return open_session(f"sqlite:///{self.folder.name}/queue.db", **options)
 
     def teardown(self) -> None:
         try:

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from queue_core import Connection, Exchange, Queue, QueueCoreError
+from queue_core.transports.sql.store import SqlStore
+from tests import databases
 
 HERE = Path(__file__).parent
 PATIENCE = 30.0
@@ -140,6 +142,19 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Broker:
     if request.param == "sqlite":
         return Broker(f"sqlite:///{tmp_path / 'queue.db'}")
     return Broker(request.getfixturevalue(f"{request.param}_broker"))
+
+
+@pytest.fixture
+def open_store() -> Iterator[Callable[..., SqlStore]]:
+    """Open handles on databases, ``open_store(url)``; they are closed at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def open_one(url: str, **options: Any) -> SqlStore:
+            store = databases.open_store(url, **options)
+            stack.callback(store.close)
+            return store
+
+        yield open_one
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ import sqlalchemy
 
 from queue_core import Connection, Durability, Survives
 from queue_core.testing.eventually import eventually
-
-DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+from tests.databases import engine_of
 
 
 class Database:
@@ -20,9 +19,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        address = sqlalchemy.make_url(url)
-        address = address.set(drivername=DRIVERS[address.drivername])
-        self._engine = sqlalchemy.create_engine(address, isolation_level="AUTOCOMMIT")
+        self._engine = engine_of(url, isolation_level="AUTOCOMMIT")
 
     def tell(self, *statements: str) -> None:
         with self._engine.connect() as connection:

@@ -13,8 +13,8 @@ import sqlalchemy
 from queue_core import Connection, Queue, Schema, StoreCorrupt
 from queue_core.transports.sql import schema
 from queue_core.transports.sql.schema import BEGUN
+from tests.databases import engine_of
 
-DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
 STEPS = (
     ("ALTER TABLE queue_core_message ADD COLUMN colour VARCHAR(9)",),
     (
@@ -29,8 +29,7 @@ class Place:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        address = sqlalchemy.make_url(url)
-        self.engine = sqlalchemy.create_engine(address.set(drivername=DRIVERS[address.drivername]))
+        self.engine = engine_of(url)
 
     def run(self, *statements: str) -> Any:
         with self.engine.begin() as connection:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
-from sqlalchemy import create_engine, make_url
 
 from queue_core import Connection, Queue
 from queue_core.testing import eventually
-from queue_core.url import parse
+from tests.databases import engine_of
 
 ROUNDS = 100
 GRACE = 5.0
-DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
 
 
 @pytest.mark.timeout(180)
@@ -44,7 +42,7 @@ def test_a_process_killed_inside_claim_strands_nothing_100_of_100(database, scri
 
 def sessions_of(url):
     """Return how many sessions the tables know, as the database itself counts them."""
-    engine = create_engine(make_url(url).set(drivername=DRIVERS[parse(url).scheme]))
+    engine = engine_of(url)
     with engine.connect() as rows:
         count = rows.exec_driver_sql("SELECT count(*) FROM queue_core_session").scalar_one()
     engine.dispose()

@@ -1,4 +1,4 @@
-"""Handles on a MariaDB database of the test's own, and servers that may be killed."""
+"""A server that may be stopped and killed."""
 
 from __future__ import annotations
 
@@ -7,34 +7,15 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pymysql
 import pytest
 
 from queue_core.testing import eventually
-from queue_core.transport import SessionOptions
-from queue_core.transports.sql.mariadb import MariadbStores
-from queue_core.transports.sql.store import SqlStore
 from queue_core.url import parse
-
-OpenStore = Callable[..., SqlStore]
-
-
-@pytest.fixture
-def open_store() -> Iterator[OpenStore]:
-    """Open handles; they are closed at the end."""
-    stores = []
-
-    def open_one(url: str, **options: Any) -> SqlStore:
-        stores.append(MariadbStores().open(parse(url), SessionOptions(**options)))
-        return stores[-1]
-
-    yield open_one
-    for store in stores:
-        store.close()
 
 
 class OwnServer:
@@ -49,13 +30,11 @@ class OwnServer:
         if os.getuid() == 0:
             user = ["--user=mysql"]
             shutil.chown(folder, "mysql")
-            for parent in list(folder.parents)[:3]:
-                parent.chmod(parent.stat().st_mode | 0o111)
         places = [f"--datadir={folder}/data", f"--socket={folder}/s"]
         program = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
         self._command = [program, "--no-defaults", *user, *places, f"--port={port}"]
         self._command += ["--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M"]
-        self._log = folder.with_suffix(".log")
+        self._log = folder / "log"
         subprocess.run(
             ["mariadb-install-db", "--no-defaults", *user, places[0], "--skip-test-db"]
             + ["--auth-root-authentication-method=normal"],
@@ -104,8 +83,10 @@ class OwnServer:
 
 
 @pytest.fixture(scope="session")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
-    server = OwnServer(tmp_path_factory.mktemp("mariadb"))
-    yield server
-    server.resume()
-    server.kill()
+def own_server() -> Iterator[OwnServer]:
+    # Not below pytest's folder, which each run of pytest closes to other users, such as mysql.
+    with tempfile.TemporaryDirectory(prefix="queue-core-mariadb-") as folder:
+        server = OwnServer(Path(folder))
+        yield server
+        server.resume()
+        server.kill()
