@@ -13,6 +13,8 @@ def main(url: str) -> None:
     """Look at every node, follow one, pause all, and end them."""
     with Connection(url) as connection, Mailbox("fleet", connection) as box:
         names = sorted(box.nodes())
+        if not names:
+            sys.exit("nobody is there; start fleet_node.py first")
         print("nodes:", ", ".join(names))
 
         answers = box.multi_call("stats", timeout=2.0)

@@ -50,9 +50,9 @@ def pause(counter: Counter) -> str:
     return "paused"
 
 
-@panel.control_command
+@panel.control_command(journal=3600)
 def resume(counter: Counter) -> str:
-    """Count on."""
+    """Count on. The last word counts for nodes that start later."""
     counter.running.set()
     return "running"
 
