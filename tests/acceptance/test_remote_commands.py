@@ -119,38 +119,23 @@ def local(tmp_path: Path, fleets: Callable[[str], Fleet]) -> Fleet:
 
 def test_with_the_url_alone_nodes_are_found_asked_and_told(fleet: Fleet) -> None:
     fleet.start("web-1", "mail-1")
-
-    assert fleet.run("nodes").stdout == "mail-1  role=mail\nweb-1  role=web\n"
     assert fleet.json("nodes")["nodes"] == {"mail-1": {"role": "mail"}, "web-1": {"role": "web"}}
-
-    done = fleet.run("status", "-t", "10s")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == "2 of 2 nodes answer"
     report = fleet.json("status", "-t", "10s")
     assert sorted(report["answered_ms"]) == ["mail-1", "web-1"] and report["missing"] == []
     assert all(0 < took < 10_000 for took in report["answered_ms"].values())
 
-    done = fleet.run("inspect", "ping", "-t", "10s")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == 'mail-1: {"ok": "pong"}\nweb-1: {"ok": "pong"}\n'
     report = fleet.json("inspect", "add", "3", "y:=4", "-d", "web-1", "-t", "10s")
-    assert report["answers"] == {"web-1": 7}
-    assert report["method"] == "add"
+    assert report["answers"] == {"web-1": 7} and report["method"] == "add"
     for field in ("partial", "errors", "refused", "expired", "missing", "unknown"):
         assert not report[field]
-
     told = fleet.run("control", "note", "here", "this", "--match", "w*", "-t", "10s")
-    assert (told.returncode, told.stdout) == (0, "web-1: 1\n")
+    assert (told.returncode, told.stdout, told.stderr) == (0, "web-1: 1\n", "")
     noted = fleet.json("inspect", "noted", "-t", "10s")["answers"]
     assert noted == {"mail-1": [], "web-1": ["here: this"]}
 
     assert fleet.run("control", "shutdown", "-t", "10s").returncode == 0
     for node in fleet.nodes.values():
         assert node.wait(30) == 0
-    for command in (["nodes"], ["status"], ["inspect", "ping"]):
-        done = fleet.run(*command)
-        assert done.returncode == 4
-        assert f"there is no node in the namespace '{fleet.namespace}'" in done.stderr
     assert fleet.json("nodes", code=4)["nodes"] == {}
 
 
@@ -179,6 +164,27 @@ def test_who_does_not_answer_or_does_not_exist_is_named_and_the_rest_is_shown(
 
 
 # --- asking ---------------------------------------------------------------------------------------
+
+
+def test_people_get_lines_in_the_order_of_names(local: Fleet) -> None:
+    local.start("web-1", "mail-1")
+    assert local.run("nodes").stdout == "mail-1  role=mail\nweb-1  role=web\n"
+    status = local.run("status").stdout.splitlines()
+    assert status[0] == f"broker  {local.url}"
+    assert [line.partition(" after ")[0] for line in status[1:]] == [
+        "mail-1  answers",
+        "web-1  answers",
+        "2 of 2 nodes answer",
+    ]
+    done = local.run("inspect", "ping")
+    assert done.stdout == 'mail-1: {"ok": "pong"}\nweb-1: {"ok": "pong"}\n'
+
+
+def test_where_there_is_nobody_every_command_says_so(local: Fleet) -> None:
+    for words in (["nodes"], ["status"], ["inspect", "ping"], ["inspect"], ["control", "reset"]):
+        done = local.run(*words)
+        assert done.returncode == 4
+        assert f"there is no node in the namespace '{local.namespace}'" in done.stderr
 
 
 def test_inspect_sends_nothing_that_changes_something(local: Fleet) -> None:

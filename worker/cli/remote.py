@@ -70,6 +70,7 @@ def _common(command: C) -> C:
         click.option(
             "-N",
             "--namespace",
+            metavar="NAME",
             default=NAMESPACE,
             show_default=True,
             callback=_namespace,
