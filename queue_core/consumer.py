@@ -214,9 +214,9 @@ class Consumer:
 
     def _next(self) -> Delivery | None:
         try:
-            return self._buffer.popleft()
+            return self._buffer.popleft() if self._buffer else None
         except IndexError:
-            return None  # perhaps `stop` took it, in another thread
+            return None  # `stop` took it, in another thread
 
     def flush(self, timeout: float | None = None) -> None:
         """Block until every ack, reject and requeue so far is certain.

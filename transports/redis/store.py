@@ -22,7 +22,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Final
 
 import msgspec
@@ -184,14 +184,14 @@ class RedisStore:
             session,
             request,
             self._new_fence(),
-            [(queue, room) for queue, room in wants.items() if room > 0],
+            {queue: room for queue, room in wants.items() if room > 0},
             time.monotonic() + wait,
         )
         seen, self._seen = self._seen, None
         look, stale = None, None
         if seen is not None and wait > 0 and not repeat and not self._bell.rung:
             # Nothing was left, and what has come since has rung: there is no need to look first.
-            if (seen.session, seen.queues) == (session, call.queues):
+            if seen.session == session and seen.queues == call.rooms.keys():
                 stale, look = self._wait(call, seen, tokens.groups)
         if look is None and stale is not None:
             return Claimed((), tokens.stale(stale))  # the session ended while it waited
@@ -227,7 +227,7 @@ class RedisStore:
         """
         before = call.plan(last.life, groups, looking=False) if groups else None
         seconds = min(call.until, last.due_at) - time.monotonic()
-        lists = [f"wake:{self._handle}", *(f"b:{queue}" for queue in call.queues)]
+        lists = [f"wake:{self._handle}", *(f"b:{queue}" for queue in call.rooms)]
         first, then = self._server.wait(
             lists, seconds, self._bell, "claim", call.plan(last.life, []), before
         )
@@ -360,17 +360,13 @@ class _Call(msgspec.Struct):
     session: str
     request: str
     fence: str
-    rooms: list[tuple[str, int]]
+    rooms: dict[str, int]
     until: float
-
-    @property
-    def queues(self) -> list[str]:
-        return [queue for queue, _ in self.rooms]
 
     def plan(
         self, life: str, groups: Sequence[object], *, repeat: bool = False, looking: bool = True
     ) -> bytes:
-        rooms = self.rooms if looking else []
+        rooms = tuple(self.rooms.items()) if looking else ()
         return _encode((self.session, life, self.request, self.fence, repeat, rooms, groups))
 
 
@@ -382,7 +378,7 @@ class _Look(msgspec.Struct):
     """
 
     session: str
-    queues: list[str]
+    queues: Set[str]
     life: str
     left: bool
     due_at: float
@@ -398,7 +394,7 @@ def _read(answer: Sequence[bytes], call: _Call) -> _Look | None:
     life, left, due_in, stale, runs = rest
     due_at = time.monotonic() + due_in / 1_000_000 if due_in >= 0 else math.inf
     claims = read_claims(runs, answer)
-    return _Look(call.session, call.queues, life, bool(left), due_at, stale or (), claims)
+    return _Look(call.session, call.rooms.keys(), life, bool(left), due_at, stale or (), claims)
 
 
 def _lease(found: Any) -> Lease:

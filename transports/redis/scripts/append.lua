@@ -11,11 +11,11 @@ local position = 1
 
 -- The list that is next in ARGV.
 local function list()
-  local found, first = {}, position + 1
-  position = first + ARGV[position]
-  for place = first, position - 1 do
-    found[#found + 1] = ARGV[place]
+  local found = {}
+  for index = 1, tonumber(ARGV[position]) do
+    found[index] = ARGV[position + index]
   end
+  position = position + 1 + #found
   return found
 end
 
@@ -58,10 +58,10 @@ end
 
 local runs, growth, count = {}, 0, 0
 while position <= #ARGV do
-  local queue, priority, pairs_of = word(), word(), list()
-  local there, ids, contents = known_of(queue), {}, {}
-  for place = 1, #pairs_of, 2 do
-    ids[#ids + 1] = pairs_of[place]
+  local queue, priority, length = word(), word(), tonumber(word())
+  local there, ids, contents, size = known_of(queue), {}, {}, 0
+  for index = 1, length / 2 do
+    ids[index] = ARGV[position + 2 * index - 2]
   end
   for index, body in ipairs(many_values('HMGET', key_of('m', queue), ids)) do
     local id = ids[index]
@@ -69,18 +69,18 @@ while position <= #ARGV do
       already[#already + 1] = count + index - 1
     else
       there[id] = true
-      contents[#contents + 1] = id
-      contents[#contents + 1] = pairs_of[2 * index]
+      size = size + 2
+      contents[size - 1], contents[size] = id, ARGV[position + 2 * index - 1]
     end
   end
-  count = count + #ids
+  position, count = position + length, count + #ids
   local ready = key_of('l' .. priority, queue)
   local filled = call('LLEN', ready) > 0
   if not filled then
     call('SCARD', key_of('s', queue))
   end
   bells(queue)
-  growth = growth + #contents / 2
+  growth = growth + size / 2
   runs[#runs + 1] = {queue, priority, ready, filled, contents}
 end
 
@@ -102,9 +102,9 @@ end
 for _, run in ipairs(runs) do
   local queue, priority, ready, filled, contents = unpack(run)
   local places, format = {}, string.format
-  for index = 1, #contents, 2 do
+  for index = 1, #contents / 2 do
     seq = seq + 1
-    places[#places + 1] = format('%.0f:%s', seq, contents[index])
+    places[index] = format('%.0f:%s', seq, contents[2 * index - 1])
   end
   if #places > 0 then
     many('HSET', key_of('m', queue), contents)
