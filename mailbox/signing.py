@@ -77,7 +77,7 @@ def _what_is_signed(command: Command) -> bytes:
     body.pop("reply_to", None)
     body |= {
         "labels": dict(command.address.labels),
-        "ttl": command.ttl,
+        "ttl": None if command.ttl is None else float(command.ttl),
         "key": command.key,
         "signed_at": command.signed_at,
     }

@@ -248,7 +248,7 @@ def test_a_bad_regular_expression_stops_no_node(any_url, open_box, start, namesp
     assert node.counts["malformed"] == 1
 
 
-@pytest.mark.parametrize("stamp", [2**63 - 1, -1, "7", float("inf"), None, True, 1.5], ids=repr)
+@pytest.mark.parametrize("stamp", [2**63 - 1, -1, "7", None, True, 1.5], ids=repr)
 def test_a_forged_stamp_is_ignored_and_counted(any_url, box, start, namespace, stamp):
     node = start("a")
     clock = node._wiring.clock

@@ -8,7 +8,7 @@ import pytest
 from queue_core import ConfigError
 from queue_core.mailbox import SigningKey
 from queue_core.mailbox.signing import ETERNITY, SKEW, Guard
-from queue_core.mailbox.wire import Address, Command, ReplyAddress
+from queue_core.mailbox.wire import Address, Command, ReplyAddress, parse_command
 from queue_core.testing.clocks import FakeClock
 
 OPS = SigningKey("ops", "the secret of the operators")
@@ -128,3 +128,9 @@ def test_a_key_needs_a_name_and_a_long_secret(name, secret, caplog):
     with caplog.at_level(logging.DEBUG), pytest.raises(ConfigError) as error:
         SigningKey(name, secret)
     assert secret not in str(error.value)
+
+
+@pytest.mark.parametrize("ttl", [10, 10.0, 0.1, None])
+def test_a_signature_is_good_on_the_other_side_of_the_wire(guard, clock, command, ttl):
+    signed = OPS.sign(msgspec.structs.replace(command, ttl=ttl), clock)
+    assert guard.objection(parse_command(signed.body(), signed.headers())) is None
