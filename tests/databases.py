@@ -7,6 +7,8 @@ around it for what SQL alone can do: empty it, set its clock, write to it as its
 from __future__ import annotations
 
 import functools
+import itertools
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +19,10 @@ import sqlalchemy
 from hypothesis import settings
 from sqlalchemy.orm import Session as UserSession
 
+from queue_core import Connection, Producer, Queue
 from queue_core.registry import find_transport
 from queue_core.testing import SessionSuite
+from queue_core.testing.eventually import eventually
 from queue_core.testing.machine import MACHINE_SETTINGS, StoreMachine
 from queue_core.testing.session_machine import SessionMachine
 from queue_core.testing.store_suite import OpenStore, StoreSuite
@@ -99,6 +103,45 @@ def database_at(url: str) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+def publish_through_crashes(url: str, crash: Callable[[], None]) -> None:
+    """Publish while the server crashes twice: what was confirmed is there, and only once."""
+    queue = Queue("crash")
+    confirmed: list[str] = []
+    done = threading.Event()
+
+    def publish(producer: Producer) -> None:
+        for number in itertools.count():
+            if done.is_set():
+                return
+            producer.publish(f"message-{number}", queue.name, timeout=60.0)
+            confirmed.append(f"message-{number}")
+
+    def go_on() -> None:
+        before = len(confirmed)
+        eventually(lambda: len(confirmed) > before + 20, 60.0)
+
+    with Connection(url) as connection:
+        connection.declare(queue)
+        publisher = threading.Thread(target=publish, args=(connection.producer(),))
+        publisher.start()
+        try:
+            go_on()
+            for _ in range(2):
+                crash()
+                go_on()
+        finally:
+            done.set()
+            publisher.join(60.0)
+        got: list[Any] = []
+        with connection.consumer(queue, prefetch=500) as consumer:
+            while (message := consumer.receive(timeout=1.0)) is not None:
+                got.append(message.payload)
+                message.ack()
+            consumer.flush()
+    assert set(confirmed) <= set(got)
+    assert len(got) == len(set(got))
 
 
 # --- the suites -----------------------------------------------------------------------------------

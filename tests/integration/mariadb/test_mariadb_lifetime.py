@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import threading
 import time
@@ -16,12 +15,12 @@ import sqlalchemy
 
 from queue_core import Connection, Queue
 from queue_core.errors import ConnectionLost, QueueCoreError, StoreCorrupt
-from queue_core.testing import eventually
 from queue_core.transport import Envelope
 from queue_core.transports.sql import mariadb_dialect
 from queue_core.transports.sql.mariadb_wire import Wire
 from queue_core.transports.sql.store import SqlStore
 from queue_core.url import parse
+from tests.databases import publish_through_crashes
 
 OpenStore = Callable[..., SqlStore]
 
@@ -131,40 +130,7 @@ def test_a_forked_child_leaves_its_parents_connection_alone(
 
 @pytest.mark.timeout(120)
 def test_nothing_that_was_confirmed_is_lost_when_the_server_crashes(own_server: Any) -> None:
-    queue = Queue("crash")
-    confirmed: list[str] = []
-    done = threading.Event()
-
-    def publish(connection: Connection) -> None:
-        producer = connection.producer()
-        for number in itertools.count():
-            if done.is_set():
-                return
-            producer.publish(f"message-{number}", queue.name, timeout=60.0)
-            confirmed.append(f"message-{number}")
-
-    with Connection(own_server.url) as connection:
-        connection.declare(queue)
-        publisher = threading.Thread(target=publish, args=(connection,))
-        publisher.start()
-        try:
-            for _ in range(2):
-                before = len(confirmed)
-                eventually(lambda: len(confirmed) > before + 20, 40.0)  # noqa: B023
-                own_server.restart()
-            before = len(confirmed)
-            eventually(lambda: len(confirmed) > before + 20, 40.0)
-        finally:
-            done.set()
-            publisher.join(60.0)
-        got: list[Any] = []
-        with connection.consumer(queue, prefetch=500) as consumer:
-            while (message := consumer.receive(timeout=1.0)) is not None:
-                got.append(message.payload)
-                message.ack()
-            consumer.flush()
-    assert set(confirmed) <= set(got)
-    assert len(got) == len(set(got))
+    publish_through_crashes(own_server.url, own_server.restart)
 
 
 def test_what_is_wrong_with_a_connection_is_never_a_foreign_error(

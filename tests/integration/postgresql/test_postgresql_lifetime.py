@@ -7,18 +7,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy
 
-from queue_core import Connection, Queue
 from queue_core.errors import ConnectionLost, QueueCoreError
-from queue_core.testing import eventually
 from queue_core.transport import Envelope
 from queue_core.transports.sql import postgresql_server
 from queue_core.transports.sql.store import SqlStore
+from tests.databases import publish_through_crashes
 
 OpenStore = Callable[..., SqlStore]
 
@@ -156,46 +154,15 @@ def test_a_session_behind_a_pooler_keeps_nothing_in_the_server(
 @pytest.mark.timeout(120)
 def test_nothing_that_was_confirmed_is_lost_when_the_server_crashes(own_server: str) -> None:
     """SIGKILL of one of its processes: PostgreSQL ends them all and recovers from its log."""
-    queue = Queue("crash")
-    confirmed: list[str] = []
-    done = threading.Event()
-
-    def publish(connection: Connection) -> None:
-        producer = connection.producer()
-        number = 0
-        while not done.is_set():
-            number += 1
-            producer.publish(f"message-{number}", queue.name, timeout=60.0)
-            confirmed.append(f"message-{number}")
 
     def crash() -> None:
-        before = len(confirmed)
         with psycopg.connect(own_server) as victim:
             os.kill(victim.info.backend_pid, signal.SIGKILL)
             with pytest.raises(psycopg.Error):
                 victim.execute("SELECT 1")
             victim.close()
-        eventually(lambda: len(confirmed) > before + 20, 60.0)
 
-    with Connection(own_server) as connection:
-        connection.declare(queue)
-        publisher = threading.Thread(target=publish, args=(connection,))
-        publisher.start()
-        try:
-            eventually(lambda: len(confirmed) > 20, 30.0)
-            crash()
-            crash()
-        finally:
-            done.set()
-            publisher.join(60.0)
-        got: list[Any] = []
-        with connection.consumer(queue, prefetch=500) as consumer:
-            while (message := consumer.receive(timeout=1.0)) is not None:
-                got.append(message.payload)
-                message.ack()
-            consumer.flush()
-    assert set(confirmed) <= set(got)
-    assert len(got) == len(set(got))
+    publish_through_crashes(own_server, crash)
 
 
 def test_what_is_wrong_with_a_connection_is_never_a_foreign_error(
