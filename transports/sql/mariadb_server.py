@@ -150,7 +150,7 @@ class MariadbServer:
             AccessRefused, ConfigError, ConnectionLost, ConnectTimeout: as they say.
         """
         try:
-            connection = pymysql.connect(
+            connection = _Connection(
                 **self._settings,
                 charset="utf8mb4",
                 autocommit=True,
@@ -183,6 +183,20 @@ class MariadbServer:
         cursor.execute(
             f"SET SESSION innodb_lock_wait_timeout = {waiting}, lock_wait_timeout = {waiting}"
         )
+
+
+class _Connection(pymysql.connections.Connection):  # type: ignore[misc]  # it has no types
+    """PyMySQL's, which opens in a tenth of the time where no certificate is checked."""
+
+    def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
+        """Leave out the authorities of the system: reading them takes 50 ms and more."""
+        if sslp:
+            context: ssl.SSLContext = super()._create_ssl_ctx(sslp)
+            return context
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
 
 
 def _version(info: str, place: str) -> str:

@@ -82,6 +82,7 @@ class SqliteFile:
         "poll",
         "side",
         "synchronous",
+        "_directory",
         "_log",
         "_max_size",
         "_upgrade",
@@ -92,6 +93,7 @@ class SqliteFile:
         self.path = os.path.realpath(url.database)
         self.place = f"the SQLite database {self.path}"
         self.side = f"{self.path}-side"
+        self._directory = os.path.dirname(self.path)
         self._log = f"{self.path}-wal"
         self.patience = url.option("timeout", float, 5.0) / 2
         self.poll = url.option("poll", float, 0.05)
@@ -157,7 +159,7 @@ class SqliteFile:
 
     def free(self) -> int:
         """Return the bytes that are left on the disk."""
-        disk = os.statvfs(os.path.dirname(self.path))
+        disk = os.statvfs(self._directory)
         return disk.f_bavail * disk.f_frsize
 
     def filesystem(self) -> str:
@@ -206,7 +208,7 @@ class SqliteFile:
 
     def _check_place(self) -> None:
         """Say what is wrong with the path better than SQLite would."""
-        directory = os.path.dirname(self.path)
+        directory = self._directory
         if not os.path.isdir(directory):
             raise ConfigError(
                 f"{self.place}: the directory {directory} does not exist; "

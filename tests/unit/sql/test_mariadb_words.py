@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pymysql
 import pytest
 from hypothesis import given
@@ -15,8 +17,12 @@ from queue_core.errors import (
     StoreCorrupt,
     TooLarge,
 )
+from queue_core.transport import SessionOptions
+from queue_core.transports.sql.mariadb_dialect import MariadbLanguage
 from queue_core.transports.sql.mariadb_errors import explain_connecting, explain_mariadb
+from queue_core.transports.sql.mariadb_server import MariadbServer
 from queue_core.transports.sql.mariadb_wire import Wire, fill, in_digits, quoted
+from queue_core.url import parse
 
 
 @pytest.mark.parametrize(
@@ -181,3 +187,24 @@ def test_a_timeout_while_connecting_is_told_from_a_refusal() -> None:
     nobody = pymysql.err.OperationalError(2003, "Can't connect (refused)")
     nobody.original_exception = ConnectionRefusedError()
     assert type(explain_connecting(nobody, PLACE)) is ConnectionLost
+
+
+def test_a_connection_that_checks_no_certificate_reads_no_authorities(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[ssl.SSLContext] = []
+
+    def connect(self: pymysql.connections.Connection, sock: object = None) -> None:
+        made.append(self.ctx)
+        raise pymysql.err.OperationalError(2003, "nobody there")
+
+    def read(*args: object, **options: object) -> None:
+        raise AssertionError("the authorities were read")
+
+    monkeypatch.setattr(pymysql.connections.Connection, "connect", connect)
+    monkeypatch.setattr(ssl, "create_default_context", read)
+    server = MariadbServer(parse("mysql://host/name"), SessionOptions())
+    with pytest.raises(ConnectionLost):
+        server.connect(MariadbLanguage().compiler)
+    (context,) = made
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
