@@ -22,7 +22,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from queue_core.errors import StoreCorrupt
 from queue_core.schema import Schema, Version, number
 from queue_core.transports.sql.dialects import Cursor
-from queue_core.transports.sql.tables import PREFIX, indexes, meta, metadata
+from queue_core.transports.sql.tables import PREFIX, indexes, meta, metadata, table_for
 
 MAJOR: Final = 1
 STEPS: tuple[tuple[str, ...], ...] = ()
@@ -123,7 +123,7 @@ def _make(catalog: Catalog) -> None:
 
 
 def _creation(compiler: Compiler, name: str) -> Iterator[str]:
-    table = metadata.tables[name]
+    table = table_for(name, compiler)
     yield str(CreateTable(table).compile(dialect=compiler))
     for index in indexes(table, compiler):
         yield str(CreateIndex(index).compile(dialect=compiler))

@@ -45,7 +45,6 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.mysql import LONGBLOB, LONGTEXT
 from sqlalchemy.engine import Dialect as Compiler
 
 READY: Final = 2
@@ -75,17 +74,14 @@ NAME_LENGTH: Final = 400
 metadata = MetaData()
 
 _Key = BigInteger().with_variant(Integer(), "sqlite")
-_Bytes = LargeBinary().with_variant(LONGBLOB(), "mysql", "mariadb")
-_Text = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
-_OPTIONS: Final[dict[str, Any]] = {
-    "mysql_engine": "InnoDB",
-    "mysql_row_format": "DYNAMIC",
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_0900_bin",
-    "mariadb_engine": "InnoDB",
-    "mariadb_row_format": "DYNAMIC",
-    "mariadb_charset": "utf8mb4",
-    "mariadb_collate": "utf8mb4_nopad_bin",
+_LONG: Final = 2**24
+"""The length from which on these databases take LONGBLOB for a BLOB, and LONGTEXT for a TEXT."""
+_Bytes = LargeBinary().with_variant(LargeBinary(_LONG), "mysql", "mariadb")
+_Text = Text().with_variant(Text(_LONG), "mysql", "mariadb")
+_INNODB: Final = {"engine": "InnoDB", "row_format": "DYNAMIC", "charset": "utf8mb4"}
+_OPTIONS: Final = {
+    "mysql": {**_INNODB, "collate": "utf8mb4_0900_bin"},
+    "mariadb": {**_INNODB, "collate": "utf8mb4_nopad_bin"},
 }
 
 meta = Table(
@@ -93,7 +89,6 @@ meta = Table(
     metadata,
     Column("name", String(40), primary_key=True),
     Column("number", BigInteger, nullable=False),
-    **_OPTIONS,
 )
 """``major`` and ``minor`` of the schema, and ``version``, the last version given to a table entry
 or key.
@@ -118,7 +113,6 @@ message = Table(
     Column("properties", _Bytes, nullable=False),
     Column("body", _Bytes, nullable=False),
     UniqueConstraint("queue", "id", name=f"{PREFIX}message_id"),
-    **_OPTIONS,
 )
 
 
@@ -133,22 +127,34 @@ def _partial(
     Where there are no partial indexes, all rows are indexed by ``whole``; without it another index
     serves.
     """
-    where = text(condition)
     Index(
         f"{PREFIX}{name}",
         *columns,
-        sqlite_where=where,
-        postgresql_where=where,
-        info={"partial": True},
+        info={"partial": True, "where": text(condition)},
     )
     if whole:
         Index(f"{PREFIX}{name}", *whole, info={"partial": False})
+
+
+def table_for(name: str, compiler: Compiler) -> Table:
+    """Return a table with what it needs on this kind of database alone.
+
+    If the tables themselves named every kind's options, all of SQLAlchemy's dialects would be
+    imported with them, a tenth of a second of each start.
+    """
+    table = metadata.tables[name]
+    options = _OPTIONS.get(compiler.name) or table.info.get(compiler.name)
+    if options:
+        table.dialect_options[compiler.name].update(options)
+    return table
 
 
 def indexes(table: Table, compiler: Compiler) -> list[Index]:
     """Return the indexes that ``table`` has on this kind of database, by name."""
     partial = compiler.name in ("sqlite", "postgresql")
     found = [index for index in table.indexes if index.info["partial"] is partial]
+    for index in found if partial else ():
+        index.dialect_options[compiler.name]["where"] = index.info["where"]
     return sorted(found, key=lambda index: str(index.name))
 
 
@@ -191,7 +197,6 @@ session = Table(
     Column("name", String(NAME_LENGTH), nullable=False, unique=True),
     Column("lease", Double, nullable=False),
     Column("beats", BigInteger, nullable=False),
-    **_OPTIONS,
 )
 
 request = Table(
@@ -202,8 +207,7 @@ request = Table(
     Column("request", String(NAME_LENGTH), nullable=False),
     Column("fence", BigInteger, nullable=False),
     Column("stale", _Text, nullable=False),
-    sqlite_with_rowid=False,
-    **_OPTIONS,
+    info={"sqlite": {"with_rowid": False}},
 )
 """The last claims of each store handle, so that a claim whose reply was lost gets the same answer
 again.
@@ -215,7 +219,6 @@ entry = Table(
     Column("name", String(NAME_LENGTH), primary_key=True),
     Column("version", BigInteger, nullable=False),
     Column("value", _Bytes, nullable=False),
-    **_OPTIONS,
 )
 
 key = Table(
@@ -225,7 +228,6 @@ key = Table(
     Column("version", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("value", _Bytes, nullable=False),
-    **_OPTIONS,
 )
 _partial("key_expiring", "expires_at IS NOT NULL", key.c.expires_at, whole=(key.c.expires_at,))
 
