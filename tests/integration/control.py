@@ -28,6 +28,13 @@ def node(url: str, namespace: str, name: str) -> None:
                 time.sleep(seconds)
                 yield "good morning"
 
+            ran: list[object] = []
+
+            @made.handler
+            def runs(state: object) -> int:
+                ran.append(state)
+                return len(ran)
+
             @made.handler
             def whoami(state: object) -> int:
                 return os.getpid()

@@ -170,3 +170,66 @@ def test_calls_while_connections_break_are_answered_or_end_in_time(
             assert answered >= 10
             assert box.call(["a"], "ping", timeout=10)["a"] == {"ok": "pong"}
             box.close()
+
+
+# The others may have handed it over already, and then it is run; see the design notes.
+@pytest.mark.parametrize("broker_url", ["sqlite", "postgres", "mysql"], indirect=True)
+def test_a_command_that_waited_for_a_frozen_node_is_not_run_when_it_wakes(box, nodes):
+    node = nodes("a")["a"]
+    before = box.call(["a"], "runs", timeout=10)["a"]
+    node.pause()
+    try:
+        begun = time.monotonic()
+        assert box.call(["a"], "runs", timeout=0.5).missing == {"a"}
+        assert time.monotonic() - begun < 0.75
+        time.sleep(0.2)  # past its lifetime, and well before the end of the node's lease
+    finally:
+        node.resume()
+    eventually(lambda: "a" in box.call(["a"], "ping", timeout=1.0), 30)
+    assert box.call(["a"], "runs", timeout=10)["a"] == before + 1
+
+
+@pytest.fixture(params=["redis_broker", "amqp_url", "postgres_broker", "mysql_broker"])
+def proxied(request):
+    """A proxy before a server, and the URL through it."""
+    url = request.getfixturevalue(request.param)
+    address = parse(url)
+    ports = {"postgresql": 5432, "mysql": 3306, "redis": 6379, "amqp": 5672}
+    with FaultProxy(address.host, address.port or ports[address.scheme]) as proxy:
+        yield proxy, url.replace(f":{address.port}/", f":{proxy.port}/")
+
+
+def test_a_call_ends_at_its_deadline_whatever_the_broker_does(proxied, namespace):
+    proxy, url = proxied
+    for trouble in (proxy.stall, proxy.refuse):
+        trouble()
+        with Connection(url, timeout=10.0, connect_timeout=10.0) as connection:
+            box = Mailbox(namespace, connection)
+            begun = time.monotonic()
+            with pytest.raises((TransportError, NotConfirmed)):
+                box.call(["a"], "ping", timeout=0.5)
+            # PostgreSQL's library takes two seconds for the shortest attempt to connect.
+            assert time.monotonic() - begun < (3.0 if url.startswith("postgresql") else 1.0)
+        proxy.heal()
+
+
+# On RabbitMQ the queue goes with the connection, and the caller hears that at once.
+@pytest.mark.parametrize(
+    "proxied", ["redis_broker", "postgres_broker", "mysql_broker"], indirect=True
+)
+def test_a_command_waits_for_a_node_whose_connection_broke(proxied, namespace):
+    proxy, url = proxied
+    direct = url.replace(f":{proxy.port}/", f":{proxy._target[1]}/")
+    told = []
+    with (
+        Connection(url, backoff=Backoff(base=0.05, cap=0.2)) as through,
+        Connection(direct) as connection,
+        Mailbox(namespace, through) as far,
+        Mailbox(namespace, connection) as box,
+        far.node("a") as node,
+    ):
+        node.handler(lambda state, text: told.append(text), name="note", kind="control")
+        proxy.refuse(reset=True)
+        box.cast(["a"], "note", {"text": "remember"})
+        proxy.heal()
+        eventually(lambda: told == ["remember"], 30)

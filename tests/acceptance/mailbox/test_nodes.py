@@ -17,6 +17,7 @@ from queue_core import (
 )
 from queue_core.mailbox import BadArguments, NameTaken, runner
 from queue_core.mailbox.answering import MAX_BYTES
+from queue_core.testing.clocks import FakeClock
 from queue_core.testing.eventually import eventually
 
 WAIT = 10.0
@@ -111,6 +112,25 @@ def test_a_command_that_celery_says_is_too_old_is_not_done(any_url, start, names
         )
     eventually(lambda: node.counts["expired"] == 1)
     assert "revoked" not in node.state
+
+
+def test_a_command_that_lay_somewhere_for_an_hour_is_not_done(any_url, start, namespace):
+    node = start("a")
+    with Connection(any_url) as connection:
+        connection.producer().publish(
+            {"method": "revoke", "arguments": {"task_id": "1"}, "destination": ["a"]},
+            f"a.{namespace}.pidbox",
+            headers={"clock": 1, "qc-ttl": 60.0, "expires": time.time() - 3600},
+        )
+    eventually(lambda: node.counts["expired"] == 1)
+    assert "revoked" not in node.state
+
+
+def test_clocks_that_differ_by_seconds_make_no_command_late(open_box, fleet):
+    ahead = FakeClock()
+    ahead.advance(time.time() - ahead.time() + 20)
+    open_box(time=ahead).node("a", {}, panel=fleet).start()
+    assert open_box().call(["a"], "ping", timeout=5)["a"] == "pong"
 
 
 def test_a_node_that_comes_later_learns_what_was_revoked(box, start):
