@@ -55,6 +55,18 @@ def test_a_full_server_refuses_what_grows_and_stores_nothing_of_it(
     assert server.client.dbsize() == before
 
 
+def test_an_answer_that_brings_an_ack_along_passes_a_full_server(
+    full: tuple[OwnServer, RedisStore],
+) -> None:
+    _, store = full
+    (held,) = store.claim("s", "r", {"q": 1}, 0).claims
+    answer, another = (Envelope("answers", name, b"b" * 100, b"") for name in "ab")
+    assert not store.put([answer], {}, settle=[held.token]).stale_tokens
+    with pytest.raises(BrokerFull):  # nothing leaves for it
+        store.put([another], {}, settle=[held.token])
+    assert (store.inspect("answers").ready, store.inspect("q").ready) == (1, 299)
+
+
 def test_a_full_server_can_be_drained(
     full: tuple[OwnServer, RedisStore], open_store: OpenStore
 ) -> None:
@@ -122,6 +134,7 @@ def test_a_foreign_key_stops_a_step_before_it_has_written_anything(
     many = [Envelope("q", "x", b"", b""), Envelope("q", "y", b"", b"", priority=5, delay=9.0)]
     steps = [
         lambda: store.put(many[:1], {"entry": 0}),
+        lambda: store.put(many[:1], {"entry": 0}, settle=[held.token]),
         lambda: store.put(many, {"entry": 0}),
         lambda: store.put(copy, {"entry": 0}, settle=[held.token], limits={"q": Limit(2)}),
         lambda: store.claim("s", "r1", {"q": 9}, 0, settle=[held.token]),
