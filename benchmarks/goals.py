@@ -106,7 +106,7 @@ def _mailbox() -> list[Goal]:
         goals.append(Goal(broker, f"{ALL}, against kombu", _against(broker, ALL, "kombu"), most=1))
     for broker in SHARED:
         for case, number, what, limit in (
-            (FROZEN, "value", "", 250.0),
+            (FROZEN, "value", "", 100.0),
             (LATE, "value", " p99", 50.0),
             (LATE, "worst", ", worst", 250.0),
         ):

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.cases import Case
 from benchmarks.desk import ROOT, Desk, Job, Reply
 
-TIMES = 3
+TIMES = 2
 CASES = (
     Case(
         "command",

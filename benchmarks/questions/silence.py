@@ -26,7 +26,7 @@ LEASE = 2.0
 TO_NOTICE = 30.0
 TIMEOUT = 10.0
 CALLS = 104
-THREADS = 2
+THREADS = 4
 NODES = ("a", "b", "c")
 CASES = (
     Case(
