@@ -238,6 +238,7 @@ class Node:
 
     def _step(self) -> None:
         assert self._inbox is not None, "started"
+        asked = time.monotonic()
         try:
             message = self._inbox.receive(_POLL)
         except (AccessRefused, TopologyMismatch) as error:
@@ -247,7 +248,8 @@ class Node:
             self._stopping.set()
             return
         if message is not None:
-            self._take(message)
+            # Later than it may be: this process stood still, and the message may have come before.
+            self._take(message, min(time.monotonic(), asked + _POLL))
         if time.monotonic() >= self._rejoin:
             self._wiring.directory.join(self.name, self.labels, again=True)
             self._rejoin = time.monotonic() + _REJOIN
@@ -264,8 +266,7 @@ class Node:
         except QueueCoreError as error:
             logger.debug("node %s leaves its queue to its connection's end: %s", self.name, error)
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: Message, received: float) -> None:
         if message.body:  # an empty one only looks whether this node is there
-            received = time.monotonic()
             self._stopping.wait(self._pace.pause())
             self._reception.take(message, received)

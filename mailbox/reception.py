@@ -24,7 +24,7 @@ from queue_core.mailbox.journal import entry_of
 from queue_core.mailbox.own import Profile, own_commands
 from queue_core.mailbox.panel import BadArguments, Entry
 from queue_core.mailbox.runner import Runner
-from queue_core.mailbox.signing import SKEW, Guard
+from queue_core.mailbox.signing import Guard
 from queue_core.mailbox.wire import Command, Malformed, read_command
 from queue_core.mailbox.wiring import Wiring
 
@@ -102,7 +102,7 @@ class Reception:
     def _judge(self, command: Command, received: float) -> Job | None:
         """Return what is to be run, or say why nothing is."""
         name = self._node.name
-        if self._is_too_old(command):
+        if command.ttl is None and command.expires and command.expires < self._wiring.time.time():
             self._refuse(command, "expired", "it came too late")
             return None
         try:
@@ -123,17 +123,6 @@ class Reception:
             by = f"by {command.key}" if command.key else "unsigned"
             audit.info("%s accepted %s %s %s", name, command.method, command.ticket, by)
         return Job(command, entry, arguments, received)
-
-    def _is_too_old(self, command: Command) -> bool:
-        """Whether its time was over before it came here, by the clocks on the walls.
-
-        A lifetime of ours is counted by the broker, and by this node from receipt on, whatever the
-        clocks say. What is left to them is a command that the broker had handed to us before we
-        stood still.
-        """
-        allowed = 0.0 if command.ttl is None else SKEW
-        now = self._wiring.time.time()
-        return bool(command.expires) and now > (command.expires or 0.0) + allowed
 
     def _hand_over(self, job: Job) -> None:
         command, meta = job.command, job.entry.meta
