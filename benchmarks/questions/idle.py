@@ -15,7 +15,7 @@ from benchmarks.segments import cost
 
 QUEUE = named("idle")
 SETTLING = 1.5
-SECONDS = 6.0
+SECONDS = 5.0
 CASES = tuple(
     Case(
         "idle",
