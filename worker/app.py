@@ -328,7 +328,7 @@ class App:
             broker=self.broker,
             backend=self.backend,
             default_queue=self.default_queue,
-            tasks=sorted(self._tasks),
+            tasks=[task.info() for _, task in sorted(self._tasks.items())],
             queues=list(self._queues.values()),
             accept=list(self.accept),
             result_ttl=self.result_ttl,

@@ -3,16 +3,20 @@
 A pool never settles a message. It says what happened, and the worker's settler turns that into ack,
 dead letter or requeue in one place. Jobs and outcomes cross the socket between the worker and its
 children, so they hold nothing but plain data.
+
+A run that sends something because of how it ended - the next task of its chain, its links, its own
+retry - does not send it: the outcome carries it, and the settler sends it in one step with the ack.
+So neither can happen without the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from queue_core import Queue
+from queue_core import Publication, Queue
 
 
 class Job(msgspec.Struct, tag="job", array_like=True):
@@ -24,6 +28,8 @@ class Job(msgspec.Struct, tag="job", array_like=True):
         queue, attempts, redelivered: of the delivery.
         content_type, content_encoding, headers, correlation_id: of the message; ``body`` is still
             encoded.
+        soft_limit: seconds after which the task gets `SoftTimeLimitExceeded`; None: never.
+        hard_limit: seconds after which its process is killed; None: never.
     """
 
     ticket: int
@@ -36,32 +42,123 @@ class Job(msgspec.Struct, tag="job", array_like=True):
     headers: Mapping[str, Any]
     correlation_id: str | None
     body: bytes
+    soft_limit: float | None = None
+    hard_limit: float | None = None
+
+
+class Letter(msgspec.Struct, array_like=True):
+    """A message to send together with the ack.
+
+    Attributes:
+        publication: ready to be sent.
+        queue: what to declare first if this process has not done so yet; None if it is there.
+    """
+
+    publication: Publication
+    queue: Queue | None = None
+
+
+class ChordPart(msgspec.Struct, array_like=True):
+    """The run was one part of the header of a chord; the last one to end starts the body.
+
+    Attributes:
+        group: id of the header.
+        index: which part this is, from 0.
+        size: how many parts there are.
+        body: what to send when all are done. Its first argument, the list of their results in the
+            order of ``index``, is still missing.
+    """
+
+    group: str
+    index: int
+    size: int
+    body: dict[str, Any]
 
 
 class Done(msgspec.Struct, tag="done", array_like=True):
-    """The task returned. ``reply`` is the encoded result message, ``seconds`` how long it ran."""
+    """The task returned.
+
+    Attributes:
+        reply: the encoded result message.
+        seconds: how long it ran.
+        letters: links, the next of a chain.
+        chord: the part that it played in a chord.
+    """
 
     reply: bytes
     seconds: float
+    letters: list[Letter] = []
+    chord: ChordPart | None = None
 
 
 class Failed(msgspec.Struct, tag="failed", array_like=True):
-    """The task raised. ``reply`` is the encoded result message, ``error`` one line for the log."""
+    """The task raised, for good.
+
+    Attributes:
+        reply: the encoded result message.
+        error: one line for the log.
+        seconds: how long it ran.
+        trace: the formatted traceback.
+        letters: error links.
+        chord: the part that it played in a chord, which fails with it.
+    """
 
     reply: bytes
     error: str
     seconds: float
     trace: str = ""
+    letters: list[Letter] = []
+    chord: ChordPart | None = None
+
+
+class Retried(msgspec.Struct, tag="retried", array_like=True):
+    """The task wants to run again.
+
+    Attributes:
+        again: the same task with one more in ``retries``, delayed.
+        reply: the encoded state ``RETRY``, for backends that keep states.
+        error: one line for the log.
+        delay: seconds until then, for the log.
+        seconds: how long it ran.
+    """
+
+    again: Letter
+    reply: bytes
+    error: str
+    delay: float
+    seconds: float
+
+
+class Skipped(msgspec.Struct, tag="skipped", array_like=True):
+    """It was not run, and never will be: revoked, or expired before it began.
+
+    ``reply`` is the encoded state ``REVOKED``.
+    """
+
+    reason: Literal["revoked", "expired"]
+    reply: bytes | None = None
+
+
+class TimedOut(msgspec.Struct, tag="timedout", array_like=True):
+    """It ran longer than its hard limit of ``seconds``, and was killed."""
+
+    seconds: float
 
 
 class Rejected(msgspec.Struct, tag="rejected", array_like=True):
     """The message cannot be run and never will be: unknown task, unreadable body.
 
-    ``reply`` is a failure for who waits, if the message was readable enough to have an id.
+    Attributes:
+        reason: for the dead letter and the log.
+        reply: a failure for who waits, if the message was readable enough to have an id.
+        letters: its error links, if they could be read.
+        requeue: give it back instead: the task itself asked for that.
     """
 
     reason: str
     reply: bytes | None = None
+    letters: list[Letter] = []
+    requeue: bool = False
 
 
 class Returned(msgspec.Struct, tag="returned", array_like=True):
@@ -78,13 +175,44 @@ class Crashed(msgspec.Struct, tag="crashed", array_like=True):
     how: str
 
 
-Outcome = Done | Failed | Rejected | Returned | Abandoned | Crashed
+Ran = Done | Failed | Retried | Rejected | Skipped
+"""What running a job can end in."""
+
+Outcome = Ran | TimedOut | Returned | Abandoned | Crashed
+"""What a pool can report; the last four only the parent of a process pool can know."""
 
 Report = Callable[[int, Outcome], None]
 """How a pool reports the outcome of a ticket, exactly once for each.
 
 Called on the pool's threads; does not block.
 """
+
+
+class TaskInfo(msgspec.Struct, array_like=True):
+    """What the worker must know of one task, so that it need not import it.
+
+    Attributes:
+        name: on the wire.
+        signature: of the function, for people: ``(x, y=1)``.
+        doc: the first line of its docstring.
+        acks_late: ack after the run; False: before it (at most once).
+        rate_limit: runs per second in this worker, None: no limit.
+        soft_limit, hard_limit: seconds; None: no limit.
+        ignore_result: nobody will ask.
+        track_started: tell the backend when it starts.
+        strategy: ``module:name`` of a function that makes its requests instead of the usual one.
+    """
+
+    name: str
+    signature: str = "()"
+    doc: str = ""
+    acks_late: bool = True
+    rate_limit: float | None = None
+    soft_limit: float | None = None
+    hard_limit: float | None = None
+    ignore_result: bool = False
+    track_started: bool = False
+    strategy: str | None = None
 
 
 class AppInfo(msgspec.Struct, tag="app", array_like=True):
@@ -94,7 +222,7 @@ class AppInfo(msgspec.Struct, tag="app", array_like=True):
     broker: str | None
     backend: str | None
     default_queue: str
-    tasks: list[str]
+    tasks: list[TaskInfo]
     queues: list[Queue]
     accept: list[str]
     result_ttl: float

@@ -197,7 +197,7 @@ class Worker:
         logger.info("worker %s  pid %d", self._options.name, os.getpid())
         logger.info("broker   %s  lease %g s", connection.url, self._options.lease)
         logger.info("queues   %s", "  ".join(queue.name for queue in queues))
-        logger.info("tasks    %s", "  ".join(info.tasks) or "none")
+        logger.info("tasks    %s", "  ".join(task.name for task in info.tasks) or "none")
         logger.info("ready in %.2f s", seconds)
 
     def _wait_for_stop(self) -> None:

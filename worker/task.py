@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast
 
 from queue_core import Queue, UsageError
+from queue_core.worker.outcome import TaskInfo
 from queue_core.worker.request import Request
 from queue_core.worker.results.result import AsyncResult
 
@@ -141,6 +142,16 @@ class Task(Generic[P, R]):
                 f"task {self.name} has no request: it is not being run by a worker in this thread"
             )
         return request
+
+    def info(self) -> TaskInfo:
+        """Say what a worker must know of this task."""
+        doc = (inspect.getdoc(self.function) or "").partition("\n")[0]
+        return TaskInfo(
+            self.name,
+            str(self._signature),
+            doc,
+            ignore_result=bool(self.options.get("ignore_result")),
+        )
 
     def __repr__(self) -> str:
         """Name the task."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from queue_core import MessageError, UsageError, decode, encode
 from queue_core.worker.app import App
-from queue_core.worker.outcome import Done, Failed, Job, Outcome, Rejected
+from queue_core.worker.outcome import Done, Failed, Job, Ran, Rejected
 from queue_core.worker.protocol import (
     Call,
     Failure,
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 _OUR_FRAMES = 2
 
 
-def run_job(app: App, job: Job) -> tuple[Outcome, bool]:
+def run_job(app: App, job: Job) -> tuple[Ran, bool]:
     """Run a job in this thread; return its outcome, and whether the process should be replaced.
 
     The latter is so after a task that tried to end the process or ran out of memory.
@@ -56,7 +56,7 @@ def run_job(app: App, job: Job) -> tuple[Outcome, bool]:
     return _run(app, task, call, job)
 
 
-def _run(app: App, task: Task[..., Any], call: Call, job: Job) -> tuple[Outcome, bool]:
+def _run(app: App, task: Task[..., Any], call: Call, job: Job) -> tuple[Ran, bool]:
     request = Request(
         call.id,
         call.name,

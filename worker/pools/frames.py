@@ -11,16 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from queue_core.worker.outcome import (
-    Abandoned,
-    AppInfo,
-    Crashed,
-    Done,
-    Failed,
-    Job,
-    Rejected,
-    Returned,
-)
+from queue_core.worker.outcome import AppInfo, Job, Ran
 
 T = TypeVar("T")
 
@@ -65,7 +56,7 @@ class Ended(msgspec.Struct, tag="ended", array_like=True):
     """From the child: the outcome of one ticket."""
 
     ticket: int
-    outcome: Done | Failed | Rejected | Returned | Abandoned | Crashed
+    outcome: Ran
 
 
 ToChild = Setup | Job | Stop

@@ -97,7 +97,7 @@ def runs(gate, count):
 
 def test_jobs_are_run_and_reported(pool, reports):
     info = pool.start(reports)
-    assert info.name == "pool jobs" and "add" in info.tasks
+    assert info.name == "pool jobs" and "add" in [task.name for task in info.tasks]
     jobs = [reports.job("add", number, 1) for number in range(200)]
     for job in jobs:
         pool.submit(job)
