@@ -9,7 +9,7 @@ from queue_core.worker.blueprint import Blueprint, StartStopStep, Step, Steps, a
 
 
 def step(name, requires=(), *, last=False, base=StartStopStep, **methods):
-    return type(name, (base,), {"requires": tuple(requires), "last": last, **methods})
+    return type(name, (base,), {"requires": requires, "last": last, **methods})
 
 
 class Log(list):
