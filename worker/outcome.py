@@ -11,12 +11,12 @@ So neither can happen without the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
 
-from queue_core import Publication, Queue
+from queue_core import Properties, Publication, Queue, find_reader
 
 
 class Job(msgspec.Struct, tag="job", array_like=True):
@@ -26,10 +26,13 @@ class Job(msgspec.Struct, tag="job", array_like=True):
         ticket: names the job between worker and pool; never used twice.
         name: of the task, empty if the message does not say.
         queue, attempts, redelivered: of the delivery.
-        content_type, content_encoding, headers, correlation_id: of the message; ``body`` is still
-            encoded.
+        raw: the properties of the message as the broker has them. The worker does not decode them;
+            the process that runs the job does.
+        reader: what reads them, see `queue_core.find_reader`.
+        body: still encoded.
         soft_limit: seconds after which the task gets `SoftTimeLimitExceeded`; None: never.
-        hard_limit: seconds after which its process is killed; None: never.
+        hard_limit: seconds after which its process is killed; None: never. What the message itself
+            says of both limits goes before these.
     """
 
     ticket: int
@@ -37,13 +40,15 @@ class Job(msgspec.Struct, tag="job", array_like=True):
     queue: str
     attempts: int
     redelivered: bool
-    content_type: str
-    content_encoding: str
-    headers: Mapping[str, Any]
-    correlation_id: str | None
+    raw: bytes
+    reader: str
     body: bytes
     soft_limit: float | None = None
     hard_limit: float | None = None
+
+    def properties(self) -> Properties:
+        """Decode the properties. Raises DecodeError for damaged bytes."""
+        return find_reader(self.reader).properties(self.raw)
 
 
 class Letter(msgspec.Struct, array_like=True):
@@ -145,6 +150,10 @@ class TimedOut(msgspec.Struct, tag="timedout", array_like=True):
     seconds: float
 
 
+class Terminated(msgspec.Struct, tag="terminated", array_like=True):
+    """It was running and was ended because somebody asked for that; it must not run again."""
+
+
 class Rejected(msgspec.Struct, tag="rejected", array_like=True):
     """The message cannot be run and never will be: unknown task, unreadable body.
 
@@ -178,8 +187,8 @@ class Crashed(msgspec.Struct, tag="crashed", array_like=True):
 Ran = Done | Failed | Retried | Rejected | Skipped
 """What running a job can end in."""
 
-Outcome = Ran | TimedOut | Returned | Abandoned | Crashed
-"""What a pool can report; the last four only the parent of a process pool can know."""
+Outcome = Ran | TimedOut | Terminated | Returned | Abandoned | Crashed
+"""What a pool can report; the last five are not for the run itself to know."""
 
 Report = Callable[[int, Outcome], None]
 """How a pool reports the outcome of a ticket, exactly once for each.

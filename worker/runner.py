@@ -379,17 +379,14 @@ def _definition(info: AppInfo, name: str) -> Queue:
 
 
 def _job(ticket: int, message: Message) -> Job:
-    properties = message.properties
     return Job(
         ticket,
         task_name(message),
         message.queue,
         message.attempts,
         message.redelivered,
-        properties.content_type,
-        properties.content_encoding,
-        properties.headers,
-        properties.correlation_id,
+        message.delivery.raw,
+        message.delivery.reader.home,
         message.body,
     )
 

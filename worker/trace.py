@@ -6,15 +6,19 @@ raises: a worker must survive every message.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import inspect
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
-from queue_core import MessageError, UsageError, decode, encode
+from queue_core import MessageError, Properties, UsageError, decode, encode
 from queue_core.worker.app import App
+from queue_core.worker.limits import TaskTerminated
 from queue_core.worker.outcome import Done, Failed, Job, Ran, Rejected
 from queue_core.worker.protocol import (
     Call,
@@ -30,33 +34,84 @@ from queue_core.worker.task import Task
 logger = logging.getLogger(__name__)
 
 _OUR_FRAMES = 2
+_FATAL = (MemoryError, SystemExit, KeyboardInterrupt, TaskTerminated)
+
+Guard = Callable[[float | None, float | None], AbstractContextManager[None]]
+"""What a pool puts around the task's own code, and nothing else: there, and only there, it may
+raise `queue_core.worker.limits.SoftTimeLimitExceeded` or `TaskTerminated`.
+
+It is given the soft and the hard limit of the run, in seconds or None.
+"""
+
+_unguarded = contextlib.nullcontext()
+Steps = Generator[Awaitable[Any], Any, tuple[Ran, bool]]
 
 
-def run_job(app: App, job: Job) -> tuple[Ran, bool]:
+def unguarded(_soft: float | None, _hard: float | None) -> AbstractContextManager[None]:
+    """For pools that cannot interrupt a task."""
+    return _unguarded
+
+
+def run_job(app: App, job: Job, guard: Guard = unguarded) -> tuple[Ran, bool]:
     """Run a job in this thread; return its outcome, and whether the process should be replaced.
 
-    The latter is so after a task that tried to end the process or ran out of memory.
+    The latter is so after a task that tried to end the process or ran out of memory. What an
+    ``async def`` task awaits runs on the event loop of this process while this thread waits.
     """
+    steps = job_steps(app, job, guard)
+    try:
+        waiting = next(steps)
+        # asyncio takes tens of milliseconds to import, and most processes never need it.
+        from queue_core.worker import loops  # noqa: PLC0415
+
+        while True:
+            try:
+                value = loops.run(waiting)
+            except BaseException as error:
+                waiting = steps.throw(error)
+            else:
+                waiting = steps.send(value)
+    except StopIteration as end:
+        result: tuple[Ran, bool] = end.value
+        return result
+
+
+def job_steps(app: App, job: Job, guard: Guard = unguarded) -> Steps:
+    """Run a job; where the task gives something to await, yield it and be sent its value.
+
+    Returns what `run_job` returns. Everything but the awaiting happens in the calling thread.
+    """
+    try:
+        properties = job.properties()
+    except MessageError as error:
+        return _rejected(f"{type(error).__name__}: {error}", type(error).__name__, None), False
     try:
         payload = decode(
             job.body,
-            job.content_type,
-            job.content_encoding,
-            _text(job.headers.get("compression")),
+            properties.content_type,
+            properties.content_encoding,
+            _text(properties.headers.get("compression")),
             accept=app.accept,
         )
-        call = read_call(job.headers, payload, job.correlation_id)
+        call = read_call(properties.headers, payload, properties.correlation_id)
     except (MessageError, UsageError) as error:
         return _rejected(
-            f"{type(error).__name__}: {error}", type(error).__name__, _nameless(job)
+            f"{type(error).__name__}: {error}", type(error).__name__, _nameless(job, properties)
         ), False
     task = app.tasks.get(call.name)
     if task is None:
         return _rejected(_unknown(call.name, app.tasks), "NotRegistered", call), False
-    return _run(app, task, call, job)
+    return (yield from _run(app, task, call, job, properties.headers, guard))
 
 
-def _run(app: App, task: Task[..., Any], call: Call, job: Job) -> tuple[Ran, bool]:
+def _run(
+    app: App,
+    task: Task[..., Any],
+    call: Call,
+    job: Job,
+    headers: Mapping[str, Any],
+    guard: Guard,
+) -> Steps:
     request = Request(
         call.id,
         call.name,
@@ -66,12 +121,15 @@ def _run(app: App, task: Task[..., Any], call: Call, job: Job) -> tuple[Ran, boo
         call.retries,
         call.root_id,
         call.parent_id,
-        job.headers,
+        headers,
     )
+    soft, hard = _limits(headers, job)
     started = time.perf_counter()
     try:
-        with app.running(request):
+        with app.running(request), guard(soft, hard):
             value = task.function(*call.args, **call.kwargs)
+            if inspect.isawaitable(value):
+                value = yield value
         reply = encode(success(call, value, date_done=_now()), "json").body
     except MessageError as error:
         what = Failure("EncodeError", __name__, [f"the result cannot be sent: {error}"])
@@ -80,9 +138,24 @@ def _run(app: App, task: Task[..., Any], call: Call, job: Job) -> tuple[Ran, boo
         BaseException
     ) as error:  # SystemExit and the like, too, are failures of the task, not of the worker
         what = describe_exception(error, skip_frames=_OUR_FRAMES - 1)
-        fatal = isinstance(error, MemoryError) or not isinstance(error, Exception)
+        fatal = isinstance(error, _FATAL)
         return _failed(call, what, time.perf_counter() - started), fatal
     return Done(reply, time.perf_counter() - started), False
+
+
+def _limits(headers: Mapping[str, Any], job: Job) -> tuple[float | None, float | None]:
+    """The soft and the hard limit: the message's own before those of task and worker."""
+    said = headers.get("timelimit")
+    if not isinstance(said, list | tuple) or len(said) != 2:
+        return job.soft_limit, job.hard_limit
+    hard, soft = said
+    return _seconds(soft, job.soft_limit), _seconds(hard, job.hard_limit)
+
+
+def _seconds(value: object, other: float | None) -> float | None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        return float(value)
+    return other
 
 
 def failure_reply(task_id: str, name: str, what: Failure) -> bytes:
@@ -108,9 +181,9 @@ def _encode_failure(call: Call, what: Failure) -> bytes:
         return encode(failure(call, short, date_done=_now()), "json").body
 
 
-def _nameless(job: Job) -> Call | None:
+def _nameless(job: Job, properties: Properties) -> Call | None:
     """As much of a call as the headers of an unreadable message give."""
-    task_id = _text(job.headers.get("id")) or job.correlation_id
+    task_id = _text(properties.headers.get("id")) or properties.correlation_id
     return Call(job.name, task_id, [], {}) if task_id else None
 
 

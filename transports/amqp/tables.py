@@ -13,7 +13,7 @@ import calendar
 import datetime
 import decimal
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from struct import Struct
 from typing import Any, Final
 
@@ -270,23 +270,30 @@ def find_text(data: bytes, at: int, name: bytes) -> str | None:
 
     Raises one of `DAMAGED` when the table is damaged before that entry.
     """
+    value = find_values(data, at, (name.decode(),)).get(name.decode())
+    return value if isinstance(value, str) else None
+
+
+def find_values(data: bytes, at: int, names: Sequence[str]) -> dict[str, Any]:
+    """Return those entries of the table at ``at`` that are called ``names``; decode no others.
+
+    Raises one of `DAMAGED` when the table is damaged before the last of them.
+    """
+    wanted = {name.encode(): name for name in names}
+    found: dict[str, Any] = {}
     end = _end(data, at)
     at += 4
-    while at < end:
-        size = data[at]
-        key_end = at + 1 + size
+    while at < end and wanted:
+        key_end = at + 1 + data[at]
+        name = wanted.pop(data[at + 1 : key_end], None)
+        if name is not None:
+            found[name], at = _decode_value(data, key_end, MAX_DEPTH)
+            continue
         kind = data[key_end]
-        found = size == len(name) and data[at + 1 : key_end] == name
-        at = key_end + 1
         if kind in _LONG_KINDS:
-            stop = _end(data, at)
-            if found and kind == ord("S"):
-                return data[at + 4 : stop].decode()
-            at = stop
+            at = _end(data, key_end + 1)
         elif kind in _SIZES:
-            at += _SIZES[kind]
+            at = key_end + 1 + _SIZES[kind]
         else:
             raise ValueError(f"unknown type {chr(kind)!r}")
-        if found:
-            return None
-    return None
+    return found

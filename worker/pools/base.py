@@ -1,8 +1,9 @@
 """What the worker asks of a pool.
 
 A pool runs jobs and reports outcomes. It knows nothing of brokers, acks or results, so that each
-kind - threads, processes, later an event loop - is a page of code, and the worker treats them
-alike.
+kind - processes, threads, an event loop - is a page of code, and the worker treats them alike. They
+do not all do the same: `Abilities` says what a kind of pool can do, and `check_tasks` refuses at
+start what it cannot, instead of leaving a limit unkept.
 """
 
 from __future__ import annotations
@@ -11,43 +12,86 @@ from typing import Protocol
 
 import msgspec
 
+from queue_core import ConfigError, UsageError
 from queue_core.worker.outcome import AppInfo, Job, Report
 
+TERMINATE_SIGNALS = ("SIGTERM", "SIGINT", "SIGKILL")
 
-class Running(msgspec.Struct, frozen=True):
-    """One job that runs now.
+
+class Abilities(msgspec.Struct, frozen=True):
+    """What a kind of pool can do.
 
     Attributes:
-        ticket: the job's.
-        pid: the process that runs it.
-        since: when it began, on this process's monotonic clock.
+        kind: as ``-P`` calls it.
+        separate: tasks run in other processes than the worker.
+        soft_limits: it can raise `SoftTimeLimitExceeded` in a task.
+        hard_limits: it can end a task that ran too long, and replace what it ran in.
+        terminate: it can end a certain running task.
+        resize: `Pool.grow` and `Pool.shrink`.
+        restart: `Pool.restart`, which imports the app anew.
     """
 
-    ticket: int
-    pid: int
-    since: float
+    kind: str
+    separate: bool = False
+    soft_limits: bool = False
+    hard_limits: bool = False
+    terminate: bool = False
+    resize: bool = False
+    restart: bool = False
 
 
-class PoolInfo(msgspec.Struct, frozen=True):
-    """What a pool says of itself.
+class ProcessInfo(msgspec.Struct):
+    """One process in which tasks run.
 
     Attributes:
-        kind: ``prefork``, ``threads``, ``solo``, ``asyncio``.
-        size: how many jobs it runs at once.
-        running: those that run now.
-        pids: of its child processes; empty if it has none.
-        limits: what it was configured with, such as ``max_tasks``, for people.
+        pid: its id.
+        running: the tickets of the jobs that it was given and did not finish, the oldest first.
+        since: when the first of them began, as `time.monotonic`; None if there is none.
+        finished: how many jobs it has run.
+        memory: its resident memory in bytes; None where that cannot be known.
+    """
+
+    pid: int
+    running: list[int]
+    since: float | None
+    finished: int
+    memory: int | None
+
+
+class PoolInfo(msgspec.Struct):
+    """What a pool is doing right now.
+
+    Attributes:
+        kind: as ``-P`` calls it.
+        size: how many tasks it may run at once.
+        waiting: jobs that it has and did not give to any process yet.
+        processes: where tasks run; those that are being started are not among them.
+        max_tasks: after how many jobs a process is replaced; None: never.
+        max_memory: above how many bytes a process is replaced; None: never.
     """
 
     kind: str
     size: int
-    running: tuple[Running, ...] = ()
-    pids: tuple[int, ...] = ()
-    limits: dict[str, float] = {}
+    waiting: int
+    processes: list[ProcessInfo]
+    max_tasks: int | None = None
+    max_memory: int | None = None
 
 
 class Pool(Protocol):
-    """Runs jobs. ``submit``, ``stop`` and ``abort`` may be called from any thread."""
+    """Runs jobs. After `start` its methods may be called from any thread."""
+
+    @property
+    def abilities(self) -> Abilities:
+        """What it can do; asking for more raises UsageError."""
+
+    @property
+    def separate(self) -> bool:
+        """Whether tasks run in other processes than this one."""
+
+    @property
+    def ahead(self) -> int:
+        """How many jobs it makes sense to give it at once, the running ones included."""
 
     def start(self, report: Report) -> AppInfo:
         """Make the pool ready and return what the app says of itself.
@@ -60,16 +104,45 @@ class Pool(Protocol):
             AppNotFound: the app cannot be imported.
         """
 
-    @property
-    def separate(self) -> bool:
-        """Whether tasks run in other processes than this one."""
-
-    @property
-    def ahead(self) -> int:
-        """How many jobs it makes sense to give it at once, the running ones included."""
-
     def submit(self, job: Job) -> None:
         """Take a job; does not block. After `stop` the job is reported as `Returned`."""
+
+    def terminate(self, ticket: int, signal: str = "SIGTERM") -> bool:
+        """End one job, and no other; does not block.
+
+        If it waits, it is reported as `Terminated` and never run. If it runs, SIGTERM and SIGINT
+        raise `TaskTerminated` inside the task, and kill its process if it does not end within a
+        second; SIGKILL kills it at once. What ends by itself in the meantime is reported as what it
+        ended in.
+
+        Returns whether the pool has the job.
+
+        Raises:
+            UsageError: the pool cannot do that, or it is another signal.
+        """
+
+    def grow(self, count: int = 1) -> int:
+        """Run ``count`` more tasks at once from now on; return how many that are.
+
+        Does not block. Raises UsageError if the pool cannot do that.
+        """
+
+    def shrink(self, count: int = 1) -> int:
+        """Run ``count`` tasks less at once; what runs may finish. Return how many are left.
+
+        Does not block. Raises UsageError if none would be left, or if the pool cannot do that.
+        """
+
+    def restart(self) -> None:
+        """Replace every process by one that imports the app anew; what runs may finish.
+
+        An old process goes only when its successor is ready, so that an app which cannot be
+        imported any more stops nothing. Does not block. Raises UsageError if the pool cannot do
+        that.
+        """
+
+    def info(self) -> PoolInfo:
+        """Say what the pool is doing; does not block."""
 
     def stop(self, grace: float) -> bool:
         """End, giving what runs up to ``grace`` seconds.
@@ -86,33 +159,49 @@ class Pool(Protocol):
         Does not block; safe in a signal handler.
         """
 
-    # --- control: from any thread; none of these blocks ------------------------------------------
 
-    def info(self) -> PoolInfo:
-        """Say what runs, and where."""
+def check_tasks(
+    abilities: Abilities,
+    info: AppInfo,
+    *,
+    soft_limit: float | None = None,
+    hard_limit: float | None = None,
+) -> None:
+    """Refuse what the pool cannot do for the app's tasks, or for limits that hold for all of them.
 
-    def grow(self, count: int) -> int:
-        """Run ``count`` more jobs at once; return the new size. Raises Unsupported."""
+    Raises:
+        ConfigError: names the task, what it asks for, and the pool that can do it.
+    """
+    asked: list[tuple[str, float | None, float | None]] = [("every task", soft_limit, hard_limit)]
+    asked += [(f"task {task.name}", task.soft_limit, task.hard_limit) for task in info.tasks]
+    for who, soft, hard in asked:
+        if hard is not None and not abilities.hard_limits:
+            raise ConfigError(
+                f"{who} has a time limit of {hard:g} s, and -P {abilities.kind} cannot end a task; "
+                "use -P prefork, or take the limit away"
+            )
+        if soft is not None and not abilities.soft_limits:
+            raise ConfigError(
+                f"{who} has a soft time limit of {soft:g} s, and -P {abilities.kind} cannot "
+                "interrupt a task; use -P prefork or asyncio, or take the limit away"
+            )
 
-    def shrink(self, count: int) -> int:
-        """Run ``count`` fewer at once, at least one, ending what runs in its own time.
 
-        Returns the new size. Raises Unsupported.
-        """
+def refuse(abilities: Abilities, what: str) -> UsageError:
+    """Return the error for something that a pool cannot do."""
+    return UsageError(f"-P {abilities.kind} cannot {what}; -P prefork can")
 
-    def restart(self) -> None:
-        """Replace every child process, each once its job has ended. Raises Unsupported."""
 
-    def withdraw(self, ticket: int) -> bool:
-        """Take back a job that was not started: it is reported as `Returned`.
+def check_signal(signal: str) -> str:
+    """Return the name of a signal that `Pool.terminate` takes: ``TERM`` is ``SIGTERM``.
 
-        Returns False, and does nothing, if it has begun, is about to, or has ended.
-        """
-
-    def terminate(self, ticket: int, number: int) -> bool:
-        """Send signal ``number`` to the process that runs this job, and to no other.
-
-        The process is killed if it still runs that job a moment later; the job is reported as
-        `Crashed`. Returns False, and does nothing, if the job does not run (any more). Raises
-        Unsupported where jobs do not run in processes of their own.
-        """
+    Raises:
+        UsageError: it is another one.
+    """
+    name = signal.upper()
+    name = name if name.startswith("SIG") else f"SIG{name}"
+    if name not in TERMINATE_SIGNALS:
+        raise UsageError(
+            f"a task is terminated by one of {', '.join(TERMINATE_SIGNALS)}, not by {signal!r}"
+        )
+    return name

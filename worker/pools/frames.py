@@ -62,14 +62,11 @@ class Ended(msgspec.Struct, tag="ended", array_like=True):
 ToChild = Setup | Job | Stop
 FromChild = AppInfo | NotReady | Leaving | Ended
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=repr)
+_encoder = msgspec.msgpack.Encoder()
 
 
 def pack(message: ToChild | FromChild) -> bytes:
-    """Encode one message with its length in front.
-
-    A header value that msgpack does not know travels as its repr.
-    """
+    """Encode one message with its length in front."""
     body = _encoder.encode(message)
     return len(body).to_bytes(_LENGTH, "little") + body
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from queue_core import Backoff
+from queue_core import Backoff, Properties
+from queue_core.emulation import stored
 from queue_core.testing.eventually import eventually
 from queue_core.worker.locate import AppNotFound, find_app
 from queue_core.worker.outcome import Abandoned, Crashed, Done, Failed, Job, Returned
@@ -42,8 +43,10 @@ class Reports:
     def job(self, name, *args):
         ticket = next(self._tickets)
         headers = task_headers(name, str(ticket), args, {}, origin="o")
+        properties = Properties("application/json", "utf-8", headers)
+        raw = stored.encode("", "q", properties)
         body = json.dumps(task_body(args, {})).encode()
-        return Job(ticket, name, "q", 1, False, "application/json", "utf-8", headers, None, body)
+        return Job(ticket, name, "q", 1, False, raw, stored.READER.home, body)
 
     def wait(self, count):
         eventually(lambda: len(self.outcomes) >= count, 20.0, what=f"{count} outcomes")

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from queue_core import Properties
+from queue_core.emulation import stored
 from queue_core.worker import App
 from queue_core.worker.outcome import Done, Failed, Job, Rejected
 from queue_core.worker.protocol import read_result, task_body, task_headers
@@ -45,16 +47,21 @@ def who() -> list[object]:
 
 def job(name="add", args=(), kwargs=None, **changes):
     kwargs = kwargs or {}
+    content = {
+        "content_type": "application/json",
+        "content_encoding": "utf-8",
+        "headers": task_headers(name, "id-1", args, kwargs, origin="o"),
+        "correlation_id": "id-1",
+    }
+    content |= {field: changes.pop(field) for field in content if field in changes}
     fields = {
         "ticket": 1,
         "name": name,
         "queue": "q",
         "attempts": 2,
         "redelivered": True,
-        "content_type": "application/json",
-        "content_encoding": "utf-8",
-        "headers": task_headers(name, "id-1", args, kwargs, origin="o"),
-        "correlation_id": "id-1",
+        "raw": stored.encode("", "q", Properties(**content)),
+        "reader": stored.READER.home,
         "body": json.dumps(task_body(args, kwargs)).encode(),
     }
     return Job(**(fields | changes))
