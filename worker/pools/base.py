@@ -8,6 +8,7 @@ start what it cannot, instead of leaving a limit unkept.
 
 from __future__ import annotations
 
+import signal
 from typing import Protocol
 
 import msgspec
@@ -15,7 +16,8 @@ import msgspec
 from queue_core import ConfigError, UsageError
 from queue_core.worker.outcome import AppInfo, Job, Report
 
-TERMINATE_SIGNALS = ("SIGTERM", "SIGINT", "SIGKILL")
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+"""By what a task can be terminated."""
 
 
 class Abilities(msgspec.Struct, frozen=True):
@@ -40,42 +42,36 @@ class Abilities(msgspec.Struct, frozen=True):
     restart: bool = False
 
 
-class ProcessInfo(msgspec.Struct):
-    """One process in which tasks run.
+class Running(msgspec.Struct, frozen=True):
+    """One job that runs now.
 
     Attributes:
-        pid: its id.
-        running: the tickets of the jobs that it was given and did not finish, the oldest first.
-        since: when the first of them began, as `time.monotonic`; None if there is none.
-        finished: how many jobs it has run.
-        memory: its resident memory in bytes; None where that cannot be known.
+        ticket: the job's.
+        pid: the process that runs it.
+        since: when it began, on this process's monotonic clock.
     """
 
+    ticket: int
     pid: int
-    running: list[int]
-    since: float | None
-    finished: int
-    memory: int | None
+    since: float
 
 
-class PoolInfo(msgspec.Struct):
+class PoolInfo(msgspec.Struct, frozen=True):
     """What a pool is doing right now.
 
     Attributes:
         kind: as ``-P`` calls it.
-        size: how many tasks it may run at once.
-        waiting: jobs that it has and did not give to any process yet.
-        processes: where tasks run; those that are being started are not among them.
-        max_tasks: after how many jobs a process is replaced; None: never.
-        max_memory: above how many bytes a process is replaced; None: never.
+        size: how many jobs it runs at once.
+        running: those that run now.
+        pids: of its child processes; empty if it has none.
+        limits: what it was configured with, such as ``max_tasks``, for people.
     """
 
     kind: str
     size: int
-    waiting: int
-    processes: list[ProcessInfo]
-    max_tasks: int | None = None
-    max_memory: int | None = None
+    running: tuple[Running, ...] = ()
+    pids: tuple[int, ...] = ()
+    limits: dict[str, float] = {}
 
 
 class Pool(Protocol):
@@ -107,43 +103,6 @@ class Pool(Protocol):
     def submit(self, job: Job) -> None:
         """Take a job; does not block. After `stop` the job is reported as `Returned`."""
 
-    def terminate(self, ticket: int, signal: str = "SIGTERM") -> bool:
-        """End one job, and no other; does not block.
-
-        If it waits, it is reported as `Terminated` and never run. If it runs, SIGTERM and SIGINT
-        raise `TaskTerminated` inside the task, and kill its process if it does not end within a
-        second; SIGKILL kills it at once. What ends by itself in the meantime is reported as what it
-        ended in.
-
-        Returns whether the pool has the job.
-
-        Raises:
-            UsageError: the pool cannot do that, or it is another signal.
-        """
-
-    def grow(self, count: int = 1) -> int:
-        """Run ``count`` more tasks at once from now on; return how many that are.
-
-        Does not block. Raises UsageError if the pool cannot do that.
-        """
-
-    def shrink(self, count: int = 1) -> int:
-        """Run ``count`` tasks less at once; what runs may finish. Return how many are left.
-
-        Does not block. Raises UsageError if none would be left, or if the pool cannot do that.
-        """
-
-    def restart(self) -> None:
-        """Replace every process by one that imports the app anew; what runs may finish.
-
-        An old process goes only when its successor is ready, so that an app which cannot be
-        imported any more stops nothing. Does not block. Raises UsageError if the pool cannot do
-        that.
-        """
-
-    def info(self) -> PoolInfo:
-        """Say what the pool is doing; does not block."""
-
     def stop(self, grace: float) -> bool:
         """End, giving what runs up to ``grace`` seconds.
 
@@ -157,6 +116,49 @@ class Pool(Protocol):
         """End the grace of a `stop` that is waiting, now.
 
         Does not block; safe in a signal handler.
+        """
+
+    # --- control: none of these blocks -----------------------------------------------------------
+
+    def info(self) -> PoolInfo:
+        """Say what runs, and where."""
+
+    def grow(self, count: int = 1) -> int:
+        """Run ``count`` more jobs at once; return the new size.
+
+        Raises UsageError if the pool cannot do that.
+        """
+
+    def shrink(self, count: int = 1) -> int:
+        """Run ``count`` fewer at once, ending what runs in its own time; return the new size.
+
+        Raises UsageError if none would be left, or if the pool cannot do that.
+        """
+
+    def restart(self) -> None:
+        """Replace every process by one that imports the app anew.
+
+        An old process goes when its job has ended and its successor is ready, so that an app which
+        cannot be imported any more stops nothing. Raises UsageError if the pool cannot do that.
+        """
+
+    def withdraw(self, ticket: int) -> bool:
+        """Take back a job that was not started: it is reported as `Returned`.
+
+        Returns False, and does nothing, if it has begun, is about to, or has ended.
+        """
+
+    def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
+        """End one running job, and no other: it is reported as `Terminated`.
+
+        SIGTERM and SIGINT raise `TaskTerminated` inside the task, and kill its process if it does
+        not end within a second; SIGKILL kills it at once. A job that ends by itself in the meantime
+        is reported as what it ended in.
+
+        Returns False, and does nothing, if the job does not run (any more).
+
+        Raises:
+            UsageError: the pool cannot do that, or it is another signal.
         """
 
 
@@ -192,16 +194,12 @@ def refuse(abilities: Abilities, what: str) -> UsageError:
     return UsageError(f"-P {abilities.kind} cannot {what}; -P prefork can")
 
 
-def check_signal(signal: str) -> str:
-    """Return the name of a signal that `Pool.terminate` takes: ``TERM`` is ``SIGTERM``.
+def check_signal(number: int) -> None:
+    """Refuse a signal that `Pool.terminate` does not take.
 
     Raises:
-        UsageError: it is another one.
+        UsageError: names those that it takes.
     """
-    name = signal.upper()
-    name = name if name.startswith("SIG") else f"SIG{name}"
-    if name not in TERMINATE_SIGNALS:
-        raise UsageError(
-            f"a task is terminated by one of {', '.join(TERMINATE_SIGNALS)}, not by {signal!r}"
-        )
-    return name
+    if number not in SIGNALS:
+        names = ", ".join(known.name for known in SIGNALS)
+        raise UsageError(f"a task is terminated by one of {names}, not by signal {number}")
