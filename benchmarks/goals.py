@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchmarks.cases import SHARED
 from benchmarks.results import Results
 
 Look = Callable[[Results], float | None]
@@ -54,6 +55,11 @@ def _number(broker: str, case: str, number: str) -> Look:
 
 CONSUME, MANY, EACH = "consume, prefetch 100", "publish_many", "publish one by one"
 PINGPONG, IDLE = "ping-pong", "idle consumer"
+NODE, FLOOD = "idle node", "consumer beside a flood of commands"
+ONE, ALL = "command to one node", "command to all of 50 nodes"
+FROZEN = "one node frozen: return after the last answer"
+LATE = "a silent node: return after the timeout"
+COMMAND = "inspect ping as a process, less the driver's import"
 SHALLOW, DEEP = "consume at depth 1 k", "consume at depth 1 M"
 
 
@@ -90,11 +96,36 @@ def _crowd(broker: str, prefetch: int, gain: float, least: float) -> list[Goal]:
     ]
 
 
+def _mailbox() -> list[Goal]:
+    goals = []
+    for broker in ("redis", "amqp"):
+        for other, limit in (("raw", 1.5), ("kombu", 0.6)):
+            goals.append(
+                Goal(broker, f"{ONE}, against {other}", _against(broker, ONE, other), most=limit)
+            )
+        goals.append(Goal(broker, f"{ALL}, against kombu", _against(broker, ALL, "kombu"), most=1))
+    for broker in SHARED:
+        for case, number, what, limit in (
+            (FROZEN, "value", "", 250.0),
+            (LATE, "value", " p99", 50.0),
+            (LATE, "worst", ", worst", 250.0),
+        ):
+            look = _number(broker, case, number)
+            goals.append(Goal(broker, f"{case}{what}", look, most=limit, unit="ms"))
+        look = _number(broker, FLOOD, "value")
+        goals.append(Goal(broker, FLOOD, look, least=0.8, unit="of its rate"))
+    for broker in ("sqlite", "redis", "amqp"):
+        look = _number(broker, COMMAND, "value")
+        goals.append(Goal(broker, COMMAND, look, most=250.0, unit="ms"))
+    return goals
+
+
 def _every_broker() -> list[Goal]:
     goals = []
     for broker in ("memory", "sqlite", "redis", "postgresql", "mariadb", "amqp"):
-        cpu = _number(broker, IDLE, "value")
-        goals.append(Goal(broker, "idle consumer: CPU", cpu, most=1.0, unit="%"))
+        for case in (IDLE, NODE):
+            look = _number(broker, case, "value")
+            goals.append(Goal(broker, f"{case}: CPU", look, most=1.0, unit="%"))
         trips = _number(broker, IDLE, "round_trips")
         if broker not in ("memory", "sqlite"):
             text = "idle consumer: round trips a second"
@@ -128,4 +159,5 @@ GOALS: tuple[Goal, ...] = (
     *_crowd("sqlite", 10, 0.5, 0.9),
     *_rates("mariadb", "kombu", {CONSUME: 10}),
     *_every_broker(),
+    *_mailbox(),
 )

@@ -6,6 +6,7 @@ nothing for a broker.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 TEXT = "x" * 160
@@ -49,6 +50,34 @@ class Subscription(Protocol):
         """Give back what was not taken."""
 
 
+class Nodes(Protocol):
+    """Nodes of a mailbox that answer pings on threads of their own."""
+
+    def close(self) -> None:
+        """Let them leave."""
+
+
+class Caller(Protocol):
+    """Who asks the nodes. One thread."""
+
+    def ask(self, names: Sequence[str] | None, timeout: float, most: int) -> dict[str, float]:
+        """Ping these nodes, or all, and wait for their answers.
+
+        Args:
+            names: of the nodes; None is all.
+            timeout: seconds in all.
+            most: how many nodes there are, for those who cannot know.
+
+        Returns the monotonic time of each node's answer.
+        """
+
+    def tell(self, name: str) -> None:
+        """Send one node a ping that nobody waits for."""
+
+    def close(self) -> None:
+        """Let go of the answers' queue."""
+
+
 class Lane(Protocol):
     """One contestant on one broker. Bodies are encoded and decoded by each call that is timed."""
 
@@ -73,6 +102,12 @@ class Lane(Protocol):
 
     def courier(self, take_from: str, send_to: str) -> Courier:
         """Prepare one side of a ping-pong."""
+
+    def nodes(self, names: Sequence[str]) -> Nodes:
+        """Start nodes that answer pings."""
+
+    def caller(self) -> Caller:
+        """Prepare to ask nodes."""
 
     def close(self) -> None:
         """Let go of everything."""

@@ -59,6 +59,10 @@ def _more(row: Row) -> str:
     names = {
         "cpu_us": "{} us CPU each",
         "p99": "p99 {}",
+        "worst": "worst {}",
+        "whole": "whole {}",
+        "alone": "alone {} msg/s",
+        "commands": "{} commands/s",
         "single": "one alone {}",
         "least": "least {} of the mean",
         "round_trips": "{} round trips/s",

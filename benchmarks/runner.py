@@ -14,7 +14,19 @@ from benchmarks.cases import Case
 from benchmarks.desk import Desk, Job, Reply
 from benchmarks.results import Row
 
-QUESTIONS = ("publish", "consume", "pingpong", "idle", "crowd", "depth", "tasks")
+QUESTIONS = (
+    "publish",
+    "consume",
+    "pingpong",
+    "idle",
+    "crowd",
+    "depth",
+    "mailbox",
+    "silence",
+    "flood",
+    "command",
+    "tasks",
+)
 
 
 def all_cases() -> list[Case]:

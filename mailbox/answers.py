@@ -38,9 +38,9 @@ class Answers(Mapping[str, Any]):
         self.missing: set[str] = set()
         self.unknown: set[str] = set()
         self.duplicates = 0
-        self._ticket: Ticket | None = None
+        self._ticket: Ticket[Reply] | None = None
 
-    def count_late(self, ticket: Ticket) -> None:
+    def count_late(self, ticket: Ticket[Reply]) -> None:
         """What comes for this ticket after the end is counted in ``late``."""
         self._ticket = ticket
 

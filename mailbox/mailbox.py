@@ -11,7 +11,6 @@ Timeouts are total, on the monotonic clock: from the call to its return, whateve
 from __future__ import annotations
 
 import socket
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, Self
 
@@ -24,27 +23,27 @@ from queue_core import (
     Deadline,
     Exchange,
     KeyValue,
-    QueueNotFound,
+    Message,
+    Queue,
     SystemClock,
-    Unroutable,
 )
 from queue_core.mailbox.answers import Answers
+from queue_core.mailbox.asking import Asking
 from queue_core.mailbox.clock import LamportClock
 from queue_core.mailbox.directory import Directory, Labels, PeerDirectory, SharedDirectory
-from queue_core.mailbox.node import Node, Wiring
+from queue_core.mailbox.matching import BadPattern, check
+from queue_core.mailbox.node import Node
 from queue_core.mailbox.panel import Panel
-from queue_core.mailbox.replies import Replies, Ticket
+from queue_core.mailbox.replies import Replies, private_queue
+from queue_core.mailbox.sending import Sender
 from queue_core.mailbox.signing import Guard, SigningKey
-from queue_core.mailbox.wire import Address, Command, node_queue
+from queue_core.mailbox.wire import Address, Reply, ReplyAddress, read_reply
+from queue_core.mailbox.wiring import Wiring
 
 Callback = Callable[[str, Any], object]
 
-FEW: Final = 4
-"""Up to so many names are written to one by one."""
 REPLY_TTL: Final = 300.0
 """Seconds that an answer waits for its caller at most."""
-_PATIENCE: Final = 0.1
-"""Seconds without an answer after which those that are missing are looked for."""
 
 
 class Mailbox:
@@ -95,20 +94,19 @@ class Mailbox:
         self._reply_exchange = Exchange(f"reply.{namespace}.pidbox", "direct", durable=False)
         self._accept = tuple(accept)
         self._store = store
-        self._key = key
         self._keys = {item.name: item for item in keys}
         self._mixed = namespace == "celery" if mixed is None else mixed
-        self._producer = connection.producer()
-        self._replies = Replies(
+        self._sender = Sender(
+            connection, namespace, self._exchange, self._peers, self.clock, self._time, key
+        )
+        self._replies: Replies[Reply] = Replies(
             connection,
-            self._reply_exchange,
-            self._reply_exchange.name,
-            self.clock,
+            self._reply_queue,
+            ticket=lambda message: message.headers.get("ticket"),
+            read=self._read_reply,
             accept=self._accept,
-            ttl=REPLY_TTL,
         )
         self._directory: Directory | None = None
-        self._declared = False
         self._nodes: list[Node] = []
 
     # --- nodes ------------------------------------------------------------------------------------
@@ -156,7 +154,7 @@ class Mailbox:
         if known is None:
             answers = self.multi_call("qc.who", timeout=timeout)
             return {name: dict(labels) for name, labels in answers.items()}
-        gone = self._gone(known, deadline)
+        gone = self._sender.gone(known, deadline)
         if gone:
             directory.leave(*gone)
         return {name: dict(labels) for name, labels in known.items() if name not in gone}
@@ -206,7 +204,8 @@ class Mailbox:
             method, arguments, timeout, callback: as in `call`.
             limit: return after so many answers.
             match: only names that match this glob.
-            regex: only names that match this regular expression from their beginning.
+            regex: only names that match this regular expression from their beginning; not all
+                that `re` knows is allowed, see `queue_core.mailbox.matching`.
             labels: only nodes that carry all of these.
         """
         address = _address(match, regex, labels)
@@ -230,7 +229,7 @@ class Mailbox:
         address = _address(match, regex, labels)
         if destinations is not None:
             address = msgspec.structs.replace(address, names=_names(destinations))
-        yield from _Asking(self, method, arguments, address, timeout, None)
+        yield from self._asking(method, arguments, address, timeout)
 
     def cast(
         self,
@@ -248,7 +247,7 @@ class Mailbox:
             Unroutable: no node has this name (of up to four that are named).
         """
         address = Address(_names(destinations))
-        self._send(self._command(method, arguments, address, ttl), mandatory=True)
+        self._sender.send(self._sender.command(method, arguments, address, ttl), mandatory=True)
 
     def abcast(
         self,
@@ -261,7 +260,8 @@ class Mailbox:
         labels: Labels | None = None,
     ) -> None:
         """Tell all nodes, or those that match, to do something; nobody answers."""
-        self._send(self._command(method, arguments, _address(match, regex, labels), ttl))
+        address = _address(match, regex, labels)
+        self._sender.send(self._sender.command(method, arguments, address, ttl))
 
     def close(self) -> None:
         """Stop the nodes that are left and delete the reply queue. May be called twice."""
@@ -297,8 +297,22 @@ class Mailbox:
                 store = self._connection.key_value()
                 self._directory = SharedDirectory(store, self.namespace, self._time)
             else:
-                self._directory = PeerDirectory(self._time, self._tell_peers)
+                self._directory = PeerDirectory(self._time, self._sender.tell_peers)
         return self._directory
+
+    def _reply_queue(self, own: str) -> Queue:
+        return private_queue(
+            self._connection,
+            f"{own}.{self._reply_exchange.name}",
+            exchange=self._reply_exchange,
+            routing_key=own,
+            ttl=REPLY_TTL,
+        )
+
+    def _read_reply(self, message: Message) -> Reply:
+        reply = read_reply(message)
+        self.clock.adjust(reply.clock)
+        return reply
 
     def _wiring(self) -> Wiring:
         directory = self._who()
@@ -312,7 +326,7 @@ class Mailbox:
             self._time,
             directory,
             self._accept,
-            self._tell,
+            self._sender.tell,
         )
 
     def _ask(
@@ -324,195 +338,40 @@ class Mailbox:
         limit: int | None,
         callback: Callback | None,
     ) -> Answers:
-        asking = _Asking(self, method, arguments, address, timeout, limit)
+        asking = self._asking(method, arguments, address, timeout, limit)
         for node, value in asking:
             if callback is not None:
                 callback(node, value)
         return asking.answers
 
-    def _command(
+    def _asking(
         self,
-        method: str,
-        arguments: Mapping[str, Any] | None,
-        address: Address,
-        ttl: float | None,
-        **more: Any,
-    ) -> Command:
-        command = Command(
-            method,
-            arguments or {},
-            str(uuid.uuid4()),
-            address,
-            ttl=ttl,
-            expires=None if ttl is None else self._time.time() + ttl,
-            clock=self.clock.forward(),
-            **more,
-        )
-        return command if self._key is None else self._key.sign(command, self._time)
-
-    def _send(
-        self, command: Command, *, mandatory: bool = False, timeout: float | None = None
-    ) -> set[str]:
-        """Send a command; return the names that nobody has, where that is known.
-
-        Raises Unroutable instead if ``mandatory`` and there are such.
-        """
-        names = command.address.names
-        if names is None or len(names) > FEW:
-            self._publish(command, self._exchange.name, "", mandatory=False, timeout=timeout)
-            return set()
-        unknown = set()
-        for name in names:
-            try:
-                self._publish(
-                    command, "", node_queue(self.namespace, name), mandatory=True, timeout=timeout
-                )
-            except Unroutable as error:
-                if mandatory:
-                    raise Unroutable(
-                        f"there is no node {name!r} in the namespace {self.namespace!r}"
-                    ) from error
-                unknown.add(name)
-        return unknown
-
-    def _publish(
-        self,
-        command: Command,
-        exchange: str,
-        key: str,
-        *,
-        mandatory: bool,
-        timeout: float | None = None,
-    ) -> None:
-        if exchange and not self._declared:
-            self._connection.declare(self._exchange)
-            self._declared = True
-        self._producer.publish(
-            command.body(),
-            key,
-            exchange=exchange,
-            headers=command.headers(),
-            serializer="json",
-            ttl=command.ttl,
-            mandatory=mandatory,
-            timeout=timeout,
-        )
-
-    def _tell(self, node: str, method: str, arguments: Mapping[str, Any]) -> None:
-        """Send a command of nodes among themselves; that nobody is there is no error."""
-        self._send(self._command(method, arguments, Address((node,)), REPLY_TTL))
-
-    def _tell_peers(self, method: str, arguments: Mapping[str, Any]) -> None:
-        self._connection.declare(self._peers)
-        command = self._command(method, arguments, Address(), REPLY_TTL)
-        self._publish(command, self._peers.name, "", mandatory=False)
-
-    def _gone(self, names: Iterable[str], deadline: Deadline) -> set[str]:
-        """Return those whose queue does not exist: an empty message finds nobody there."""
-        gone = set()
-        for name in names:
-            if deadline.expired:
-                break
-            try:
-                self._producer.publish(
-                    b"",
-                    node_queue(self.namespace, name),
-                    content_type="application/octet-stream",
-                    ttl=0,
-                    durable=False,
-                    timeout=max(0.05, deadline.remaining()),
-                )
-            except (Unroutable, QueueNotFound):
-                gone.add(name)
-        return gone
-
-
-class _Asking:
-    """One command and the collection of its answers. One thread."""
-
-    def __init__(
-        self,
-        box: Mailbox,
         method: str,
         arguments: Mapping[str, Any] | None,
         address: Address,
         timeout: float,
-        limit: int | None,
-    ) -> None:
-        self.answers = Answers()
-        self._box = box
-        self._deadline = Deadline.after(timeout, box._time)
-        self._limit = limit
-        self._directory = box._who()
-        self._asks_peers = address.names is None and isinstance(self._directory, PeerDirectory)
-        self._command = box._command(
+        limit: int | None = None,
+    ) -> Asking:
+        deadline = Deadline.after(timeout, self._time)
+        queue = self._replies.open(deadline)
+        directory = self._who()
+        command = self._sender.command(
             method,
             arguments,
             address,
             timeout,
-            reply_to=box._replies.address(),
-            peers=self._asks_peers,
+            reply_to=ReplyAddress(self._reply_exchange.name, queue.routing_key),
+            peers=address.names is None and isinstance(directory, PeerDirectory),
         )
-        self._expected: dict[str, Labels] | None = None
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        box, answers = self._box, self.answers
-        ticket = box._replies.expect(self._command.ticket)
-        answers.count_late(ticket)
-        try:
-            answers.unknown |= box._send(self._command, timeout=self._deadline.remaining())
-            self._expect()
-            yield from self._collect(ticket)
-        finally:
-            box._replies.forget(ticket)
-            answers.missing = self._pending()
-
-    def _expect(self) -> None:
-        """Find out whom to wait for."""
-        address = self._command.address
-        if address.names is not None:
-            self._expected = {name: {} for name in address.names}
-        elif not self._box._mixed:
-            known = self._directory.names()
-            if known is not None:
-                self._expected = {
-                    name: labels for name, labels in known.items() if address.includes(name, labels)
-                }
-
-    def _pending(self) -> set[str]:
-        return set(self._expected or ()) - self.answers.heard - self.answers.unknown
-
-    def _complete(self) -> bool:
-        if self._limit is not None and len(self.answers.heard) >= self._limit:
-            return True
-        return self._expected is not None and not self._pending()
-
-    def _collect(self, ticket: Ticket) -> Iterator[tuple[str, Any]]:
-        box, patience = self._box, _PATIENCE
-        while not self._complete() and not self._deadline.expired:
-            pause = Deadline.after(self._deadline.bound(patience), box._time)
-            reply = box._replies.next(ticket, pause)
-            if reply is not None:
-                if reply.peers is not None and self._asks_peers and not box._mixed:
-                    self._expected = {name: {} for name in reply.peers} | (self._expected or {})
-                yield from self.answers.take(reply)
-                patience = _PATIENCE
-            elif self._pending():
-                self._look_for(self._pending())
-                patience = min(1.0, patience * 2)
-
-    def _look_for(self, names: set[str]) -> None:
-        """Wait no longer for nodes that are gone."""
-        gone = self._box._gone(sorted(names), self._deadline)
-        if not gone:
-            return
-        if self._command.address.names is not None:
-            self.answers.unknown |= gone
-        else:
-            assert self._expected is not None, "they were pending"
-            for name in gone:
-                del self._expected[name]
-            self._directory.leave(*gone)
+        return Asking(
+            command,
+            deadline,
+            self._sender,
+            self._replies,
+            directory,
+            limit=limit,
+            mixed=self._mixed,
+        )
 
 
 def _names(destinations: Sequence[str]) -> tuple[str, ...]:
@@ -528,4 +387,9 @@ def _address(match: str | None, regex: str | None, labels: Labels | None) -> Add
         raise ConfigError("give match or regex, not both")
     pattern = match if match is not None else regex
     matcher = None if pattern is None else ("glob" if match is not None else "pcre")
+    if pattern is not None:
+        try:
+            check(str(matcher), pattern)
+        except BadPattern as error:
+            raise ConfigError(str(error)) from error
     return Address(None, pattern, matcher, dict(labels or {}))

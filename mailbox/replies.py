@@ -1,12 +1,13 @@
-"""Where a process hears the answers to its commands: one queue, whoever asks.
+"""Where a process hears answers: one queue, whoever asks.
 
-There is no thread for it. A caller that waits takes replies from the queue for everybody; the
-others wait until their own arrived, or until it is their turn to take. So an idle mailbox costs
-nothing, and a single caller gets its answer without being woken by another thread.
+There is no thread for it, unless somebody starts one with `Replies.serve`. A caller that waits
+takes answers from the queue for everybody; the others wait until their own arrived, or until it is
+their turn to take. So an idle mailbox costs nothing, and a single caller gets its answer without
+being woken by another thread.
 
-The queue is declared by the first call of a process (and again after a fork) and belongs to its
-connection alone: it goes with it, at the latest one lease after its process was killed. A reply
-whose ticket nobody waits for is dropped and counted: it came late, or somebody guesses.
+The queue is declared by the first call of a process, and again after a fork: each process has its
+own queue, and locks that nobody else ever held. An answer whose ticket nobody waits for is dropped
+and counted: it came late, or somebody guesses.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
 
 from queue_core import (
     Connection,
+    ConnectTimeout,
     Consumer,
     Deadline,
     Exchange,
@@ -28,15 +30,19 @@ from queue_core import (
     MessageError,
     Queue,
     QueueCoreError,
+    SystemClock,
 )
-from queue_core.mailbox.clock import LamportClock
-from queue_core.mailbox.wire import Malformed, Reply, ReplyAddress, read_reply
+from queue_core.mailbox.serving import serve
+from queue_core.mailbox.wire import Malformed
 
 logger = logging.getLogger(__name__)
 
+R = TypeVar("R")
+
 PREFETCH: Final = 500
 _TURN: Final = 0.25
-"""Seconds after which a waiting caller looks whether nobody takes replies any more."""
+"""Seconds after which a waiting caller looks whether nobody takes answers any more."""
+_POLL: Final = 5.0
 
 
 def private_queue(
@@ -63,187 +69,212 @@ def private_queue(
     )
 
 
-class Ticket:
-    """The replies that came for one command, and were not looked at yet."""
+class Ticket(Generic[R]):
+    """The answers that came for one question, and were not looked at yet.
 
-    __slots__ = ("__weakref__", "arrived", "late", "name")
+    Whoever waits keeps it: when it is dropped, so are its answers.
+    """
+
+    __slots__ = ("__weakref__", "arrived", "late", "name", "open")
 
     def __init__(self, name: str) -> None:
         """Nothing arrived yet."""
         self.name = name
-        self.arrived: deque[Reply] = deque()
+        self.open = True
+        self.arrived: deque[R] = deque()
         self.late = 0
 
 
-class Replies:
+class _Own(Generic[R]):
+    """What one process has: made by it, so that no lock is held by a thread of its parent's."""
+
+    def __init__(self) -> None:
+        self.opening = threading.Lock()
+        self.turn = threading.Condition()
+        self.taking = False
+        self.tickets: weakref.WeakValueDictionary[str, Ticket[R]] = weakref.WeakValueDictionary()
+        self.queue: Queue | None = None
+        self.consumer: Consumer | None = None
+
+
+class Replies(Generic[R]):
     """This process's reply queue. Thread-safe."""
 
     def __init__(
         self,
         connection: Connection,
-        exchange: Exchange,
-        name: str,
-        clock: LamportClock,
+        queue: Callable[[str], Queue],
         *,
-        accept: Sequence[str],
-        ttl: float,
+        ticket: Callable[[Message], object],
+        read: Callable[[Message], R | None],
+        accept: Sequence[str] | None = None,
     ) -> None:
         """Declare nothing yet.
 
         Args:
             connection: stays the caller's.
-            exchange: where replies are published to.
-            name: the end of the queue's name.
-            clock: is adjusted by each reply.
-            accept: the serializers that replies may come in.
-            ttl: seconds that a reply waits at most.
+            queue: describes a process's queue, given a word that no other process has.
+            ticket: finds in a message what it answers, without decoding its body.
+            read: returns what a message says, or None if that is nothing to wait for; raises
+                Malformed or MessageError.
+            accept: the serializers that answers may come in; None is the safe ones.
         """
         self._connection = connection
-        self._exchange = exchange
-        self._name = name
-        self._clock = clock
+        self._describe = queue
+        self._ticket = ticket
+        self._read = read
         self._accept = accept
-        self._ttl = ttl
-        self._lock = threading.Lock()
-        self._turn = threading.Condition(self._lock)
-        self._taking = False
-        self._tickets: dict[str, Ticket] = {}
-        self._past: weakref.WeakValueDictionary[str, Ticket] = weakref.WeakValueDictionary()
-        self._pid = 0
-        self._queue: Queue | None = None
-        self._consumer: Consumer | None = None
-        self._address = ReplyAddress("", "")
+        self._processes: dict[int, _Own[R]] = {}
         self.dropped = 0
-        """How many replies nobody waited for."""
+        """How many answers nobody waited for."""
         self.malformed = 0
-        """How many messages in the reply queue were no replies."""
+        """How many messages in the reply queue were no answers."""
+
+    def _own(self) -> _Own[R]:
+        pid = os.getpid()
+        own = self._processes.get(pid)
+        return own if own is not None else self._processes.setdefault(pid, _Own())
 
     @property
     def queue(self) -> str:
         """The name of this process's reply queue; empty before the first call."""
-        queue = self._queue
-        return queue.name if queue is not None and self._pid == os.getpid() else ""
+        queue = self._own().queue
+        return "" if queue is None else queue.name
 
-    def address(self) -> ReplyAddress:
-        """Return where replies reach this process; the first call declares the queue.
+    def open(self, deadline: Deadline) -> Queue:
+        """Return the queue of this process; the first call declares it and subscribes.
 
-        Blocks for some round trips the first time. Raises what `Connection.declare` raises.
-        """
-        if self._pid != os.getpid():
-            with self._lock:
-                if self._pid != os.getpid():
-                    self._open()
-        return self._address
-
-    def _open(self) -> None:
-        """Declare the queue and subscribe; what was inherited through a fork is its parent's."""
-        own = f"{os.getpid()}.{os.urandom(8).hex()}"
-        queue = self._connection.declare(
-            private_queue(
-                self._connection,
-                f"{own}.{self._name}",
-                exchange=self._exchange,
-                routing_key=own,
-                ttl=self._ttl,
-            )
-        )
-        self._consumer = self._connection.consumer(
-            queue, prefetch=PREFETCH, decode=False, accept=self._accept
-        )
-        self._consumer.start()
-        self._queue = queue
-        self._address = ReplyAddress(self._exchange.name, own)
-        self._tickets, self._taking, self._pid = {}, False, os.getpid()
-
-    def expect(self, name: str) -> Ticket:
-        """From now on keep the replies to this ticket."""
-        ticket = Ticket(name)
-        with self._lock:
-            self._tickets[name] = ticket
-        return ticket
-
-    def forget(self, ticket: Ticket) -> None:
-        """Replies to this ticket are dropped from now on."""
-        with self._lock:
-            self._tickets.pop(ticket.name, None)
-            self._past[ticket.name] = ticket
-
-    def next(self, ticket: Ticket, deadline: Deadline) -> Reply | None:
-        """Return the next reply to this ticket, or None at the deadline.
-
-        Blocks until one of both. While the broker is away it goes on trying within the deadline.
+        Blocks for some round trips the first time.
 
         Raises:
-            Closed: the mailbox or its connection was closed.
+            ConnectTimeout: another thread is declaring it, and is not done by the deadline.
+            TransportError: the broker is away, or refuses.
         """
-        while True:
-            with self._lock:
-                if ticket.arrived:
-                    return ticket.arrived.popleft()
-                if self._taking:
-                    if deadline.expired:
-                        return None
-                    self._turn.wait(deadline.bound(_TURN))
-                    continue
-                if deadline.expired:
-                    return None
-                self._taking = True
-            try:
-                self._take(deadline)
-            finally:
-                with self._lock:
-                    self._taking = False
-                    self._turn.notify_all()
+        own = self._own()
+        queue = own.queue
+        if queue is not None:
+            return queue
+        if not own.opening.acquire(timeout=min(deadline.remaining(), threading.TIMEOUT_MAX)):
+            raise ConnectTimeout("the reply queue was not declared in time")
+        try:
+            return own.queue or self._open(own, deadline)
+        finally:
+            own.opening.release()
 
-    def _take(self, deadline: Deadline) -> None:
-        """Take one reply, for whomever it is."""
-        assert self._consumer is not None, "address() was asked before the command was sent"
-        message = self._consumer.receive(timeout=deadline.remaining())
+    def _open(self, own: _Own[R], deadline: Deadline) -> Queue:
+        self._connection.connect(deadline.remaining())
+        queue = self._connection.declare(self._describe(f"{os.getpid()}.{os.urandom(8).hex()}"))
+        own.consumer = self._connection.consumer(
+            queue, prefetch=PREFETCH, decode=False, accept=self._accept
+        )
+        own.consumer.start()
+        own.queue = queue
+        return queue
+
+    def expect(self, name: str) -> Ticket[R]:
+        """From now on keep the answers to this ticket, as long as what is returned is kept."""
+        ticket: Ticket[R] = Ticket(name)
+        own = self._own()
+        with own.turn:
+            own.tickets[name] = ticket
+        return ticket
+
+    def find(self, name: str) -> Ticket[R] | None:
+        """Return the ticket of this name if somebody in this process keeps it."""
+        own = self._own()
+        with own.turn:
+            return own.tickets.get(name)
+
+    def forget(self, ticket: Ticket[R]) -> None:
+        """Answers to this ticket are dropped from now on, and counted as late."""
+        ticket.open = False
+
+    def next(self, ticket: Ticket[R], deadline: Deadline) -> R | None:
+        """Return the next answer to this ticket, or None at the deadline; see `wait`."""
+        return ticket.arrived.popleft() if self.wait(ticket, deadline) else None
+
+    def wait(self, ticket: Ticket[R], deadline: Deadline) -> bool:
+        """Block until an answer to this ticket is there, or the deadline; return which it was.
+
+        While the broker is away it goes on trying within the deadline.
+
+        Raises:
+            Closed: the connection was closed.
+        """
+        own = self._own()
+        while not ticket.arrived:
+            with own.turn:
+                if ticket.arrived:
+                    return True
+                if deadline.expired:
+                    return False
+                if own.taking:
+                    own.turn.wait(deadline.bound(_TURN))
+                    continue
+                own.taking = True
+            try:
+                self._take(own, deadline)
+            finally:
+                with own.turn:
+                    own.taking = False
+                    own.turn.notify_all()
+        return True
+
+    def serve(self, stopping: threading.Event) -> None:
+        """Take answers for everybody until told to stop; for a thread of its own.
+
+        So what nobody waits for is dropped soon, and does not pile up at the broker.
+        """
+        own = self._own()
+        with own.turn:
+            own.turn.wait_for(lambda: not own.taking)
+            own.taking = True
+
+        def step() -> None:
+            self._take(own, Deadline.after(_POLL, SystemClock()))
+            with own.turn:
+                own.turn.notify_all()
+
+        try:
+            serve(step, stopping, "answers cannot be received")
+        finally:
+            with own.turn:
+                own.taking = False
+                own.turn.notify_all()
+
+    def _take(self, own: _Own[R], deadline: Deadline) -> None:
+        """Take one answer, for whomever it is."""
+        assert own.consumer is not None, "open() was called before anything was asked"
+        message = own.consumer.receive(timeout=deadline.remaining())
         if message is None:
             return
         message.ack()
-        name = self._ticket_of(message)
-        if name is None:
-            return
         try:
-            reply = read_reply(message)
-        except Malformed as reason:
-            self._note_malformed(message, str(reason))
-            return
-        self._clock.adjust(reply.clock)
-        with self._lock:
-            if (ticket := self._tickets.get(name)) is not None:
-                ticket.arrived.append(reply)
+            ticket = self._find(own, self._ticket(message))
+            if ticket is not None and (answer := self._read(message)) is not None:
+                ticket.arrived.append(answer)
+        except (Malformed, MessageError) as reason:
+            self.malformed += 1
+            logger.warning("a message in %s is no answer: %s", message.queue, reason)
 
-    def _ticket_of(self, message: Message) -> str | None:
+    def _find(self, own: _Own[R], name: object) -> Ticket[R] | None:
         """Return the ticket that somebody waits for; a body for nobody is not even decoded."""
-        try:
-            name = message.headers.get("ticket")
-        except MessageError as error:
-            self._note_malformed(message, str(error))
-            return None
-        with self._lock:
-            if isinstance(name, str) and name in self._tickets:
-                return name
-            self.dropped += 1
-            if isinstance(name, str) and (past := self._past.get(name)) is not None:
-                past.late += 1
+        with own.turn:
+            ticket = own.tickets.get(name) if isinstance(name, str) else None
+        if ticket is not None and ticket.open:
+            return ticket
+        self.dropped += 1
+        if ticket is not None:
+            ticket.late += 1
         return None
-
-    def _note_malformed(self, message: Message, reason: str) -> None:
-        self.malformed += 1
-        logger.warning("a message in %s is no answer: %s", message.queue, reason)
 
     def close(self) -> None:
         """Delete the queue. Blocks at most some seconds if the broker is away."""
-        with self._lock:
-            consumer, self._consumer = self._consumer, None
-            queue, self._queue = self._queue, None
-            mine, self._pid = self._pid == os.getpid(), 0
-        if consumer is None or queue is None or not mine:
+        own = self._processes.pop(os.getpid(), None)
+        if own is None or own.consumer is None or own.queue is None:
             return
-        consumer.close()
+        own.consumer.close()
         try:
-            self._connection.delete(queue)
+            self._connection.delete(own.queue)
         except QueueCoreError as error:
-            logger.debug("the reply queue %s is left to its expiry: %s", queue.name, error)
+            logger.debug("the reply queue %s is left to its expiry: %s", own.queue.name, error)

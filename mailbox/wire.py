@@ -11,14 +11,13 @@ Everything here is pure. What comes from outside is checked: a body that is no c
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 
 from queue_core import Message, MessageError
+from queue_core.mailbox.matching import BadPattern, check, matches
 
 ReplyKind = Literal["value", "item", "end", "error", "expired", "refused"]
 """What a reply says: the value; one of several and that there are no more; or why there is none."""
@@ -39,7 +38,7 @@ class Address(msgspec.Struct, frozen=True):
         names: these nodes; None is all.
         pattern: their names match it, as ``matcher`` says.
         matcher: ``glob`` (``*``, ``?``, ``[...]``, case counts) or ``pcre`` (a regular expression
-            that matches from the beginning of the name).
+            that matches from the beginning of the name); see `queue_core.mailbox.matching`.
         labels: they carry all of these labels.
     """
 
@@ -52,14 +51,9 @@ class Address(msgspec.Struct, frozen=True):
         """Return whether a node of this name and with these labels is meant."""
         if self.names is not None and name not in self.names:
             return False
-        if self.pattern is not None and not self._matches(self.pattern, name):
+        if self.pattern is not None and not matches(self.matcher or "", self.pattern, name):
             return False
         return all(labels.get(key) == value for key, value in self.labels.items())
-
-    def _matches(self, pattern: str, name: str) -> bool:
-        if self.matcher == "glob":
-            return fnmatch.fnmatchcase(name, pattern)
-        return re.match(pattern, name) is not None
 
 
 class ReplyAddress(msgspec.Struct, frozen=True):
@@ -291,11 +285,10 @@ def _read_address(body: Mapping[str, Any], headers: Mapping[str, Any]) -> Addres
     if pattern is not None:
         if not isinstance(pattern, str) or matcher not in MATCHERS:
             raise Malformed("its pattern needs a matcher: glob or pcre")
-        if matcher == "pcre":
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise Malformed(f"its pattern is no regular expression: {error}") from error
+        try:
+            check(str(matcher), pattern)
+        except BadPattern as error:
+            raise Malformed(f"its pattern is no good: {error}") from error
     return Address(
         None if names is None else tuple(names), pattern, matcher if pattern else None, labels
     )

@@ -295,7 +295,7 @@ class Consumer:
         try:
             batch = self._recovery.call(
                 lambda session, left: self._take(session, min(MAX_WAIT, left)),
-                timeout=deadline.remaining(),
+                timeout=deadline,
             )
         except QueueNotFound as error:
             if error.ended is not None:
@@ -460,7 +460,6 @@ class _SessionSettler:
         self._check(delivery)
         publications: list[Publication] = list(then)
         timeout = self._consumer._timeout  # noqa: SLF001 - the settler is part of the consumer
-        deadline = Deadline.after(timeout, self._consumer._recovery.options.clock)  # noqa: SLF001
 
         def settle(session: Session, left: float) -> Sequence[Outcome]:
             if session is not self.session:
@@ -469,7 +468,7 @@ class _SessionSettler:
                 )
             return session.settle_then(delivery, publications, timeout=left)
 
-        outcomes = self._consumer._recovery.call(settle, timeout=deadline.remaining())  # noqa: SLF001
+        outcomes = self._consumer._recovery.call(settle, timeout=timeout)  # noqa: SLF001
         for publication, outcome in zip(publications, outcomes, strict=True):
             if outcome.status != "confirmed":
                 raise PublishError(

@@ -74,6 +74,7 @@ class Producer:
     ) -> None:
         """Keep the defaults of later publishes; nothing is sent."""
         self._recovery = recovery
+        self._clock = recovery.options.clock
         self._exchange = exchange
         self._serializer = serializer
         self._compression = compression
@@ -282,49 +283,42 @@ class Producer:
 
         Those of unknown fate go again with the same id.
         """
-        deadline = Deadline.after(
-            self._timeout if timeout is None else timeout, self._recovery.options.clock
-        )
-        receipts: list[Receipt | None] = [None] * len(publications)
-        waiting = list(range(len(publications)))
+        deadline = Deadline.after(self._timeout if timeout is None else timeout, self._clock)
+        receipts: dict[int, Receipt] = {}
+        waiting: Sequence[int] = range(len(publications))
+        batch = publications
         sent = False
 
-        def send_waiting(session: Session, left: float) -> Sequence[Outcome]:
+        def send(session: Session, left: float) -> Sequence[Outcome]:
             nonlocal sent
-            batch = (
-                [publications[index] for index in waiting]
-                if len(waiting) < len(publications)
-                else publications
-            )
             sent = True
             return session.publish(batch, timeout=left)
 
         while True:
             try:
-                outcomes = self._recovery.call(send_waiting, timeout=deadline.remaining())
+                outcomes = self._recovery.call(send, timeout=deadline)
             except (ConnectionLost, SessionLost) as error:
                 if not sent:
                     raise
                 raise NotConfirmed(
-                    f"{_described(publications[waiting[0]])} was not confirmed in time: {error}",
+                    f"{_described(batch[0])} was not confirmed in time: {error}",
                     _before(receipts, waiting[0]),
                 ) from error
             unknown, why = [], ""
             for index, outcome in zip(waiting, outcomes, strict=True):
-                if outcome.status == "unknown":
+                if outcome.status == "confirmed":
+                    receipts[index] = Receipt(publications[index], "confirmed")
+                elif outcome.status == "unknown":
                     unknown.append(index)
                     why = why or outcome.detail
-                elif outcome.status == "confirmed":
-                    receipts[index] = Receipt(publications[index], "confirmed")
                 else:
                     raise _failure(publications[index], outcome, _before(receipts, index))
             if not unknown:
-                return [receipt for receipt in receipts if receipt is not None]
-            waiting = unknown
+                return [receipts[index] for index in range(len(publications))]
+            waiting, batch = unknown, [publications[index] for index in unknown]
             if deadline.expired:
-                first = publications[waiting[0]]
                 raise NotConfirmed(
-                    f"{_described(first)} was not confirmed in time{why and f': {why}'}",
+                    f"{_described(batch[0])} was not confirmed in time{why and f': {why}'}",
                     _before(receipts, waiting[0]),
                 )
 
@@ -378,8 +372,8 @@ def _described(publication: Publication) -> str:
     return f"the message to {target} with routing key {publication.routing_key!r}"
 
 
-def _before(receipts: Sequence[Receipt | None], index: int) -> tuple[object, ...]:
-    return tuple(receipt for receipt in receipts[:index] if receipt is not None)
+def _before(receipts: Mapping[int, Receipt], index: int) -> tuple[object, ...]:
+    return tuple(receipts[place] for place in range(index) if place in receipts)
 
 
 def _check_priority(priority: int) -> None:

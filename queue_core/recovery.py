@@ -108,11 +108,13 @@ class Recovery:
         """What was detected when the last session opened."""
         return self._durability
 
-    def call(self, operation: Callable[[Session, float], T], *, timeout: float | None) -> T:
+    def call(
+        self, operation: Callable[[Session, float], T], *, timeout: float | Deadline | None
+    ) -> T:
         """Return ``operation(session, seconds left)``, repeated across lost connections.
 
-        ``operation`` must be safe to repeat. Blocks at most ``timeout`` (None: for ever) and the
-        time that the operation itself overstays.
+        ``operation`` must be safe to repeat. Blocks at most for ``timeout`` seconds or until that
+        deadline (None: for ever), and the time that the operation itself overstays.
 
         Raises:
             Closed: the connection is closed, also while waiting.
@@ -120,7 +122,11 @@ class Recovery:
                 connect failed.
             QueueCoreError: whatever the operation raises that waiting cannot mend.
         """
-        deadline = Deadline.after(timeout, self._options.clock)
+        deadline = (
+            timeout
+            if isinstance(timeout, Deadline)
+            else Deadline.after(timeout, self._options.clock)
+        )
 
         def attempt() -> T:
             session = self.session or self._open(deadline)
@@ -160,7 +166,7 @@ class Recovery:
             return session, session.declare(entity, timeout=left)
 
         while True:
-            session, name = self.call(declare, timeout=deadline.remaining())
+            session, name = self.call(declare, timeout=deadline)
             if isinstance(entity, Queue) and not entity.name:
                 entity = replace(entity, name=name)
             self._entities[_key(entity)] = entity
@@ -188,7 +194,7 @@ class Recovery:
             return session
 
         while True:
-            session = self.call(subscribe, timeout=deadline.remaining())
+            session = self.call(subscribe, timeout=deadline)
             self._subscriptions[(consumer, queue)] = prefetch
             if self.session is session:
                 return  # else it was replaced, and its successor may not have heard of this

@@ -441,10 +441,14 @@ class Store(Protocol):
            ``max_length``, the surplus becomes dead as ``maxlen``, lowest priority and oldest first,
            for ``collect`` to hand out.
 
-        ``batch`` may be empty, to check versions or only to settle. ``transaction`` is for stores
-        with `Features.transactions`: do all of this inside ``transaction.handle``, leave the commit
-        to its owner, and call ``transaction.on_end`` when it came; others raise
-        ``Unsupported("transactions", ...)``.
+        ``batch`` may be empty, to check versions or only to settle. What is settled need not be the
+        ``cause`` of anything: acks travel with whatever is published next. So a store that keeps
+        some room for settling refuses (`BrokerFull`) what has no ``cause``; what has one replaces
+        what is settled.
+
+        ``transaction`` is for stores with `Features.transactions`: do all of this inside
+        ``transaction.handle``, leave the commit to its owner, and call ``transaction.on_end`` when
+        it came; others raise ``Unsupported("transactions", ...)``.
         """
 
     def claim(

@@ -1,17 +1,26 @@
-"""kombu: publish each, consume with its Consumer and drain_events. It has no batches."""
+"""kombu: publish each, consume with its Consumer and drain_events. It has no batches.
+
+Its mailbox is kombu.pidbox: the nodes of a process are served by one thread, as celery does.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import amqp
 import kombu
 import redis
 import sqlalchemy
+from kombu.pidbox import Mailbox
 
 from benchmarks.lane import NoSuchLane, payload
+from benchmarks.names import named
+
+NAMESPACE = named("kombu")
 
 _SCHEMES = {
     "amqp": "amqp",
@@ -89,6 +98,26 @@ class KombuLane:
     def courier(self, take_from: str, send_to: str) -> _Courier:
         return _Courier(self, take_from, send_to)
 
+    def nodes(self, names: Sequence[str]) -> _Nodes:
+        return _Nodes(self._connect(confirm=False), self._mailbox(), names)
+
+    def caller(self) -> _Caller:
+        return _Caller(self._mailbox()(self._connect(confirm=False)))
+
+    def pinged(self) -> tuple[_Nodes, str, list[str], str]:
+        """A node; the module and the words of celery's command that pings it; the driver."""
+        box = self._mailbox("celery")
+        nodes = _Nodes(self._connect(confirm=False), box, [f"celery@{NAMESPACE}"])
+        words = ["-b", self._url, "inspect", "ping"]
+        return nodes, "celery", words, _DRIVERS[self._broker].__name__
+
+    def _mailbox(self, namespace: str = NAMESPACE) -> Mailbox:
+        if self._broker in ("sqlite", "postgresql", "mariadb"):
+            raise NoSuchLane("pidbox needs fanout, which kombu has not on databases")
+        if self._broker == "memory":
+            raise NoSuchLane("in memory a second drain_events looks once a second")
+        return Mailbox(namespace, type="fanout")
+
     def close(self) -> None:
         self._connection.close()
 
@@ -142,3 +171,55 @@ class _Courier:
     def take(self) -> dict[str, Any]:
         body: dict[str, Any] = self._subscription.next()
         return body
+
+
+class _Nodes:
+    def __init__(
+        self, connection: kombu.Connection, mailbox: Mailbox, names: Sequence[str]
+    ) -> None:
+        self._connection = connection
+        self._ending = False
+        box = mailbox(connection)
+        for name in names:
+            box.Node(name, None, connection.channel(), {"ping": _pong}).listen()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while not self._ending:
+            try:
+                self._connection.drain_events(timeout=1.0)
+            except TimeoutError:
+                pass
+
+    def close(self) -> None:
+        self._ending = True
+        self._thread.join()
+        self._connection.close()
+
+
+def _pong(state: object) -> dict[str, str]:
+    return {"ok": "pong"}
+
+
+class _Caller:
+    def __init__(self, box: Any) -> None:
+        self._box = box
+
+    def ask(self, names: Sequence[str] | None, timeout: float, most: int) -> dict[str, float]:
+        came: dict[str, float] = {}
+
+        def note(body: dict[str, Any]) -> None:
+            came.update(dict.fromkeys(body, time.monotonic()))
+
+        if names is None:
+            self._box.multi_call("ping", timeout=timeout, limit=most, callback=note)
+        else:
+            self._box.call(list(names), "ping", timeout=timeout, callback=note)
+        return came
+
+    def tell(self, name: str) -> None:
+        self._box.cast([name], "ping")
+
+    def close(self) -> None:
+        self._box.connection.close()

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.lane import payload
-from queue_core import Connection, Consumer, Queue, QueueNotFound, __version__
+from benchmarks.names import named
+from queue_core import AccessRefused, Connection, Consumer, Queue, QueueNotFound, __version__
+from queue_core.mailbox import Mailbox
+
+NAMESPACE = named("fleet")
+
+
+DRIVERS = {"sqlite": "sqlalchemy", "redis": "redis", "amqp": "pika"}
 
 
 def open_lane(broker: str, url: str) -> OurLane:
@@ -15,6 +23,8 @@ def open_lane(broker: str, url: str) -> OurLane:
 
 class OurLane:
     def __init__(self, broker: str, url: str) -> None:
+        self._broker = broker
+        self._url = url
         self._kind: Any = {"amqp": "classic", "amqp-quorum": "quorum"}.get(broker, "auto")
         self._connection = Connection(url, timeout=60.0).connect()
         self.facts = {
@@ -53,6 +63,39 @@ class OurLane:
 
     def courier(self, take_from: str, send_to: str) -> _Courier:
         return _Courier(self._connection, take_from, send_to)
+
+    def nodes(self, names: Sequence[str]) -> Mailbox:
+        box = Mailbox(NAMESPACE, self._connection)
+        for name in names:
+            box.node(name).start()
+        return box
+
+    def caller(self) -> _Caller:
+        return _Caller(Mailbox(NAMESPACE, self._connection))
+
+    def mortal(self, node: str, lease: float) -> Connection:
+        """Start a node with a lease of its own; it leaves with its connection."""
+        connection = Connection(self._url, lease=lease)
+        Mailbox(NAMESPACE, connection).node(node).start()
+        return connection
+
+    def pinged(self) -> tuple[Mailbox, str, list[str], str]:
+        """A node; the module and the words of a command that pings it; the driver."""
+        words = ["inspect", "ping", "-b", self._url, "-N", NAMESPACE, "-t", "5s"]
+        return self.nodes(["pinged"]), "queue_core.worker.cli", words, DRIVERS[self._broker]
+
+    def wait_until_gone(self, node: str, seconds: float) -> None:
+        """Wait until the broker has given up a node that does not move."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                self._connection.inspect(f"{node}.{NAMESPACE}.pidbox")
+            except AccessRefused:
+                pass  # RabbitMQ says so while it is another connection's
+            except QueueNotFound:
+                return
+            time.sleep(0.1)
+        raise TimeoutError(f"the broker has not given up {node} within {seconds:g} s")
 
     def close(self) -> None:
         self._connection.close()
@@ -94,3 +137,24 @@ class _Courier:
         message.ack()
         body: dict[str, Any] = message.payload
         return body
+
+
+class _Caller:
+    def __init__(self, box: Mailbox) -> None:
+        self._box = box
+        self.close = box.close
+
+    def ask(self, names: Sequence[str] | None, timeout: float, most: int) -> dict[str, float]:
+        came: dict[str, float] = {}
+
+        def note(node: str, value: Any) -> None:
+            came[node] = time.monotonic()
+
+        if names is None:
+            self._box.multi_call("ping", timeout=timeout, callback=note)
+        else:
+            self._box.call(names, "ping", timeout=timeout, callback=note)
+        return came
+
+    def tell(self, name: str) -> None:
+        self._box.cast([name], "ping")

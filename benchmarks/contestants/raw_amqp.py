@@ -2,7 +2,9 @@
 
 Publishing: mandatory and persistent; many are made and sent in that thread, and up to 4,000 wait
 for their confirms. Consuming: the thread passes deliveries on, and acks one tag after the other as
-they come back. pika is used as it is: it writes each frame by itself.
+they come back. pika is used as it is: it writes each frame by itself. Commands and answers are
+transient, in exclusive queues; the answer is the confirm, and nothing is acked, since a queue goes
+with who could take its messages again.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ import queue as queues
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import pika
 
+from benchmarks.contestants.by_courier import COMMANDS, command
 from benchmarks.lane import payload
 
 WINDOW = 4000
@@ -56,8 +59,12 @@ class Loop:
 
     def _has_channel(self, channel: Any) -> None:
         self.channel = channel
-        channel.add_on_close_callback(self._failed)
+        channel.add_on_close_callback(self._lost_channel)
         self._ready.set()
+
+    def _lost_channel(self, channel: Any, reason: BaseException) -> None:
+        if not self._connection.is_closing:  # then the connection's end is still to come
+            self._failed(channel, reason)
 
     def _failed(self, _who: Any, reason: BaseException) -> None:
         self.error = reason
@@ -163,6 +170,12 @@ class PikaLane:
 
     def courier(self, take_from: str, send_to: str) -> _Courier:
         return _Courier(self, take_from, send_to)
+
+    def nodes(self, names: Sequence[str]) -> _Nodes:
+        return _Nodes(self.open(), names)
+
+    def caller(self) -> _Caller:
+        return _Caller(self.open())
 
     def close(self) -> None:
         while self._loops:
@@ -271,3 +284,73 @@ class _Courier:
         assert body is not None, "a message is missing"
         found: dict[str, Any] = body
         return found
+
+
+class _Private:
+    """An exclusive queue; what comes is passed on to another thread."""
+
+    def __init__(self, loop: Loop, queue: str) -> None:
+        self.loop = loop
+        self.arrived: queues.SimpleQueue[Any] = queues.SimpleQueue()
+        channel = loop.channel
+        loop.call(partial(channel.queue_declare, queue, exclusive=True))
+        loop.call(partial(channel.basic_consume, queue, self._on_message, auto_ack=True))
+
+    def _on_message(self, _channel: Any, _method: Any, properties: Any, body: bytes) -> None:
+        self.arrived.put((properties, body))
+
+    def send(self, queue: str, body: object, **properties: Any) -> None:
+        """Publish, and wait for nothing."""
+        data, about = json.dumps(body).encode(), pika.BasicProperties(**properties)
+        self.loop.run(
+            lambda: self.loop.channel.basic_publish("", queue, data, about, mandatory=True)
+        )
+
+
+class _Nodes:
+    """One node, and its thread."""
+
+    def __init__(self, loop: Loop, names: Sequence[str]) -> None:
+        (self._name,) = names
+        self._private = _Private(loop, COMMANDS)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while (arrived := self._private.arrived.get()) is not None:
+            properties, body = arrived
+            ticket = json.loads(body)["ticket"]
+            if properties.reply_to:
+                answer = {"ticket": ticket, self._name: {"ok": "pong"}}
+                self._private.send(properties.reply_to, answer)
+
+    def close(self) -> None:
+        self._private.arrived.put(None)
+        self._thread.join()
+
+
+class _Caller:
+    def __init__(self, loop: Loop) -> None:
+        self._mine = f"{COMMANDS}_answers"
+        self._private = _Private(loop, self._mine)
+        self._asked = 0
+
+    def ask(self, names: Sequence[str] | None, timeout: float, most: int) -> dict[str, float]:
+        self._asked += 1
+        expiration = str(int(timeout * 1000))
+        about = command(self._asked, names)
+        self._private.send(COMMANDS, about, reply_to=self._mine, expiration=expiration)
+        try:
+            _, body = self._private.arrived.get(timeout=timeout)
+        except queues.Empty:
+            return {}
+        answer = json.loads(body)
+        if answer.pop("ticket") != self._asked:
+            return {}
+        return dict.fromkeys(answer, time.monotonic())
+
+    def tell(self, name: str) -> None:
+        self._private.send(COMMANDS, command(0, [name]))
+
+    def close(self) -> None:
+        """Its connection is the lane's."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pymysql
 
+from benchmarks.contestants import by_courier
 from benchmarks.lane import payload
 from benchmarks.names import named
 
@@ -35,6 +37,7 @@ def open_lane(broker: str, url: str) -> MariaLane:
 
 class MariaLane:
     def __init__(self, url: str) -> None:
+        self._url = url
         parts = urlsplit(url)
         self._database = pymysql.connect(
             host=parts.hostname or "localhost",
@@ -109,6 +112,12 @@ class MariaLane:
 
     def courier(self, take_from: str, send_to: str) -> Courier:
         return Courier(self, take_from, send_to)
+
+    def nodes(self, names: Sequence[str]) -> by_courier.Nodes:
+        return by_courier.Nodes(self, lambda: MariaLane(self._url), names)
+
+    def caller(self) -> by_courier.Caller:
+        return by_courier.Caller(self)
 
     def close(self) -> None:
         self._database.close()

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Sequence
 from itertools import count as counting
 
-from benchmarks.lane import Courier, NoSuchLane, payload
+from benchmarks.lane import Caller, Courier, Nodes, NoSuchLane, payload
 from queue_core.message import Token
 from queue_core.transport import Envelope
 from queue_core.transports.memory import MemoryBroker, MemoryStore
@@ -57,6 +57,12 @@ class MemoryLane:
 
     def courier(self, take_from: str, send_to: str) -> Courier:
         raise NoSuchLane("memory is not shared between processes")
+
+    def nodes(self, names: Sequence[str]) -> Nodes:
+        raise NoSuchLane("memory has no driver that carries commands")
+
+    def caller(self) -> Caller:
+        raise NoSuchLane("memory has no driver that carries commands")
 
     def close(self) -> None:
         self.store.close()

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 
+from benchmarks.contestants import by_courier
 from benchmarks.lane import payload
 from benchmarks.names import named
 
@@ -82,6 +84,12 @@ class PostgresLane:
 
     def courier(self, take_from: str, send_to: str) -> Courier:
         return Courier(self, take_from, send_to)
+
+    def nodes(self, names: Sequence[str]) -> by_courier.Nodes:
+        return by_courier.Nodes(self, lambda: PostgresLane(self._url), names)
+
+    def caller(self) -> by_courier.Caller:
+        return by_courier.Caller(self)
 
     def close(self) -> None:
         self.database.close()

@@ -9,12 +9,15 @@ trips can cost.
 from __future__ import annotations
 
 import json
+import threading
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import redis
 
+from benchmarks.contestants.by_courier import ANSWERS, COMMANDS, command
 from benchmarks.lane import payload
 
 BATCH = 100
@@ -33,6 +36,7 @@ def open_lane(broker: str, url: str) -> RedisLane:
 
 class RedisLane:
     def __init__(self, url: str) -> None:
+        self._url = url
         self._redis = redis.Redis.from_url(url)
         self._claim = self._redis.register_script(CLAIM)
         info: Any = self._redis.info()
@@ -67,6 +71,12 @@ class RedisLane:
 
     def courier(self, take_from: str, send_to: str) -> _Courier:
         return _Courier(self._redis, take_from, send_to)
+
+    def nodes(self, names: Sequence[str]) -> _Nodes:
+        return _Nodes(redis.Redis.from_url(self._url), names)
+
+    def caller(self) -> _Caller:
+        return _Caller(self._redis)
 
     def close(self) -> None:
         self._redis.close()
@@ -115,3 +125,66 @@ class _Courier:
         found: Any = self._redis.brpop([self._take_from], timeout=30)
         body: dict[str, Any] = json.loads(found[1])
         return body
+
+
+class _Messenger:
+    """One side of commands and answers: what is not taken within ten seconds is gone."""
+
+    def __init__(self, client: redis.Redis, take_from: str, send_to: str) -> None:
+        self._redis = client
+        self._take_from = take_from
+        self._send_to = send_to
+
+    def send(self, body: dict[str, Any]) -> None:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.lpush(self._send_to, json.dumps(body))
+            pipeline.expire(self._send_to, 10)
+            pipeline.execute()
+
+    def take(self, seconds: float) -> dict[str, Any] | None:
+        found: Any = self._redis.brpop([self._take_from], timeout=seconds)
+        return None if found is None else json.loads(found[1])
+
+
+class _Nodes:
+    """One node, and its thread."""
+
+    def __init__(self, client: redis.Redis, names: Sequence[str]) -> None:
+        (self._name,) = names
+        self._redis = client
+        self._redis.delete(COMMANDS, ANSWERS)
+        self._ending = False
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        messenger = _Messenger(self._redis, COMMANDS, ANSWERS)
+        while not self._ending:
+            found = messenger.take(1.0)
+            if found is not None:
+                messenger.send({"ticket": found["ticket"], self._name: {"ok": "pong"}})
+
+    def close(self) -> None:
+        self._ending = True
+        self._thread.join()
+        self._redis.close()
+
+
+class _Caller:
+    def __init__(self, client: redis.Redis) -> None:
+        self._messenger = _Messenger(client, ANSWERS, COMMANDS)
+        self._asked = 0
+
+    def ask(self, names: Sequence[str] | None, timeout: float, most: int) -> dict[str, float]:
+        self._asked += 1
+        self._messenger.send(command(self._asked, names))
+        answer = self._messenger.take(timeout)
+        if answer is None or answer.pop("ticket") != self._asked:
+            return {}
+        return dict.fromkeys(answer, time.monotonic())
+
+    def tell(self, name: str) -> None:
+        self._messenger.send(command(0, [name]))
+
+    def close(self) -> None:
+        """Its connection is the lane's."""

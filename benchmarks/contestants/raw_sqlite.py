@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.contestants import by_courier
 from benchmarks.lane import payload
 
 BATCH = 100
@@ -78,6 +80,12 @@ class SqliteLane:
 
     def courier(self, take_from: str, send_to: str) -> _Courier:
         return _Courier(self, take_from, send_to)
+
+    def nodes(self, names: Sequence[str]) -> by_courier.Nodes:
+        return by_courier.Nodes(self, lambda: SqliteLane(self._path), names)
+
+    def caller(self) -> by_courier.Caller:
+        return by_courier.Caller(self)
 
     def close(self) -> None:
         self.database.close()

@@ -71,7 +71,7 @@ class Core:
     @property
     def over(self) -> bool:
         """The session cannot be used any more."""
-        return self._closed or self._lost or not self.ours
+        return self._closed or self._lost or os.getpid() != self._pid
 
     @property
     def lost(self) -> bool:

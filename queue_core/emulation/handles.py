@@ -51,7 +51,8 @@ class Pool:
     def __init__(self, open_store: Callable[[], Store]) -> None:
         """Open handles with ``open_store`` when they are needed."""
         self._open = open_store
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
+        self._freed = threading.Condition(self._lock)
         self._idle: list[Store] = []
         self._used = 0
         self._closed = False
@@ -71,8 +72,8 @@ class Pool:
 
     def take(self, timeout: float) -> Store:
         """Take a handle out of the pool; `give` or `discard` must follow."""
-        with self._condition:
-            if self._used >= MAX_HANDLES and not self._condition.wait_for(
+        with self._lock:
+            if self._used >= MAX_HANDLES and not self._freed.wait_for(
                 lambda: self._closed or self._used < MAX_HANDLES, min(timeout, 1e6)
             ):
                 raise ConnectTimeout(
@@ -87,16 +88,16 @@ class Pool:
         try:
             return self._open()
         except BaseException:
-            with self._condition:
+            with self._lock:
                 self._used -= 1
-                self._condition.notify()
+                self._freed.notify()
             raise
 
     def give(self, store: Store) -> None:
         """Put a handle back."""
-        with self._condition:
+        with self._lock:
             self._used -= 1
-            self._condition.notify()
+            self._freed.notify()
             if not self._closed and len(self._idle) < MAX_IDLE:
                 self._idle.append(store)
                 return
@@ -104,9 +105,9 @@ class Pool:
 
     def discard(self, store: Store, *, lost: bool) -> None:
         """Throw a handle away; ``lost`` throws the idle ones away too."""
-        with self._condition:
+        with self._lock:
             self._used -= 1
-            self._condition.notify()
+            self._freed.notify()
             others = self._idle if lost else []
             if lost:
                 self._idle = []
@@ -115,10 +116,10 @@ class Pool:
 
     def close(self) -> None:
         """Close the idle handles now and the others when they come back. May be called twice."""
-        with self._condition:
+        with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-            self._condition.notify_all()
+            self._freed.notify_all()
         for handle in idle:
             close_quietly(handle)
 

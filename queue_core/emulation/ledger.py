@@ -1,8 +1,9 @@
 """The books of one consumer: its windows, and the settlements on their way to the store.
 
 Settlements come from any thread and are noted here. Who sends them: the claim of the next receive
-takes acks along (`Ledger.ride`); the keeper comes for what nobody took within `ACK_DELAY`, and at
-once for requeues and rejects; `Ledger.flush` sends on the calling thread.
+takes acks along (`Ledger.ride`), and so does the next publish of the session (`Passengers`), which
+is one commit less for whoever acks and answers; the keeper comes for what nobody took within
+`ACK_DELAY`, and at once for requeues and rejects; `Ledger.flush` sends on the calling thread.
 
 The rules:
 
@@ -10,6 +11,8 @@ The rules:
 - A settlement is in one thread's hands at a time (a `Flight`), and known to be so from the moment
   when it was taken. Its reply lost, it goes back and is sent again. If its subscription has ended
   meanwhile, the keeper sends it.
+- What failed to arrive with a claim or a publish does not travel with a publish again: one that
+  fails for ever (a full server) must not keep from the store what would make room there.
 - A claim that waits at the store is interrupted for what it does not know of: another queue, room
   in a window that was full, somebody who waits for the acks that it took along, the end.
 """
@@ -193,6 +196,17 @@ class Ledger:
                 self._note_taken(flights)
             return flights
 
+    def take_acks(self) -> list[Flight]:
+        """Take the acks that were not tried before."""
+        if self.due is None:
+            return []
+        with self.lock:
+            windows = [window for window in self.windows.values() if not window.unsure]
+            flights = [flight for window in windows if (flight := window.take_acks(riding=False))]
+            if flights:
+                self._note_taken(flights)
+            return flights
+
     def ride(self, limit: int) -> tuple[dict[str, int], list[Flight]]:
         """Return what to claim, and the acks that go along."""
         with self.lock:
@@ -327,6 +341,42 @@ class Ledger:
                 f"{late} settlement{'s' * (late > 1)} of consumer {self._consumer!r} came too late:"
                 " the messages were given to somebody else"
             )
+
+
+class Passengers:
+    """Acks of all consumers of a session, on their way with a publish.
+
+    The first put that does anything settles them. A context manager, in one thread's hands: what
+    was not settled at its end is pending again.
+
+    Attributes:
+        tokens: what the next put of the publish settles.
+    """
+
+    __slots__ = ("_taken", "tokens")
+
+    def __init__(self, ledgers: Iterable[Ledger]) -> None:
+        """Take what is pending."""
+        self._taken = [(books, flights) for books in ledgers if (flights := books.take_acks())]
+        self.tokens = [
+            token for _, flights in self._taken for flight in flights for token in flight.acks
+        ]
+
+    def arrived(self, stale: Sequence[Token]) -> None:
+        """Note that a put has settled them, ``stale`` among them."""
+        for books, flights in self._taken:
+            books.settled(flights, stale)
+            books.land(flights, ())
+        self._taken, self.tokens = [], []
+
+    def __enter__(self) -> Passengers:
+        """Begin."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """See the class."""
+        for books, flights in self._taken:
+            books.land(flights, self.tokens)
 
 
 @dataclass(frozen=True, slots=True)

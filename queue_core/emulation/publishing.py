@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from queue_core.emulation import stored
 from queue_core.emulation.deadletter import dead_id, dead_properties, is_cycle
 from queue_core.emulation.entries import QueueEntry, q
-from queue_core.emulation.routing import Route
 from queue_core.emulation.table import Table
 from queue_core.errors import ConfigError, ConnectTimeout, DecodeError, QueueNotFound
 from queue_core.message import Properties, Publication, Token
@@ -52,19 +51,28 @@ _NOT_SENT: Final = "not sent within the timeout; the topology or the store kept 
 
 
 class _Plan(msgspec.Struct):
-    """What one put is made of.
+    """What one put is made of, and what becomes of each publication if it succeeds.
 
-    ``routes`` has one route per publication; ``versions`` those of all of them.
+    ``versions`` are those of all routes; ``missing`` is the first publication to an exchange that
+    does not exist.
     """
 
-    batch: list[Envelope]
-    versions: dict[str, int]
-    limits: dict[str, Limit]
-    routes: list[Route]
+    batch: list[Envelope] = []
+    versions: dict[str, int] = {}
+    limits: dict[str, Limit] = {}
+    outcomes: list[Outcome] = []
+    missing: Publication | None = None
 
-    def missing(self) -> int | None:
-        """Return the index of the first publication to an exchange that does not exist."""
-        return next((i for i, found in enumerate(self.routes) if found.missing), None)
+
+class Passengers(Protocol):
+    """Claims that are settled on the way: by the first put of a publish that does anything."""
+
+    @property
+    def tokens(self) -> Sequence[Token]:
+        """What the next put settles."""
+
+    def arrived(self, stale: Sequence[Token]) -> None:
+        """Note that a put has settled them, ``stale`` among them: there are no more."""
 
 
 class Dead(msgspec.Struct):
@@ -115,6 +123,7 @@ class Publisher:
         self,
         store: Store,
         publications: Sequence[Publication],
+        passengers: Passengers,
         *,
         deadline: Deadline,
         transaction: Transaction | None = None,
@@ -124,22 +133,25 @@ class Publisher:
         if transaction is not None:
             transaction = Transaction(transaction.handle, _Once(transaction.on_end))
         for chunk in _chunks(publications):
-            outcomes += self._publish_chunk(store, chunk, deadline, transaction)
+            outcomes += self._publish_chunk(store, chunk, passengers, deadline, transaction)
+        if passengers.tokens:  # nothing could be stored
+            passengers.arrived(store.put([], {}, settle=passengers.tokens).stale_tokens)
         return outcomes
 
     def _publish_chunk(
         self,
         store: Store,
         chunk: Sequence[Publication],
+        passengers: Passengers,
         deadline: Deadline,
         transaction: Transaction | None,
     ) -> list[Outcome]:
         while True:
             plan = self._plan(store, chunk)
-            missing = plan.missing()
             result = store.put(
-                plan.batch if missing is None else [],
+                plan.batch if plan.missing is None else [],
                 plan.versions,
+                settle=passengers.tokens,
                 limits=plan.limits,
                 transaction=transaction,
             )
@@ -148,16 +160,20 @@ class Publisher:
                 if deadline.expired:
                     return [Outcome("unknown", _NOT_SENT)] * len(chunk)
                 continue
-            if missing is not None:
-                raise _no_exchange(chunk[missing])
             if not result.full:
-                return self._outcomes(chunk, plan)
+                passengers.arrived(result.stale_tokens)
+            if plan.missing is not None:
+                raise _no_exchange(plan.missing)
+            if not result.full:
+                return plan.outcomes
             if len(chunk) == 1:
                 return [_refused(result)]
             return [
                 outcome
                 for publication in chunk
-                for outcome in self._publish_chunk(store, [publication], deadline, transaction)
+                for outcome in self._publish_chunk(
+                    store, [publication], passengers, deadline, transaction
+                )
             ]
 
     def publish_with(
@@ -174,10 +190,9 @@ class Publisher:
         """
         while True:
             plan = self._plan(store, publications, cause=token)
-            missing = plan.missing()
-            outcomes = self._outcomes(publications, plan)
+            outcomes = plan.outcomes
             wrong = next((o for o in outcomes if o.status != "confirmed"), None)
-            possible = missing is None and wrong is None
+            possible = plan.missing is None and wrong is None
             result = store.put(
                 plan.batch if possible else [],
                 plan.versions,
@@ -189,8 +204,8 @@ class Publisher:
                 if deadline.expired:
                     raise ConnectTimeout(_NOT_SENT)
                 continue
-            if missing is not None:
-                raise _no_exchange(publications[missing])
+            if plan.missing is not None:
+                raise _no_exchange(plan.missing)
             if result.full:
                 return [_refused(result)] * len(publications), False
             if wrong is not None:
@@ -201,42 +216,36 @@ class Publisher:
     def _plan(
         self, store: Store, publications: Sequence[Publication], *, cause: Token | None = None
     ) -> _Plan:
-        plan = _Plan([], {}, {}, [])
+        plan = _Plan()
         for publication in publications:
+            exchange, key = publication.exchange, publication.routing_key
             properties = publication.properties
-            found = self._table.route(
-                store, publication.exchange, publication.routing_key, properties.headers
-            )
-            plan.routes.append(found)
+            found = self._table.route(store, exchange, key, properties.headers)
             plan.versions.update(found.versions)
             if not found.queues:
+                plan.outcomes.append(_unwanted(publication))
+                if found.missing and plan.missing is None:
+                    plan.missing = publication
                 continue
-            raw = stored.encode(publication.exchange, publication.routing_key, properties)
+            plan.outcomes.append(Outcome("confirmed"))
+            raw = stored.encode(exchange, key, properties)
             for queue, entry in found.queues:
-                envelope = _envelope(queue, entry, publication.id, publication.body, raw)
-                envelope.priority = _priority(entry, properties.priority)
-                envelope.delay = publication.delay
-                envelope.ttl = _ttl(entry, properties.expiration, publication.delay)
-                envelope.cause = cause
-                plan.batch.append(envelope)
+                plan.batch.append(
+                    Envelope(
+                        queue,
+                        publication.id,
+                        publication.body,
+                        raw,
+                        _priority(entry, properties.priority),
+                        publication.delay,
+                        _ttl(entry, properties.expiration, publication.delay),
+                        entry.max_deliveries or 0,
+                        cause,
+                    )
+                )
                 if entry.max_length is not None:
                     plan.limits[queue] = Limit(entry.max_length, entry.overflow)
         return plan
-
-    @staticmethod
-    def _outcomes(publications: Sequence[Publication], plan: _Plan) -> list[Outcome]:
-        return [
-            Outcome("confirmed")
-            if found.queues or not publication.mandatory
-            else Outcome(
-                "unroutable",
-                f"no queue is bound to exchange {publication.exchange!r} for routing key"
-                f" {publication.routing_key!r}"
-                if publication.exchange
-                else f"there is no queue {publication.routing_key!r}",
-            )
-            for publication, found in zip(publications, plan.routes, strict=True)
-        ]
 
     # --- what dies --------------------------------------------------------------------------------
 
@@ -247,7 +256,7 @@ class Publisher:
         """
         while True:
             known = self._table.queue(store, dead.queue)
-            plan = _Plan([], {q(dead.queue): known.version}, {}, [])
+            plan = _Plan(versions={q(dead.queue): known.version})
             wanted = True
             if known.queue is not None and known.queue.dead_letter_exchange is not None:
                 wanted = self._add_copies(store, dead, known.queue, plan)
@@ -277,11 +286,19 @@ class Publisher:
                     queue,
                 )
                 continue
-            envelope = _envelope(queue, target, copy_id, dead.body, raw)
-            envelope.priority = _priority(target, properties.priority)
-            envelope.ttl = target.message_ttl
-            envelope.cause = dead.token
-            plan.batch.append(envelope)
+            plan.batch.append(
+                Envelope(
+                    queue,
+                    copy_id,
+                    dead.body,
+                    raw,
+                    _priority(target, properties.priority),
+                    0.0,
+                    target.message_ttl,
+                    target.max_deliveries or 0,
+                    dead.token,
+                )
+            )
             if target.max_length is not None and target.overflow == "drop-head":
                 plan.limits[queue] = Limit(target.max_length, target.overflow)
         if not found.queues:
@@ -321,8 +338,17 @@ def _chunks(publications: Sequence[Publication]) -> Iterator[Sequence[Publicatio
         yield publications[start:]
 
 
-def _envelope(queue: str, entry: QueueEntry, id_: str, body: bytes, raw: bytes) -> Envelope:
-    return Envelope(queue, id_, body, raw, max_deliveries=entry.max_deliveries or 0)
+def _unwanted(publication: Publication) -> Outcome:
+    """Return what becomes of a publication that no queue is bound for."""
+    if not publication.mandatory:
+        return Outcome("confirmed")
+    return Outcome(
+        "unroutable",
+        f"no queue is bound to exchange {publication.exchange!r} for routing key"
+        f" {publication.routing_key!r}"
+        if publication.exchange
+        else f"there is no queue {publication.routing_key!r}",
+    )
 
 
 def _priority(entry: QueueEntry, priority: int) -> int:

@@ -23,7 +23,7 @@ from queue_core.emulation.declaring import Declarer
 from queue_core.emulation.handles import Pool, PooledKeyValue
 from queue_core.emulation.keeper import Keeper
 from queue_core.emulation.leases import Names
-from queue_core.emulation.ledger import Finish, Ledger
+from queue_core.emulation.ledger import Finish, Ledger, Passengers
 from queue_core.emulation.window import Window
 from queue_core.errors import ConnectionLost, QueueCoreError, StaleDelivery, TransportError
 from queue_core.message import Delivery, Publication, Settlement
@@ -173,12 +173,20 @@ class EmulatedSession:
         publisher = self._core.publisher
         publisher.check(publications, transaction)
         deadline = self._deadline(timeout)
-        return self._call(
-            lambda store: publisher.publish(
-                store, publications, deadline=deadline, transaction=transaction
-            ),
-            timeout,
-        )
+
+        def publish(store: Store) -> Sequence[Outcome]:
+            # What the caller's transaction would undo is no place for acks.
+            consumers = self._all_consumers() if transaction is None else ()
+            with Passengers(consumer.books for consumer in consumers) as passengers:
+                return publisher.publish(
+                    store,
+                    publications,
+                    passengers,
+                    deadline=deadline,
+                    transaction=transaction,
+                )
+
+        return self._call(publish, timeout)
 
     def settle_then(
         self, delivery: Delivery, then: Sequence[Publication], *, timeout: float = 10.0

@@ -20,11 +20,18 @@ from queue_core import (
     Unroutable,
 )
 from queue_core.mailbox import LamportClock, Mailbox, NameTaken, Panel, SigningKey
-from queue_core.mailbox.node import BURST
+from queue_core.mailbox.pace import BURST
+from queue_core.mailbox.wire import ReplyAddress
 from queue_core.testing.eventually import eventually
 
 OPS = SigningKey("ops", "a secret of the operators")
 WAIT = 10.0
+
+
+def hears_at(box):
+    """Where answers reach a mailbox."""
+    queue = box._replies.open(Deadline.after(WAIT, SystemClock()))
+    return ReplyAddress(queue.exchange.name, queue.routing_key)
 
 
 @pytest.fixture
@@ -317,7 +324,7 @@ def test_a_command_that_comes_twice_is_run_once_and_answered_twice(any_url, box,
     node = start("a")
     with Connection(any_url) as connection:
         replies = box._replies
-        where = replies.address()
+        where = hears_at(box)
         ticket = replies.expect("the-ticket")
         body = {
             "method": "revoke",
@@ -386,7 +393,7 @@ def test_what_is_no_command_is_counted_and_the_node_lives_on(
 
 def test_answers_for_nobody_are_dropped_and_counted(any_url, box, start):
     start("a")
-    where = box._replies.address()
+    where = hears_at(box)
     with Connection(any_url) as connection:
         connection.producer().publish_many(
             connection.producer().prepare(
@@ -493,8 +500,8 @@ def test_a_captured_command_cannot_be_used_for_another_node(
     first, second = start("a", keys=[OPS]), start("b", keys=[OPS])
     operator = open_box(key=OPS)
     captured = []
-    publish = operator._publish
-    operator._publish = lambda command, *rest, **more: (
+    publish = operator._sender._publish
+    operator._sender._publish = lambda command, *rest, **more: (
         captured.append(command),
         publish(command, *rest, **more),
     )

@@ -2,7 +2,8 @@
 
 What goes to a script is a plan, one msgpack array. What many rows of it have in common is said
 once, since a row of its own costs the server three microseconds: so tokens go in groups, messages
-go in runs, and claims come in runs. Times are whole microseconds.
+go in runs, and claims come in runs. Times are whole microseconds. What most puts consist of goes
+without a plan, as the words of ``append``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 from queue_core.message import Token
 from queue_core.transport import Claim, Envelope, Limit
 
-__all__ = ["Tokens", "micros", "plan_batch", "read_claims", "ttl_of"]
+__all__ = ["Tokens", "micros", "plan_batch", "read_claims", "ttl_of", "words_to_append"]
 
 _SIZE: Final = 4
 _FIRST: Final = 2
@@ -117,6 +118,36 @@ def plan_batch(
         if queue not in by_queue and limit.overflow == "drop-head"
     ]
     return queues, contents, places
+
+
+def words_to_append(
+    batch: Sequence[Envelope], versions: Mapping[str, int]
+) -> tuple[list[bytes], list[int]] | None:
+    """Return what ``append`` takes, and the index in the batch of each message in it, in order.
+
+    None if not all messages are plain: ready at once, for ever, and however often.
+    """
+    runs: dict[tuple[str, int], list[int]] = {}
+    for index, envelope in enumerate(batch):
+        if (
+            envelope.delay
+            or envelope.ttl is not None
+            or envelope.max_deliveries
+            or envelope.cause is not None
+        ):
+            return None
+        runs.setdefault((envelope.queue, envelope.priority), []).append(index)
+    words = [b"%d" % len(versions)]
+    for name, version in versions.items():
+        words += (name.encode(), b"%d" % version)
+    order: list[int] = []
+    for (queue, priority), members in runs.items():
+        words += (queue.encode(), b"%d" % priority, b"%d" % len(members))
+        for index in members:
+            envelope = batch[index]
+            words += (envelope.id.encode(), _pack(envelope))
+        order += members
+    return words, order
 
 
 def _limit(limit: Limit | None) -> tuple[int, int]:

@@ -45,7 +45,14 @@ from queue_core.transport import (
 )
 from queue_core.transports.redis.bell import Bell
 from queue_core.transports.redis.durability import detect
-from queue_core.transports.redis.plans import Tokens, micros, plan_batch, read_claims, ttl_of
+from queue_core.transports.redis.plans import (
+    Tokens,
+    micros,
+    plan_batch,
+    read_claims,
+    ttl_of,
+    words_to_append,
+)
 from queue_core.transports.redis.server import Server
 
 logger = logging.getLogger(__name__)
@@ -118,6 +125,8 @@ class RedisStore:
             raise Unsupported(
                 "transactions", "redis", "publish without transaction=, or use an SQL broker"
             )
+        if not settle and not limits and (plain := words_to_append(batch, versions)):
+            return self._append(versions, *plain)
         tokens = Tokens(settle)
         settled = len(tokens.groups)
         queues, contents, places = plan_batch(batch, limits, tokens)
@@ -141,6 +150,16 @@ class RedisStore:
             already=sorted(places[place] for place in already or ()),
             stale_tokens=tokens.stale(stale),
         )
+
+    def _append(
+        self, versions: Mapping[str, int], words: Sequence[bytes], order: Sequence[int]
+    ) -> PutResult:
+        """Put plain messages; ``order`` says which message of ``words`` is where in the batch."""
+        stale, already = self._server.run("append", *words)
+        if stale:
+            names = list(versions)
+            return PutResult(stale_entries=[names[index] for index in stale])
+        return PutResult(already=sorted(order[place] for place in already))
 
     def claim(
         self,

@@ -2,6 +2,9 @@
 
 A claim notes its request id beside its effect, in the same transaction, for the caller whose answer
 is lost. Each handle keeps the notes of its last claims, until their session ends.
+
+To take a message nothing waits for the disk: a claim that a power cut undoes has left it in its
+queue. What a claim settles is `lasting`, like any other settling.
 """
 
 from __future__ import annotations
@@ -179,10 +182,11 @@ class Claims:
                 )
             return Claimed(claims, stale)
 
+        write, lasting = self._database.write, bool(settle)
         try:
-            return self._database.write(lambda steps: work(steps, careful=False)), 0.0
+            return write(lambda steps: work(steps, careful=False), lasting=lasting), 0.0
         except Careful:
-            return self._database.write(lambda steps: work(steps, careful=True)), 0.0
+            return write(lambda steps: work(steps, careful=True), lasting=lasting), 0.0
 
     def _take_from(
         self, steps: Steps, queue: str, room: int, number: int, fence: int
@@ -244,7 +248,7 @@ class Claims:
             rows.sort(key=lambda row: int(row[0]))
             return [_claim(row, row[7], fence, REASONS[row[8]]) for row in rows]
 
-        return self._database.write(work)
+        return self._database.write(work, lasting=False)
 
     def _number(self, steps: Steps, session: str, find: Statement) -> int:
         row = steps.row(find, session=session)

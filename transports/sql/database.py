@@ -98,13 +98,14 @@ class Database:
             self._raise(error)
             raise
 
-    def write(self, work: Callable[[Steps], T]) -> T:
+    def write(self, work: Callable[[Steps], T], *, lasting: bool = True) -> T:
         """Run ``work`` in a transaction of its own, commit, and return what it returned.
 
         When it raises, nothing happened; after `Undo` its answer is returned all the same. What the
-        database undid because of another transaction is run again, a few times.
+        database undid because of another transaction is run again, a few times. ``lasting`` is
+        False for what a power cut may undo; see `Dialect.begin`.
         """
-        return self._repeat(lambda: self._transaction(work))
+        return self._repeat(lambda: self._transaction(work, lasting=lasting))
 
     def alone(self, work: Callable[[], T]) -> T:
         """Run ``work``, which writes with one statement that is a transaction by itself."""
@@ -134,10 +135,10 @@ class Database:
         deadline = Deadline.after(_COLLIDING, _CLOCK)
         return retry(call, backoff=_BACKOFF, deadline=deadline, clock=_CLOCK, retryable=collided)
 
-    def _transaction(self, work: Callable[[Steps], T]) -> T:
+    def _transaction(self, work: Callable[[Steps], T], *, lasting: bool) -> T:
         dialect = self.dialect
         cursor = dialect.cursor()
-        dialect.begin(cursor)
+        dialect.begin(cursor, lasting=lasting)
         try:
             result = work(Steps(cursor, dialect))
             dialect.commit(cursor)

@@ -197,10 +197,12 @@ class Dialect(Protocol):
     def names(self, values: Iterable[str]) -> object:
         """Return the values as the parameter that `Language.among` and `Language.names` take."""
 
-    def begin(self, cursor: Cursor) -> None:
+    def begin(self, cursor: Cursor, *, lasting: bool) -> None:
         """Begin a transaction that may write.
 
-        Blocks until others let it, at most the URL's ``timeout``.
+        Blocks until others let it, at most the URL's ``timeout``. What is not ``lasting`` may be
+        undone by a power cut or a crash of the server, until something lasting is committed; where
+        that is cheaper.
         """
 
     def lock_queues(self, cursor: Cursor, queues: Sequence[str]) -> None:

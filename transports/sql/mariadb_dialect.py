@@ -202,7 +202,7 @@ class MariadbDialect:
         """A list to be written out."""
         return tuple(values) or (None,)
 
-    def begin(self, cursor: Cursor) -> None:
+    def begin(self, cursor: Cursor, *, lasting: bool) -> None:
         """Begin with the next packet."""
         self._pause = _SOON
         self._open = True

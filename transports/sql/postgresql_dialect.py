@@ -205,7 +205,7 @@ class PostgresDialect:
         """An array."""
         return list(values)
 
-    def begin(self, cursor: Cursor) -> None:
+    def begin(self, cursor: Cursor, *, lasting: bool) -> None:
         """Begin; nobody waits yet."""
         cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
 

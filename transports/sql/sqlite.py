@@ -5,6 +5,10 @@ The rules:
 - Write-ahead log, ``synchronous=FULL`` unless the URL says otherwise, and ``BEGIN IMMEDIATE`` for
   everything that may write: a transaction that began as a reader fails at once when somebody else
   wrote in between.
+- What need not last (claims, heartbeats) is committed with ``synchronous=NORMAL``: the log keeps
+  the order, so the next commit that lasts brings it to the disk, and a power cut before undoes it
+  as a whole.
+- The log is `lengthened` ahead, since a sync takes about half as long again in a file that grows.
 - Writers take turns at the `Gate`; waiting consumers are woken by `Wakeup`.
 - Time is the host's clock as it is, since every process that can open the file has the same one.
   When somebody sets it, delays and ttls under way end earlier or later by as much; leases are not
@@ -119,6 +123,7 @@ class SqliteDialect:
         self._file = file
         self._clock = clock
         self._gate = Gate(file.open_side_file, file.patience)
+        self._synchronous = ""
         self._wakeup = Wakeup(file.side, file.poll)
         self._connection: Connection | None = None
         self._raw: sqlite3.Connection | None = None
@@ -147,6 +152,7 @@ class SqliteDialect:
         self._connection = connection
         self._raw = cast(sqlite3.Connection, connection.connection.driver_connection)
         self._cursor = self._raw.cursor()
+        self._synchronous = self._file.synchronous
         return self._cursor
 
     def _leave_alone(self) -> None:
@@ -169,7 +175,7 @@ class SqliteDialect:
         """A JSON list."""
         return json.dumps(list(values))
 
-    def begin(self, cursor: Cursor) -> None:
+    def begin(self, cursor: Cursor, *, lasting: bool) -> None:
         """Take the turn, and SQLite's write lock."""
         if self._file.identity() != self._identity:
             # Writing into a file that was deleted would succeed, and nobody would ever see it.
@@ -178,6 +184,7 @@ class SqliteDialect:
                 f"{self.place} was deleted or replaced while it was in use; "
                 "the next call opens the one that is there"
             )
+        self._synchronize(cursor, lasting=lasting)
         self._gate.enter()
         try:
             cursor.execute("BEGIN IMMEDIATE")
@@ -185,12 +192,20 @@ class SqliteDialect:
             self._gate.leave()
             raise
 
+    def _synchronize(self, cursor: Cursor, *, lasting: bool) -> None:
+        """Have commits wait for the disk, if the URL has not said otherwise, or not."""
+        synchronous = self._file.synchronous if lasting else "NORMAL"
+        if synchronous != self._synchronous:
+            cursor.execute(f"PRAGMA synchronous = {synchronous}")
+            self._synchronous = synchronous
+
     def lock_queues(self, cursor: Cursor, queues: Sequence[str]) -> None:
         """Nobody else writes meanwhile."""
 
     def commit(self, cursor: Cursor) -> None:
         """Commit, and let the next one in."""
         cursor.execute("COMMIT")
+        self._file.lengthen_log()
         self._gate.leave()
 
     def rollback(self) -> None:
@@ -205,6 +220,7 @@ class SqliteDialect:
 
     def durability(self, cursor: Cursor) -> Durability:
         """Look at this connection's pragmas and at the file system."""
+        self._synchronize(cursor, lasting=True)
         cursor.execute("PRAGMA journal_mode")
         journal = str(cursor.fetchone()[0])
         found = of_sqlite(journal, _pragma(cursor, "synchronous"), self._file.filesystem())

@@ -34,6 +34,7 @@ _LEAST_VERSION: Final = (3, 38, 0)
 _CACHE_KIB: Final = 8192
 _LOG_PAGES: Final = 4000
 _LOG_LIMIT: Final = 64 * 1024 * 1024
+_LOG_STEP: Final = 256 * 1024
 
 
 def check(url: BrokerURL) -> None:
@@ -80,8 +81,9 @@ class SqliteFile:
         "place",
         "poll",
         "side",
+        "synchronous",
+        "_log",
         "_max_size",
-        "_synchronous",
         "_upgrade",
     )
 
@@ -90,11 +92,12 @@ class SqliteFile:
         self.path = os.path.realpath(url.database)
         self.place = f"the SQLite database {self.path}"
         self.side = f"{self.path}-side"
+        self._log = f"{self.path}-wal"
         self.patience = url.option("timeout", float, 5.0) / 2
         self.poll = url.option("poll", float, 0.05)
         self.max_pages = 0
         self._max_size = url.option("max_size", int, 0)
-        self._synchronous = url.option("synchronous", str, "full").upper()
+        self.synchronous = url.option("synchronous", str, "full").upper()
         self._upgrade = url.option("upgrade", bool, True)
 
     def connect(self, compiler: Compiler) -> Connection:
@@ -165,6 +168,21 @@ class SqliteFile:
         except OSError:
             return ""
 
+    def lengthen_log(self) -> None:
+        """Make the write-ahead log longer than it needs to be, if it has just grown.
+
+        SQLite writes over what is at its end, as it does where the log begins anew. Appended
+        zeros can never take the place of something, whoever else writes, and fail without harm.
+        """
+        with contextlib.suppress(OSError):
+            excess = os.stat(self._log).st_size % _LOG_STEP
+            if excess:
+                descriptor = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+                try:
+                    os.write(descriptor, bytes(_LOG_STEP - excess))
+                finally:
+                    os.close(descriptor)
+
     def make_side(self) -> None:
         """Make the directory beside the database, as open to others as the database is."""
         if os.path.isdir(self.side):
@@ -213,7 +231,7 @@ class SqliteFile:
                 f"{self.place} cannot use a write-ahead log (its mode is {mode}); "
                 "put it on a local disk"
             )
-        cursor.execute(f"PRAGMA synchronous = {self._synchronous}")
+        cursor.execute(f"PRAGMA synchronous = {self.synchronous}")
         cursor.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         cursor.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         cursor.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT}")

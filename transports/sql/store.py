@@ -89,7 +89,7 @@ class SqlStore:
             known = {name for (name,) in steps.rows(self._statements.known_sessions, names=names)}
             return [name for name in sessions if name not in known]
 
-        return self._database.write(work)
+        return self._database.write(work, lasting=False)
 
     def sessions(self) -> Mapping[str, Lease]:
         """See `Store.sessions`."""
@@ -145,7 +145,7 @@ class SqlStore:
                 )
             )
         put = Put(self._statements, batch, versions, settle, limits)
-        if batch and not settle:
+        if any(envelope.cause is None for envelope in batch):  # the others replace what they settle
             self._database.read(lambda steps: self._dialect.check_room(steps.cursor))
         if transaction is not None:
             return self._joined.put(put, transaction)

@@ -1,21 +1,24 @@
 """The command ``queue-core``.
 
-Each command is a module of its own, imported when it is called, so that ``--help`` is quick and
-loads no driver. Results go to stdout, everything else to stderr. An error is one to three lines -
-what, because, try - without a traceback, and ends with the exit code that
-`queue_core.worker.cli.errors` gives it.
+Each command is imported when it is called, so that ``--help`` is quick and loads no driver. Results
+go to stdout, everything else to stderr. An error is one to three lines - what, because, try -
+without a traceback, and ends with the exit code that `queue_core.worker.cli.errors` gives it.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import io
+import logging
+import signal
 import sys
+from typing import NoReturn
 
 import click
 
 from queue_core import __version__
-from queue_core.worker.cli.errors import report
+from queue_core.worker.cli.errors import TERMINATED, report
 
 # name -> module with the command, and what it says of itself in the list
 COMMANDS = {
@@ -27,7 +30,7 @@ COMMANDS = {
     "control": ("queue_core.worker.cli.remote", "Tell nodes to do something: revoke, shutdown."),
     "nodes": ("queue_core.worker.cli.remote", "List the nodes that are there."),
     "status": ("queue_core.worker.cli.remote", "Show which nodes answer, and how quickly."),
-    "purge": ("queue_core.worker.cli.remote", "Delete the messages that wait in a queue."),
+    "purge": ("queue_core.worker.cli.purge", "Delete the messages that wait in a queue."),
     "db": ("queue_core.worker.cli.db", "Look at a database's tables; make or upgrade them."),
     "explain": ("queue_core.worker.cli.look", "Say in words what a broker URL means."),
 }
@@ -61,6 +64,10 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit the process with its code."""
+    logging.lastResort = logging.NullHandler()  # commands say what matters; the worker has a log
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # no terminal is too old for an answer
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         code = cli.main(
             arguments, "queue-core", standalone_mode=False, auto_envvar_prefix="QUEUE_CORE"
@@ -68,3 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     except BaseException as error:
         code = report(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminated(_number: int, _frame: object) -> NoReturn:
+    sys.exit(TERMINATED)  # as an exception, so that everything is cleaned up

@@ -7,39 +7,20 @@ These commands are for those who want to do it at a moment of their own, with a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from queue_core import Connection, Schema
 from queue_core.worker.cli.errors import CommandError
+from queue_core.worker.cli.options import broker_or_word, json_option, print_json, timeout_option
 
-Command = Callable[..., Any]
+C = TypeVar("C", bound=Callable[..., Any])
 
 
-def _options(command: Command) -> Command:
-    for option in (
-        click.option(
-            "--timeout",
-            type=click.FloatRange(0.1, 600.0),
-            default=10.0,
-            show_default=True,
-            help="Seconds to connect in.",
-        ),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
-        click.option(
-            "-b",
-            "--broker",
-            required=True,
-            envvar="QUEUE_CORE_URL",
-            metavar="URL",
-            help="The broker.",
-        ),
-    ):
-        command = option(command)
-    return command
+def _options(command: C) -> C:
+    return broker_or_word(json_option(timeout_option("10s", "How long to connect.")(command)))
 
 
 @click.group()
@@ -83,14 +64,8 @@ def upgrade(broker: str, as_json: bool, timeout: float) -> None:
 def _show(found: Schema, as_json: bool) -> None:
     has = _number(found.found)
     if as_json:
-        report = {
-            "schema": 1,
-            "database": found.place,
-            "found": has,
-            "wanted": _number(found.wanted),
-            "current": found.current,
-        }
-        click.echo(json.dumps(report))
+        wanted = _number(found.wanted)
+        print_json(database=found.place, found=has, wanted=wanted, current=found.current)
         return
     click.echo(f"database    {found.place}")
     click.echo(f"tables      {has or 'none'}")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
@@ -52,7 +50,6 @@ def demo(broker: str, limit: int | None) -> None:
             code=2,
         )
     try:
-        signal.signal(signal.SIGTERM, _terminated)
         run_demo(broker, make_display(), limit=limit)
     except DemoFailed as error:
         raise CommandError(
@@ -71,10 +68,6 @@ def _program() -> str:
     if shutil.which("queue-core"):
         return "queue-core"
     return os.path.relpath(Path(sys.executable).with_name("queue-core"))
-
-
-def _terminated(_number: int, _frame: object) -> NoReturn:
-    sys.exit(143)  # as an exception, so that everything is cleaned up
 
 
 commands = {"demo": demo}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import time
 import uuid
 from typing import Any
@@ -12,35 +10,21 @@ import click
 
 from queue_core import Connection, Durability, Queue
 from queue_core.worker.cli.errors import CommandError
-
-SCHEMA = 1
+from queue_core.worker.cli.options import broker_or_word, json_option, print_json, timeout_option
 
 
 @click.command()
-@click.argument("url", required=False)
-@click.option("-b", "--broker", envvar="QUEUE_CORE_URL", metavar="URL", help="The broker.")
+@broker_or_word
 @click.option("-Q", "--queue", metavar="NAME", help="Look at the durability of this queue.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0.1, 600.0),
-    default=10.0,
-    show_default=True,
-    help="Seconds for each step.",
-)
-def doctor(
-    url: str | None, broker: str | None, queue: str | None, as_json: bool, timeout: float
-) -> None:
+@json_option
+@timeout_option("10s", "How long each step may take.")
+def doctor(broker: str, queue: str | None, as_json: bool, timeout: float) -> None:
     """Connect to a broker, send one message through it, and say what it keeps and can do.
 
     The message goes through a queue of its own, which is deleted. What weakens the broker's promise
     is listed with its remedy; that is no error. Exit code 0 if the broker works, 69 if it cannot be
     reached, 77 if it refuses, 78 if the URL or a driver is wrong.
     """
-    broker = url or broker
-    if broker is None:
-        raise click.UsageError("it needs the broker's URL, as argument or in QUEUE_CORE_URL")
-    logging.getLogger().addHandler(logging.NullHandler())  # what is logged is in the report
     with Connection(broker, timeout=timeout, connect_timeout=timeout) as connection:
         begun = time.perf_counter()
         connection.connect()
@@ -48,7 +32,6 @@ def doctor(
         _send_one(connection, timeout)
         done = time.perf_counter()
         report = {
-            "schema": SCHEMA,
             "broker": connection.url,
             "server": connection.durability.broker,
             "connect_ms": round((connected - begun) * 1000, 1),
@@ -57,7 +40,10 @@ def doctor(
             **_promise(connection.durability_of(queue) if queue else connection.durability),
             "features": {name: can for name, (can, _) in connection.features.describe().items()},
         }
-    click.echo(json.dumps(report) if as_json else _text(report))
+    if as_json:
+        print_json(**report)
+    else:
+        click.echo(_text(report))
 
 
 def _send_one(connection: Connection, timeout: float) -> None:

@@ -5,14 +5,16 @@
     0   done                             69  broker not reachable
     1   failed                           70  a bug of queue-core
     2   wrong usage                      75  timed out, try again
-    9   worker: stopped by force         76  not ours, damaged, or of a newer version
-    77  access refused                   78  bad configuration, or a missing extra
-    130 interrupted
+    3   partly                           76  not ours, damaged, or of a newer version
+    4   nothing found                    77  access refused
+    9   worker: stopped by force         78  bad configuration, or a missing extra
+                                         130 interrupted, 143 terminated
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 
@@ -24,6 +26,7 @@ from queue_core import (
     ConnectionLost,
     ConnectTimeout,
     QueueCoreError,
+    QueueNotFound,
     StoreCorrupt,
     TopologyMismatch,
     Unsupported,
@@ -31,8 +34,9 @@ from queue_core import (
 )
 from queue_core.worker.locate import AppNotFound
 
-USAGE, UNREACHABLE, BUG, TIMED_OUT, DAMAGED, REFUSED, CONFIG = 2, 69, 70, 75, 76, 77, 78
-INTERRUPTED = 130
+FAILED, USAGE, PARTLY, NOTHING = 1, 2, 3, 4
+UNREACHABLE, BUG, TIMED_OUT, DAMAGED, REFUSED, CONFIG = 69, 70, 75, 76, 77, 78
+INTERRUPTED, TERMINATED = 130, 143
 
 # The first class that fits decides: exit code, and what to try.
 _KINDS: tuple[tuple[type[QueueCoreError], int, str], ...] = (
@@ -40,6 +44,7 @@ _KINDS: tuple[tuple[type[QueueCoreError], int, str], ...] = (
     (TopologyMismatch, CONFIG, ""),
     (ConfigError, CONFIG, ""),
     (UsageError, USAGE, ""),
+    (QueueNotFound, NOTHING, ""),
     (AccessRefused, REFUSED, "check the user, the password and the virtual host of the URL"),
     (ConnectTimeout, TIMED_OUT, "check that the broker runs and answers, then try again"),
     (ConnectionLost, UNREACHABLE, "check that the broker runs, and host and port of the URL"),
@@ -47,10 +52,13 @@ _KINDS: tuple[tuple[type[QueueCoreError], int, str], ...] = (
 )
 
 
+_WORDS = re.compile(r"\w+")
+
+
 class CommandError(Exception):
     """A command failed in a way that it can explain itself."""
 
-    def __init__(self, error: str, because: str = "", advice: str = "", code: int = 1) -> None:
+    def __init__(self, error: str, because: str = "", advice: str = "", code: int = FAILED) -> None:
         """Keep the parts."""
         super().__init__(error)
         self.error = error
@@ -67,7 +75,7 @@ def report(error: BaseException) -> int:
         show("interrupted")
         return INTERRUPTED
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 1
+        return error.code if isinstance(error.code, int) else FAILED
     if isinstance(error, CommandError):
         show(error.error, error.because, error.advice)
         return error.code
@@ -84,7 +92,11 @@ def report(error: BaseException) -> int:
         return _report_known(error)
     if isinstance(error, BrokenPipeError):
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - or the interpreter complains at its end
-        return 1
+        return FAILED
+    if isinstance(error, OSError):
+        show(_one_line(str(error)))  # a full disk, a file that may not be read
+        _show_trace("".join(traceback.format_exception(error)))
+        return FAILED
     traceback.print_exception(error)
     show(f"a bug in queue-core: {type(error).__name__}", advice="report it with the lines above")
     return BUG
@@ -92,18 +104,24 @@ def report(error: BaseException) -> int:
 
 def _report_known(error: QueueCoreError) -> int:
     code, advice = next(
-        ((code, advice) for kind, code, advice in _KINDS if isinstance(error, kind)), (1, "")
+        ((code, advice) for kind, code, advice in _KINDS if isinstance(error, kind)), (FAILED, "")
     )
     cause = error.__cause__
     text = _one_line(str(error))
     because = _one_line(f"{type(cause).__name__}: {cause}") if cause is not None else ""
-    if cause is not None and str(cause) in text:
+    if cause is not None and _says(text, cause):
         because = ""
     if not advice and ";" in text:
         text, _, advice = (part.strip() for part in text.rpartition(";"))
     show(text, because, advice)
     _show_trace("".join(traceback.format_exception(error)))
     return code
+
+
+def _says(text: str, cause: BaseException) -> bool:
+    """Whether a text has all that its cause says, in whatever punctuation."""
+    said = " ".join(_WORDS.findall(text))
+    return all(" ".join(_WORDS.findall(str(part))) in said for part in cause.args or (cause,))
 
 
 def show(error: str, because: str = "", advice: str = "") -> None:

@@ -1,74 +1,87 @@
 """``inspect``, ``control``, ``nodes`` and ``status``: nodes asked and told from a terminal.
 
 They need the broker's URL and nothing else: no application is imported. What commands there are,
-and what their arguments are called, the nodes say themselves.
+what their arguments are called, and which of them only look, the nodes say themselves: ``inspect``
+never sends what changes something.
 
-Exit code 0 if every node that was meant answered, 3 if only some did or some with an error, 4 if
-there was nobody.
+`queue_core.worker.cli.answers` prints what they answered.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
+import msgspec
 
 from queue_core import Connection
 from queue_core.mailbox import Answers, Mailbox, SigningKey
-from queue_core.worker.cli.errors import CommandError
-from queue_core.worker.cli.types import duration, names
+from queue_core.worker.cli.answers import (
+    described,
+    end,
+    nobody,
+    print_answers,
+    print_answers_json,
+    print_commands,
+)
+from queue_core.worker.cli.errors import NOTHING, USAGE, CommandError
+from queue_core.worker.cli.options import (
+    broker_option,
+    broker_or_word,
+    json_option,
+    print_json,
+    printable,
+    timeout_option,
+)
+from queue_core.worker.cli.types import names
 
-SCHEMA = 1
-PARTLY, NOBODY = 3, 4
-NAMESPACE = "queue-core"
+NAMESPACE: Final = "queue-core"
+CONNECT: Final = 5.0
+"""Seconds that connecting may take besides ``--timeout``."""
+LOOKING: Final = frozenset(
+    "active active_queues clock commands conf ping query_task registered report reserved revoked "
+    "scheduled stats".split()
+)
+"""What only looks, on our nodes as on celery's; ``inspect`` asks nodes about other commands."""
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 _ARGUMENT = re.compile(r"(\w+)(:?=)(.*)", re.DOTALL)
 
 
+def _namespace(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    if not value:
+        raise click.BadParameter("a namespace has a name")
+    return value
+
+
 def _common(command: C) -> C:
     """Add the options that all of these commands have."""
-    for option in reversed(
-        (
-            click.option(
-                "-b",
-                "--broker",
-                required=True,
-                envvar="QUEUE_CORE_URL",
-                metavar="URL",
-                help="The broker.",
-            ),
-            click.option(
-                "-N",
-                "--namespace",
-                default=NAMESPACE,
-                show_default=True,
-                help="Whose nodes; celery's are in the namespace celery.",
-            ),
-            click.option(
-                "-t",
-                "--timeout",
-                type=duration,
-                default="1s",
-                show_default=True,
-                help="How long to wait in all.",
-            ),
-            click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
-        )
+    for option in (
+        json_option,
+        timeout_option("1s", "How long to wait for answers."),
+        click.option(
+            "-N",
+            "--namespace",
+            default=NAMESPACE,
+            show_default=True,
+            callback=_namespace,
+            help="Whose nodes; celery's are in the namespace celery.",
+        ),
     ):
         command = option(command)
     return command
 
 
 def _addressed(command: C) -> C:
-    """Add the options that say which nodes are meant."""
+    """Add the options that say which nodes are meant, and who asks."""
     for option in reversed(
         (
             click.option(
@@ -85,7 +98,7 @@ def _addressed(command: C) -> C:
                 "labels",
                 multiple=True,
                 metavar="KEY=VALUE",
-                help="Nodes with this label.",
+                help="Nodes with this label; with several, those that have all.",
             ),
             click.option(
                 "--first", type=click.IntRange(1), metavar="N", help="Stop after N answers."
@@ -105,93 +118,151 @@ def _addressed(command: C) -> C:
 @click.command()
 @click.argument("method", required=False)
 @click.argument("arguments", nargs=-1)
+@broker_option
 @_addressed
 @_common
-def inspect(method: str | None, **options: Any) -> None:
+def inspect(**options: Any) -> None:
     """Ask nodes something: ping, stats, active ... Without METHOD, list what they can be asked.
 
     Arguments are written as words, in order, or as NAME=TEXT, or NAME:=JSON.
+
+    Exit code 0 if all answered, 3 if only some did, 4 if nobody, 1 if it failed on each, 77 if each
+    refused.
     """
-    _remote("inspect", method, **options)
+    _remote("inspect", **options)
 
 
 @click.command()
 @click.argument("method", required=False)
 @click.argument("arguments", nargs=-1)
+@broker_option
 @_addressed
 @_common
-def control(method: str | None, **options: Any) -> None:
+def control(**options: Any) -> None:
     """Tell nodes to do something: revoke ID, shutdown ... Without METHOD, list what they can do.
 
     Arguments are written as words, in order, or as NAME=TEXT, or NAME:=JSON.
+
+    Exit code 0 if all did it, 3 if only some did, 4 if nobody answered, 1 if it failed on each, 77
+    if each refused.
     """
-    _remote("control", method, **options)
+    _remote("control", **options)
 
 
 @click.command()
+@broker_or_word
 @_common
 def nodes(broker: str, namespace: str, timeout: float, as_json: bool) -> None:
-    """List the nodes that are there, with their labels."""
-    with _mailbox(broker, namespace, timeout) as (box, url):
+    """List the nodes that are there, with their labels. Exit code 4 if there is none."""
+    with _mailbox(broker, namespace, timeout) as (box, place):
         found = box.nodes(timeout=timeout)
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "broker": url, "nodes": found}))
+        print_json(**place, nodes=dict(sorted(found.items())))
     for name, labels in sorted(found.items()) if not as_json else ():
         words = " ".join(f"{key}={value}" for key, value in sorted(labels.items()))
-        click.echo(f"{name}  {words}".rstrip())
-    _exit(bool(found), complete=True, broker=url, namespace=namespace)
+        click.echo(printable(f"{name}  {words}".rstrip()))
+    if not found:
+        raise nobody(place)
 
 
 @click.command()
+@broker_or_word
 @_common
 def status(broker: str, namespace: str, timeout: float, as_json: bool) -> None:
-    """Show which nodes answer, and how quickly."""
-    with _mailbox(broker, namespace, timeout) as (box, url):
-        begun, took = time.perf_counter(), {}
-        answers = box.multi_call(
-            "ping",
-            timeout=timeout,
-            callback=lambda node, value: took.update({node: time.perf_counter() - begun}),
-        )
-    if as_json:
-        times = {node: round(seconds * 1000, 1) for node, seconds in took.items()}
-        click.echo(
-            json.dumps(
-                {
-                    "schema": SCHEMA,
-                    "broker": url,
-                    "answered_ms": times,
-                    "missing": sorted(answers.missing),
-                }
+    """Show which nodes answer, and how quickly.
+
+    Exit code 0 if all answer, 3 if only some do, 4 if nobody.
+    """
+    took: dict[str, float] = {}
+    with _mailbox(broker, namespace, timeout) as (box, place):
+        answers = box.multi_call("ping", timeout=timeout, limit=1)  # opens what answers come by
+        if answers.heard:
+            begun = time.perf_counter()
+            answers = box.multi_call(
+                "ping",
+                timeout=timeout,
+                callback=lambda node, _: took.update({node: time.perf_counter() - begun}),
             )
-        )
+    if as_json:
+        times = {node: round(seconds * 1000, 1) for node, seconds in sorted(took.items())}
+        missing = sorted(answers.missing)
+        print_json(**place, answered_ms=times, missing=missing)
     else:
-        click.echo(f"broker  {url}")
+        click.echo(f"broker  {place['broker']}")
         for node, seconds in sorted(took.items()):
-            click.echo(f"{node}  answers after {seconds * 1000:.1f} ms")
+            click.echo(printable(f"{node}  answers after {seconds * 1000:.1f} ms"))
         for node in sorted(answers.missing):
-            click.echo(f"{node}  does not answer within {timeout:g} s")
+            click.echo(printable(f"{node}  does not answer within {timeout:g} s"))
         click.echo(f"{len(took)} of {len(took) + len(answers.missing)} nodes answer")
-    _exit(bool(answers.heard), complete=answers.complete, broker=url, namespace=namespace)
+    end(answers, place)
 
 
 @contextmanager
 def _mailbox(
     broker: str, namespace: str, timeout: float, key: SigningKey | None = None
-) -> Iterator[tuple[Mailbox, str]]:
-    """Open a mailbox; yield it and the broker's URL without its password."""
-    patience = max(timeout, 5.0)
-    with (
-        Connection(broker, timeout=patience, connect_timeout=patience) as connection,
-        Mailbox(namespace, connection, key=key) as box,
-    ):
-        yield box, connection.url
+) -> Iterator[tuple[Mailbox, dict[str, str]]]:
+    """Connect and open a mailbox; yield it and where that is, without the broker's password."""
+    patience = max(timeout, CONNECT)
+    with Connection(broker, timeout=patience, connect_timeout=patience) as connection:
+        if not connection.features.shared:
+            raise CommandError(
+                f"there are no nodes but a program's own at {connection.url}",
+                "no other process sees that broker",
+                "sqlite:///queue.db, or the URL of a server",
+                USAGE,
+            )
+        connection.connect()
+        with Mailbox(namespace, connection, key=key) as box:
+            yield box, {"broker": connection.url, "namespace": namespace}
+
+
+class _Asking(msgspec.Struct, frozen=True):
+    """Who is meant, and how long to wait: what each call of one command line has in common."""
+
+    box: Mailbox
+    timeout: float
+    destinations: tuple[str, ...] | None
+    where: dict[str, Any]
+
+    def ask(self, method: str, arguments: dict[str, Any], first: int | None = None) -> Answers:
+        """Send a command and wait for the answers."""
+        if self.destinations:
+            return self.box.call(self.destinations, method, arguments, self.timeout)
+        return self.box.multi_call(method, arguments, self.timeout, first, **self.where)
+
+    def look_up(self, method: str) -> dict[str, Any]:
+        """Return what the first node that knows a command says of it.
+
+        Raises CommandError if nobody knows it.
+        """
+        known = set()
+        for _, told in self.box.stream(
+            "commands", timeout=self.timeout, destinations=self.destinations, **self.where
+        ):
+            for found in described(told):
+                if method in (found["name"], found.get("alias")):
+                    return found
+                known.add(found["name"])
+        if not known:
+            raise CommandError(
+                "no node answered",
+                f"they were asked what {printable(method)!r} is and takes",
+                "a longer wait: -t 10s; control asks nothing if arguments are NAME=TEXT",
+                NOTHING,
+            )
+        near = difflib.get_close_matches(method, known, n=1)
+        raise CommandError(
+            f"no node knows a command {printable(method)!r}"
+            + (f"; did you mean {near[0]!r}?" if near else ""),
+            advice="queue-core inspect, or control, without a METHOD lists them",
+            code=USAGE,
+        )
 
 
 def _remote(
     kind: str,
-    method: str | None,
     *,
+    method: str | None,
     arguments: tuple[str, ...],
     destinations: tuple[str, ...] | None,
     match: str | None,
@@ -204,28 +275,55 @@ def _remote(
     timeout: float,
     as_json: bool,
 ) -> None:
-    if (key_name is None) != (key_file is None):
-        raise click.UsageError("a signed command needs both --key-name and --key-file")
-    key = SigningKey(key_name, key_file.read_text().strip()) if key_name and key_file else None
-    where: dict[str, Any] = {"match": match, "labels": dict(_label(item) for item in labels)}
-    with _mailbox(broker, namespace, timeout, key) as (box, url):
-
-        def ask(name: str, given: dict[str, Any]) -> Answers:
-            if destinations:
-                return box.call(destinations, name, given, timeout)
-            return box.multi_call(name, given, timeout, first, **where)
-
+    if destinations and (match or labels or first):
+        raise click.UsageError("-d names the nodes; --match, --label and --first pick among all")
+    where = {"match": match, "labels": _labels(labels)}
+    named, words = _arguments(arguments)
+    with _mailbox(broker, namespace, timeout, _key(key_name, key_file)) as (box, place):
+        asking = _Asking(box, timeout, destinations, where)
         if method is None:
-            _list(kind, ask("commands", {}), as_json=as_json)
-            return
-        named, words = _arguments(arguments)
-        if words:
-            named |= _in_order(method, words, ask("commands", {}))
-        answers = ask(method, named)
-    _show(answers, as_json=as_json)
+            answers = asking.ask("commands", {}, first)
+        else:
+            if words or (kind == "inspect" and method not in LOOKING):
+                found = asking.look_up(method)
+                _check_kind(kind, found)
+                named |= _in_order(found, words, named)
+            answers = asking.ask(method, named, first)
     if first is not None and len(answers.heard) >= first:
         answers.missing = set()
-    _exit(bool(answers.heard), complete=answers.complete, broker=url, namespace=namespace)
+    if method is None:
+        print_commands(kind, answers, place if as_json else None)
+    elif as_json:
+        print_answers_json(answers, method, place)
+    else:
+        print_answers(answers)
+    end(answers, place, first=first, picked=bool(destinations or match or labels))
+
+
+def _key(name: str | None, file: Path | None) -> SigningKey | None:
+    if name is None and file is None:
+        return None
+    if name is None or file is None:
+        raise click.UsageError("a signed command needs both --key-name and --key-file")
+    try:
+        return SigningKey(name, file.read_text(encoding="utf-8").strip())
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"the key in {file} is no text") from error
+
+
+def _labels(given: tuple[str, ...]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for item in given:
+        key, sign, value = item.partition("=")
+        if not sign or not key:
+            raise click.UsageError(f"{item!r} is no label; write KEY=VALUE")
+        if key in labels:
+            raise click.UsageError(f"the label {key!r} is given twice")
+        labels[key] = value
+    return labels
+
+
+# --- arguments ------------------------------------------------------------------------------------
 
 
 def _arguments(given: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
@@ -248,117 +346,25 @@ def _arguments(given: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
     return named, words
 
 
-def _in_order(method: str, words: list[str], told: Answers) -> dict[str, Any]:
-    """Give words the names that the nodes say the command's arguments have."""
-    for commands in told.values():
-        for found in commands:
-            if method not in (found["name"], found.get("alias")):
-                continue
-            order, variadic = found["arguments"], found.get("variadic")
-            named: dict[str, Any] = dict(zip(order, words, strict=False))
-            if variadic in order:
-                place = order.index(variadic)
-                named = {**dict(zip(order[:place], words, strict=False)), variadic: words[place:]}
-            elif len(words) > len(order):
-                raise click.UsageError(
-                    f"too many words; {method} is called as: {found['signature']}"
-                )
-            return named
-    raise click.UsageError(
-        f"no node says what the arguments of {method!r} are called; write them as NAME=TEXT"
-    )
-
-
-def _label(item: str) -> tuple[str, str]:
-    key, sign, value = item.partition("=")
-    if not sign or not key:
-        raise click.UsageError(f"{item!r} is no label; write KEY=VALUE")
-    return key, value
-
-
-def _list(kind: str, told: Answers, *, as_json: bool) -> None:
-    """Print the commands that nodes have."""
-    kinds = ("inspect",) if kind == "inspect" else ("control", "admin")
-    found = {
-        command["name"]: command
-        for commands in told.values()
-        for command in commands
-        if command["kind"] in kinds
-    }
-    if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "commands": list(found.values())}))
-        return
-    width = max((len(command["signature"]) for command in found.values()), default=0)
-    for _, command in sorted(found.items()):
-        click.echo(f"{command['signature']:<{width}}  {command['help']}".rstrip())
-    if not told:
-        raise CommandError("no node answered", advice="queue-core nodes", code=NOBODY)
-
-
-def _show(answers: Answers, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "schema": SCHEMA,
-                    "answers": dict(answers),
-                    "errors": {node: str(error) for node, error in answers.errors.items()},
-                    "refused": answers.refused,
-                    "expired": sorted(answers.expired),
-                    "missing": sorted(answers.missing),
-                    "unknown": sorted(answers.unknown),
-                }
-            )
-        )
-        return
-    for node, value in answers.items():
-        text = json.dumps(value, indent=2, ensure_ascii=False)
-        click.echo(f"{node}: {text}")
-    for node, error in answers.errors.items():
-        click.echo(f"{node}: error: {error}", err=True)
-    for node, why in answers.refused.items():
-        click.echo(f"{node}: refused: {why}", err=True)
-    for words, group in (
-        ("got it too late and did not do it", answers.expired),
-        ("did not answer in time", answers.missing),
-        ("is no node here", answers.unknown),
-    ):
-        for node in sorted(group):
-            click.echo(f"{node}: {words}", err=True)
-
-
-def _exit(heard: bool, *, complete: bool, broker: str, namespace: str) -> None:  # noqa: FBT001
-    if not heard:
+def _check_kind(kind: str, found: dict[str, Any]) -> None:
+    if kind == "inspect" and found["kind"] != "inspect":
         raise CommandError(
-            "no node answered",
-            f"nobody listens in the namespace {namespace!r} at {broker}",
-            "another --namespace, or a longer --timeout",
-            NOBODY,
+            f"{found['name']} changes something, and inspect only looks",
+            advice=f"queue-core control {found['signature']}",
+            code=USAGE,
         )
-    if not complete:
-        raise click.exceptions.Exit(PARTLY)
 
 
-@click.command()
-@click.argument("queue")
-@click.option(
-    "-b", "--broker", required=True, envvar="QUEUE_CORE_URL", metavar="URL", help="The broker."
-)
-@click.option("--dry-run", is_flag=True, help="Count, and delete nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def purge(queue: str, broker: str, dry_run: bool, yes: bool) -> None:
-    """Delete the messages that wait in QUEUE. Those that somebody works on stay.
-
-    Says how many there are, and asks.
-    """
-    with Connection(broker) as connection:
-        waiting = connection.inspect(queue).ready
-        click.echo(f"{queue}: {waiting} messages wait")
-        if dry_run or not waiting:
-            return
-        if not yes:
-            click.confirm("Delete them? There is no way back.", abort=True, err=True)
-        click.echo(f"{queue}: {connection.purge(queue)} deleted")
+def _in_order(found: dict[str, Any], words: list[str], named: dict[str, Any]) -> dict[str, Any]:
+    """Give words the names of those of the command's arguments that have no value yet."""
+    order = [name for name in found["arguments"] if name not in named]
+    variadic = found.get("variadic")
+    if words and variadic in order:
+        place = order.index(variadic)
+        return {**dict(zip(order[:place], words, strict=False)), variadic: words[place:]}
+    if len(words) > len(order):
+        raise click.UsageError(f"too many words; it is called as: {found['signature']}")
+    return dict(zip(order, words, strict=False))
 
 
 commands = {
@@ -366,5 +372,4 @@ commands = {
     "control": control,
     "nodes": nodes,
     "status": status,
-    "purge": purge,
 }

@@ -6,6 +6,8 @@ import re
 
 import click
 
+DAY = 86400.0
+
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)")
 
@@ -16,6 +18,14 @@ def duration(value: str) -> float:
     if match is None:
         raise click.BadParameter(f"{value!r} is no duration; write 250ms, 10s, 5m or 2h")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def patience(value: str) -> float:
+    """Read a duration to wait for something: more than nothing, at most a day."""
+    seconds = duration(value)
+    if not 0 < seconds <= DAY:
+        raise click.BadParameter(f"{value!r} is no time to wait; write 1s, for example")
+    return seconds
 
 
 def names(value: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Results through a queue that each waiting process has for itself.
 
-One thread takes them from it and hands them out by task id.
+One thread takes them from it and hands them out by task id, in the same way as a mailbox hears its
+answers (`queue_core.mailbox.Replies`).
 
 The queue is declared when the first task is sent, expires when its process is gone, and works on
 every broker, since it needs nothing but the messaging API. A result reaches only the process that
@@ -9,48 +10,33 @@ sent the task, and is dropped when nobody holds its `AsyncResult` any more.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-import uuid
-import weakref
 from collections.abc import Sequence
+from typing import Final
 
 from queue_core import (
-    Backoff,
     Closed,
     Connection,
-    Consumer,
+    Deadline,
     Message,
-    MessageError,
     Producer,
     Publication,
     Queue,
-    QueueCoreError,
+    SystemClock,
     Unsupported,
 )
+from queue_core.mailbox import Replies, Ticket
 from queue_core.worker.protocol import Result, read_result
 from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE
 
-logger = logging.getLogger(__name__)
-
-EXPIRES = 3600.0
-PREFETCH = 500
-_POLL = 1.0
-
-
-class _Slot:
-    """Where one result is put."""
-
-    __slots__ = ("__weakref__", "arrived", "result")
-
-    def __init__(self) -> None:
-        self.arrived = threading.Event()
-        self.result: Result | None = None
+EXPIRES: Final = 3600.0
+_OPENING: Final = 60.0
+_ENDING: Final = 10.0
 
 
 class ReplyQueue:
-    """The reply queue of this process.
+    """The results of this process.
 
     Owns one daemon thread, from the first `reply_to` until `close`.
     """
@@ -58,11 +44,13 @@ class ReplyQueue:
     def __init__(self, connection: Connection) -> None:
         """Nothing is declared yet. ``connection`` stays the caller's."""
         self._connection = connection
-        self._name = f"qc.reply.{uuid.uuid4()}"
-        self._slots: weakref.WeakValueDictionary[str, _Slot] = weakref.WeakValueDictionary()
+        self._replies: Replies[Result] = Replies(
+            connection,
+            self._describe,
+            ticket=lambda message: message.properties.correlation_id,
+            read=_read,
+        )
         self._lock = threading.Lock()
-        self._consumer: Consumer | None = None
-        self._queue: Queue | None = None
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
 
@@ -71,56 +59,58 @@ class ReplyQueue:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._open()
-        return self._name
+                    self._start()
+        return self._replies.queue
 
-    def _open(self) -> None:
+    def _start(self) -> None:
         if self._closed.is_set():
             raise Closed("the app is closed; its results cannot be waited for any more")
-        features = self._connection.connect().features
-        expiring = features.queue_expiry
-        self._queue = self._connection.declare(
-            Queue(
-                self._name,
-                expires=EXPIRES if expiring else None,
-                exclusive=not expiring and features.exclusive,
-                queue_type="classic",
-            )
-        )
-        self._consumer = self._connection.consumer(self._queue, prefetch=PREFETCH, decode=False)
-        self._consumer.start()
+        self._replies.open(Deadline.after(_OPENING, SystemClock()))
         self._thread = threading.Thread(
-            target=self._dispatch, name=f"results of {os.getpid()}", daemon=True
+            target=self._replies.serve,
+            args=(self._closed,),
+            name=f"results of {os.getpid()}",
+            daemon=True,
         )
         self._thread.start()
 
+    def _describe(self, own: str) -> Queue:
+        """Describe a queue that outlives a broken connection: a result is sent only once."""
+        features = self._connection.connect().features
+        expiring = features.queue_expiry
+        return Queue(
+            f"qc.reply.{own}",
+            expires=EXPIRES if expiring else None,
+            exclusive=not expiring and features.exclusive,
+            queue_type="classic",
+        )
+
     def expect(self, task_id: str) -> object:
-        """Return the slot for the result; it lives as long as the caller keeps it."""
-        slot = self._slots[task_id] = _Slot()
-        return slot
+        """Return the ticket for the result; it lives as long as the caller keeps it."""
+        return self._replies.expect(task_id)
 
     def recall(self, task_id: str) -> object:
-        """Return the slot of a task that this process sent and still waits for."""
-        slot = self._slots.get(task_id)
-        if slot is None:
+        """Return the ticket of a task that this process sent and still waits for."""
+        ticket = self._replies.find(task_id)
+        if ticket is None:
             raise Unsupported(
                 "key_value",
                 "rpc",
                 f"task {task_id} was sent by another process, and results reach only the one that "
                 "waits; name a backend: App(backend='sqlite:///results.db')",
             )
-        return slot
+        return ticket
 
     def poll(self, task_id: str, kept: object) -> Result | None:
         """Return the result if it came. Does not block."""
-        assert isinstance(kept, _Slot), "made by expect"
-        return kept.result
+        assert isinstance(kept, Ticket), "made by expect"
+        return kept.arrived[0] if kept.arrived else None
 
     def wait(self, task_id: str, kept: object, timeout: float | None) -> Result | None:
         """Wait for the thread to bring the result."""
-        assert isinstance(kept, _Slot), "made by expect"
-        kept.arrived.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
-        return kept.result
+        assert isinstance(kept, Ticket), "made by expect"
+        self._replies.wait(kept, Deadline.after(timeout, SystemClock()))
+        return self.poll(task_id, kept)
 
     def close(self) -> None:
         """Stop the thread and delete the queue.
@@ -128,51 +118,14 @@ class ReplyQueue:
         Blocks at most some seconds if the broker is away.
         """
         self._closed.set()
-        with self._lock:
-            consumer, self._consumer = self._consumer, None
-            queue, self._queue = self._queue, None
-        if consumer is None or queue is None:
-            return
-        consumer.close()
+        self._replies.close()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=2 * _POLL)
-        try:
-            self._connection.delete(queue)
-        except QueueCoreError as error:
-            logger.debug("the reply queue %s is left to its expiry: %s", queue.name, error)
+            self._thread.join(timeout=_ENDING)
 
-    def _dispatch(self) -> None:
-        """Run in the thread: take replies until closed."""
-        consumer = self._consumer
-        backoff, failures = Backoff(), 0
-        while consumer is not None and not self._closed.is_set():
-            try:
-                message = consumer.receive(timeout=_POLL)
-                failures = 0
-            except Closed:
-                return
-            except QueueCoreError as error:
-                logger.warning("results cannot be received: %s", error)
-                self._closed.wait(backoff.delay(failures))
-                failures += 1
-                continue
-            if message is not None:
-                self._hand_out(message)
 
-    def _hand_out(self, message: Message) -> None:
-        try:
-            result = read_result(message.payload)
-        except MessageError as error:
-            logger.warning("a reply that is no result was dropped: %s", error)
-        else:
-            slot = self._slots.get(result.task_id)
-            if slot is not None and result.status != "PENDING":
-                slot.result = result
-                slot.arrived.set()
-        try:
-            message.ack()
-        except QueueCoreError as error:
-            logger.debug("a result comes again: %s", error)
+def _read(message: Message) -> Result | None:
+    result = read_result(message.payload)
+    return None if result.status == "PENDING" else result
 
 
 class RpcDeliverer:

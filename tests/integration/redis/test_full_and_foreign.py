@@ -121,6 +121,7 @@ def test_a_foreign_key_stops_a_step_before_it_has_written_anything(
     copy = [Envelope("q", "copy", b"", b"", ttl=100.0, cause=held.token)]
     many = [Envelope("q", "x", b"", b""), Envelope("q", "y", b"", b"", priority=5, delay=9.0)]
     steps = [
+        lambda: store.put(many[:1], {"entry": 0}),
         lambda: store.put(many, {"entry": 0}),
         lambda: store.put(copy, {"entry": 0}, settle=[held.token], limits={"q": Limit(2)}),
         lambda: store.claim("s", "r1", {"q": 9}, 0, settle=[held.token]),

@@ -145,7 +145,7 @@ def test_who_is_meant(address, name, labels, meant):
         ({"method": "a", "destination": 5}, "no list of names"),
         ({"method": "a", "destination": [5]}, "no list of names"),
         ({"method": "a", "pattern": "x"}, "needs a matcher"),
-        ({"method": "a", "pattern": "(", "matcher": "pcre"}, "no regular expression"),
+        ({"method": "a", "pattern": "(", "matcher": "pcre"}, "its pattern is no good"),
         ({"method": "a", "reply_to": "x"}, "reply_to is no object"),
         ({"method": "a", "reply_to": {"exchange": "x"}}, "needs an exchange and a routing_key"),
     ],

@@ -52,7 +52,7 @@ def wait_for_messages(path: str, seconds: str) -> None:
 def lock(path: str, seconds: str) -> None:
     """Hold SQLite's write lock and both files of the gate."""
     store = _open(path)
-    store._dialect.begin(store._dialect.cursor())
+    store._dialect.begin(store._dialect.cursor(), lasting=True)
     _wait_for_the_start()
 
 

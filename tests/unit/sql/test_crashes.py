@@ -138,7 +138,7 @@ def test_a_child_that_only_inherits_a_handle_leaves_the_parents_files_alone(
 
 def test_a_transaction_that_an_interrupt_left_open_is_rolled_back(open_handle: Any) -> None:
     store, other = open_handle(), open_handle("?timeout=0.5")
-    store._dialect.begin(store._dialect.cursor())
+    store._dialect.begin(store._dialect.cursor(), lasting=True)
     store._dialect._raw.execute("INSERT INTO queue_core_meta VALUES ('half', 1)")
     assert store.inspect("q").ready == 0
     other.put([Envelope("q", "a", b"", b"")], {})

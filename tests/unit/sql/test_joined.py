@@ -14,6 +14,7 @@ import sqlalchemy
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from queue_core import Connection, Queue
 from queue_core.errors import ConnectionLost, UsageError
 from queue_core.transport import Change, Envelope, Limit, Transaction
 
@@ -293,3 +294,22 @@ def test_python_s_own_connection_is_refused_with_a_word(path: Path, open_handle:
     with pytest.raises(UsageError, match="not Connection"):
         store.put([_message()], {}, transaction=Transaction(raw, lambda _: None))
     raw.close()
+
+
+def test_an_ack_before_the_publish_does_not_share_the_fate_of_the_transaction(
+    engine: Engine, path: Path
+) -> None:
+    with Connection(f"sqlite:///{path}") as connection:
+        connection.declare(Queue("jobs"))
+        producer = connection.producer()
+        producer.publish(b"1", "jobs")
+        with connection.consumer("jobs") as consumer:
+            message = consumer.receive(timeout=5.0)
+            assert message is not None
+            message.ack()
+            with Session(engine) as session:
+                producer.publish(b"2", "jobs", transaction=session)
+                session.rollback()
+            consumer.flush()
+            info = connection.inspect("jobs")
+            assert (info.ready, info.unacked) == (0, 0)

@@ -201,8 +201,12 @@ def test_a_full_disk_refuses_publishes_and_still_takes_acks(
     store.put([Envelope("q", "a", b"", b"")], {})
     (claim,) = store.claim("s", "r", {"q": 1}, 0.0).claims
     monkeypatch.setattr("queue_core.transports.sql.sqlite_file.SqliteFile.free", lambda _: 1000)
-    with pytest.raises(BrokerFull, match="1000 bytes left"):
-        store.put([Envelope("q", "b", b"", b"")], {})
+    for settle in ([], [claim.token]):
+        with pytest.raises(BrokerFull, match="1000 bytes left"):
+            store.put([Envelope("q", "b", b"", b"")], {}, settle=settle)
+    dead_letter = Envelope("dead", "a", b"", b"", cause=claim.token)
+    assert not store.put([dead_letter], {}, settle=[claim.token]).stale_tokens
+    (claim,) = store.claim("s", "r1", {"dead": 1}, 0.0).claims
     assert not store.put([], {}, settle=[claim.token]).stale_tokens
     monkeypatch.undo()
     assert not store.put([Envelope("q", "b", b"", b"")], {}).already

@@ -15,11 +15,12 @@ from typing import Final
 
 __all__ = ["Script", "load_scripts"]
 
-_BASE: Final = ("common",)
-_QUEUE: Final = ("common", "queue", "claims", "fates")
+_BASE: Final = ("plan", "common")
+_QUEUE: Final = ("plan", "common", "queue", "claims", "fates")
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "open": _BASE,
+        "append": ("common", "queue"),
         "put": _QUEUE,
         "claim": _QUEUE,
         "interrupt": _BASE,

@@ -1,12 +1,10 @@
 -- What every script begins with.
 --
--- KEYS[1] is the prefix of all keys of one broker, with its hash tag; ARGV[1] is the plan, a
--- msgpack array. A script may fail only before its first write: so it reads each key that it is
--- going to write, which fails there if the key has another type. Numbers go into keys and members
--- through %.0f, since tostring keeps 14 digits only.
+-- KEYS[1] is the prefix of all keys of one broker, with its hash tag. A script may fail only before
+-- its first write: so it reads each key that it is going to write, which fails there if the key has
+-- another type. Numbers go into keys and members through %.0f, since tostring keeps 14 digits only.
 
 local P = KEYS[1]
-local plan = cmsgpack.unpack(ARGV[1])
 local call = redis.call
 local now = nil
 
