@@ -149,13 +149,13 @@ class Pool(Protocol):
         """
 
     def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
-        """End one running job, and no other: it is reported as `Terminated`.
+        """End one job, and no other: it is reported as `Terminated`.
 
-        SIGTERM and SIGINT raise `TaskTerminated` inside the task, and kill its process if it does
-        not end within a second; SIGKILL kills it at once. A job that ends by itself in the meantime
-        is reported as what it ended in.
+        One that was not started never is. In one that runs, SIGTERM and SIGINT raise
+        `TaskTerminated`, and its process is killed if it does not end within a second; SIGKILL
+        kills it at once. A job that ends by itself in the meantime is reported as what it ended in.
 
-        Returns False, and does nothing, if the job does not run (any more).
+        Returns False, and does nothing, if the pool does not have the job (any more).
 
         Raises:
             UsageError: the pool cannot do that, or it is another signal.

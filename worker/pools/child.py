@@ -1,8 +1,11 @@
-"""A child process of the process pool: ``python -m queue_core.worker.pools.child SOCKET PIPE``.
+"""A child of the process pool: ``python -m queue_core.worker.pools.child SOCKET GRANTS PIPE``.
 
 It runs one job after another on its main thread, and nothing else: it has no connection to the
-broker unless a task sends something. Jobs come over a socket from the worker; between two jobs it
-reads what has arrived, so that a `Stop` finds the jobs behind the running one unstarted.
+broker unless a task sends something. Jobs come over a socket from the worker, ahead of time; which
+of them may start, over another one (`queue_core.worker.pools.grants`).
+
+Signals reach a task in two ways. SIGTERM and SIGINT end the job that the parent wants to end, and
+are ignored else. SIGALRM, from this process's own timer, is the soft time limit.
 
 It dies with its parent. The parent holds the other end of a pipe; when that closes, the kernel
 kills this process, even in the middle of a C function that holds the GIL (Linux). Elsewhere a
@@ -22,19 +25,22 @@ import threading
 from collections import deque
 
 from queue_core.worker.app import App
+from queue_core.worker.limits import SoftTimeLimitExceeded, TaskTerminated
 from queue_core.worker.locate import AppNotFound, find_app
-from queue_core.worker.outcome import Job
+from queue_core.worker.outcome import Done, Job
 from queue_core.worker.pools.frames import (
     CHUNK,
+    Cut,
     Ended,
     Leaving,
+    Limited,
     NotReady,
     Reader,
     Setup,
-    Stop,
     ToChild,
     pack,
 )
+from queue_core.worker.pools.grants import Granted
 from queue_core.worker.trace import run_job
 
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-5s %(message)s"
@@ -43,12 +49,14 @@ LOG_TIME = "%H:%M:%S"
 
 def main(argv: list[str] | None = None) -> int:
     """Serve until told to stop; return the exit code."""
-    socket_fd, pipe_fd = (int(text) for text in (sys.argv[1:] if argv is None else argv))
+    arguments = sys.argv[1:] if argv is None else argv
+    socket_fd, grants_fd, pipe_fd = (int(text) for text in arguments)
     die_with_parent(pipe_fd)
-    os.set_inheritable(socket_fd, False)
+    for fd in (socket_fd, grants_fd):
+        os.set_inheritable(fd, False)
     _ignore_signals()
     with socket.socket(fileno=socket_fd) as link:
-        child = _Child(link)
+        child = _Child(link, Granted(grants_fd))
         setup = child.next()
         if not isinstance(setup, Setup):
             return 1
@@ -110,20 +118,25 @@ def _prepare(setup: Setup, link: socket.socket) -> App | None:
 class _Child:
     """The loop: read, run, report."""
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, granted: Granted) -> None:
         self._link = link
+        self._granted = granted
         self._reader: Reader[ToChild] = Reader(ToChild)
         self._inbox: deque[ToChild] = deque()
 
     def serve(self, app: App) -> None:
-        """Run jobs until a `Stop`, the end of the stream, or a task that leaves a mess."""
-        while True:
-            message = self.next()
-            if not isinstance(message, Job) or self._stop_waits():
+        """Run jobs until told to stop, or until a task leaves a mess."""
+        guard = _Guard(self._link, self._granted)
+        while ticket := self._granted.next():
+            job = self._job(ticket)
+            if job is None:
                 break
-            outcome, fatal = run_job(app, message)
-            self._link.sendall(pack(Ended(message.ticket, outcome)))
-            if fatal:
+            guard.begin(job)
+            outcome, fatal = run_job(app, job, guard)
+            cut = guard.end()
+            done = Cut(ticket) if cut and not isinstance(outcome, Done) else Ended(ticket, outcome)
+            self._link.sendall(pack(done))
+            if fatal or cut:
                 break
         self._link.sendall(pack(Leaving()))
 
@@ -136,17 +149,69 @@ class _Child:
             self._inbox.extend(self._reader.feed(data))
         return self._inbox.popleft()
 
-    def _stop_waits(self) -> bool:
-        """Whether a `Stop` has arrived behind the jobs; does not wait."""
+    def _job(self, ticket: int) -> Job | None:
+        """Return the job with this ticket; those before it were taken back."""
         while True:
-            try:
-                data = self._link.recv(CHUNK, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                break
-            if not data:
-                break
-            self._inbox.extend(self._reader.feed(data))
-        return any(isinstance(message, Stop) for message in self._inbox)
+            message = self.next()
+            if not isinstance(message, Job) or message.ticket == ticket:
+                return message if isinstance(message, Job) else None
+
+
+class _Guard:
+    """Raises what the parent or a time limit asks for, inside the task's own code only."""
+
+    def __init__(self, link: socket.socket, granted: Granted) -> None:
+        self._link = link
+        self._granted = granted
+        self._job: Job | None = None
+        self._inside = False
+        self._soft: float | None = None
+        self._cut = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def begin(self, job: Job) -> None:
+        self._job, self._cut = job, False
+
+    def end(self) -> bool:
+        """The job is over; whether it was interrupted."""
+        self._job = None
+        return self._cut
+
+    def __call__(self, soft: float | None, hard: float | None) -> _Guard:
+        assert self._job is not None
+        if hard is not None and hard != self._job.hard_limit:
+            self._link.sendall(pack(Limited(self._job.ticket, hard)))
+        self._soft = soft
+        return self
+
+    def __enter__(self) -> None:
+        self._inside = True
+        if self._soft is not None:
+            signal.signal(signal.SIGALRM, self._on_alarm)
+            signal.setitimer(signal.ITIMER_REAL, self._soft)
+        if self._cut:
+            self._leave()
+            raise TaskTerminated
+
+    def __exit__(self, *_: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._soft is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+        self._inside = False
+
+    def _on_alarm(self, _number: int, _frame: object) -> None:
+        if self._inside and self._soft is not None:
+            raise SoftTimeLimitExceeded(self._soft)
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        """The parent wants a job to end; or somebody signals all processes, which it decides on."""
+        if self._job is not None and self._granted.cut(self._job.ticket):
+            self._cut = True
+            if self._inside:
+                raise TaskTerminated
 
 
 if __name__ == "__main__":

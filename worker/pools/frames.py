@@ -35,10 +35,6 @@ class Setup(msgspec.Struct, tag="setup", array_like=True):
     log_level: str
 
 
-class Stop(msgspec.Struct, tag="stop", array_like=True):
-    """To the child: finish what runs, start nothing more."""
-
-
 class NotReady(msgspec.Struct, tag="notready", array_like=True):
     """From the child: the app cannot be imported. ``trace`` is for people who ask for it."""
 
@@ -59,8 +55,24 @@ class Ended(msgspec.Struct, tag="ended", array_like=True):
     outcome: Ran
 
 
-ToChild = Setup | Job | Stop
-FromChild = AppInfo | NotReady | Leaving | Ended
+class Cut(msgspec.Struct, tag="cut", array_like=True):
+    """From the child: this ticket's run was interrupted, as the parent asked for."""
+
+    ticket: int
+
+
+class Limited(msgspec.Struct, tag="limited", array_like=True):
+    """From the child: the message of this ticket, which begins now, has a time limit of its own.
+
+    ``seconds`` is the hard one, after which the parent kills the child.
+    """
+
+    ticket: int
+    seconds: float
+
+
+ToChild = Setup | Job
+FromChild = AppInfo | NotReady | Leaving | Ended | Cut | Limited
 
 _encoder = msgspec.msgpack.Encoder()
 

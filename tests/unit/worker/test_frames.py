@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_core.worker.outcome import Done, Failed, Job, Rejected
-from queue_core.worker.pools.frames import Ended, FromChild, Leaving, Reader, Stop, ToChild, pack
+from queue_core.worker.pools.frames import Ended, FromChild, Leaving, Reader, ToChild, pack
 
 
 def job(ticket, body=b"[]"):
@@ -15,7 +15,7 @@ def job(ticket, body=b"[]"):
 
 @given(st.lists(st.binary(max_size=300), max_size=5), st.integers(1, 64))
 def test_messages_arrive_whole_however_the_stream_is_cut(bodies, size):
-    sent = [job(number, body) for number, body in enumerate(bodies)] + [Stop()]
+    sent = [job(number, body) for number, body in enumerate(bodies)]
     stream = b"".join(map(pack, sent))
     reader = Reader(ToChild)
     got = []

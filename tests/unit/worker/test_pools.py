@@ -259,7 +259,7 @@ def test_large_messages_pass_in_both_directions(processes, reports, path):
 
 
 def test_a_child_that_cannot_be_started_is_tried_again(path, reports, monkeypatch):
-    monkeypatch.setattr("queue_core.worker.pools.processes.RESTARTS", Backoff(base=0.01, cap=0.01))
+    monkeypatch.setattr("queue_core.worker.pools.crew.RESTARTS", Backoff(base=0.01, cap=0.01))
     pool = make("processes", path, size=1)
     pool.start(reports)
     popen, refused = subprocess.Popen, []
