@@ -225,7 +225,12 @@ class TaskInfo(msgspec.Struct, array_like=True):
 
 
 class AppInfo(msgspec.Struct, tag="app", array_like=True):
-    """What the worker must know of an app that it does not import itself."""
+    """What the worker must know of an app that it does not import itself.
+
+    Attributes:
+        steps: ``worker`` and ``consumer`` -> its own steps, as ``module:Name``.
+        commands: modules that register commands for remote control, which the worker imports.
+    """
 
     name: str
     broker: str | None
@@ -235,3 +240,5 @@ class AppInfo(msgspec.Struct, tag="app", array_like=True):
     queues: list[Queue]
     accept: list[str]
     result_ttl: float
+    steps: dict[str, list[str]] = {}
+    commands: list[str] = []

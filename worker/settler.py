@@ -60,15 +60,21 @@ class Settler:
     def __init__(
         self, connection: Connection, deliverer: Deliverer, queues: Mapping[str, Queue]
     ) -> None:
-        """``queues`` tells where the dead letters of each queue go."""
+        """``queues`` tells where the dead letters of each queue go; it may be replaced later."""
         self._connection = connection
         self._producer = connection.producer()
         self._deliverer = deliverer
-        self._queues = queues
+        self.queues = queues
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="settler")
         self._closing = threading.Event()
         self._away = False  # the last try found nobody
+        self._settling: set[Message] = set()
         self.counts: Counter[str] = Counter()
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was to be settled is."""
+        return not self._settling
 
     @property
     def can_delay(self) -> bool:
@@ -78,6 +84,7 @@ class Settler:
     def settle(self, message: Message, outcome: Outcome) -> None:
         """Settle now if that cannot block, else soon. Never raises."""
         self.counts[type(outcome).__name__.lower()] += 1
+        self._settling.add(message)
         if isinstance(outcome, Returned | Abandoned):
             self._apply(message, outcome)
         else:
@@ -95,6 +102,12 @@ class Settler:
         limit.cancel()
 
     def _apply(self, message: Message, outcome: Outcome) -> None:
+        try:
+            self._try(message, outcome)
+        finally:
+            self._settling.discard(message)
+
+    def _try(self, message: Message, outcome: Outcome) -> None:
         for attempt in itertools.count():
             last = attempt >= _TRIES - 1
             if self._closing.is_set() and self._away:
@@ -162,7 +175,7 @@ class Settler:
 
     def _give_up(self, message: Message, reason: str, reply: bytes | None) -> None:
         headers = {ERROR_HEADER: reason[:1000], QUEUE_HEADER: message.queue}
-        queue = self._queues.get(message.queue)
+        queue = self.queues.get(message.queue)
         target = None if queue is None else queue.dead_letter_target
         if queue is not None and target is not None:
             key = queue.dead_letter_routing_key

@@ -100,7 +100,7 @@ def job_steps(app: App, job: Job, guard: Guard = unguarded) -> Steps:
         ), False
     task = app.tasks.get(call.name)
     if task is None:
-        return _rejected(_unknown(call.name, app.tasks), "NotRegistered", call), False
+        return _rejected(unknown_task(call.name, app.tasks), "NotRegistered", call), False
     return (yield from _run(app, task, call, job, properties.headers, guard))
 
 
@@ -187,7 +187,8 @@ def _nameless(job: Job, properties: Properties) -> Call | None:
     return Call(job.name, task_id, [], {}) if task_id else None
 
 
-def _unknown(name: str, tasks: Mapping[str, object]) -> str:
+def unknown_task(name: str, tasks: Mapping[str, object]) -> str:
+    """Say that there is no such task, and name the nearest."""
     near = difflib.get_close_matches(name, list(tasks), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"there is no task {name!r}{hint}"

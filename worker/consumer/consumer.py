@@ -1,0 +1,356 @@
+"""The consumer: takes messages from queues and gives each to the strategy of its task.
+
+It is made of steps, which are stopped and started again, all of them, when messages cannot be taken
+any more: a queue was deleted, the broker refuses something. Tasks that run go on meanwhile. (A
+connection that breaks is opened again by `queue_core.Connection`, which knows what was declared and
+subscribed to; nothing here repeats that.)
+
+Which queues are consumed may change while it runs. A `queue_core.Consumer` cannot stop taking from
+a queue and keep what it took from there, so a change replaces it by a new one; the old one takes
+nothing more and is closed once everything that it took is settled.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from queue_core import (
+    AccessRefused,
+    Backoff,
+    Connection,
+    Consumer,
+    DecodeError,
+    Message,
+    Queue,
+    QueueCoreError,
+    StaleDelivery,
+    TransportError,
+    UsageError,
+)
+from queue_core.worker.app import plain_queue
+from queue_core.worker.blueprint import Blueprint, load
+from queue_core.worker.delivery import READ, ActiveRequest, Flights
+from queue_core.worker.outcome import Rejected, TaskInfo
+from queue_core.worker.protocol import Failure
+from queue_core.worker.rates import Bucket
+from queue_core.worker.runner import Worker
+from queue_core.worker.settler import Settler
+from queue_core.worker.strategy import DEFAULT, Strategy
+from queue_core.worker.trace import failure_reply, unknown_task
+
+logger = logging.getLogger(__name__)
+
+STEPS: Final = tuple(
+    f"queue_core.worker.consumer.{path}"
+    for path in ("connection:Connection", "control:Control", "tasks:Tasks", "loop:Loop")
+)
+"""The consumer's own steps; an app may add others with ``app.steps["consumer"].add(...)``."""
+
+SETTLING: Final = 10.0
+"""Seconds in which the last settlements must be certain."""
+
+
+class TaskConsumer:
+    """What the consumer's steps share. `take` is the loop's; the rest is thread-safe.
+
+    Attributes:
+        worker: whose it is.
+        blueprint: its steps.
+        connection: to the broker, for any step to use.
+        queues: those that are consumed, by name.
+        taker: takes from them; None while paused.
+        settler: acks what was taken.
+        restarts: how often the steps were started again.
+        counts: messages that were no task: ``unknown message``, ``unknown task``, ``invalid task``.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        """Connect nothing; raises ConfigError for steps that do not fit."""
+        self.worker = worker
+        self.blueprint = Blueprint("consumer", [*STEPS, *worker.info.steps.get("consumer", ())])
+        self.tasks = {task.name: task for task in worker.info.tasks}
+        self.queues = {name: self.definition(name) for name in self._names()}
+        self.taker: Consumer | None = None
+        self.restarts = 0
+        self.counts: Counter[str] = Counter()
+        self.paused = False
+        self._connection: Connection | None = None
+        self._settler: Settler | None = None
+        self._retired: list[Consumer] = []
+        self._changing = threading.RLock()
+        self.changed = threading.Condition(self._changing)
+        """Notified when there is another `taker`."""
+        self._strategies: dict[str, Strategy] = {}
+        self._buckets: dict[str, Bucket] = {}
+        self._backoff = Backoff()
+        self._failures = 0
+
+    # --- what the steps made ----------------------------------------------------------------------
+
+    @property
+    def connection(self) -> Connection:
+        """The connection to the broker."""
+        assert self._connection is not None, "the step Connection makes it"
+        return self._connection
+
+    @connection.setter
+    def connection(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @property
+    def settler(self) -> Settler:
+        """Who acks."""
+        assert self._settler is not None, "the step Tasks makes it"
+        return self._settler
+
+    @settler.setter
+    def settler(self, settler: Settler) -> None:
+        self._settler = settler
+
+    @property
+    def flights(self) -> Flights:
+        """The messages that are here."""
+        return self.worker.flights
+
+    # --- starting, on the worker's main thread ----------------------------------------------------
+
+    def start(self) -> None:
+        """Start the steps. While the broker is away, try again and again until told to stop."""
+        for attempt in itertools.count():
+            try:
+                self.blueprint.start(self)
+                return
+            except TransportError as error:
+                if not error.retryable or isinstance(error, AccessRefused):
+                    raise
+                level = logging.WARNING if attempt == 0 else logging.DEBUG
+                logger.log(level, "waiting for the broker: %s", error)
+                if self.worker.pause(self._delay()):
+                    return
+
+    def trouble(self, error: Exception) -> None:
+        """Messages cannot be taken: start all steps again, or end if that cannot help."""
+        if not isinstance(error, TransportError | StaleDelivery) or isinstance(
+            error, AccessRefused
+        ):
+            self.worker.fail(error)
+            return
+        logger.warning("no messages for now: %s", error)
+        self.worker.post(self._restart)
+
+    def _restart(self) -> None:
+        self.restarts += 1
+        self.blueprint.stop(self)
+        if not self.worker.pause(self._delay()):
+            self.start()
+
+    def _delay(self) -> float:
+        delay = self._backoff.delay(self._failures)
+        self._failures += 1
+        return delay
+
+    # --- queues -----------------------------------------------------------------------------------
+
+    def definition(self, name: str) -> Queue:
+        """Return the app's definition of a queue, else that of a plain one."""
+        for queue in self.worker.info.queues:
+            if queue.name == name:
+                return queue
+        return plain_queue(name)
+
+    def _names(self) -> list[str]:
+        options, info = self.worker.options, self.worker.info
+        names = list(options.queues) or [info.default_queue]
+        if options.exclude and not options.queues:
+            names += [queue.name for queue in info.queues]
+        names = [name for name in dict.fromkeys(names) if name not in options.exclude]
+        if not names:
+            raise UsageError("no queue is left to take from; say fewer after -X")
+        return names
+
+    def take_from(self, queues: Mapping[str, Queue]) -> None:
+        """From now on consume these queues, which are declared; blocks for round trips.
+
+        Raises:
+            QueueCoreError: one cannot be declared or consumed; all is as it was.
+        """
+        with self._changing:
+            for queue in queues.values():
+                self.connection.declare(queue)
+            fresh = None
+            if queues and not self.paused:
+                total = self.worker.options.prefetch or self.worker.pool.ahead
+                prefetch = max(1, total // len(queues))
+                fresh = self.connection.consumer(*queues.values(), prefetch=prefetch, decode=False)
+                try:
+                    fresh.start()
+                except QueueCoreError:
+                    fresh.close()
+                    raise
+            before, self.taker = self.taker, fresh
+            self.queues = dict(queues)
+            self.settler.queues = {**self.settler.queues, **queues}
+            self.changed.notify_all()
+        self._retire(before)
+
+    def add_queue(self, queue: Queue) -> None:
+        """Consume from one more queue. Raises as `take_from`."""
+        with self._changing:
+            self.take_from({**self.queues, queue.name: queue})
+
+    def cancel_queue(self, name: str) -> None:
+        """Take nothing more from a queue; what is here from it is finished."""
+        with self._changing:
+            self.take_from({other: queue for other, queue in self.queues.items() if other != name})
+
+    def pause(self) -> None:
+        """Take nothing more from any queue until `resume`."""
+        with self._changing:
+            self.paused = True
+            self.take_from(self.queues)
+
+    def resume(self) -> None:
+        """Take again."""
+        with self._changing:
+            self.paused = False
+            self.take_from(self.queues)
+
+    def take_nothing(self) -> None:
+        """Stop taking. What was fetched and not taken goes back; does not block."""
+        with self._changing:
+            before, self.taker = self.taker, None
+            self.changed.notify_all()
+        self._retire(before)
+
+    def _retire(self, taker: Consumer | None) -> None:
+        if taker is not None:
+            taker.stop()
+            self._retired.append(taker)
+        in_use = {id(request.taker) for request in self.flights.all()}
+        for old in [old for old in self._retired if id(old) not in in_use]:
+            # The last message of the newest may be on its way to `take`, others to the broker.
+            if old is not taker and self.settler.idle:
+                self._retired.remove(old)
+                self._close(old, 1.0)
+
+    def close_takers(self, patience: float) -> None:
+        """Make all settlements certain, and give back the rest."""
+        self.take_nothing()
+        retired, self._retired = self._retired, []
+        for taker in retired:
+            self._close(taker, patience)
+
+    def _close(self, taker: Consumer, patience: float) -> None:
+        try:
+            taker.flush(patience)
+        except QueueCoreError as error:
+            logger.warning("some settlements are not certain: %s", error)
+        taker.close()
+
+    # --- messages, on the loop's thread -----------------------------------------------------------
+
+    def take(self, message: Message, taker: Consumer) -> None:
+        """Give a message to its task's strategy, and what that returns to the pool.
+
+        Never raises because of what is in the message.
+        """
+        self._failures = 0
+        request = None
+        try:
+            headers = message.find_headers(READ)
+            name = headers.get("task")
+            strategy = self.strategy(name if isinstance(name, str) else "")
+            if strategy is None:
+                self.on_unknown_task(message, headers, name)
+                return
+            request = strategy(message, headers)
+            if request is not None:
+                request.taker = taker
+                request.execute_using_pool(self.worker.pool)
+        except DecodeError as error:
+            self.on_unknown_message(message, error)
+        except StaleDelivery as error:
+            logger.debug("a message went back by itself: %s", error)
+        except Exception as error:
+            logger.exception("a message from %s cannot be dealt with", message.queue)
+            self.on_invalid_task(message, request, error)
+
+    def strategy(self, name: str) -> Strategy | None:
+        """Return what makes requests of messages for this task; None if there is no such task.
+
+        A message that does not name its task in its headers has the strategy of the name ``""``.
+        """
+        known = self._strategies.get(name)
+        if known is None:
+            task = self.tasks.get(name) if name else TaskInfo("")
+            if task is None:
+                return None
+            known = self._strategies[name] = load(task.strategy or DEFAULT)(task, self)
+        return known
+
+    def change_task(self, name: str, **changes: Any) -> TaskInfo:
+        """Change what is known of a task, from its next message on. Raises UsageError."""
+        task = self.tasks.get(name)
+        if task is None:
+            raise UsageError(unknown_task(name, self.tasks))
+        changed = self.tasks[name] = msgspec.structs.replace(task, **changes)
+        if "rate_limit" in changes:
+            self._buckets.pop(name, None)
+        self._strategies.pop(name, None)
+        return changed
+
+    def bucket(self, task: TaskInfo) -> Bucket | None:
+        """Return what counts the runs of a task; None if it has no rate limit."""
+        if task.rate_limit is None:
+            return None
+        return self._buckets.setdefault(task.name, Bucket(task.rate_limit))
+
+    def hold(self, request: ActiveRequest, seconds: float) -> None:
+        """Keep a message away from the pool for so long: at the broker if it can, else here."""
+        if self.settler.can_delay:
+            request.give_back(seconds)
+            return
+        request.state, request.until = "scheduled", seconds
+        self.worker.flights.board(request)
+
+        def release() -> None:
+            if request.state == "scheduled":
+                request.execute_using_pool(self.worker.pool)
+
+        self.worker.timer.call_later(seconds, release)
+
+    # --- messages that are no task ----------------------------------------------------------------
+
+    def on_unknown_message(self, message: Message, error: Exception) -> None:
+        """Its headers cannot be read."""
+        self.counts["unknown message"] += 1
+        self.settler.settle(message, Rejected(f"{type(error).__name__}: {error}"))
+
+    def on_unknown_task(self, message: Message, headers: Mapping[str, Any], name: Any) -> None:
+        """There is no such task here."""
+        self.counts["unknown task"] += 1
+        reason = unknown_task(str(name), self.tasks)
+        task_id = headers.get("id")
+        reply = None
+        if isinstance(task_id, str):
+            what = Failure("NotRegistered", "queue_core.worker", [reason])
+            reply = failure_reply(task_id, str(name), what)
+        self.settler.settle(message, Rejected(reason, reply))
+
+    def on_invalid_task(
+        self, message: Message, request: ActiveRequest | None, error: Exception
+    ) -> None:
+        """Its strategy could not deal with it."""
+        self.counts["invalid task"] += 1
+        outcome = Rejected(f"its strategy failed: {type(error).__name__}: {error}")
+        if request is not None:
+            request.end(outcome)
+        elif not message.settled:
+            self.settler.settle(message, outcome)

@@ -1,0 +1,72 @@
+"""The step that declares the queues, and takes and settles their messages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from queue_core import Connection, QueueNotFound
+from queue_core.worker.app import RPC
+from queue_core.worker.blueprint import StartStopStep
+from queue_core.worker.consumer.consumer import SETTLING, TaskConsumer
+from queue_core.worker.results.deliver import choose_deliverer
+from queue_core.worker.settler import Settler
+
+logger = logging.getLogger(__name__)
+
+
+class Tasks(StartStopStep):
+    """Subscribes to the queues."""
+
+    requires = ("Connection", "Control")
+
+    def __init__(self, parent: TaskConsumer) -> None:
+        """Nothing yet."""
+        super().__init__(parent)
+        self._backend: Connection | None = None
+        self._settler: Settler | None = None
+
+    def start(self, parent: TaskConsumer) -> None:
+        """Declare what is not there, and subscribe."""
+        if self._settler is None:
+            self._settler = parent.settler = self._make_settler(parent)
+            parent.worker.flights.settler = self._settler
+        for queue in parent.queues.values() if parent.restarts else ():
+            try:
+                parent.connection.inspect(queue)
+            except QueueNotFound:
+                logger.warning("queue %s is declared again", queue.name)
+        parent.take_from(parent.queues)
+
+    def _make_settler(self, parent: TaskConsumer) -> Settler:
+        info = parent.worker.info
+        if info.backend not in (None, *RPC) and self._backend is None:
+            self._backend = Connection(info.backend)
+        deliverer = choose_deliverer(
+            parent.connection, self._backend, rpc_only=info.backend in RPC, ttl=info.result_ttl
+        )
+        return Settler(parent.connection, deliverer, dict(parent.queues))
+
+    def close(self, parent: TaskConsumer) -> None:
+        """Take nothing more; what waits here for its time goes back."""
+        parent.take_nothing()
+        for request in parent.worker.flights.all("scheduled"):
+            request.give_back()
+
+    def stop(self, parent: TaskConsumer) -> None:
+        """Take nothing more. What was taken can still be settled."""
+        parent.take_nothing()
+
+    def shutdown(self, parent: TaskConsumer) -> None:
+        """Settle what is not settled, and give back the rest."""
+        if self._settler is not None:
+            self._settler.close(patient=parent.worker.clean)
+        parent.close_takers(SETTLING)
+        if self._backend is not None:
+            self._backend.close()
+
+    def info(self, parent: TaskConsumer) -> Mapping[str, Any]:
+        """What became of messages, by outcome."""
+        settler = self._settler
+        return {"ended": dict(settler.counts) if settler is not None else {}, **parent.counts}
