@@ -54,6 +54,7 @@ class Child:
         self.pid = self.process.pid
         self.silent = False  # nothing more will be heard of it
         self.killed = False
+        self._stopping = False
         self._alive = alive
         self._grants = grants
         self._reader: Reader[FromChild] = Reader(FromChild)
@@ -81,15 +82,20 @@ class Child:
 
     def take_back(self) -> list[int]:
         """Return the tickets of those jobs that it has not started, and now never will."""
-        return self._grants.take_back()
+        found = self._grants.take_back()
+        if self._stopping:  # that was taken back, too
+            self.stop()
+        return found
 
     def stop(self) -> None:
         """Let it leave when it has nothing to do any more."""
+        self._stopping = True
         self._grants.give((STOP,))
 
     def cut(self, ticket: int, number: int) -> None:
-        """Interrupt a job, if it runs."""
-        self._grants.give((-ticket,))
+        """Interrupt a job, if it runs. Nothing else may be granted."""
+        self._grants.take_back()
+        self._grants.give((-ticket, STOP) if self._stopping else (-ticket,))
         self.process.send_signal(number)
 
     def kill(self) -> None:

@@ -13,7 +13,7 @@ The rules:
   After that the child can begin nothing more, so a kill hits the job that it is meant for, or none.
 - A job that was not begun is nobody's fault: it goes to another child.
 - A child that is to be replaced goes when another one is ready, and so at most a quarter more than
-  ``size`` live at once.
+  ``size`` live at once, and those that are just leaving.
 """
 
 from __future__ import annotations
