@@ -9,13 +9,9 @@ import sys
 
 import click
 
-from queue_core.worker.cli.types import duration, names
-from queue_core.worker.locate import find_app
-from queue_core.worker.pools.base import Pool
+from queue_core.worker.cli.types import duration, names, size
 from queue_core.worker.pools.child import LOG_FORMAT, LOG_TIME, die_with_parent
-from queue_core.worker.pools.frames import Setup
-from queue_core.worker.pools.processes import ProcessPool
-from queue_core.worker.pools.threads import SoloPool, ThreadPool
+from queue_core.worker.pools.make import KINDS, PoolOptions, make_pool
 from queue_core.worker.runner import Worker, WorkerOptions
 
 LEVELS = ["debug", "info", "warning", "error"]
@@ -54,10 +50,31 @@ LEVELS = ["debug", "info", "warning", "error"]
 @click.option(
     "-P",
     "--pool",
-    type=click.Choice(["prefork", "threads", "solo"]),
+    type=click.Choice(KINDS),
     default="prefork",
     show_default=True,
-    help="Run tasks in child processes, in threads, or one at a time in this process.",
+    help="Run tasks in child processes, in threads, one at a time, or as coroutines.",
+)
+@click.option(
+    "--time-limit",
+    type=duration,
+    help="Kill a task that runs longer, unless it has a limit of its own. [none]",
+)
+@click.option(
+    "--soft-time-limit",
+    type=duration,
+    help="Interrupt a task that runs longer, unless it has a limit of its own. [none]",
+)
+@click.option(
+    "--max-tasks",
+    type=click.IntRange(1),
+    help="Replace a child process after so many tasks. [never]",
+)
+@click.option(
+    "--max-memory",
+    type=size,
+    metavar="SIZE",
+    help="Replace a child process that has more memory, such as 500M. [never]",
 )
 @click.option("-n", "--name", metavar="NAME", help="A node name, such as mail@%h (%h: this host).")
 @click.option(
@@ -87,6 +104,10 @@ def worker(
     queues: tuple[str, ...] | None,
     concurrency: int,
     pool: str,
+    time_limit: float | None,
+    soft_time_limit: float | None,
+    max_tasks: int | None,
+    max_memory: int | None,
     name: str | None,
     prefetch: int | None,
     drain: float,
@@ -115,15 +136,8 @@ def worker(
         drain=drain,
         lease=lease,
     )
-    return Worker(_pool(pool, app, broker, concurrency, log_level), options).run()
-
-
-def _pool(kind: str, app: str, broker: str | None, size: int, log_level: str) -> Pool:
-    if kind == "prefork":
-        return ProcessPool(size, Setup(app, list(sys.path), broker, log_level.upper()))
-    loaded = find_app(app)
-    loaded.use(broker=broker)
-    return ThreadPool(size, loaded) if kind == "threads" else SoloPool(loaded)
+    tasks = PoolOptions(pool, concurrency, soft_time_limit, time_limit, max_tasks, max_memory)
+    return Worker(make_pool(tasks, app, broker, log_level), options).run()
 
 
 def expand(name: str) -> str:

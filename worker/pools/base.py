@@ -162,30 +162,23 @@ class Pool(Protocol):
         """
 
 
-def check_tasks(
-    abilities: Abilities,
-    info: AppInfo,
-    *,
-    soft_limit: float | None = None,
-    hard_limit: float | None = None,
-) -> None:
-    """Refuse what the pool cannot do for the app's tasks, or for limits that hold for all of them.
+def check_tasks(abilities: Abilities, info: AppInfo) -> None:
+    """Refuse what the pool cannot do for the app's tasks.
 
     Raises:
         ConfigError: names the task, what it asks for, and the pool that can do it.
     """
-    asked: list[tuple[str, float | None, float | None]] = [("every task", soft_limit, hard_limit)]
-    asked += [(f"task {task.name}", task.soft_limit, task.hard_limit) for task in info.tasks]
-    for who, soft, hard in asked:
-        if hard is not None and not abilities.hard_limits:
+    for task in info.tasks:
+        if task.hard_limit is not None and not abilities.hard_limits:
             raise ConfigError(
-                f"{who} has a time limit of {hard:g} s, and -P {abilities.kind} cannot end a task; "
-                "use -P prefork, or take the limit away"
+                f"task {task.name} has a time limit of {task.hard_limit:g} s, and "
+                f"-P {abilities.kind} cannot end a task; use -P prefork, or take the limit away"
             )
-        if soft is not None and not abilities.soft_limits:
+        if task.soft_limit is not None and not abilities.soft_limits:
             raise ConfigError(
-                f"{who} has a soft time limit of {soft:g} s, and -P {abilities.kind} cannot "
-                "interrupt a task; use -P prefork or asyncio, or take the limit away"
+                f"task {task.name} has a soft time limit of {task.soft_limit:g} s, and "
+                f"-P {abilities.kind} cannot interrupt a task; use -P prefork or asyncio, or take "
+                "the limit away"
             )
 
 

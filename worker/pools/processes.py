@@ -63,6 +63,8 @@ class ProcessPool:
         *,
         max_tasks: int | None = None,
         max_memory: int | None = None,
+        soft_limit: float | None = None,
+        hard_limit: float | None = None,
     ) -> None:
         """Nothing is started yet.
 
@@ -72,11 +74,13 @@ class ProcessPool:
             max_tasks: replace a child after so many jobs; None: never.
             max_memory: replace a child, when its job has ended, that has more bytes of memory. It
                 is looked at four times a second. None: never.
+            soft_limit, hard_limit: seconds, for jobs that come without; None: none.
         """
         self._setup = setup
         self._children = Children(setup)
         self._crew = Crew(self._children, size, max_tasks=max_tasks)
         self._max_memory = max_memory
+        self._soft_limit, self._hard_limit = soft_limit, hard_limit
         self._next_look = 0.0
         self._wake_in, self._wake_out = os.pipe()
         for end in (self._wake_in, self._wake_out):
@@ -122,6 +126,10 @@ class ProcessPool:
 
     def submit(self, job: Job) -> None:
         """Hand the job to the thread."""
+        if job.soft_limit is None:
+            job.soft_limit = self._soft_limit
+        if job.hard_limit is None:
+            job.hard_limit = self._hard_limit
         with self._door:
             closing = self._closing
             if not closing:
@@ -155,7 +163,12 @@ class ProcessPool:
         """Say what runs, and where."""
         with self._lock:
             members = [member for member in self._crew.members.values() if not member.dying]
-            limits = {"max_tasks": self._crew.max_tasks, "max_memory": self._max_memory}
+            limits = {
+                "max_tasks": self._crew.max_tasks,
+                "max_memory": self._max_memory,
+                "soft_limit": self._soft_limit,
+                "hard_limit": self._hard_limit,
+            }
             return PoolInfo(
                 ABILITIES.kind,
                 self._crew.size,

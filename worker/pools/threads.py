@@ -19,8 +19,9 @@ from contextlib import AbstractContextManager
 from queue_core import UsageError
 from queue_core.worker.app import App
 from queue_core.worker.outcome import Abandoned, AppInfo, Job, Outcome, Report, Returned, Terminated
-from queue_core.worker.pools.base import Abilities, PoolInfo, Running, refuse
-from queue_core.worker.trace import run_job, unguarded
+from queue_core.worker.pools.base import Abilities, PoolInfo, Running, check_tasks, refuse
+from queue_core.worker.running import unguarded
+from queue_core.worker.trace import run_job
 
 logger = logging.getLogger(__name__)
 
@@ -116,11 +117,11 @@ class Unlimited:
 class ThreadPool:
     """Runs jobs in ``size`` threads. See `queue_core.worker.pools.base.Pool`."""
 
-    def __init__(self, size: int, app: App) -> None:
-        """Nothing is started yet."""
+    def __init__(self, size: int, app: App, *, runs: Runs | None = None) -> None:
+        """Nothing is started yet. ``runs``: share it with another pool, and `stop` ends both."""
         self._size = size
         self._app = app
-        self._runs = Runs()
+        self._runs = runs or Runs()
         self._guard = Unlimited(THREADS.kind)
         self._threads = 0
         self._changed = threading.Condition()
@@ -140,7 +141,9 @@ class ThreadPool:
         self._runs.report = report
         with self._changed:
             self._hire()
-        return self._app.info()
+        info = self._app.info()
+        check_tasks(THREADS, info)
+        return info
 
     def submit(self, job: Job) -> None:
         """Put the job where a thread finds it."""
@@ -248,7 +251,9 @@ class SoloPool:
     def start(self, report: Report) -> AppInfo:
         """Remember whom to tell."""
         self._runs.report = report
-        return self._app.info()
+        info = self._app.info()
+        check_tasks(SOLO, info)
+        return info
 
     def submit(self, job: Job) -> None:
         """Run the job; blocks until it has ended."""
