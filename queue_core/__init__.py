@@ -35,7 +35,7 @@ from queue_core.errors import (
     Unsupported,
     UsageError,
 )
-from queue_core.message import Message, Properties, Publication, find_reader
+from queue_core.message import Message, Properties, Publication, find_reader, fresh_id
 from queue_core.policy import Backoff, Clock, Deadline, SystemClock
 from queue_core.producer import Producer
 from queue_core.receipt import Receipt
@@ -104,6 +104,7 @@ __all__ = [
     "encode",
     "find_reader",
     "find_transport",
+    "fresh_id",
     "known_schemes",
     "register_transport",
 ]

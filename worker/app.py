@@ -8,43 +8,29 @@ as celery declares them, so that its programs can work beside ours.
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import inspect
 import os
-import socket
-import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, Unpack, overload
 
-from queue_core import (
-    ConfigError,
-    Connection,
-    Exchange,
-    Producer,
-    Publication,
-    Queue,
-    Unroutable,
-    UsageError,
-)
-from queue_core.worker.outcome import AppInfo
-from queue_core.worker.protocol import task_body, task_headers
-from queue_core.worker.request import Request
-from queue_core.worker.results.base import Results
-from queue_core.worker.results.key_value import KeyValueResults
-from queue_core.worker.results.result import AsyncResult
-from queue_core.worker.results.rpc import ReplyQueue
-from queue_core.worker.task import SendOptions, Task
+from queue_core import ConfigError, Connection, Queue, UsageError
+from queue_core.worker.builtin import builtin_tasks
+from queue_core.worker.canvas import Handle, freeze, unfold
+from queue_core.worker.composing import Composer, SendOptions, check_options, plain_queue
+from queue_core.worker.current import make_current, shared
+from queue_core.worker.eager import run_eagerly
+from queue_core.worker.following import children
+from queue_core.worker.outcome import AppInfo, Letter
+from queue_core.worker.request import Request, current_request
+from queue_core.worker.results.result import AsyncResult, GroupResult
+from queue_core.worker.results.wire import Result
+from queue_core.worker.sending import Office, patience
+from queue_core.worker.signature import CHAIN, CHORD, GROUP, Signature, as_signature, members
+from queue_core.worker.task import Task, TaskOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 DEFAULT_QUEUE = "celery"
-RPC = ("rpc", "rpc://")
 URL_VARIABLE = "QUEUE_CORE_URL"
 
 
@@ -63,7 +49,7 @@ class App:
         accept: Sequence[str] = ("json", "msgpack"),
         result_ttl: float = 86400.0,
     ) -> None:
-        """Keep the settings; nothing is connected.
+        """Keep the settings; nothing is connected. It becomes the current app.
 
         Args:
             name: for people.
@@ -83,13 +69,21 @@ class App:
         self.default_queue = default_queue
         self.accept = tuple(accept)
         self.result_ttl = result_ttl
-        self._serializer = serializer
         self._queues = {queue.name: queue for queue in queues}
         if "" in self._queues:
             raise ConfigError("the queues of an app need names")
         self._tasks: dict[str, Task[..., Any]] = {}
-        self._request: ContextVar[Request | None] = ContextVar("request", default=None)
-        self._process: dict[int, _Process] = {}
+        self._builtin = {task.name: task for task in builtin_tasks()}
+        for task in self._builtin.values():
+            task.bind_to(self)
+        self.composer = Composer(self._find_queue, self._defaults, serializer=serializer)
+        self._offices: dict[int, Office] = {}
+        make_current(self)
+
+    @property
+    def app(self) -> App:
+        """Itself: what its tasks and signatures ask for."""
+        return self
 
     # --- tasks -----------------------------------------------------------------------------------
 
@@ -102,11 +96,22 @@ class App:
         function: None = None,
         /,
         *,
+        bind: Literal[True],
         name: str | None = None,
-        queue: Queue | str | None = None,
-        priority: int | None = None,
-        ignore_result: bool = False,
-        serializer: str | None = None,
+        base: type[Task[..., Any]] | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+
+    @overload
+    def task(
+        self,
+        function: None = None,
+        /,
+        *,
+        bind: Literal[False] = False,
+        name: str | None = None,
+        base: type[Task[..., Any]] | None = None,
+        **options: Unpack[TaskOptions],
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def task(
@@ -114,77 +119,68 @@ class App:
         function: Callable[..., Any] | None = None,
         /,
         *,
+        bind: bool = False,
         name: str | None = None,
-        queue: Queue | str | None = None,
-        priority: int | None = None,
-        ignore_result: bool = False,
-        serializer: str | None = None,
+        base: type[Task[..., Any]] | None = None,
+        **options: Unpack[TaskOptions],
     ) -> Any:
         """Make a task of a function: ``@app.task`` or ``@app.task(queue="mail")``.
 
         Args:
             function: the function, when used without parentheses.
+            bind: give the function its task as the first argument, ``self``.
             name: on the wire; ``module.function`` if None.
-            queue, priority, ignore_result, serializer: how it is sent unless the call says
-                otherwise; see `SendOptions`.
+            base: a subclass of `Task`, whose hooks and options it gets.
+            options: see `TaskOptions`.
 
         Raises:
-            ConfigError: the name is taken by another function, or the function is a coroutine.
+            ConfigError: the name is taken by another function, or an option is unknown or wrong.
         """
-        options: SendOptions = {
-            "queue": queue,
-            "priority": priority,
-            "ignore_result": ignore_result,
-            "serializer": serializer,
-        }
 
-        def define(target: Callable[P, R]) -> Task[P, R]:
-            return self._define(target, name or self._name_of(target), options)
+        def define(target: Callable[..., Any]) -> Task[..., Any]:
+            task = (base or Task)()
+            called = name or task.name or self._name_of(target)
+            task.define(target, name=called, bind=bind, options=options)
+            return self.register_task(task)
 
         return define if function is None else define(function)
 
-    def _define(self, function: Callable[P, R], name: str, options: SendOptions) -> Task[P, R]:
-        if inspect.iscoroutinefunction(function):
+    def register_task(self, task: Task[P, R]) -> Task[P, R]:
+        """Know a task, such as an instance of a class with a ``run``; return it.
+
+        Raises:
+            ConfigError: the name is taken by another one.
+        """
+        if not hasattr(task, "function"):
+            task.define(None, name=task.name or self._name_of(type(task)))
+        known = self._tasks.get(task.name)
+        if known is not None and known.origin.__qualname__ != task.origin.__qualname__:
             raise ConfigError(
-                f"task {name}: coroutine functions cannot be tasks in this version; use 'def'"
+                f"two functions want to be task {task.name!r}; give one of them another name="
             )
-        known = self._tasks.get(name)
-        if known is not None and known.function.__qualname__ != function.__qualname__:
-            raise ConfigError(
-                f"two functions want to be task {name!r}; give one of them another name="
-            )
-        if isinstance(options.get("queue"), Queue):
-            queue = options["queue"]
-            assert isinstance(queue, Queue)
-            self._queues.setdefault(queue.name, queue)
-        task = Task(self, function, name, options)
-        self._tasks[name] = task
+        task.bind_to(self)
+        self._tasks[task.name] = task
         return task
 
-    def _name_of(self, function: Callable[..., Any]) -> str:
-        module = function.__module__
+    def _name_of(self, target: Callable[..., Any]) -> str:
+        module = target.__module__
         if module == "__main__":
             module = self.name or "__main__"
-        return f"{module}.{function.__qualname__.replace('<locals>.', '')}"
+        return f"{module}.{target.__qualname__.replace('<locals>.', '')}"
 
     @property
     def tasks(self) -> Mapping[str, Task[..., Any]]:
-        """Every task by its name."""
-        return MappingProxyType(self._tasks)
+        """Every task by its name, shared ones included, but not celery's own, such as its map."""
+        return {**shared, **self._tasks} if shared else self._tasks
+
+    def find_task(self, name: str) -> Task[..., Any] | None:
+        """Return the task of this name, if the app knows it."""
+        return self._tasks.get(name) or shared.get(name) or self._builtin.get(name)
 
     @property
     def request(self) -> Request | None:
         """The run that the current thread is in the middle of; None outside."""
-        return self._request.get()
-
-    @contextlib.contextmanager
-    def running(self, request: Request) -> Iterator[None]:
-        """Make ``request`` the current one; for those who run tasks."""
-        token = self._request.set(request)
-        try:
-            yield
-        finally:
-            self._request.reset(token)
+        return current_request()
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -203,21 +199,30 @@ class App:
             options: see `SendOptions`.
 
         Raises:
+            MessageError: an argument cannot be written; it is named.
             Unsupported: the broker cannot do what an option asks for, such as a countdown.
             QueueCoreError: see `queue_core.Producer.publish`.
         """
-        named = {} if kwargs is None else kwargs
-        publication, result = self._prepare(name, args, named, options)
-        here = self._here()
-        try:
-            here.producer.publish_many([publication])
-        except Unroutable:  # somebody deleted the queue since it was declared
-            here.declared.pop(publication.routing_key, None)
-            publication, result = self._prepare(
-                name, args, named, {**options, "task_id": result.id}
+        if isinstance(args, str | bytes):
+            raise UsageError(
+                f"the arguments of task {name} are a sequence, not a string: [{args!r}]"
             )
-            here.producer.publish_many([publication])
-        return result
+        return self.send(Signature(name, list(args), dict(kwargs or {}), dict(options)))
+
+    def send(self, signature: Signature[R]) -> AsyncResult[R]:
+        """Send a signature: a task, or the first tasks of a chain, group or chord.
+
+        Blocks until the broker has them, and raises as `send_task` does.
+        """
+        check_options(signature.options)
+        letters, handle = self._letters(signature)
+        options = signature.options
+        self._office().send(
+            letters,
+            transaction=options.get("transaction"),
+            timeout=patience(options.get("retry"), options.get("retry_policy")),
+        )
+        return self._result(handle, ignored=self._ignored(signature))
 
     def send_many(
         self, name: str, calls: Iterable[Sequence[Any]], **options: Unpack[SendOptions]
@@ -233,59 +238,127 @@ class App:
             PublishError: one was not accepted; those before it were sent, later ones perhaps.
             QueueCoreError: see `queue_core.Producer.publish_many`.
         """
+        check_options(options)
         if options.get("task_id"):
             raise UsageError("each of many tasks has an id of its own; task_id= cannot be given")
-        results: list[AsyncResult[Any]] = []
+        found: list[AsyncResult[Any]] = []
 
-        def prepared() -> Iterator[Publication]:
+        def prepared() -> Iterator[Letter]:
             for args in calls:
-                publication, result = self._prepare(name, args, {}, options)
-                results.append(result)
-                yield publication
+                signature: Signature[Any] = Signature(name, list(args), {}, dict(options))
+                letters, handle = self._letters(signature)
+                found.append(self._result(handle, ignored=self._ignored(signature)))
+                yield from letters
 
-        self._here().producer.publish_many(prepared())
-        return results
+        self._office().send_many(prepared())
+        return found
 
-    def _prepare(
-        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: SendOptions
-    ) -> tuple[Publication, AsyncResult[Any]]:
-        """Declare what the call needs, encode it, and get ready for its result."""
-        if isinstance(args, str | bytes):
-            raise UsageError(
-                f"the arguments of task {name} are a sequence, not a string: [{args!r}]"
+    def _letters(self, signature: Signature[Any]) -> tuple[list[Letter], Handle]:
+        """Encode what is to be sent now, and get ready for the results."""
+        office = self._office()
+        reply_to = None
+        ignored = self._ignored(signature)
+        if not ignored:
+            reply_to = office.results().reply_to()
+        frozen, handle = freeze(signature, reply_to=reply_to)
+        if signature.subtask_type is not None and _counts(frozen):
+            office.need_counting()
+        request = self.request
+        tasks = children(
+            unfold(frozen),
+            request.call if request is not None else None,
+            request.priority if request is not None else 0,
+        )
+        if request is not None:
+            request.children += [task.options["task_id"] for task in tasks]
+        return [self.composer.compose(task) for task in tasks], handle
+
+    def _ignored(self, signature: Signature[Any]) -> bool:
+        said = signature.options.get("ignore_result")
+        if said is None:
+            said = self._defaults(signature.task).get("ignore_result")
+        return bool(said)
+
+    def _result(self, handle: Handle, *, ignored: bool) -> AsyncResult[Any]:
+        parent = None if handle.parent is None else self._result(handle.parent, ignored=ignored)
+        if handle.members is not None:
+            results = [self._result(member, ignored=ignored) for member in handle.members]
+            return GroupResult(handle.id, results, parent)
+        if ignored:
+            return AsyncResult(handle.id, None, parent=parent)
+        results_here = self._office().results()
+        return AsyncResult(handle.id, results_here, results_here.expect(handle.id), parent=parent)
+
+    # --- signatures ------------------------------------------------------------------------------
+
+    def signature(
+        self,
+        task: str | Mapping[str, Any] | Signature[Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        **options: Any,
+    ) -> Signature[Any]:
+        """Return a signature that this app sends, of a task by its name, or from its wire form.
+
+        Raises:
+            DecodeError: ``task`` is a mapping that is no signature.
+        """
+        if isinstance(task, str):
+            made: Signature[Any] = Signature(task, list(args), dict(kwargs or {}), dict(options))
+            made.immutable = immutable
+        else:
+            made = as_signature(task).clone(args, kwargs, **options)
+        return made.bound(self)
+
+    def call(self, signature: Signature[Any]) -> Any:
+        """Run the task of a signature here and now, as a plain function.
+
+        Raises:
+            UsageError: this app does not know the task.
+        """
+        task = self.find_task(signature.task)
+        if task is None:
+            raise UsageError(f"the app has no task {signature.task!r}, it can only send it")
+        return task(*signature.args, **signature.kwargs)
+
+    def run_eagerly(self, signature: Signature[Any]) -> AsyncResult[Any]:
+        """Run a signature here and now, and everything that follows it; return its result.
+
+        Raises:
+            UsageError: this app does not know one of the tasks.
+        """
+        return run_eagerly(self, signature)
+
+    def AsyncResult(self, task_id: str) -> AsyncResult[Any]:  # noqa: N802 - celery's name
+        """Return the handle on a task that was sent before.
+
+        In an error link the failed task is known already.
+
+        Raises Unsupported where results reach only the sender.
+        """
+        request = self.request
+        failed = None if request is None else request.failed
+        if failed is not None and failed.id == task_id:
+            return AsyncResult(
+                task_id,
+                None,
+                result=Result(
+                    task_id,
+                    "FAILURE",
+                    failure=failed.failure,
+                    name=failed.name,
+                    args=failed.args,
+                    kwargs=failed.kwargs,
+                    queue=failed.queue,
+                    retries=failed.retries,
+                ),
             )
-        here = self._here()
-        queue = here.declare(self.queue(options.get("queue")))
-        task_id = options.get("task_id") or str(uuid.uuid4())
-        ignored = bool(options.get("ignore_result"))
-        results = None if ignored else here.results()
-        reply_to = None if results is None else results.reply_to()
-        kept = None if results is None else results.expect(task_id)
-        expires = options.get("expires")
-        parent = self.request
-        headers = task_headers(
-            name,
-            task_id,
-            args,
-            kwargs,
-            origin=f"gen{os.getpid()}@{here.host}",
-            root_id=parent.root_id if parent is not None else None,
-            parent_id=parent.id if parent is not None else None,
-            expires=None if expires is None else (_now() + timedelta(seconds=expires)).isoformat(),
-            ignore_result=ignored,
-        )
-        publication = here.producer.prepare(
-            task_body(args, kwargs),
-            queue.name,
-            headers={**headers, **(options.get("headers") or {})},
-            serializer=options.get("serializer") or self._serializer,
-            priority=options.get("priority") or 0,
-            delay=options.get("countdown") or 0.0,
-            ttl=expires,
-            correlation_id=task_id,
-            reply_to=reply_to,
-        )
-        return publication, AsyncResult(task_id, results, kept)
+        results = self._office().results()
+        return AsyncResult(task_id, results, results.recall(task_id))
+
+    # --- queues ----------------------------------------------------------------------------------
 
     def queue(self, queue: Queue | str | None = None) -> Queue:
         """Return the definition of a queue: the app's own if it has one, else `plain_queue`."""
@@ -295,13 +368,12 @@ class App:
         known = self._queues.get(name)
         return known if known is not None else plain_queue(name)
 
-    def AsyncResult(self, task_id: str) -> AsyncResult[Any]:  # noqa: N802 - celery's name
-        """Return the handle on a task that was sent before.
+    def _find_queue(self, _name: str, options: Mapping[str, Any]) -> Queue:
+        return self.queue(options.get("queue"))
 
-        Raises Unsupported where results reach only the sender.
-        """
-        results = self._here().results()
-        return AsyncResult(task_id, results, results.recall(task_id))
+    def _defaults(self, name: str) -> Mapping[str, Any]:
+        task = self.find_task(name)
+        return {} if task is None else task.send_options()
 
     # --- this process ----------------------------------------------------------------------------
 
@@ -310,7 +382,7 @@ class App:
 
         Raises UsageError once this process has used the app's connection.
         """
-        if os.getpid() in self._process:
+        if os.getpid() in self._offices:
             raise UsageError(
                 "the app is connected already; set its broker before it sends anything"
             )
@@ -319,17 +391,21 @@ class App:
 
     def connection(self) -> Connection:
         """Return this process's connection, which the app closes. Does not connect yet."""
-        return self._here().connection
+        return self._office().connection
 
     def info(self) -> AppInfo:
         """Say what a worker must know of this app."""
+        queues = dict(self._queues)
+        for task in self.tasks.values():
+            if isinstance(task.queue, Queue):
+                queues.setdefault(task.queue.name, task.queue)
         return AppInfo(
             name=self.name,
             broker=self.broker,
             backend=self.backend,
             default_queue=self.default_queue,
-            tasks=[task.info() for _, task in sorted(self._tasks.items())],
-            queues=list(self._queues.values()),
+            tasks=[task.info() for _, task in sorted({**self._builtin, **self.tasks}.items())],
+            queues=list(queues.values()),
             accept=list(self.accept),
             result_ttl=self.result_ttl,
         )
@@ -339,84 +415,30 @@ class App:
 
         May be called twice, and the app may be used again.
         """
-        here = self._process.pop(os.getpid(), None)
-        if here is not None:
-            here.close()
+        office = self._offices.pop(os.getpid(), None)
+        if office is not None:
+            office.close()
 
-    def _here(self) -> _Process:
+    def _office(self) -> Office:
         pid = os.getpid()
-        here = self._process.get(pid)
-        if here is None:
+        office = self._offices.get(pid)
+        if office is None:
             url = self.broker or os.environ.get(URL_VARIABLE)
             if not url:
                 raise ConfigError(
                     "the app has no broker: App(broker='sqlite:///queue.db'), "
                     f"or the variable {URL_VARIABLE}"
                 )
-            here = self._process.setdefault(pid, _Process(url, self.backend))
-        return here
+            office = self._offices.setdefault(pid, Office(url, self.backend))
+        return office
 
     def __repr__(self) -> str:
         """Name the app."""
         return f"<App {self.name!r} with {len(self._tasks)} tasks>"
 
 
-class _Process:
-    """What an app holds in one process.
-
-    Locks are made in the process that uses them, so a fork inherits none that is held.
-    """
-
-    def __init__(self, url: str, backend: str | None) -> None:
-        self.connection = Connection(url)
-        self.producer: Producer = self.connection.producer()
-        self.host = socket.gethostname()
-        self._pid = os.getpid()
-        self._backend = backend
-        self._lock = threading.Lock()
-        self.declared: dict[str, Queue] = {}
-        self._results: Results | None = None
-        self._backend_connection: Connection | None = None
-
-    def declare(self, queue: Queue) -> Queue:
-        known = self.declared.get(queue.name)
-        if known is None:
-            known = self.declared[queue.name] = self.connection.declare(queue)
-        return known
-
-    def results(self) -> Results:
-        if self._results is None:
-            with self._lock:
-                if self._results is None:
-                    self._results = self._choose()
-                    atexit.register(self.close)
-        return self._results
-
-    def _choose(self) -> Results:
-        if self._backend in RPC or (
-            self._backend is None and not self.connection.features.key_value
-        ):
-            return ReplyQueue(self.connection)
-        if self._backend is None:
-            return KeyValueResults(self.connection)
-        self._backend_connection = Connection(self._backend)
-        return KeyValueResults(self._backend_connection)
-
-    def close(self) -> None:
-        atexit.unregister(self.close)
-        if os.getpid() != self._pid:
-            return  # the exit of a forked child, which must leave the parent's reply queue alone
-        if self._results is not None:
-            self._results.close()
-        if self._backend_connection is not None:
-            self._backend_connection.close()
-        self.connection.close()
-
-
-def plain_queue(name: str) -> Queue:
-    """Return what celery declares: a durable classic queue, and a direct exchange of its name."""
-    return Queue(name, exchange=Exchange(name), routing_key=name, queue_type="classic")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+def _counts(signature: Signature[Any]) -> bool:
+    """Whether there is a chord in it."""
+    return signature.task == CHORD or (
+        signature.task in (CHAIN, GROUP) and any(_counts(part) for part in members(signature))
+    )

@@ -63,6 +63,13 @@ class Letter(msgspec.Struct, array_like=True):
     queue: Queue | None = None
 
 
+class Reply(msgspec.Struct, array_like=True):
+    """The encoded result message of another task than the one that ran."""
+
+    task_id: str
+    body: bytes
+
+
 class ChordPart(msgspec.Struct, array_like=True):
     """The run was one part of the header of a chord; the last one to end starts the body.
 
@@ -84,7 +91,7 @@ class Done(msgspec.Struct, tag="done", array_like=True):
     """The task returned.
 
     Attributes:
-        reply: the encoded result message.
+        reply: the encoded result message; empty if the task said that there is none.
         seconds: how long it ran.
         letters: links, the next of a chain.
         chord: the part that it played in a chord.
@@ -106,6 +113,7 @@ class Failed(msgspec.Struct, tag="failed", array_like=True):
         trace: the formatted traceback.
         letters: error links.
         chord: the part that it played in a chord, which fails with it.
+        others: failures for the rest of its chain, which will never run.
     """
 
     reply: bytes
@@ -114,6 +122,7 @@ class Failed(msgspec.Struct, tag="failed", array_like=True):
     trace: str = ""
     letters: list[Letter] = []
     chord: ChordPart | None = None
+    others: list[Reply] = []
 
 
 class Retried(msgspec.Struct, tag="retried", array_like=True):
@@ -135,13 +144,9 @@ class Retried(msgspec.Struct, tag="retried", array_like=True):
 
 
 class Skipped(msgspec.Struct, tag="skipped", array_like=True):
-    """It was not run, and never will be: revoked, or expired before it began.
-
-    ``reply`` is the encoded state ``REVOKED``.
-    """
+    """It was not run, and never will be: revoked, or expired before it began."""
 
     reason: Literal["revoked", "expired"]
-    reply: bytes | None = None
 
 
 class TimedOut(msgspec.Struct, tag="timedout", array_like=True):
@@ -159,14 +164,12 @@ class Rejected(msgspec.Struct, tag="rejected", array_like=True):
 
     Attributes:
         reason: for the dead letter and the log.
-        reply: a failure for who waits, if the message was readable enough to have an id.
-        letters: its error links, if they could be read.
+        type_name: of the failure, for who waits.
         requeue: give it back instead: the task itself asked for that.
     """
 
     reason: str
-    reply: bytes | None = None
-    letters: list[Letter] = []
+    type_name: str = "Rejected"
     requeue: bool = False
 
 
@@ -210,6 +213,7 @@ class TaskInfo(msgspec.Struct, array_like=True):
         ignore_result: nobody will ask.
         track_started: tell the backend when it starts.
         strategy: ``module:name`` of a function that makes its requests instead of the usual one.
+        queue: where it is sent unless the call says otherwise; None: to the default queue.
     """
 
     name: str
@@ -222,6 +226,7 @@ class TaskInfo(msgspec.Struct, array_like=True):
     ignore_result: bool = False
     track_started: bool = False
     strategy: str | None = None
+    queue: str | None = None
 
 
 class AppInfo(msgspec.Struct, tag="app", array_like=True):

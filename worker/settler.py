@@ -1,6 +1,10 @@
 """From outcomes to settlements: the one place where the worker acks, gives back and gives up.
 
 - A result is certain before its message is acked: stored before, or sent in the same step.
+- What follows a task - links, the next of its chain, its retry, its error links - is sent in one
+  step with the ack: neither happens without the other.
+- A task that did not fail by itself, since it was killed or not run at all, has error links and a
+  chain too: they are read here, by the same rules, without running anything of the user's.
 - A message that can never run (unknown task, unreadable body, a third crash) is copied to the dead
   letters of its queue, or to ``<queue>.dlq``, with the reason in the header ``qc-error``, and acked
   in the same step. Whoever waits for it gets a failure.
@@ -21,12 +25,14 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 from queue_core import (
     Backoff,
     Connection,
     DecodeError,
     Message,
+    MessageError,
     Properties,
     Publication,
     PublishError,
@@ -35,11 +41,39 @@ from queue_core import (
     StaleDelivery,
     TopologyMismatch,
     TransportError,
+    decode,
 )
-from queue_core.worker.outcome import Abandoned, Crashed, Done, Failed, Outcome, Rejected, Returned
-from queue_core.worker.protocol import Failure
-from queue_core.worker.results.base import Deliverer
-from queue_core.worker.trace import failure_reply
+from queue_core.worker.aftermath import (
+    Aftermath,
+    after_chord,
+    after_failing,
+    encode_failure,
+    read_message,
+)
+from queue_core.worker.canvas import freeze, unfold
+from queue_core.worker.composing import Composer
+from queue_core.worker.failure import Failure
+from queue_core.worker.following import children
+from queue_core.worker.outcome import (
+    Abandoned,
+    ChordPart,
+    Crashed,
+    Done,
+    Failed,
+    Letter,
+    Outcome,
+    Rejected,
+    Reply,
+    Retried,
+    Returned,
+    Skipped,
+    TimedOut,
+)
+from queue_core.worker.protocol import Call
+from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE, Deliverer
+from queue_core.worker.results.chords import Chords
+from queue_core.worker.results.wire import read_result
+from queue_core.worker.signature import as_signature
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +92,32 @@ class Settler:
     """Settles messages according to outcomes. Thread-safe; owns `THREADS` threads until `close`."""
 
     def __init__(
-        self, connection: Connection, deliverer: Deliverer, queues: Mapping[str, Queue]
+        self,
+        connection: Connection,
+        deliverer: Deliverer,
+        queues: Mapping[str, Queue],
+        *,
+        composer: Composer,
+        chords: Chords | None = None,
+        accept: Sequence[str] = ("json", "msgpack"),
     ) -> None:
-        """``queues`` tells where the dead letters of each queue go; it may be replaced later."""
+        """Nothing is settled yet.
+
+        Args:
+            connection, deliverer: to the broker, and where results go.
+            queues: where the dead letters of each queue go; may be replaced later.
+            composer: makes messages of what follows tasks.
+            chords: counts their parts; None: nothing can.
+            accept: the serializers of messages that may be decoded here.
+        """
         self._connection = connection
         self._producer = connection.producer()
         self._deliverer = deliverer
         self.queues = queues
+        self._composer = composer
+        self._chords = chords
+        self._accept = tuple(accept)
+        self._declared: set[str] = set()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="settler")
         self._closing = threading.Event()
         self._away = False  # the last try found nobody
@@ -132,27 +185,151 @@ class Settler:
 
     def _step(self, message: Message, outcome: Outcome, *, last: bool) -> None:
         """Settle one message by one outcome, once."""
-        if isinstance(outcome, Done | Failed):
-            try:
-                message.ack(then=self._reply(message, outcome.reply))
-            except PublishError as error:
-                if not last:
-                    raise
-                logger.error("the result of %s cannot be sent: %s", _label(message), error)
-                message.ack()
+        if isinstance(outcome, Done):
+            then = self._then(message, outcome.reply, outcome.letters)
+            part = outcome.chord
+            then += self._chord(message, part, outcome.reply)
+            self._finish(message, then, keep=bool(outcome.letters or part), last=last)
+            if part is not None and self._chords is not None and len(then) > 1:
+                self._chords.forget(part)
+        elif isinstance(outcome, Failed):
+            after = Aftermath(outcome.letters, outcome.others, outcome.chord)
+            then = self._then(message, outcome.reply, ())
+            then += self._after(message, after, outcome.error)
+            self._finish(message, then, keep=bool(after.letters or after.chord), last=last)
+        elif isinstance(outcome, Retried):
+            again = self._again(outcome)
+            self._finish(message, self._then(message, outcome.reply, [again]), keep=True, last=last)
+        elif isinstance(outcome, Skipped):
+            then = self._never_ran(message, "TaskRevokedError", outcome.reason, skipped=True)
+            self._finish(message, then, keep=True, last=last)
+        elif isinstance(outcome, TimedOut):
+            reason = f"the task ran for more than {outcome.seconds:g} s"
+            then = self._never_ran(message, "TimeLimitExceeded", reason)
+            self._finish(message, then, keep=True, last=last)
         elif isinstance(outcome, Rejected):
-            logger.error("%s is given up: %s", _label(message), outcome.reason)
-            self._give_up(message, outcome.reason, outcome.reply)
+            self._rejected(message, outcome)
         elif isinstance(outcome, Crashed):
             self._crashed(message, outcome.how)
         else:  # what was cut off in the middle did begin, and the next run shall know
             message.requeue(counted=isinstance(outcome, Abandoned))
 
-    def _reply(self, message: Message, reply: bytes | None) -> Sequence[Publication]:
-        """Make the result certain, or return what the ack must send with it."""
-        if reply is None or _properties(message).headers.get("ignore_result"):
-            return ()
-        return self._deliverer.deliver(message, task_id(message), reply)
+    # --- what goes with the ack -------------------------------------------------------------------
+
+    def _finish(self, message: Message, then: list[Publication], *, keep: bool, last: bool) -> None:
+        """Ack, and send ``then`` in the same step; if it is no more than a result, without it."""
+        try:
+            message.ack(then=then)
+        except PublishError as error:
+            self._declared.clear()  # perhaps somebody deleted a queue
+            if keep or not last:
+                raise
+            logger.error("the result of %s cannot be sent: %s", _label(message), error)
+            message.ack()
+
+    def _then(
+        self, message: Message, reply: bytes | None, letters: Sequence[Letter]
+    ) -> list[Publication]:
+        """Make the result certain or send it too, and declare what the letters need."""
+        then = list(self._deliverer.deliver(message, task_id(message), reply)) if reply else []
+        for letter in letters:
+            self._declare(letter.queue)
+            then.append(letter.publication)
+        return then
+
+    def _declare(self, queue: Queue | None) -> None:
+        if queue is None or queue.name in self._declared:
+            return
+        with contextlib.suppress(TopologyMismatch):  # it is there, and used as it is
+            self._connection.declare(queue)
+        self._declared.add(queue.name)
+
+    def _again(self, outcome: Retried) -> Letter:
+        """The retry; a broker that holds nothing back gets it at once, with its time in it."""
+        letter = outcome.again
+        publication = letter.publication
+        if not self.can_delay and publication.delay:
+            due = datetime.now(UTC) + timedelta(seconds=publication.delay)
+            publication.properties.headers["eta"] = due.isoformat()
+            publication.delay = 0.0
+        return letter
+
+    def _after(self, message: Message, after: Aftermath, error: str) -> list[Publication]:
+        """What goes with the ack of a task that did not succeed."""
+        then = self._then(message, None, after.letters)
+        for reply in after.replies:
+            then += self._deliverer.deliver(message, reply.task_id, reply.body)
+        part = after.chord
+        if part is not None and self._counted(message, part) and self._chords is not None:
+            if self._chords.failed(part):
+                failure = Failure("Exception", "", [error])
+                body = after_chord(self._composer, part, failure, queue=message.queue)
+                then += self._after(message, body, error)
+        return then
+
+    def _chord(self, message: Message, part: ChordPart | None, reply: bytes) -> list[Publication]:
+        """Count a part that succeeded; the last one brings the body."""
+        if part is None or not self._counted(message, part) or self._chords is None:
+            return []
+        replies = self._chords.succeeded(part, reply)
+        if replies is None:
+            return []
+        if len(replies) < part.size:
+            reason = f"the results of chord {part.group} have expired"
+            after = after_chord(self._composer, part, Failure("ChordError", "", [reason]))
+            return self._after(message, after, reason)
+        values = [read_result(decode(body, RESULT_TYPE, RESULT_ENCODING)).value for body in replies]
+        body, _ = freeze(as_signature(part.body))
+        root = _properties(message).headers.get("root_id")
+        parent = Call("", task_id(message), [], {}, root_id=root if isinstance(root, str) else None)
+        tasks = children(unfold(body, [values]), parent)
+        return self._then(message, None, [self._composer.compose(task) for task in tasks])
+
+    def _counted(self, message: Message, part: ChordPart) -> bool:
+        if self._chords is not None and part.size > 0 and 0 <= part.index < part.size:
+            return True
+        why = (
+            "there is no store to count its parts in; give the app a backend="
+            if self._chords is None
+            else "its sender counts its parts elsewhere"
+        )
+        logger.error("the chord %s of %s cannot go on: %s", part.group, _label(message), why)
+        return False
+
+    # --- what did not run, or did not come back ---------------------------------------------------
+
+    def _never_ran(
+        self, message: Message, type_name: str, reason: str, *, skipped: bool = False
+    ) -> list[Publication]:
+        """Return results, error links and the like for a task that could not fail by itself."""
+        failure = Failure(type_name, "celery.exceptions", [reason])
+        properties = _properties(message)
+        try:
+            call = read_message(properties, message.body, self._accept)
+        except MessageError:
+            if not task_id(message):
+                return []
+            call = Call(task_name(message), task_id(message), [], {})
+        reply = encode_failure(call, failure, status="REVOKED" if skipped else "FAILURE")
+        after = after_failing(
+            self._composer,
+            call,
+            failure,
+            queue=message.queue,
+            priority=properties.priority,
+            errbacks=not skipped,
+        )
+        if not call.ignore_result:
+            after.replies = [Reply(call.id, reply), *after.replies]
+        return self._after(message, after, str(failure))
+
+    def _rejected(self, message: Message, outcome: Rejected) -> None:
+        if outcome.requeue:
+            logger.warning("%s goes back, as it asked for: %s", _label(message), outcome.reason)
+            message.requeue()
+            return
+        logger.error("%s is given up: %s", _label(message), outcome.reason)
+        self._give_up(message, outcome.type_name, outcome.reason)
 
     def _crashed(self, message: Message, how: str) -> None:
         """A child died while it ran this message: once more, unless it did so too often."""
@@ -162,9 +339,7 @@ class Settler:
         if crashes >= MAX_CRASHES:
             reason = f"crash loop: the process that ran it died {crashes} times ({how})"
             logger.error("%s is given up: %s", _label(message), reason)
-            what = Failure("WorkerLost", __name__, [reason])
-            reply = failure_reply(task_id(message), task_name(message), what)
-            self._give_up(message, reason, reply)
+            self._give_up(message, "WorkerLost", reason)
             return
         logger.warning("%s goes back: the process that ran it died (%s)", _label(message), how)
         if counted:
@@ -173,7 +348,8 @@ class Settler:
             again = self._copy(message, "", message.queue, {CRASHES_HEADER: crashes})
             message.ack(then=[again])
 
-    def _give_up(self, message: Message, reason: str, reply: bytes | None) -> None:
+    def _give_up(self, message: Message, type_name: str, reason: str) -> None:
+        """To the dead letters, with the reason; whoever waits gets a failure."""
         headers = {ERROR_HEADER: reason[:1000], QUEUE_HEADER: message.queue}
         queue = self.queues.get(message.queue)
         target = None if queue is None else queue.dead_letter_target
@@ -183,10 +359,13 @@ class Settler:
             dead = self._copy(message, target, key, headers)
         else:
             name = f"{message.queue[:250]}.dlq"
-            with contextlib.suppress(TopologyMismatch):  # it is there, and used as it is
-                self._connection.declare(Queue(name))
+            self._declare(Queue(name))
             dead = self._copy(message, "", name, headers)
-        message.ack(then=[*self._reply(message, reply), dead])
+        try:
+            message.ack(then=[*self._never_ran(message, type_name, reason), dead])
+        except PublishError:
+            self._declared.clear()
+            raise
 
     def _copy(
         self, message: Message, exchange: str, key: str, headers: Mapping[str, object]

@@ -34,16 +34,15 @@ from queue_core import (
     TransportError,
     UsageError,
 )
-from queue_core.worker.app import plain_queue
 from queue_core.worker.blueprint import Blueprint, load
+from queue_core.worker.composing import plain_queue
 from queue_core.worker.delivery import READ, ActiveRequest, Flights
 from queue_core.worker.outcome import Rejected, TaskInfo
-from queue_core.worker.protocol import Failure
 from queue_core.worker.rates import Bucket
 from queue_core.worker.runner import Worker
 from queue_core.worker.settler import Settler
 from queue_core.worker.strategy import DEFAULT, Strategy
-from queue_core.worker.trace import failure_reply, unknown_task
+from queue_core.worker.trace import unknown_task
 
 logger = logging.getLogger(__name__)
 
@@ -337,12 +336,7 @@ class TaskConsumer:
         """There is no such task here."""
         self.counts["unknown task"] += 1
         reason = unknown_task(str(name), self.tasks)
-        task_id = headers.get("id")
-        reply = None
-        if isinstance(task_id, str):
-            what = Failure("NotRegistered", "queue_core.worker", [reason])
-            reply = failure_reply(task_id, str(name), what)
-        self.settler.settle(message, Rejected(reason, reply))
+        self.settler.settle(message, Rejected(reason, "NotRegistered"))
 
     def on_invalid_task(
         self, message: Message, request: ActiveRequest | None, error: Exception

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from queue_core import Connection, QueueNotFound
-from queue_core.worker.app import RPC
 from queue_core.worker.blueprint import StartStopStep
+from queue_core.worker.composing import composer_of
 from queue_core.worker.consumer.consumer import SETTLING, TaskConsumer
-from queue_core.worker.results.deliver import choose_deliverer
+from queue_core.worker.results.deliver import choose_chords, choose_deliverer
+from queue_core.worker.sending import RPC
 from queue_core.worker.settler import Settler
 
 logger = logging.getLogger(__name__)
@@ -46,11 +47,18 @@ class Tasks(StartStopStep):
         deliverer = choose_deliverer(
             parent.connection, self._backend, rpc_only=info.backend in RPC, ttl=info.result_ttl
         )
-        return Settler(parent.connection, deliverer, dict(parent.queues))
+        return Settler(
+            parent.connection,
+            deliverer,
+            dict(parent.queues),
+            composer=composer_of(info),
+            chords=choose_chords(parent.connection, self._backend, ttl=info.result_ttl),
+            accept=info.accept,
+        )
 
     def close(self, parent: TaskConsumer) -> None:
         """Take nothing more; what waits here for its time goes back."""
-        parent.take_nothing()
+        parent.take_nothing(ever=True)
         for request in parent.worker.flights.all("scheduled"):
             request.give_back()
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from queue_core import Message, Publication
-from queue_core.worker.protocol import Result
+from queue_core.worker.results.wire import Result
 
 RESULT_TYPE = "application/json"
 RESULT_ENCODING = "utf-8"

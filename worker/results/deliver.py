@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from queue_core import Connection, Message, Publication
 from queue_core.worker.results.base import Deliverer
+from queue_core.worker.results.chords import Chords, KeyValueChords
 from queue_core.worker.results.key_value import KeyValueDeliverer
 from queue_core.worker.results.rpc import RpcDeliverer
 
@@ -43,3 +44,14 @@ def choose_deliverer(
     if rpc_only or not connection.features.key_value:
         return rpc
     return _AsAsked(rpc, KeyValueDeliverer(connection, ttl))
+
+
+def choose_chords(
+    connection: Connection, backend: Connection | None, *, ttl: float
+) -> Chords | None:
+    """Return where a worker on ``connection`` counts the parts of chords; None: nowhere.
+
+    In ``backend`` if there is one, else in the broker if it has a key-value store.
+    """
+    store = connection if backend is None else backend
+    return KeyValueChords(store, ttl) if store.features.key_value else None

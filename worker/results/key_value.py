@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 
 from queue_core import Connection, Message, Publication, Unsupported, decode
-from queue_core.worker.protocol import Result, read_result
 from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE
+from queue_core.worker.results.wire import Result, read_result
 
 PREFIX = "celery-task-meta-"
 _FIRST_POLL = 0.002

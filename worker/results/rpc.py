@@ -27,8 +27,8 @@ from queue_core import (
     Unsupported,
 )
 from queue_core.mailbox import Replies, Ticket
-from queue_core.worker.protocol import Result, read_result
 from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE
+from queue_core.worker.results.wire import Result, read_result
 
 EXPIRES: Final = 3600.0
 _OPENING: Final = 60.0
@@ -147,7 +147,7 @@ class RpcDeliverer:
             self._producer.prepare(
                 reply,
                 properties.reply_to,
-                correlation_id=properties.correlation_id or task_id,
+                correlation_id=task_id or properties.correlation_id,
                 mandatory=False,
                 durable=False,
                 content_type=RESULT_TYPE,

@@ -8,7 +8,7 @@ from queue_core import Properties
 from queue_core.emulation import stored
 from queue_core.testing.eventually import eventually
 from queue_core.worker.outcome import Done, Job
-from queue_core.worker.protocol import task_body, task_headers
+from queue_core.worker.protocol import Call, task_body, task_headers
 
 
 class Reports:
@@ -29,11 +29,12 @@ class Reports:
     def job(self, name, *args, soft=None, hard=None, own=(None, None)):
         """Make a job. ``own``: the hard and the soft limit that its message asks for."""
         ticket = next(self._tickets)
-        headers = task_headers(name, str(ticket), args, {}, origin="o")
-        headers["timelimit"] = list(own)
+        hard_limit, soft_limit = own
+        call = Call(name, str(ticket), list(args), {}, hard_limit=hard_limit, soft_limit=soft_limit)
+        headers = task_headers(call, origin="o")
         properties = Properties("application/json", "utf-8", headers)
         raw = stored.encode("", "q", properties)
-        body = json.dumps(task_body(args, {})).encode()
+        body = json.dumps(task_body(call)).encode()
         return Job(ticket, name, "q", 1, False, raw, stored.READER.home, body, soft, hard)
 
     def wait(self, count):

@@ -18,10 +18,11 @@ from queue_core import (
     StaleDelivery,
 )
 from queue_core.testing.eventually import eventually
+from queue_core.worker import App
 from queue_core.worker import settler as settling
-from queue_core.worker.app import plain_queue
+from queue_core.worker.composing import composer_of, plain_queue
 from queue_core.worker.outcome import Abandoned, Crashed, Done, Rejected, Returned
-from queue_core.worker.protocol import task_headers
+from queue_core.worker.protocol import Call, task_headers
 from queue_core.worker.results.rpc import RpcDeliverer
 from queue_core.worker.settler import Settler
 
@@ -44,6 +45,13 @@ class Deliverer:
         return ()
 
 
+COMPOSER = composer_of(App("settler").info())
+
+
+def make(connection, deliverer, queues, **options):
+    return Settler(connection, deliverer, queues, composer=COMPOSER, **options)
+
+
 @pytest.fixture
 def connection():
     with Connection(f"memory://settler-{next(numbers)}") as made:
@@ -59,13 +67,13 @@ def consumer(connection):
 
 @pytest.fixture
 def settler(connection):
-    made = Settler(connection, RpcDeliverer(connection.producer()), {"q": plain_queue("q")})
+    made = make(connection, RpcDeliverer(connection.producer()), {"q": plain_queue("q")})
     yield made
     made.close()
 
 
 def take(connection, consumer, **options):
-    headers = task_headers("t", "id-1", (), {}, origin="o")
+    headers = task_headers(Call("t", "id-1", [], {}), origin="o")
     connection.producer().publish(
         [[], {}, {}], "q", headers=headers, correlation_id="id-1", **options
     )
@@ -96,7 +104,7 @@ def test_nobody_waits_any_more_and_the_message_is_acked(connection, consumer, se
 
 def test_the_message_is_acked_only_once_the_result_is_stored(connection, consumer):
     deliverer = Deliverer(failures=2)
-    settler = Settler(connection, deliverer, {})
+    settler = make(connection, deliverer, {})
     settler.settle(take(connection, consumer), Done(b"{}", 0.1))
     assert not deliverer.stored
     eventually(lambda: empty(connection))
@@ -105,7 +113,7 @@ def test_the_message_is_acked_only_once_the_result_is_stored(connection, consume
 
 
 def test_a_message_whose_result_cannot_be_stored_stays_unacked(connection, consumer):
-    settler = Settler(connection, Deliverer(failures=10**6), {})
+    settler = make(connection, Deliverer(failures=10**6), {})
     message = take(connection, consumer)
     settler.settle(message, Done(b"{}", 0.1))
     began = time.monotonic()
@@ -147,7 +155,7 @@ def test_dead_letters_go_where_the_queue_says(connection):
     connection.declare(Queue("graveyard"))
     definition = Queue("own", dead_letter_exchange="", dead_letter_routing_key="graveyard")
     connection.declare(definition)
-    settler = Settler(connection, RpcDeliverer(connection.producer()), {"own": definition})
+    settler = make(connection, RpcDeliverer(connection.producer()), {"own": definition})
     connection.producer().publish(b"odd", "own")
     with connection.consumer("own", decode=False) as consumer:
         message = consumer.receive(5)
@@ -210,7 +218,7 @@ def hasty(monkeypatch):
 @pytest.mark.usefixtures("hasty")
 def test_a_result_store_that_is_away_for_long_is_waited_for(connection, consumer):
     deliverer = Deliverer(failures=50)
-    settler = Settler(connection, deliverer, {})
+    settler = make(connection, deliverer, {})
     settler.settle(take(connection, consumer), Done(b"{}", 0.1))
     eventually(lambda: empty(connection))
     assert deliverer.stored == [("id-1", b"{}")]
@@ -220,7 +228,7 @@ def test_a_result_store_that_is_away_for_long_is_waited_for(connection, consumer
 @pytest.mark.usefixtures("hasty")
 def test_a_message_that_cannot_be_settled_goes_back_and_is_not_kept(connection, consumer):
     deliverer = Deliverer(failures=10**9, error=AccessRefused("may not write results"))
-    settler = Settler(connection, deliverer, {})
+    settler = make(connection, deliverer, {})
     settler.settle(take(connection, consumer), Done(b"{}", 0.1))
     eventually(lambda: connection.inspect("q").delayed == 1)
     assert connection.inspect("q").unacked == 0
@@ -231,7 +239,7 @@ def test_closing_does_not_wait_long_for_a_result_store_that_is_away(
     connection, consumer, monkeypatch
 ):
     monkeypatch.setattr(settling, "_FINISH", 0.2)
-    settler = Settler(connection, Deliverer(failures=10**9), {})
+    settler = make(connection, Deliverer(failures=10**9), {})
     for _ in range(20):
         settler.settle(take(connection, consumer), Done(b"{}", 0.1))
     began = time.monotonic()

@@ -8,7 +8,8 @@ from queue_core import Properties
 from queue_core.emulation import stored
 from queue_core.worker import App
 from queue_core.worker.outcome import Done, Failed, Job, Rejected
-from queue_core.worker.protocol import read_result, task_body, task_headers
+from queue_core.worker.protocol import Call, task_body, task_headers
+from queue_core.worker.results.wire import read_result
 from queue_core.worker.trace import run_job
 
 app = App("trace")
@@ -46,11 +47,11 @@ def who() -> list[object]:
 
 
 def job(name="add", args=(), kwargs=None, **changes):
-    kwargs = kwargs or {}
+    call = Call(name, "id-1", list(args), kwargs or {}, **changes.pop("call", {}))
     content = {
         "content_type": "application/json",
         "content_encoding": "utf-8",
-        "headers": task_headers(name, "id-1", args, kwargs, origin="o"),
+        "headers": task_headers(call, origin="o"),
         "correlation_id": "id-1",
     }
     content |= {field: changes.pop(field) for field in content if field in changes}
@@ -62,7 +63,7 @@ def job(name="add", args=(), kwargs=None, **changes):
         "redelivered": True,
         "raw": stored.encode("", "q", Properties(**content)),
         "reader": stored.READER.home,
-        "body": json.dumps(task_body(args, kwargs)).encode(),
+        "body": json.dumps(task_body(call)).encode(),
     }
     return Job(**(fields | changes))
 
@@ -108,7 +109,7 @@ def test_an_unknown_task_is_rejected_with_the_nearest_name():
     outcome, _ = run_job(app, job("ad"))
     assert isinstance(outcome, Rejected)
     assert outcome.reason == "there is no task 'ad'; did you mean 'add'?"
-    assert reply(outcome).failure.type_name == "NotRegistered"
+    assert outcome.type_name == "NotRegistered"
 
 
 @pytest.mark.parametrize(
@@ -123,15 +124,14 @@ def test_an_unknown_task_is_rejected_with_the_nearest_name():
         {"body": b"[" * 5000 + b"]" * 5000},
     ],
 )
-def test_an_unreadable_message_is_rejected_and_who_waits_hears_of_it(changes):
+def test_an_unreadable_message_is_rejected(changes):
     outcome, fatal = run_job(app, job(args=(1, 2), **changes))
     assert isinstance(outcome, Rejected) and not fatal
-    assert reply(outcome).task_id == "id-1"
 
 
-def test_a_message_without_any_id_is_rejected_without_a_reply():
+def test_a_message_without_any_id_is_rejected():
     outcome, _ = run_job(app, job(headers={}, correlation_id=None))
-    assert isinstance(outcome, Rejected) and outcome.reply is None
+    assert isinstance(outcome, Rejected)
 
 
 def test_a_task_can_ask_what_it_runs_for():
