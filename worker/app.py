@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from queue_core import ConfigError, Connection, Queue, UsageError
+from queue_core.worker.blueprint import Steps, load
 from queue_core.worker.builtin import builtin_tasks
 from queue_core.worker.canvas import Handle, freeze, unfold
 from queue_core.worker.composing import Composer, SendOptions, check_options, plain_queue
+from queue_core.worker.control.registry import modules
 from queue_core.worker.current import make_current, shared
 from queue_core.worker.eager import run_eagerly
 from queue_core.worker.following import children
@@ -27,11 +29,15 @@ from queue_core.worker.sending import Office, patience
 from queue_core.worker.signature import CHAIN, CHORD, GROUP, Signature, as_signature, members
 from queue_core.worker.task import Task, TaskOptions
 
+if TYPE_CHECKING:
+    from queue_core.worker.control.client import Control
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 DEFAULT_QUEUE = "celery"
 URL_VARIABLE = "QUEUE_CORE_URL"
+CONTROL = "queue_core.worker.control.client:Control"
 
 
 class App:
@@ -69,6 +75,9 @@ class App:
         self.default_queue = default_queue
         self.accept = tuple(accept)
         self.result_ttl = result_ttl
+        self._control: Control | None = None
+        self.steps = {"worker": Steps(), "consumer": Steps()}
+        """Steps that its workers have besides their own; see `queue_core.worker.blueprint`."""
         self._queues = {queue.name: queue for queue in queues}
         if "" in self._queues:
             raise ConfigError("the queues of an app need names")
@@ -408,13 +417,25 @@ class App:
             queues=list(queues.values()),
             accept=list(self.accept),
             result_ttl=self.result_ttl,
+            steps={name: steps.paths for name, steps in self.steps.items()},
+            commands=modules(),
         )
+
+    @property
+    def control(self) -> Control:
+        """What gives its workers commands; see `queue_core.worker.control.client`."""
+        if self._control is None:
+            # A program that only sends tasks needs no mailbox, which takes a while to import.
+            self._control = load(CONTROL)(self.connection)
+        return self._control
 
     def close(self) -> None:
         """End this process's connection and its reply queue.
 
         May be called twice, and the app may be used again.
         """
+        if self._control is not None:
+            self._control.close()
         office = self._offices.pop(os.getpid(), None)
         if office is not None:
             office.close()

@@ -57,12 +57,13 @@ class ActiveRequest:
         state: ``scheduled`` waits for its time; ``reserved`` is with the pool, and perhaps running.
         revoked: somebody does not want it to run, or to go on.
         acknowledged: it was acked before its run.
-        until: for how long it is scheduled, in seconds since ``received``.
+        due: when it may start, in seconds since 1970, if it is scheduled.
         taker: what took it.
     """
 
     __slots__ = (
         "acknowledged",
+        "due",
         "flights",
         "headers",
         "message",
@@ -72,7 +73,6 @@ class ActiveRequest:
         "taker",
         "task",
         "ticket",
-        "until",
     )
 
     def __init__(
@@ -87,7 +87,7 @@ class ActiveRequest:
         self.state: State = "arrived"
         self.revoked = False
         self.acknowledged = False
-        self.until = 0.0
+        self.due = 0.0
         self.taker: Consumer | None = None
         self.ticket = next(flights.tickets)
 
@@ -161,13 +161,13 @@ class ActiveRequest:
 
     def execute_using_pool(self, pool: Pool) -> None:
         """Hand it to the pool, unless it was revoked; acknowledge it first if it must be early."""
-        if self.revoked or self.id in self.flights.revoked:
+        self.state = "reserved"
+        self.flights.board(self)  # before we look: who revokes it from now on finds it there
+        if self.revoked or (self.flights.revoked and self.id in self.flights.revoked):
             self.skip("revoked")
             return
         if not self.task.acks_late:
             self.acknowledge()
-        self.state = "reserved"
-        self.flights.board(self)
         pool.submit(self.job())
 
     def acknowledge(self) -> None:
@@ -194,8 +194,9 @@ class ActiveRequest:
         """
         self.revoked = True
         if self.state == "scheduled":
-            self.skip("revoked")
-            return True
+            if mine := self.flights.leave(self):
+                self.on_outcome(Skipped("revoked"))
+            return mine
         return pool.withdraw(self.ticket) or (number > 0 and pool.terminate(self.ticket, number))
 
     # --- how it ended, on the pool's threads ------------------------------------------------------
@@ -261,12 +262,13 @@ class ActiveRequest:
 
     def end(self, outcome: Outcome) -> None:
         """End it here, without the pool."""
-        self.flights.leave(self)
         self.on_outcome(outcome)
+        self.flights.leave(self)
 
     def give_back(self, seconds: float = 0.0) -> None:
         """Return the message to its queue, uncounted, for so many seconds."""
-        self.flights.leave(self)
+        if not self.flights.leave(self) and self.state == "scheduled":
+            return  # somebody else has dealt with it
         try:
             self.message.requeue(seconds, counted=False)
         except (StaleDelivery, Closed) as error:
@@ -310,19 +312,18 @@ class Flights:
         self._here[request.ticket] = request
 
     def leave(self, request: ActiveRequest) -> bool:
-        """It is not here any more; return whether it was."""
-        request.state = "ended"
+        """It is not here any more; return whether it was, which is True for one caller."""
         return self._here.pop(request.ticket, None) is not None
 
     def report(self, ticket: int, outcome: Outcome) -> None:
         """Take a pool's report."""
         request = self._here[ticket]
-        request.state = "ended"
         if not isinstance(outcome, Returned):
             self.totals[request.name] += 1
         try:
             request.on_outcome(outcome)
         finally:
+            request.state = "ended"
             del self._here[ticket]  # not before it is the settler's
 
     def all(self, state: State | None = None) -> list[ActiveRequest]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import sys
+from typing import get_args
 
 import click
 
 from queue_core.worker.cli.types import duration, names, size
-from queue_core.worker.pools.child import LOG_FORMAT, LOG_TIME, die_with_parent
+from queue_core.worker.logs import Format, configure
+from queue_core.worker.pools.child import die_with_parent
 from queue_core.worker.pools.make import KINDS, PoolOptions, make_pool
 from queue_core.worker.runner import Worker, WorkerOptions
 
@@ -38,6 +39,12 @@ LEVELS = ["debug", "info", "warning", "error"]
     "--queues",
     type=names,
     help="Queues, separated by commas. [the app's default]",
+)
+@click.option(
+    "-X",
+    "--exclude-queues",
+    type=names,
+    help="The app's queues but these.",
 )
 @click.option(
     "-c",
@@ -95,13 +102,30 @@ LEVELS = ["debug", "info", "warning", "error"]
     help="How long after this worker's death its messages go to others.",
 )
 @click.option(
+    "--statedb",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Keep revoked ids and the logical clock in this file, across restarts.",
+)
+@click.option("--burst", is_flag=True, help="End when the queues are empty.")
+@click.option("--check", is_flag=True, help="Import, connect and declare, take nothing, and end.")
+@click.option("--no-control", is_flag=True, help="Take no part in remote control.")
+@click.option(
     "-l", "--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Log."
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(get_args(Format)),
+    default="pretty",
+    show_default=True,
+    help="For people, or one JSON object a line.",
 )
 @click.option("--die-with", type=int, hidden=True, help="A pipe; when it closes, die at once.")
 def worker(
     app: str,
     broker: str | None,
     queues: tuple[str, ...] | None,
+    exclude_queues: tuple[str, ...] | None,
     concurrency: int,
     pool: str,
     time_limit: float | None,
@@ -112,18 +136,23 @@ def worker(
     prefetch: int | None,
     drain: float,
     lease: float,
+    statedb: str | None,
+    burst: bool,
+    check: bool,
+    no_control: bool,
     log_level: str,
+    log_format: Format,
     die_with: int | None,
 ) -> int:
     """Run tasks from queues until told to stop.
 
     The first SIGTERM or Ctrl-C stops gently: tasks that run may finish. The second one stops now,
-    and what ran is delivered again. Exit code 0 after a gentle stop, 9 after the other.
+    and what ran is delivered again. Exit code 0 after a gentle stop, 9 after the other. SIGHUP
+    replaces the child processes, SIGQUIT writes the stacks of all threads to stderr.
     """
     if die_with is not None:
         die_with_parent(die_with)
-    logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT, datefmt=LOG_TIME)
-    logging.getLogger("pika").setLevel(logging.ERROR)
+    configure(log_level, log_format)
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     node = expand(name) if name else ""
@@ -135,6 +164,11 @@ def worker(
         prefetch=prefetch,
         drain=drain,
         lease=lease,
+        exclude=exclude_queues or (),
+        statedb=expand(statedb or ""),
+        burst=burst,
+        check=check,
+        control=not no_control,
     )
     tasks = PoolOptions(pool, concurrency, soft_time_limit, time_limit, max_tasks, max_memory)
     return Worker(make_pool(tasks, app, broker, log_level), options).run()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
@@ -64,7 +65,8 @@ class TaskConsumer:
         blueprint: its steps.
         connection: to the broker, for any step to use.
         queues: those that are consumed, by name.
-        taker: takes from them; None while paused.
+        paused: the names of those that nothing is taken from for now.
+        taker: takes from them; None if there is nothing to take.
         settler: acks what was taken.
         restarts: how often the steps were started again.
         counts: messages that were no task: ``unknown message``, ``unknown task``, ``invalid task``.
@@ -79,10 +81,11 @@ class TaskConsumer:
         self.taker: Consumer | None = None
         self.restarts = 0
         self.counts: Counter[str] = Counter()
-        self.paused = False
+        self.paused: set[str] = set()
         self._connection: Connection | None = None
         self._settler: Settler | None = None
         self._retired: list[Consumer] = []
+        self._ending = False
         self._changing = threading.RLock()
         self.changed = threading.Condition(self._changing)
         """Notified when there is another `taker`."""
@@ -183,11 +186,14 @@ class TaskConsumer:
         with self._changing:
             for queue in queues.values():
                 self.connection.declare(queue)
+            if self._ending:
+                return
             fresh = None
-            if queues and not self.paused:
+            wanted = [queue for queue in queues.values() if queue.name not in self.paused]
+            if wanted and not self.worker.options.check:
                 total = self.worker.options.prefetch or self.worker.pool.ahead
-                prefetch = max(1, total // len(queues))
-                fresh = self.connection.consumer(*queues.values(), prefetch=prefetch, decode=False)
+                prefetch = max(1, total // len(wanted))
+                fresh = self.connection.consumer(*wanted, prefetch=prefetch, decode=False)
                 try:
                     fresh.start()
                 except QueueCoreError:
@@ -209,21 +215,28 @@ class TaskConsumer:
         with self._changing:
             self.take_from({other: queue for other, queue in self.queues.items() if other != name})
 
-    def pause(self) -> None:
-        """Take nothing more from any queue until `resume`."""
+    def pause(self, name: str = "") -> None:
+        """Take nothing more from a queue, or from any, until `resume`."""
         with self._changing:
-            self.paused = True
+            self.paused |= {name} if name else set(self.queues)
             self.take_from(self.queues)
 
-    def resume(self) -> None:
-        """Take again."""
+    def resume(self, name: str = "") -> None:
+        """Take from a queue, or from all, again."""
         with self._changing:
-            self.paused = False
+            self.paused -= {name} if name else set(self.paused)
             self.take_from(self.queues)
 
-    def take_nothing(self) -> None:
-        """Stop taking. What was fetched and not taken goes back; does not block."""
+    def exhausted(self) -> bool:
+        """Whether nothing is here, and nothing waits in the queues."""
+        if len(self.flights) or not self.settler.idle:
+            return False
+        return not any(self.connection.inspect(queue).ready for queue in self.queues.values())
+
+    def take_nothing(self, *, ever: bool = False) -> None:
+        """Stop taking, for now or for ever. What was fetched and not taken goes back."""
         with self._changing:
+            self._ending = self._ending or ever
             before, self.taker = self.taker, None
             self.changed.notify_all()
         self._retire(before)
@@ -241,7 +254,7 @@ class TaskConsumer:
 
     def close_takers(self, patience: float) -> None:
         """Make all settlements certain, and give back the rest."""
-        self.take_nothing()
+        self.take_nothing(ever=True)
         retired, self._retired = self._retired, []
         for taker in retired:
             self._close(taker, patience)
@@ -316,11 +329,11 @@ class TaskConsumer:
         if self.settler.can_delay:
             request.give_back(seconds)
             return
-        request.state, request.until = "scheduled", seconds
-        self.worker.flights.board(request)
+        request.state, request.due = "scheduled", time.time() + seconds
+        self.flights.board(request)
 
         def release() -> None:
-            if request.state == "scheduled":
+            if self.flights.leave(request):
                 request.execute_using_pool(self.worker.pool)
 
         self.worker.timer.call_later(seconds, release)

@@ -67,6 +67,9 @@ class Loop(StartStopStep):
                 message = taker.receive(timeout=RECEIVE)
                 if message is not None:
                     parent.take(message, taker)
+                elif parent.worker.options.burst and parent.exhausted():
+                    parent.worker.stop()
+                    return
         except Closed:
             logger.debug("the consumer is closed")
         except Exception as error:

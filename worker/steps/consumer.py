@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+from queue_core.worker.banner import lines
 from queue_core.worker.blueprint import StartStopStep
 from queue_core.worker.consumer.consumer import TaskConsumer
 from queue_core.worker.runner import Worker
+
+logger = logging.getLogger(__name__)
 
 
 class Consumer(StartStopStep):
@@ -23,6 +27,9 @@ class Consumer(StartStopStep):
     def start(self, parent: Worker) -> None:
         """Start its steps; waits for a broker that is away, until told to stop."""
         parent.consumer.start()
+        if not parent.stopping:
+            for line in lines(parent):
+                logger.info("%s", line)
 
     def close(self, parent: Worker) -> None:
         """Take nothing more."""
