@@ -49,6 +49,7 @@ _SIZES: Final[Mapping[int, int]] = {
     ord("T"): 8,
     ord("D"): 5,
 }
+_TEXT, _VOID, _TABLE, _LIST, _BOOL, _TIME = b"SVFAtT"
 _LONG_KINDS: Final = frozenset(b"SxAF")
 DAMAGED: Final = (struct.error, IndexError, ValueError, OverflowError, RecursionError)
 """What reading damaged bytes can raise; callers turn it into `DecodeError`."""
@@ -197,9 +198,22 @@ def _decode_table(data: bytes, at: int, depth: int) -> tuple[dict[str, Any], int
     at += 4
     table: dict[str, Any] = {}
     while at < end:
-        size = data[at]
-        key = data[at + 1 : at + 1 + size].decode("utf-8", "surrogateescape")
-        table[key], at = _decode_value(data, at + 1 + size, depth)
+        kind_at = at + 1 + data[at]
+        key = data[at + 1 : kind_at].decode("utf-8", "surrogateescape")
+        kind = data[kind_at]
+        # Most headers of a task are texts or nothing: these two are read without a call.
+        if kind == _TEXT:
+            at = kind_at + 5 + _U32.unpack_from(data, kind_at + 1)[0]
+            value = data[kind_at + 5 : at]
+            try:
+                table[key] = value.decode()
+            except UnicodeDecodeError:
+                table[key] = value
+        elif kind == _VOID:
+            at = kind_at + 1
+            table[key] = None
+        else:
+            table[key], at = _decode_value(data, kind_at, depth)
     if at != end:
         raise ValueError("an entry reaches beyond the table")
     return table, end
@@ -224,23 +238,23 @@ def _decode_value(data: bytes, at: int, depth: int) -> tuple[Any, int]:
     end = at + _SIZES[kind] if kind in _SIZES else -1
     if end < 0 or end > len(data):
         raise ValueError(f"unknown type {chr(kind)!r}" if end < 0 else "it is cut off")
-    if kind == ord("t"):
+    if kind == _BOOL:
         return data[at] != 0, end
-    if kind == ord("V"):
+    if kind == _VOID:
         return None, end
-    if kind == ord("T"):
+    if kind == _TIME:
         return _timestamp(int.from_bytes(data[at:end], "big")), end
     raw = int.from_bytes(data[at + 1 : end], "big", signed=True)
     return decimal.Decimal(raw).scaleb(-data[at]), end
 
 
 def _decode_long(kind: int, data: bytes, at: int, depth: int) -> tuple[Any, int]:
-    if kind == ord("F"):
+    if kind == _TABLE:
         if depth <= 0:
             raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         return _decode_table(data, at, depth - 1)
     end = _end(data, at)
-    if kind == ord("A"):
+    if kind == _LIST:
         if depth <= 0:
             raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         items = []
@@ -250,7 +264,7 @@ def _decode_long(kind: int, data: bytes, at: int, depth: int) -> tuple[Any, int]
             items.append(item)
         return items, end
     value = data[at + 4 : end]
-    if kind == ord("S"):
+    if kind == _TEXT:
         try:
             return value.decode(), end
         except UnicodeDecodeError:
