@@ -31,10 +31,11 @@ from queue_core.mailbox.answers import Answers
 from queue_core.mailbox.asking import Asking
 from queue_core.mailbox.clock import LamportClock
 from queue_core.mailbox.directory import Directory, Labels, PeerDirectory, SharedDirectory
+from queue_core.mailbox.inbox import private_queue
 from queue_core.mailbox.matching import BadPattern, check
 from queue_core.mailbox.node import Node
 from queue_core.mailbox.panel import Panel
-from queue_core.mailbox.replies import Replies, private_queue
+from queue_core.mailbox.replies import Replies
 from queue_core.mailbox.sending import Sender
 from queue_core.mailbox.signing import Guard, SigningKey
 from queue_core.mailbox.wire import Address, Reply, ReplyAddress, read_reply

@@ -30,20 +30,18 @@ import msgspec
 from queue_core import (
     AccessRefused,
     Binding,
-    Consumer,
     Deadline,
     Message,
-    Queue,
     QueueCoreError,
     TopologyMismatch,
     UsageError,
 )
 from queue_core.mailbox.directory import Labels
+from queue_core.mailbox.inbox import Inbox, private_queue
 from queue_core.mailbox.own import Profile
 from queue_core.mailbox.pace import Pace
 from queue_core.mailbox.panel import Handler, Kind, Panel
 from queue_core.mailbox.reception import Reception
-from queue_core.mailbox.replies import private_queue
 from queue_core.mailbox.runner import Runner
 from queue_core.mailbox.serving import serve
 from queue_core.mailbox.signing import Guard
@@ -99,8 +97,7 @@ class Node:
         self._stopping = threading.Event()
         self._lost = False
         self._rejoin = 0.0
-        self._queue: Queue | None = None
-        self._consumer: Consumer | None = None
+        self._inbox: Inbox | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -139,6 +136,14 @@ class Node:
         entry = self._reception.find(method)
         return entry.handler(self.state, **entry.bind(arguments))
 
+    def handle_call(self, method: str, arguments: Mapping[str, Any] = {}) -> Any:  # noqa: B006
+        """Do what a call from outside would do, and return its answer. As `dispatch`."""
+        return self.dispatch(method, arguments)
+
+    def handle_cast(self, method: str, arguments: Mapping[str, Any] = {}) -> None:  # noqa: B006
+        """Do what a cast from outside would do; nobody answers. As `dispatch`."""
+        self.dispatch(method, arguments)
+
     # --- coming and going -------------------------------------------------------------------------
 
     def start(self, timeout: float = 60.0) -> Self:
@@ -153,14 +158,10 @@ class Node:
         """
         if self._thread is not None:
             return self
-        self._declare(Deadline.after(timeout, self._wiring.time))
+        self._inbox = self._declare(Deadline.after(timeout, self._wiring.time))
+        self._guard.begin()
         if self._guard.open:
             logger.info("node %s obeys everybody who can publish to its broker", self.name)
-        assert self._queue is not None, "declared a moment ago"
-        self._consumer = self._wiring.connection.consumer(
-            self._queue, prefetch=PREFETCH, accept=self._wiring.accept, decode=False
-        )
-        self._consumer.start()
         self._reception.learn()
         self._wiring.directory.join(self.name, self.labels)
         self._rejoin = time.monotonic() + _REJOIN
@@ -168,7 +169,7 @@ class Node:
         self._thread.start()
         return self
 
-    def _declare(self, deadline: Deadline) -> None:
+    def _declare(self, deadline: Deadline) -> Inbox:
         wiring = self._wiring
         wiring.connection.declare(wiring.reply_exchange)
         queue = private_queue(
@@ -185,8 +186,7 @@ class Node:
         asked = False
         while True:
             try:
-                self._queue = wiring.connection.declare(queue)
-                return
+                return Inbox(wiring.connection, queue, prefetch=PREFETCH, accept=wiring.accept)
             except (AccessRefused, TopologyMismatch) as error:
                 if self._on_duplicate == "refuse" or deadline.expired:
                     raise NameTaken(
@@ -219,8 +219,8 @@ class Node:
 
     def _leave_soon(self) -> None:
         self._stopping.set()
-        if self._consumer is not None:
-            self._consumer.stop()
+        if self._inbox is not None:
+            self._inbox.stop()
 
     def __enter__(self) -> Self:
         """Start."""
@@ -237,9 +237,9 @@ class Node:
         self._say_goodbye()
 
     def _step(self) -> None:
-        assert self._consumer is not None, "started"
+        assert self._inbox is not None, "started"
         try:
-            message = self._consumer.receive(timeout=_POLL)
+            message = self._inbox.receive(_POLL)
         except (AccessRefused, TopologyMismatch) as error:
             # We were away for longer than our lease, and somebody else has the name now.
             logger.warning("node %s leaves: its queue is another's now: %s", self.name, error)
@@ -253,20 +253,18 @@ class Node:
             self._rejoin = time.monotonic() + _REJOIN
 
     def _say_goodbye(self) -> None:
-        wiring, queue = self._wiring, self._queue
+        assert self._inbox is not None, "started"
         self._stopping.set()
         try:
-            if not self._lost:
-                wiring.directory.leave(self.name)
-            if self._consumer is not None:
-                self._consumer.close()
-            if queue is not None and not self._lost:
-                wiring.connection.delete(queue)
+            if self._lost:
+                self._inbox.close()
+            else:
+                self._wiring.directory.leave(self.name)
+                self._inbox.delete()
         except QueueCoreError as error:
             logger.debug("node %s leaves its queue to its connection's end: %s", self.name, error)
 
     def _take(self, message: Message) -> None:
-        message.ack()
         if message.body:  # an empty one only looks whether this node is there
             received = time.monotonic()
             self._stopping.wait(self._pace.pause())

@@ -63,8 +63,8 @@ def own_commands(node: Profile, wiring: Wiring, learn: Callable[[], None]) -> Pa
             raise SystemExit("left")
 
     for handler in (ping, clock, commands):
-        panel.register(handler, concurrency=4)
-    panel.register(who, name="qc.who", visible=False)
+        panel.register(handler, concurrency=0)
+    panel.register(who, name="qc.who", visible=False, concurrency=0)
     panel.register(leave, name="qc.leave", kind="admin", visible=False)
     if isinstance(wiring.directory, PeerDirectory):
         _add_talk(panel, node, wiring, wiring.directory, learn)

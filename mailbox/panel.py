@@ -59,7 +59,9 @@ class Meta(msgspec.Struct, frozen=True):
         default_timeout: seconds that a caller waits for it if nothing else was said.
         visible: lists of commands show it.
         journal: seconds that nodes which start later learn of it; 0 is never.
-        concurrency: how many of it may run at once on one node; others wait.
+        concurrency: how many of it may run at once on one node; others wait. 0 is for one that
+            waits for nothing itself: it runs where commands are taken, sooner than on another
+            thread, and even when all of those are busy.
     """
 
     name: str

@@ -2,7 +2,8 @@
 
 `Reception.take` is called by the node's thread for each message. It turns away what cannot be read,
 is for others, came too late or is not allowed, and hands the rest to the threads of the runner. So
-no handler ever runs where the next command is waited for.
+no handler runs where the next command is waited for, but those that say that they wait for nothing
+(``concurrency=0``), such as ``ping``: they are answered even when every thread is busy.
 """
 
 from __future__ import annotations
@@ -126,7 +127,9 @@ class Reception:
     def _hand_over(self, job: Job) -> None:
         command, meta = job.command, job.entry.meta
         self._answers.begin(command)
-        if not self._runner.submit(meta.name, meta.concurrency, lambda: self._run(job)):
+        if not meta.concurrency:
+            self._run(job)
+        elif not self._runner.submit(meta.name, meta.concurrency, lambda: self._run(job)):
             self._answers.forget(command)
             self._refuse(command, "error", f"too many commands wait here for {meta.name}", "Busy")
 

@@ -23,15 +23,14 @@ from typing import Final, Generic, TypeVar
 from queue_core import (
     Connection,
     ConnectTimeout,
-    Consumer,
     Deadline,
-    Exchange,
     Message,
     MessageError,
     Queue,
     QueueCoreError,
     SystemClock,
 )
+from queue_core.mailbox.inbox import Inbox
 from queue_core.mailbox.serving import serve
 from queue_core.mailbox.wire import Malformed
 
@@ -39,34 +38,11 @@ logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
-PREFETCH: Final = 500
+PREFETCH: Final = 50
+"""How many answers may be here at once. Strangers decide how large they are."""
 _TURN: Final = 0.25
 """Seconds after which a waiting caller looks whether nobody takes answers any more."""
 _POLL: Final = 5.0
-
-
-def private_queue(
-    connection: Connection, name: str, *, exchange: Exchange, routing_key: str = "", ttl: float
-) -> Queue:
-    """Return a queue that only this connection consumes and that goes with it.
-
-    Args:
-        connection: connects, if it has not yet.
-        name: the queue's name.
-        exchange, routing_key: of its binding.
-        ttl: seconds that a message waits in it at most.
-    """
-    features = connection.connect().features
-    return Queue(
-        name,
-        exchange=exchange,
-        routing_key=routing_key,
-        durable=False,
-        exclusive=features.exclusive,
-        expires=None if features.exclusive else ttl,
-        message_ttl=ttl if features.message_ttl else None,
-        queue_type="classic",
-    )
 
 
 class Ticket(Generic[R]):
@@ -93,8 +69,7 @@ class _Own(Generic[R]):
         self.turn = threading.Condition()
         self.taking = False
         self.tickets: weakref.WeakValueDictionary[str, Ticket[R]] = weakref.WeakValueDictionary()
-        self.queue: Queue | None = None
-        self.consumer: Consumer | None = None
+        self.inbox: Inbox | None = None
 
 
 class Replies(Generic[R]):
@@ -108,6 +83,7 @@ class Replies(Generic[R]):
         ticket: Callable[[Message], object],
         read: Callable[[Message], R | None],
         accept: Sequence[str] | None = None,
+        prefetch: int = PREFETCH,
     ) -> None:
         """Declare nothing yet.
 
@@ -118,12 +94,14 @@ class Replies(Generic[R]):
             read: returns what a message says, or None if that is nothing to wait for; raises
                 Malformed or MessageError.
             accept: the serializers that answers may come in; None is the safe ones.
+            prefetch: how many answers may be here at once.
         """
         self._connection = connection
         self._describe = queue
         self._ticket = ticket
         self._read = read
         self._accept = accept
+        self._prefetch = prefetch
         self._processes: dict[int, _Own[R]] = {}
         self.dropped = 0
         """How many answers nobody waited for."""
@@ -138,8 +116,8 @@ class Replies(Generic[R]):
     @property
     def queue(self) -> str:
         """The name of this process's reply queue; empty before the first call."""
-        queue = self._own().queue
-        return "" if queue is None else queue.name
+        inbox = self._own().inbox
+        return "" if inbox is None else inbox.queue.name
 
     def open(self, deadline: Deadline) -> Queue:
         """Return the queue of this process; the first call declares it and subscribes.
@@ -151,25 +129,21 @@ class Replies(Generic[R]):
             TransportError: the broker is away, or refuses.
         """
         own = self._own()
-        queue = own.queue
-        if queue is not None:
-            return queue
+        inbox = own.inbox
+        if inbox is not None:
+            return inbox.queue
         if not own.opening.acquire(timeout=min(deadline.remaining(), threading.TIMEOUT_MAX)):
             raise ConnectTimeout("the reply queue was not declared in time")
         try:
-            return own.queue or self._open(own, deadline)
+            if own.inbox is None:
+                self._connection.connect(deadline.remaining())
+                queue = self._describe(f"{os.getpid()}.{os.urandom(8).hex()}")
+                own.inbox = Inbox(
+                    self._connection, queue, prefetch=self._prefetch, accept=self._accept
+                )
+            return own.inbox.queue
         finally:
             own.opening.release()
-
-    def _open(self, own: _Own[R], deadline: Deadline) -> Queue:
-        self._connection.connect(deadline.remaining())
-        queue = self._connection.declare(self._describe(f"{os.getpid()}.{os.urandom(8).hex()}"))
-        own.consumer = self._connection.consumer(
-            queue, prefetch=PREFETCH, decode=False, accept=self._accept
-        )
-        own.consumer.start()
-        own.queue = queue
-        return queue
 
     def expect(self, name: str) -> Ticket[R]:
         """From now on keep the answers to this ticket, as long as what is returned is kept."""
@@ -244,11 +218,10 @@ class Replies(Generic[R]):
 
     def _take(self, own: _Own[R], deadline: Deadline) -> None:
         """Take one answer, for whomever it is."""
-        assert own.consumer is not None, "open() was called before anything was asked"
-        message = own.consumer.receive(timeout=deadline.remaining())
+        assert own.inbox is not None, "open() was called before anything was asked"
+        message = own.inbox.receive(deadline.remaining())
         if message is None:
             return
-        message.ack()
         try:
             ticket = self._find(own, self._ticket(message))
             if ticket is not None and (answer := self._read(message)) is not None:
@@ -271,10 +244,10 @@ class Replies(Generic[R]):
     def close(self) -> None:
         """Delete the queue. Blocks at most some seconds if the broker is away."""
         own = self._processes.pop(os.getpid(), None)
-        if own is None or own.consumer is None or own.queue is None:
+        if own is None or own.inbox is None:
             return
-        own.consumer.close()
         try:
-            self._connection.delete(own.queue)
+            own.inbox.delete()
         except QueueCoreError as error:
-            logger.debug("the reply queue %s is left to its expiry: %s", own.queue.name, error)
+            name = own.inbox.queue.name
+            logger.debug("the reply queue %s is left to its expiry: %s", name, error)

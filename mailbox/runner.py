@@ -6,11 +6,14 @@ that hangs keeps its own command busy and no other: ``ping`` is answered meanwhi
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
+
+logger = logging.getLogger(__name__)
 
 Job = Callable[[], None]
 
@@ -82,8 +85,12 @@ class Runner:
     def _serve(self) -> None:
         while (taken := self._next()) is not None:
             command, job = taken
-            job()
-            self._done(command)
+            try:
+                job()
+            except BaseException:
+                logger.exception("%s: %s ended with an error of its own", self._name, command)
+            finally:
+                self._done(command)
 
     def _next(self) -> tuple[str, Job] | None:
         with self._lock:

@@ -91,12 +91,20 @@ class Guard:
     """
 
     def __init__(self, keys: Mapping[str, SigningKey], clock: Clock) -> None:
-        """Accept these keys, by name, from now on."""
+        """Accept these keys, by name, from `begin` on."""
         self._keys = dict(keys)
         self._clock = clock
         self._since = clock.time()
         self._lock = threading.Lock()
         self._accepted: OrderedDict[str, float] = OrderedDict()
+
+    def begin(self) -> None:
+        """The node starts now: what was signed before was for another life of it.
+
+        That life may have accepted it, and its tickets are forgotten. So this is strict: a signer
+        whose clock is slow is refused for as many seconds as it is behind.
+        """
+        self._since = self._clock.time()
 
     @property
     def open(self) -> bool:
@@ -120,7 +128,7 @@ class Guard:
             return f"it was signed {now - command.signed_at:.0f} s ago"
         if command.signed_at > now + SKEW:
             return f"it was signed {command.signed_at - now:.0f} s in the future; set the clocks"
-        if command.signed_at < self._since - SKEW:
+        if command.signed_at < self._since:
             return "it was signed before this node was started"
         if not command.ticket or not self._use(command.ticket, now, good_until):
             return "it was accepted before: somebody sent it again"

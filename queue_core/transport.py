@@ -71,6 +71,7 @@ __all__ = [
     "Session",
     "SessionOptions",
     "Settlement",
+    "Shredder",
     "Store",
     "Survives",
     "Token",
@@ -589,6 +590,21 @@ class KeyValue(Protocol):
 
     def key_delete(self, key: str, *, version: int | None = None) -> bool:
         """Delete the key, with ``version`` only if it has that; return whether it was deleted."""
+
+
+@runtime_checkable
+class Shredder(Protocol):
+    """Optional, for a `Store` to which a million messages are too many for one step.
+
+    Purges and deletions of large queues then take many steps, between which others have their turn.
+    """
+
+    def shred(self, queue: str, versions: Mapping[str, int]) -> int:
+        """Delete some of the queue's unclaimed messages in one short atomic step; return how many.
+
+        0 says that there are none any more, or that an entry of the topology table has another
+        version than in ``versions`` (0: absent). Threads and errors are as for `Store`.
+        """
 
 
 @runtime_checkable

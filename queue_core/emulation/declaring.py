@@ -31,9 +31,16 @@ from queue_core.emulation import edits
 from queue_core.emulation.core import Core
 from queue_core.emulation.edits import Draft
 from queue_core.emulation.entries import QueueEntry, q, x
-from queue_core.emulation.leases import CONSUMER, NODE, QUEUE, Names
+from queue_core.emulation.leases import CONSUMER, NODE, QUEUE, REST, Names
+from queue_core.emulation.shredding import Rest, is_large
 from queue_core.emulation.table import read_entries
-from queue_core.errors import AccessRefused, ConfigError, QueueNotFound, TopologyMismatch
+from queue_core.errors import (
+    AccessRefused,
+    ConfigError,
+    ConnectTimeout,
+    QueueNotFound,
+    TopologyMismatch,
+)
 from queue_core.policy import Deadline
 from queue_core.topology import Binding, Entity, Exchange, Queue
 from queue_core.transport import Lease, QueueInfo, Store, require
@@ -140,7 +147,13 @@ class Declarer:
         seconds = core.options.lease if queue.exclusive else queue.expires
         while True:
             uid = uuid.uuid4().hex
-            found = read_entries(store, [q(name)])[q(name)].queue
+            known = read_entries(store, [q(name)])[q(name)]
+            found = known.queue
+            if known.deleted and not Rest(core, name, known.deleted).delete(store, deadline):
+                raise ConnectTimeout(
+                    f"queue {name!r} was deleted a moment ago, and its messages are not gone yet;"
+                    " declare it again later, or with a longer timeout"
+                )
             if found is not None:
                 self._prolong(store, name, found)
             elif seconds is not None:
@@ -249,6 +262,7 @@ class Declarer:
 
         With ``version`` only if its entry has still that version. Returns whether it is gone now.
         """
+        rest = Rest(self._core, name, uid) if is_large(store, name) else None
 
         def delete(draft: Draft) -> bool:
             entry = draft.queue(name)
@@ -256,13 +270,17 @@ class Declarer:
                 return True
             if version is not None and draft.version(q(name)) != version:
                 return False
-            return edits.delete_queue(draft, name)
+            return edits.delete_queue(draft, name, large=rest is not None)
 
+        if rest is not None:
+            rest.begin(store)
         gone = self._core.table.edit(store, delete, hint=[q(name)], deadline=deadline)
         if gone:
             store.end_session(Names.queue(name, uid))
             self._core.exclusive.pop(name, None)
             self._on_deleted(name)
+        if rest is not None:
+            rest.delete(store, deadline)
         return gone
 
     # --- consumers --------------------------------------------------------------------------------
@@ -322,6 +340,9 @@ class Declarer:
     def reclaim(self, store: Store, session: str, beats: int, deadline: Deadline) -> None:
         """End a session that died, with what belongs to it; nothing happens if it beat again."""
         name, uid = Names.queue_of(session)
+        if session.startswith(REST):
+            self._core.later(Rest(self._core, name, uid))
+            return
         if session.startswith(QUEUE):
             known = self._core.table.refresh(store, [q(name)])[q(name)]
             entry = known.queue

@@ -66,7 +66,7 @@ class Draft:
     def queue(self, name: str) -> QueueEntry | None:
         """Return the queue, or None."""
         found = self._get(q(name))
-        return found if isinstance(found, QueueEntry) else None
+        return found if isinstance(found, QueueEntry) and not found.deleted else None
 
     def _get(self, name: str) -> ExchangeEntry | QueueEntry | None:
         if name in self._changed:
@@ -171,6 +171,8 @@ def declare_queue(draft: Draft, queue: Queue, *, uid: str, session: str) -> Queu
     found = draft.queue(queue.name)
     if found is None:
         draft.put(q(queue.name), wanted)
+        if draft.version(q(queue.name)):
+            draft.drop(queue.name)  # what a deleted one has left
     else:
         check_owner(queue.name, found, session)
         fields = {
@@ -314,14 +316,20 @@ def delete_exchange(draft: Draft, name: str) -> bool:
     return True
 
 
-def delete_queue(draft: Draft, name: str) -> bool:
-    """Delete a queue, its messages and all bindings to it; return whether it existed."""
+def delete_queue(draft: Draft, name: str, *, large: bool = False) -> bool:
+    """Delete a queue, its messages and all bindings to it; return whether it existed.
+
+    A ``large`` one leaves its messages, and an entry that says so.
+    """
     entry = draft.queue(name)
     if entry is None:
         return False
     draft.need([x(source) for source in entry.sources])
-    draft.put(q(name), None)
-    draft.drop(name)
+    if large:
+        draft.put(q(name), QueueEntry(entry.uid, deleted=True))
+    else:
+        draft.put(q(name), None)
+        draft.drop(name)
     _detach(draft, q(name), entry.sources)
     return True
 

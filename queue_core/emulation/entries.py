@@ -48,7 +48,8 @@ class QueueEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """A queue and the names of the exchanges that are bound to it.
 
     ``uid`` tells two queues apart that had the same name one after the other. ``owner`` is the
-    session that an exclusive queue belongs to.
+    session that an exclusive queue belongs to. A ``deleted`` queue does not exist; its entry stands
+    until its messages, which were too many for one step, are deleted too.
     """
 
     uid: str
@@ -65,6 +66,7 @@ class QueueEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     dead_letter_routing_key: str | None = None
     owner: str = ""
     sources: tuple[str, ...] = ()
+    deleted: bool = False
 
 
 AnyEntry = ExchangeEntry | QueueEntry

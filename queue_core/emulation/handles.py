@@ -4,8 +4,10 @@ A handle serves one thread at a time. Consumers and the keeper have their own; e
 one from the `Pool` for the length of a call.
 
 The rules: a handle that raised a transport error is closed and never used again, and when the
-connection was lost the idle ones are closed too, since they lead to the same place. Waiting for a
-handle has a deadline. A handle inherited through a fork is left alone.
+connection was lost the idle ones are closed too, since they lead to the same place. The others are
+kept until the pool closes: opening one costs more than many calls, and as many threads as came at
+once will come again. Waiting for a handle has a deadline. A handle inherited through a fork is left
+alone.
 """
 
 from __future__ import annotations
@@ -34,7 +36,6 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 MAX_HANDLES: Final = 8
-MAX_IDLE: Final = 4
 
 
 def close_quietly(store: Store) -> None:
@@ -98,7 +99,7 @@ class Pool:
         with self._lock:
             self._used -= 1
             self._freed.notify()
-            if not self._closed and len(self._idle) < MAX_IDLE:
+            if not self._closed:
                 self._idle.append(store)
                 return
         close_quietly(store)

@@ -88,6 +88,7 @@ class Keeper:
         self._idle: dict[str, float] = {}
         self._event = threading.Event()
         self._next_wake = float("-inf")
+        self._asked = float("inf")
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._running = threading.Lock()
@@ -113,8 +114,13 @@ class Keeper:
         self._thread.start()
 
     def call(self, due: float) -> None:
-        """Come round by ``due``; does not block. From any thread."""
+        """Come round by ``due``; does not block. From any thread.
+
+        Who acks one message after the other wakes the thread once until then, not with each ack:
+        it comes by then even if there is nothing left to do, which another claim has taken along.
+        """
         if due < self._next_wake:
+            self._asked = min(self._asked, due)
             self._event.set()
 
     def stop(self, timeout: float) -> None:
@@ -144,9 +150,11 @@ class Keeper:
                 self._event.clear()
                 # While this is infinite, whoever has something new sets the event for sure.
                 self._next_wake = float("inf")
+                if self._asked <= core.clock.monotonic():
+                    self._asked = float("inf")
                 with self._running:
                     self._round(force=False)
-                due = self._next_due()
+                due = min(self._next_due(), self._asked)
                 self._next_wake = due
                 self._event.wait(max(0.0, min(due - core.clock.monotonic(), LONGEST_SLEEP)))
         finally:

@@ -22,7 +22,7 @@ import msgspec
 
 from queue_core.transport import Lease
 
-__all__ = ["COLLECT", "CONSUMER", "NODE", "QUEUE", "Fence", "Names", "Watch"]
+__all__ = ["COLLECT", "CONSUMER", "NODE", "QUEUE", "REST", "Fence", "Names", "Watch"]
 
 GAP: Final = 1 / 3
 """The part of a lease for which a session may go unseen; a longer gap starts its count again."""
@@ -37,14 +37,16 @@ NODE: Final = "node:"
 CONSUMER: Final = "consumer:"
 QUEUE: Final = "queue:"
 COLLECT: Final = "collect:"
+REST: Final = "rest:"
 
 
 class Names:
     r"""How sessions are named: what one is for can be read from its name.
 
     ``conn:<uid>`` or ``node:<node>:<uid>`` is a connection, ``collect:<uid>`` holds its dead
-    letters, ``consumer:<queue>\n<uid of the connection>.<number>`` is one subscription, and
-    ``queue:<queue>\n<uid of the queue>`` keeps a queue alive that deletes itself.
+    letters, ``consumer:<queue>\n<uid of the connection>.<number>`` is one subscription,
+    ``queue:<queue>\n<uid of the queue>`` keeps a queue alive that deletes itself, and
+    ``rest:<queue>\n<uid of the queue>`` stands for what a deleted one has left.
     """
 
     @staticmethod
@@ -68,13 +70,18 @@ class Names:
         return f"{QUEUE}{queue}\n{uid}"
 
     @staticmethod
+    def rest(queue: str, uid: str) -> str:
+        """Return the name of the session of what a deleted queue has left."""
+        return f"{REST}{queue}\n{uid}"
+
+    @staticmethod
     def node_of(session: str) -> str:
         """Return the node of a connection's session; empty if it has none."""
         return session[len(NODE) :].rpartition(":")[0] if session.startswith(NODE) else ""
 
     @staticmethod
     def queue_of(session: str) -> tuple[str, str]:
-        """Return queue name and uid of a ``consumer:`` or ``queue:`` session."""
+        """Return queue name and uid of a ``consumer:``, ``queue:`` or ``rest:`` session."""
         name, _, uid = session.partition(":")[2].partition("\n")
         return name, uid
 

@@ -357,10 +357,13 @@ class Passengers:
 
     def __init__(self, ledgers: Iterable[Ledger]) -> None:
         """Take what is pending."""
-        self._taken = [(books, flights) for books in ledgers if (flights := books.take_acks())]
-        self.tokens = [
-            token for _, flights in self._taken for flight in flights for token in flight.acks
-        ]
+        self._taken: list[tuple[Ledger, list[Flight]]] = []
+        self.tokens: list[Token] = []
+        for books in ledgers:
+            if flights := books.take_acks():
+                self._taken.append((books, flights))
+                for flight in flights:
+                    self.tokens += flight.acks
 
     def arrived(self, stale: Sequence[Token]) -> None:
         """Note that a put has settled them, ``stale`` among them."""

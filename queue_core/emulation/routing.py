@@ -37,12 +37,16 @@ class Matcher(Protocol):
 
 
 class Known(msgspec.Struct):
-    """What is known of one entry of the table: its version (0: absent) and its value."""
+    """What is known of one entry of the table: its version (0: absent) and its value.
+
+    An entry of a deleted queue has a version and no value; ``deleted`` is the queue's uid then.
+    """
 
     version: int
     exchange: ExchangeEntry | None = None
     queue: QueueEntry | None = None
     matcher: Matcher | None = None
+    deleted: str = ""
 
 
 class Route(msgspec.Struct, frozen=True):

@@ -143,4 +143,6 @@ def _known(name: str, entry: Entry | None) -> Known:
     value = entries.decode(name, entry.value)
     if isinstance(value, ExchangeEntry):
         return Known(entry.version, exchange=value, matcher=compile_matcher(value))
+    if value.deleted:
+        return Known(entry.version, deleted=value.uid)
     return Known(entry.version, queue=value)

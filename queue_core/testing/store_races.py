@@ -12,7 +12,7 @@ from collections import Counter
 from queue_core.errors import SessionLost
 from queue_core.message import Token
 from queue_core.testing.store_bench import StoreBench, StoreTests, envelope, ids_of, tokens_of
-from queue_core.transport import Change, Limit, Store
+from queue_core.transport import Change, Limit, Shredder, Store
 
 THREADS = 8
 
@@ -287,6 +287,27 @@ class RaceTests(StoreTests):
         bench.together(*[lambda n=n: put(n) for n in range(THREADS)])
         assert bench.counts() == (10, 0, 0)
         assert len(bench.dead()) == 10 * THREADS - 10
+
+    def test_shredders_side_by_side_delete_each_message_once(self, bench: StoreBench) -> None:
+        handles = [bench.open() for _ in range(3)]
+        many = 6_000
+        for first in range(0, many, 1000):
+            bench.put(*map(str, range(first, first + 1000)))
+        counts: list[int] = []
+
+        def shred(store: Store) -> None:
+            while isinstance(store, Shredder) and (some := store.shred("q", {})):
+                counts.append(some)
+
+        def publish() -> None:
+            for number in range(20):
+                handles[2].put([envelope(str(number), "other")], {})
+
+        bench.together(*[lambda h=h: shred(h) for h in handles[:2]], publish)
+        if isinstance(bench.store, Shredder):
+            assert sum(counts) == many
+            assert bench.counts() == (0, 0, 0)
+        assert bench.counts("other") == (20, 0, 0)
 
     def test_a_session_opened_by_many_at_once_is_one(self, bench: StoreBench) -> None:
         handles = [bench.open() for _ in range(THREADS)]

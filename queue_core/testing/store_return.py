@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 
 from queue_core.testing.store_bench import StoreBench, StoreTests, envelope, ids_of, tokens_of
-from queue_core.transport import Counts, Limit
+from queue_core.transport import Change, Counts, Limit, Shredder
 
 
 class ReleaseTests(StoreTests):
@@ -250,6 +250,44 @@ class CountTests(StoreTests):
         bench.store.purge("q")
         assert not bench.put("a", body=b"new").already
         assert bench.claim_one().body == b"new"
+
+    def test_a_shredder_deletes_what_is_unclaimed_step_by_step(self, bench: StoreBench) -> None:
+        store = bench.open()
+        if not isinstance(store, Shredder):
+            return
+        bench.put("held")
+        held = bench.claim_one()
+        bench.put("dead", ttl=0.0)
+        bench.put("kept", queue="other")
+        many = 10_000
+        for first in range(0, many, 1000):
+            bench.put(*map(str, range(first, first + 1000)))
+        steps = []
+        while some := store.shred("q", {}):
+            steps.append(some)
+        assert sum(steps) == many + 1
+        assert len(steps) > 1, "a step must be short"
+        assert bench.counts() == (0, 0, 1)
+        assert bench.dead() == {}
+        assert bench.counts("other") == (1, 0, 0)
+        bench.store.release([held.token])
+        assert bench.claimed() == ["held"]
+
+    def test_a_shredder_does_nothing_if_an_entry_has_changed(self, bench: StoreBench) -> None:
+        store = bench.open()
+        if not isinstance(store, Shredder):
+            return
+        bench.put("a", "b")
+        bench.store.write_table([Change("x", 0, b"1")])
+        old = bench.store.read_table()["x"].version
+        assert store.shred("q", {"x": 0}) == 0
+        bench.store.write_table([Change("x", old, b"2")])
+        assert store.shred("q", {"x": old}) == 0
+        assert store.shred("q", {"y": old}) == 0
+        assert bench.counts() == (2, 0, 0)
+        now = bench.store.read_table()["x"].version
+        assert store.shred("q", {"x": now, "y": 0}) == 2
+        assert store.shred("never heard of", {}) == 0
 
     def test_a_purge_leaves_collected_messages_to_their_collector(self, bench: StoreBench) -> None:
         bench.put("a", ttl=0.0)

@@ -1,14 +1,11 @@
-"""A program of the mailbox's tests: ``node URL NAMESPACE NAME`` or ``caller URL NAMESPACE``.
-
-A node says ``ready`` and serves until its input ends; a caller calls everybody for ever, and says
-after each call which queue it hears its answers in.
-"""
+"""A node of the mailbox's tests: ``URL NAMESPACE NAME``. Says ``ready``, serves till input ends."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from collections.abc import Iterator
 
 from queue_core import Connection
 from queue_core.mailbox import Mailbox
@@ -25,6 +22,12 @@ def node(url: str, namespace: str, name: str) -> None:
                 time.sleep(seconds)
                 return seconds
 
+            @made.handler(concurrency=30)
+            def naps(state: object, seconds: float) -> Iterator[str]:
+                yield "good night"
+                time.sleep(seconds)
+                yield "good morning"
+
             @made.handler
             def whoami(state: object) -> int:
                 return os.getpid()
@@ -33,12 +36,5 @@ def node(url: str, namespace: str, name: str) -> None:
             sys.stdin.read()
 
 
-def caller(url: str, namespace: str) -> None:
-    with Connection(url, lease=LEASE) as connection, Mailbox(namespace, connection) as box:
-        while True:
-            box.multi_call("ping", timeout=5)
-            print(box.reply_queue, flush=True)
-
-
 if __name__ == "__main__":
-    {"node": node, "caller": caller}[sys.argv[1]](*sys.argv[2:])
+    node(*sys.argv[1:])

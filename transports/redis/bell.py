@@ -3,13 +3,19 @@
 A connection that is blocked in BLPOP takes no other command. So the thread that waits for its
 answer listens to a socket pair too, into which any thread may ring; then it has a second connection
 append to the list that the first one waits for. That connection is made when it is needed first.
+
+A server looks ten times a second which waits are over. A short wait is ended in the same way, so
+that a caller's deadline is kept; a consumer with nothing to do waits for longer, and its time does
+not matter.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +39,11 @@ class Bell:
             with contextlib.suppress(OSError):  # full: it rings already; closed: nobody waits
                 pair[1].send(b"x")
 
-    def listen(self, connection: Any) -> None:
-        """Block until there is an answer to read from the connection, or it is silent for long."""
+    def listen(self, connection: Any, seconds: float) -> None:
+        """Block until there is an answer to read from the connection, or it is silent for long.
+
+        After ``seconds`` it ends the wait as if it had been rung.
+        """
         answers: socket.socket = connection._sock  # noqa: SLF001 - redis-py tells it nobody
         if self._pair is None or self._poll is None:
             self._pair = socket.socketpair()
@@ -47,15 +56,17 @@ class Bell:
                 self._poll.unregister(self._number)
             self._answers, self._number = answers, answers.fileno()
             self._poll.register(self._number, select.POLLIN)
-        timeout = answers.gettimeout()
-        while not self.rung:
-            ready = self._poll.poll(None if timeout is None else timeout * 1000)
-            if not ready or any(number == self._number for number, _ in ready):
-                return  # reading tells what silence means
+        silence = answers.gettimeout() or math.inf
+        until = time.monotonic() + min(seconds, silence)
+        while not self.rung and (left := until - time.monotonic()) > 0:
+            ready = self._poll.poll(math.ceil(left * 1000))
+            if any(number == self._number for number, _ in ready):
+                return
             with contextlib.suppress(BlockingIOError):
                 while self._pair[0].recv(64):
                     pass
-        self._end_wait()
+        if seconds < silence or self.rung:
+            self._end_wait()  # else reading tells what silence means
 
     def hush(self) -> None:
         """Begin anew: what rang so far has been heard."""

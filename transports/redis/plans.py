@@ -121,7 +121,7 @@ def plan_batch(
 
 
 def words_to_append(
-    batch: Sequence[Envelope], versions: Mapping[str, int]
+    batch: Sequence[Envelope], versions: Mapping[str, int], tokens: Tokens
 ) -> tuple[list[bytes], list[int]] | None:
     """Return what ``append`` takes, and the index in the batch of each message in it, in order.
 
@@ -137,12 +137,14 @@ def words_to_append(
         ):
             return None
         runs.setdefault((envelope.queue, envelope.priority), []).append(index)
-    words = [b"%d" % len(versions)]
-    for name, version in versions.items():
-        words += (name.encode(), b"%d" % version)
+    words = [b"%d" % len(versions), *map(str.encode, versions)]
+    words += [b"%d" % version for version in versions.values()]
+    words.append(b"%d" % len(tokens.groups))
+    for queue, tag, ids in tokens.groups:
+        words += (queue.encode(), tag.encode(), b"%d" % len(ids), *map(str.encode, ids))
     order: list[int] = []
     for (queue, priority), members in runs.items():
-        words += (queue.encode(), b"%d" % priority, b"%d" % len(members))
+        words += (queue.encode(), b"%d" % priority, b"%d" % (2 * len(members)))
         for index in members:
             envelope = batch[index]
             words += (envelope.id.encode(), _pack(envelope))

@@ -7,14 +7,18 @@ that of another command; the next call connects anew.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from queue_core.transports.redis.bell import Bell
 from queue_core.transports.redis.errors import explain
 from queue_core.transports.redis.scripts import Script
+
+_SHORT: Final = 0.9
+"""Seconds; a wait that is shorter is for somebody's deadline, and ends on time."""
 
 
 class Wire(Protocol):
@@ -154,7 +158,7 @@ class Server:
             answers = [] if before is None else [self._read_script()]
             # a poll does not see what has been received with an earlier answer
             if before is None or not self._connection.can_read(0):
-                bell.listen(self._connection)
+                bell.listen(self._connection, seconds if seconds < _SHORT else math.inf)
             self._connection.read_response()
             answers.append(self._read_script())
         except (RedisError, OSError) as error:

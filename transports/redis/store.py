@@ -125,9 +125,9 @@ class RedisStore:
             raise Unsupported(
                 "transactions", "redis", "publish without transaction=, or use an SQL broker"
             )
-        if not settle and not limits and (plain := words_to_append(batch, versions)):
-            return self._append(versions, *plain)
         tokens = Tokens(settle)
+        if not limits and (plain := words_to_append(batch, versions, tokens)):
+            return self._append(versions, tokens, *plain)
         settled = len(tokens.groups)
         queues, contents, places = plan_batch(batch, limits, tokens)
         names = list(versions)
@@ -152,14 +152,21 @@ class RedisStore:
         )
 
     def _append(
-        self, versions: Mapping[str, int], words: Sequence[bytes], order: Sequence[int]
+        self,
+        versions: Mapping[str, int],
+        tokens: Tokens,
+        words: Sequence[bytes],
+        order: Sequence[int],
     ) -> PutResult:
         """Put plain messages; ``order`` says which message of ``words`` is where in the batch."""
-        stale, already = self._server.run("append", *words)
-        if stale:
+        changed, already, stale = self._server.run("append", *words)
+        if changed:
             names = list(versions)
-            return PutResult(stale_entries=[names[index] for index in stale])
-        return PutResult(already=sorted(order[place] for place in already))
+            return PutResult(stale_entries=[names[index] for index in changed])
+        return PutResult(
+            already=sorted([order[place] for place in already]),
+            stale_tokens=tokens.stale(stale),
+        )
 
     def claim(
         self,

@@ -55,6 +55,7 @@ from queue_core.transports.sql.tables import (
 )
 
 SWEEP: Final = 10_000
+SHRED: Final = 2_000
 """How many rows one step moves from one state to another because of the time: some 30 milliseconds
 of work.
 """
@@ -205,6 +206,11 @@ class Statements:
                 m.queue == bindparam("queue"), m.state != literal_column(str(HELD))
             )
         )
+        unclaimed = m.queue == bindparam("queue"), m.state != literal_column(str(HELD))
+        self.some_unclaimed = self._compile(
+            self._language.hold(select(m.seq).where(*unclaimed).limit(SHRED))
+        )
+        self.shred = self._compile(delete(message).where(self._language.among(m.seq, "numbers")))
         self.drop = self._compile(delete(message).where(m.queue == bindparam("queue")))
 
     def _move_messages(self) -> None:

@@ -236,6 +236,22 @@ class SqlStore:
             return 0
         return self._database.write(lambda steps: steps.run(statements.purge, queue=queue))
 
+    def shred(self, queue: str, versions: Mapping[str, int]) -> int:
+        """See `Shredder.shred`."""
+        statements = self._statements
+
+        def work(steps: Steps) -> int:
+            if 0 in versions.values():
+                steps.rows(statements.share_counter)
+            if stale_entries(steps, statements.share_entries, versions):
+                raise Undo(0)
+            chosen = [row[0] for row in steps.rows(statements.some_unclaimed, queue=queue)]
+            if not chosen:
+                raise Undo(0)
+            return steps.run(statements.shred, numbers=steps.numbers(chosen))
+
+        return self._database.write(work)
+
     # topology
 
     def read_table(self, names: Sequence[str] | None = None) -> Mapping[str, Entry]:

@@ -31,6 +31,7 @@ from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE
 from queue_core.worker.results.wire import Result, read_result
 
 EXPIRES: Final = 3600.0
+PREFETCH: Final = 500
 _OPENING: Final = 60.0
 _ENDING: Final = 10.0
 
@@ -49,6 +50,7 @@ class ReplyQueue:
             self._describe,
             ticket=lambda message: message.properties.correlation_id,
             read=_read,
+            prefetch=PREFETCH,
         )
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None

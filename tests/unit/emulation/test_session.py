@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from queue_core.emulation import EmulatedSession, StoreTransport
-from queue_core.emulation.keeper import Schedule
+from queue_core.emulation.keeper import Keeper, Schedule
 from queue_core.errors import (
     AccessRefused,
     Closed,
@@ -712,6 +712,30 @@ def test_acks_are_sent_although_nobody_receives(prefetch: int) -> None:
         eventually(lambda: broker.queues["work"].claimed == 0, 5.0)
         took += time.monotonic() - started
     assert took < 1.5, "the keeper comes once a second anyway; an ack must call it"
+    session.close()
+
+
+def test_who_calls_the_keeper_again_and_again_wakes_it_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rounds = []
+    run = Keeper._round
+
+    def counted(keeper: Keeper, *, force: bool) -> None:
+        rounds.append(force)
+        run(keeper, force=force)
+
+    monkeypatch.setattr(Keeper, "_round", counted)
+    _, session = real()
+    keeper = session._keeper
+    due = time.monotonic() + 0.8
+    eventually(lambda: due < keeper._next_wake < float("inf"), 5.0)
+    before = len(rounds)
+    for _ in range(10):
+        if time.monotonic() < due:
+            session._core.call_keeper(due)
+            eventually(lambda: not keeper._event.is_set() and keeper._next_wake < float("inf"), 5.0)
+    assert len(rounds) - before <= 2
     session.close()
 
 

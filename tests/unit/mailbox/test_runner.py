@@ -58,6 +58,15 @@ def test_too_many_that_wait_are_turned_away():
     runner.stop(5)
 
 
+def test_a_job_that_raises_does_not_end_its_command(caplog):
+    runner, done = Runner("t"), threading.Event()
+    assert runner.submit("a", 1, lambda: 1 // 0)
+    assert runner.submit("a", 1, done.set)
+    assert done.wait(5)
+    assert "a ended with an error of its own" in caplog.text
+    assert runner.stop(5)
+
+
 def test_after_stopping_nothing_is_taken():
     runner = Runner("t")
     assert runner.stop(1)

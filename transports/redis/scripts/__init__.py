@@ -16,11 +16,11 @@ from typing import Final
 __all__ = ["Script", "load_scripts"]
 
 _BASE: Final = ("plan", "common")
-_QUEUE: Final = ("plan", "common", "queue", "claims", "fates")
+_QUEUE: Final = ("plan", "common", "queue", "settling", "claims", "fates")
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "open": _BASE,
-        "append": ("common", "queue"),
+        "append": ("common", "queue", "settling"),
         "put": _QUEUE,
         "claim": _QUEUE,
         "interrupt": _BASE,

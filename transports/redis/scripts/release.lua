@@ -8,7 +8,7 @@ for _, group in ipairs(groups) do
   fate.touch(group[1])
 end
 for _, group in ipairs(groups) do
-  many('HDEL', group[4], held_of(group))
+  many('HDEL', group[4], group[6])
   for index, id in ipairs(group[3]) do
     if group[5][index] then
       fate.put_back(group[1], id, group[5][index], delay, counted, false)

@@ -1,0 +1,209 @@
+"""What nodes promise, on each transport: once, in time, whatever handlers do; come, stay and go."""
+
+import logging
+import threading
+import time
+
+import msgspec
+import pytest
+
+from queue_core import (
+    Connection,
+    Deadline,
+    Queue,
+    QueueNotFound,
+    RemoteError,
+    SystemClock,
+)
+from queue_core.mailbox import BadArguments, NameTaken, runner
+from queue_core.mailbox.answering import MAX_BYTES
+from queue_core.testing.eventually import eventually
+
+WAIT = 10.0
+
+
+def test_an_error_is_an_answer_and_the_node_lives_on(box, start):
+    start("a")
+    answers = box.call(["a"], "fail", timeout=WAIT)
+    with pytest.raises(RemoteError, match="LookupError: nothing there"):
+        answers["a"]
+    assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
+
+
+def test_what_is_raised_and_no_exception_is_an_answer_too_and_the_command_goes_on(box, start):
+    start("a")
+    for _ in range(2):
+        answers = box.call(["a"], "cancel", timeout=WAIT)
+        assert "CancelledError" in str(answers.errors["a"])
+
+
+def test_a_handler_that_hangs_for_a_minute_does_not_keep_ping_waiting(box, start):
+    gate = threading.Event()
+    node = start("a", state={"gate": gate})
+    box.cast(["a"], "hang")
+    eventually(lambda: node.state.get("hanging"))
+    waits = []
+    for _ in range(5):
+        begun = time.monotonic()
+        assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
+        waits.append(time.monotonic() - begun)
+    gate.set()
+    assert min(waits) < 1.0
+
+
+def test_what_waits_for_nothing_is_answered_even_when_every_thread_is_busy(box, start, monkeypatch):
+    monkeypatch.setattr(runner, "MAX_THREADS", 1)
+    gate = threading.Event()
+    node = start("a", state={"gate": gate})
+    box.cast(["a"], "wait_for_gate")
+    eventually(lambda: node.state.get("waiting") == 1)
+    assert box.call(["a"], "add", {"x": 1}, timeout=0.3).missing == {"a"}
+    assert "clock" in box.call(["a"], "clock", timeout=WAIT)["a"]
+    gate.set()
+
+
+def test_a_command_that_comes_twice_is_run_once_and_answered_twice(
+    any_url, box, start, namespace, hears_at
+):
+    node = start("a")
+    with Connection(any_url) as connection:
+        replies = box._replies
+        where = hears_at(box)
+        ticket = replies.expect("the-ticket")
+        body = {
+            "method": "revoke",
+            "arguments": {"task_id": "1"},
+            "ticket": "the-ticket",
+            "destination": ["a"],
+            "reply_to": msgspec.to_builtins(where),
+        }
+        producer = connection.producer()
+        answers = []
+        for _ in range(2):
+            producer.publish(body, f"a.{namespace}.pidbox", headers={"clock": 1})
+            answers.append(replies.next(ticket, Deadline.after(WAIT, SystemClock())))
+    assert [answer.value for answer in answers] == ["ok", "ok"]
+    assert node.state["revoked"] == ["1"]
+    assert node.counts["repeated"] == 1
+
+
+def test_a_command_that_comes_too_late_is_not_done(box, start):
+    gate = threading.Event()
+    node = start("a", state={"gate": gate})
+    for _ in range(2):
+        box.cast(["a"], "wait_for_gate")
+    eventually(lambda: node.state.get("waiting") == 2)
+    answers = box.call(["a"], "wait_for_gate", timeout=0.5)
+    assert answers.missing == {"a"}
+    time.sleep(0.2)
+    gate.set()
+    eventually(lambda: node.counts["expired"] == 1)
+    assert node.state["waiting"] == 2
+
+
+def test_a_command_that_celery_says_is_too_old_is_not_done(any_url, start, namespace):
+    node = start("a")
+    with Connection(any_url) as connection:
+        connection.producer().publish(
+            {"method": "revoke", "arguments": {"task_id": "1"}, "destination": ["a"]},
+            f"a.{namespace}.pidbox",
+            headers={"clock": 1, "expires": time.time() - 5},
+        )
+    eventually(lambda: node.counts["expired"] == 1)
+    assert "revoked" not in node.state
+
+
+def test_a_node_that_comes_later_learns_what_was_revoked(box, start):
+    old = start("a")
+    box.abcast("revoke", {"task_id": "1"})
+    box.call(["a"], "revoke", {"task_id": "for a alone"}, timeout=WAIT)
+    box.abcast("revoke", {"task_id": "2"})
+    eventually(lambda: len(old._wiring.directory.journal()) == 3)
+    late = start("b")
+    eventually(lambda: late.state.get("revoked") == ["1", "2"])
+    assert late.counts["learned"] == 2
+
+
+def test_of_two_nodes_with_one_name_the_newer_stays(box, start, caplog):
+    with caplog.at_level(logging.WARNING):
+        old = start("a", state={"life": 1})
+        new = start("a", state={"life": 2})
+        assert old.wait(10)
+    assert "a newer one took its name" in caplog.text
+    new.handler(lambda state: state["life"], name="life")
+    assert box.call(["a"], "life", timeout=WAIT)["a"] == 2
+
+
+def test_a_second_node_of_a_name_can_be_refused(box, start):
+    start("a")
+    with pytest.raises(NameTaken, match="another node is called 'a'"):
+        start("a", on_duplicate="refuse")
+    assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
+
+
+def test_a_shutdown_answers_before_the_node_leaves(box, start, any_url, namespace):
+    node = start("a")
+    assert box.call(["a"], "shutdown", timeout=WAIT)["a"] == "bye"
+    assert node.wait(10)
+    with Connection(any_url) as connection, pytest.raises(QueueNotFound):
+        connection.inspect(f"a.{namespace}.pidbox")
+
+
+def test_a_node_can_be_stopped_twice_and_without_having_started(start, open_box):
+    node = start("a")
+    node.stop()
+    node.stop()
+    open_box().node("b").stop()
+
+
+def test_a_node_and_a_caller_whose_queues_were_deleted_have_them_again(box, start, caplog):
+    node = start("a")
+    assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
+    with caplog.at_level(logging.WARNING):
+        node._wiring.connection.delete(Queue(node._inbox.queue.name))
+        box._connection.delete(Queue(box.reply_queue))
+        eventually(lambda: "a" in box.call(["a"], "ping", timeout=1.0), 20)
+    assert caplog.text.count("was lost, and is declared again") == 2
+
+
+def test_a_caller_that_is_gone_harms_no_node(open_box, box, start):
+    gate = threading.Event()
+    node = start("a", state={"gate": gate})
+    gone = open_box()
+    assert gone.call(["a"], "wait_for_gate", timeout=0.2).missing == {"a"}
+    gone.close()
+    gate.set()
+    eventually(lambda: node.counts["handled"] + node.counts["expired"] == 1)
+    assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
+
+
+def test_a_large_answer_is_not_kept_for_a_command_that_comes_again(
+    any_url, box, start, namespace, hears_at
+):
+    start("a")
+    ticket = box._replies.expect("the-ticket")
+    body = {
+        "method": "letters",
+        "arguments": {"count": MAX_BYTES + 1},
+        "ticket": "the-ticket",
+        "reply_to": msgspec.to_builtins(hears_at(box)),
+    }
+    answers = []
+    with Connection(any_url) as connection:
+        for _ in range(2):
+            connection.producer().publish(body, f"a.{namespace}.pidbox", headers={"clock": 1})
+            answers.append(box._replies.next(ticket, Deadline.after(WAIT, SystemClock())))
+    assert [answer.kind for answer in answers] == ["value", "error"]
+    assert "done before" in answers[1].value
+
+
+def test_commands_can_be_run_here_and_now(start):
+    node = start("a")
+    assert node.dispatch("add", {"x": 1, "y": 2}) == 3
+    assert node.handle_call("add", {"x": 1}) == 2
+    assert node.handle_cast("revoke", {"task_id": "1"}) is None
+    assert node.state["revoked"] == ["1"]
+    with pytest.raises(BadArguments, match="needs the argument 'x'"):
+        node.handle_call("add")
+    with pytest.raises(KeyError, match="no command 'nothing'"):
+        node.handle_cast("nothing")
