@@ -211,21 +211,40 @@ class Settler:
             self._rejected(message, outcome)
         elif isinstance(outcome, Crashed):
             self._crashed(message, outcome.how)
-        else:  # what was cut off in the middle did begin, and the next run shall know
-            message.requeue(counted=isinstance(outcome, Abandoned))
+        elif isinstance(outcome, Abandoned):
+            self._cut_off(message, "its worker had to end")
+        else:
+            self._give_back(message, counted=False)
 
     # --- what goes with the ack -------------------------------------------------------------------
 
     def _finish(self, message: Message, then: list[Publication], *, keep: bool, last: bool) -> None:
         """Ack, and send ``then`` in the same step; if it is no more than a result, without it."""
         try:
-            message.ack(then=then)
+            self._ack(message, then)
         except PublishError as error:
-            self._declared.clear()  # perhaps somebody deleted a queue
             if keep or not last:
                 raise
             logger.error("the result of %s cannot be sent: %s", _label(message), error)
-            message.ack()
+            self._ack(message, ())
+
+    def _ack(self, message: Message, then: Sequence[Publication]) -> None:
+        """Ack and send in one step; only send what was acked before its run."""
+        try:
+            if not message.settled:
+                message.ack(then=then)
+            elif then:
+                self._producer.publish_many(list(then))
+        except PublishError:
+            self._declared.clear()  # perhaps somebody deleted a queue
+            raise
+
+    def _give_back(self, message: Message, *, counted: bool) -> None:
+        """Return the message to its queue; what was acked before its run is sent again."""
+        if message.settled:
+            self._ack(message, [self._copy(message, "", message.queue, {})])
+        else:
+            message.requeue(counted=counted)
 
     def _then(
         self, message: Message, reply: bytes | None, letters: Sequence[Letter]
@@ -326,13 +345,23 @@ class Settler:
     def _rejected(self, message: Message, outcome: Rejected) -> None:
         if outcome.requeue:
             logger.warning("%s goes back, as it asked for: %s", _label(message), outcome.reason)
-            message.requeue()
+            self._give_back(message, counted=True)
             return
         logger.error("%s is given up: %s", _label(message), outcome.reason)
         self._give_up(message, outcome.type_name, outcome.reason)
 
+    def _cut_off(self, message: Message, why: str) -> None:
+        """It began and did not end: once more, unless it was acked before, to run at most once."""
+        if message.settled:
+            self._ack(message, self._never_ran(message, "WorkerLost", why))
+        else:
+            message.requeue(counted=True)
+
     def _crashed(self, message: Message, how: str) -> None:
         """A child died while it ran this message: once more, unless it did so too often."""
+        if message.settled:
+            self._cut_off(message, f"the process that ran it died ({how})")
+            return
         counted = self._connection.features.attempts
         known = message.headers.get(CRASHES_HEADER)
         crashes = message.attempts if counted else (known if isinstance(known, int) else 0) + 1
@@ -346,7 +375,7 @@ class Settler:
             message.requeue()
         else:
             again = self._copy(message, "", message.queue, {CRASHES_HEADER: crashes})
-            message.ack(then=[again])
+            self._ack(message, [again])
 
     def _give_up(self, message: Message, type_name: str, reason: str) -> None:
         """To the dead letters, with the reason; whoever waits gets a failure."""
@@ -361,11 +390,7 @@ class Settler:
             name = f"{message.queue[:250]}.dlq"
             self._declare(Queue(name))
             dead = self._copy(message, "", name, headers)
-        try:
-            message.ack(then=[*self._never_ran(message, type_name, reason), dead])
-        except PublishError:
-            self._declared.clear()
-            raise
+        self._ack(message, [*self._never_ran(message, type_name, reason), dead])
 
     def _copy(
         self, message: Message, exchange: str, key: str, headers: Mapping[str, object]
