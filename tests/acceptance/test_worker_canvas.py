@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import pytest
 
 from queue_core import RemoteError, Unsupported
 from queue_core.testing.eventually import eventually
 from queue_core.worker import chord, group
+from queue_core.worker.pools.threads import ThreadPool
+from queue_core.worker.runner import Worker, WorkerOptions
 from queue_core.worker.sending import RPC
+from tests.acceptance import canvas_jobs
 
 
 @pytest.fixture
-def worker(start_worker):
+def processes(start_worker):
+    """A worker whose tasks run in processes that can be killed."""
     return start_worker("-A", "canvas_jobs:app")
+
+
+@pytest.fixture
+def worker(broker_url, backend, queue):
+    """A worker in this process, which is there at once."""
+    app = canvas_jobs.app
+    app.use(broker=broker_url)
+    app.backend = backend
+    worker = Worker(ThreadPool(2, app), WorkerOptions(queues=[queue], lease=2.0, control=False))
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    assert worker.ready.wait(30.0)
+    yield
+    worker.stop()
+    thread.join(30.0)
+    app.close()
+    assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -119,19 +141,6 @@ class TestFollowing:
             result.get(30)
         assert re.match(rf"{result.id} FAILURE NotRegistered: .* \[1\]", notes.wait()[0])
 
-    def test_a_task_that_is_killed_for_its_time_limit_has_error_links_too(self, task, notes):
-        slow = task("sleep", 60, time_limit=0.3, link_error=[task("error_handler", notes.path)])
-        result = (slow | task("add", 1)).delay()
-        with pytest.raises(RemoteError, match="TimeLimitExceeded"):
-            result.get(30)
-        assert "TimeLimitExceeded" in notes.wait()[0] and "[60]" in notes.lines()[0]
-
-    def test_a_task_that_kills_its_process_three_times_has_error_links_too(self, task, notes):
-        result = task("die").apply_async(link_error=task("error_handler", notes.path))
-        with pytest.raises(RemoteError, match="WorkerLost: crash loop"):
-            result.get(30)
-        assert "crash loop" in notes.wait()[0]
-
     def test_what_expired_is_not_run(self, task, app):
         late = task("add", 1, 2).apply_async(expires=0.001, headers={"x": 1})
         assert task("add", 1, 2).delay().get(30) == 3
@@ -145,6 +154,31 @@ class TestFollowing:
         assert made.delay().get(30) == [3, 7]
 
 
+@pytest.mark.usefixtures("processes")
+def test_what_follows_a_task_in_a_process_is_sent_by_the_worker(task, notes):
+    whole = task("flaky", 1) | group(task("note", notes.path), task("note", notes.path))
+    whole.delay().get(30)
+    assert notes.wait(2)[0].endswith("', 1]")
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_task_that_is_killed_for_its_time_limit_has_error_links_too(task, notes):
+    slow = task("sleep", 60, time_limit=0.3, link_error=[task("error_handler", notes.path)])
+    result = (slow | task("add", 1)).delay()
+    with pytest.raises(RemoteError, match="TimeLimitExceeded"):
+        result.get(30)
+    assert "TimeLimitExceeded" in notes.wait()[0] and "[60]" in notes.lines()[0]
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_task_that_kills_its_process_three_times_has_error_links_too(task, notes):
+    result = task("die").apply_async(link_error=task("error_handler", notes.path))
+    with pytest.raises(RemoteError, match="WorkerLost: crash loop"):
+        result.get(30)
+    assert "crash loop" in notes.wait()[0]
+
+
+@pytest.mark.usefixtures("worker")
 class TestChords:
     """Counted in the broker's own store, or in one beside it."""
 
@@ -153,10 +187,6 @@ class TestChords:
         if broker_url.startswith("amqp"):
             return f"sqlite:///{tmp_path}/results.db"
         return None if request.param == "own" else "rpc://"
-
-    @pytest.fixture(autouse=True)
-    def _worker(self, worker):
-        return worker
 
     def test_the_body_gets_the_results_in_order(self, task):
         header = [task("add", number, number) for number in range(20)]
