@@ -171,12 +171,18 @@ class ActiveRequest:
         pool.submit(self.job())
 
     def acknowledge(self) -> None:
-        """Ack before the run: it runs at most once.
+        """Ack before the run, which so happens at most once; blocks until the ack is certain.
 
         What is given back later, since it was not started after all, is sent again.
+
+        Raises:
+            StaleDelivery: it came too late; somebody else has the message.
+            QueueCoreError: it is not certain; somebody else may have the message.
         """
         if not self.acknowledged:
             self.message.ack()
+            if self.taker is not None:
+                self.taker.flush()
             self.acknowledged = True
 
     def reject(self, reason: str) -> None:

@@ -288,8 +288,10 @@ class TaskConsumer:
                 request.execute_using_pool(self.worker.pool)
         except DecodeError as error:
             self.on_unknown_message(message, error)
-        except StaleDelivery as error:
-            logger.debug("a message went back by itself: %s", error)
+        except (StaleDelivery, TransportError) as error:
+            logger.warning("a message from %s is delivered again: %s", message.queue, error)
+            if request is not None:
+                self.flights.leave(request)
         except Exception as error:
             logger.exception("a message from %s cannot be dealt with", message.queue)
             self.on_invalid_task(message, request, error)

@@ -60,9 +60,7 @@ class StateFile:
         """
         try:
             self._hold()
-            raw = self._path.read_bytes()
-        except FileNotFoundError:
-            return None
+            raw = self._path.read_bytes() if self._path.exists() else None
         except BlockingIOError:
             raise ConfigError(
                 f"another worker uses the state file {self._path}; each needs one of its own, such "
@@ -70,6 +68,8 @@ class StateFile:
             ) from None
         except OSError as error:
             raise ConfigError(f"the state file {self._path} cannot be used: {error}") from error
+        if raw is None:
+            return None
         try:
             state = msgspec.msgpack.decode(raw, type=State)
         except msgspec.DecodeError as error:
