@@ -285,7 +285,8 @@ class App:
     def _ignored(self, signature: Signature[Any]) -> bool:
         said = signature.options.get("ignore_result")
         if said is None:
-            said = self._defaults(signature.task).get("ignore_result")
+            task = self.find_task(signature.task)
+            said = task is not None and task.ignore_result
         return bool(said)
 
     def _result(self, handle: Handle, *, ignored: bool) -> AsyncResult[Any]:

@@ -14,7 +14,7 @@ whose body hands on the list.
 from __future__ import annotations
 
 import itertools
-import uuid
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -138,8 +138,13 @@ class Handle(msgspec.Struct):
 
 
 def new_id() -> str:
-    """Return a fresh task id."""
-    return str(uuid.uuid4())
+    """Return a fresh task id: a random UUID, as text."""
+    text = os.urandom(16).hex()
+    variant = _VARIANTS[text[16]]
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
+
+
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def freeze(
@@ -372,6 +377,8 @@ def unfold(
         return [*itertools.chain.from_iterable(unfold(part, args, ids=ids) for part in parts)]
     if frozen.task == CHORD:
         return _unfold_chord(frozen, args, ids)
+    if not args and not rest:
+        return [frozen]
     task = frozen.clone(args)
     if rest:
         task.options["chain"] = [*rest, *as_list(task.options.get("chain"))]

@@ -8,6 +8,7 @@ queue a task goes to, it is told by functions.
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -240,6 +241,7 @@ def composer_of(info: AppInfo) -> Composer:
     return Composer(find_queue, lambda name: tasks.get(name, {}))
 
 
+@functools.lru_cache(maxsize=1000)
 def plain_queue(name: str) -> Queue:
     """Return what celery declares: a durable classic queue, and a direct exchange of its name."""
     return Queue(name, exchange=Exchange(name), routing_key=name, queue_type="classic")
@@ -279,28 +281,28 @@ def call_of(
     expires: str | None = None,
 ) -> Call:
     """Return the call of one task with these options, which say its ``task_id``."""
-    task_id = options["task_id"]
+    get = options.get
     return Call(
         signature.task,
-        task_id,
+        options["task_id"],
         [plain(value) for value in signature.args],
         {name: plain(value) for name, value in signature.kwargs.items()},
         _embed(options),
-        options.get("retries") or 0,
-        options.get("root_id"),
-        options.get("parent_id"),
-        options.get("group_id"),
-        options.get("group_index"),
-        bool(options.get("ignore_result")),
+        get("retries") or 0,
+        get("root_id"),
+        get("parent_id"),
+        get("group_id"),
+        get("group_index"),
+        bool(get("ignore_result")),
         eta,
         expires,
-        options.get("time_limit"),
-        options.get("soft_time_limit"),
-        options.get("shadow"),
-        options.get("replaced_task_nesting") or 0,
-        options.get("stamped_headers"),
-        options.get("stamps") or {},
-        options.get("reply_to"),
+        get("time_limit"),
+        get("soft_time_limit"),
+        get("shadow"),
+        get("replaced_task_nesting") or 0,
+        get("stamped_headers"),
+        get("stamps") or {},
+        get("reply_to"),
     )
 
 

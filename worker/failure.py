@@ -68,6 +68,8 @@ def read_failure(what: Any, trace: object, otherwise: str = "Exception") -> Fail
 
 def short_repr(value: object) -> str:
     """Return a repr of at most 1,024 characters, for people. Long values are cut; never raises."""
+    if not value and type(value) in (tuple, dict, list):
+        return repr(value)
     text = _reprs.repr(value)
     return text if len(text) <= MAX_REPR else f"{text[: MAX_REPR - 3]}..."
 

@@ -14,7 +14,7 @@ do not look at it. What cannot be read is an error, never ignored: dropping a li
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -22,6 +22,7 @@ from queue_core import DecodeError
 from queue_core.worker.failure import short_repr
 
 Headers = dict[str, Any]
+_Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Wire = dict[str, Any]
 """A signature as it travels; `queue_core.worker.signature` makes objects of it."""
 
@@ -183,32 +184,65 @@ def _call(
         )
     if not isinstance(kwargs, dict) or not all(isinstance(name, str) for name in kwargs):
         raise DecodeError("the keyword arguments of a task are a mapping whose keys are strings")
-    name = fields["task"]
-    if not isinstance(name, str) or not isinstance(task_id, str):
+    if not isinstance(fields["task"], str) or not isinstance(task_id, str):
         raise DecodeError("the name and the id of a task are strings")
-    hard, soft = _limits(fields.get("timelimit"))
+    try:
+        known = msgspec.convert(fields, _Fields)
+    except msgspec.ValidationError:  # what is odd in a header that does not matter is left out
+        known = msgspec.convert(_sound(fields), _Fields)
+    hard, soft = known.timelimit or (None, None)
     return Call(
-        name,
+        known.task,
         task_id,
         list(args),
         kwargs,
         read_embed(embed),
-        _count(fields.get("retries")) or 0,
-        _text(fields.get("root_id")),
-        _text(fields.get("parent_id")),
-        _text(fields.get("group")),
-        _count(fields.get("group_index")),
-        bool(fields.get("ignore_result")),
-        _text(fields.get("eta")),
-        _text(fields.get("expires")),
-        hard,
-        soft,
-        _text(fields.get("shadow")),
-        _count(fields.get("replaced_task_nesting")) or 0,
-        _texts(fields.get("stamped_headers")),
-        stamps if isinstance(stamps := fields.get("stamps"), dict) else {},
+        known.retries or 0,
+        known.root_id,
+        known.parent_id,
+        known.group,
+        known.group_index,
+        bool(known.ignore_result),
+        known.eta,
+        known.expires,
+        hard or None,
+        soft or None,
+        known.shadow,
+        known.replaced_task_nesting or 0,
+        known.stamped_headers,
+        known.stamps or {},
         reply_to,
     )
+
+
+class _Fields(msgspec.Struct):
+    """The headers that matter, or their like in a message of protocol 1."""
+
+    task: str
+    retries: int | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    ignore_result: bool | int | None = None
+    eta: str | None = None
+    expires: str | None = None
+    timelimit: tuple[_Seconds | None, _Seconds | None] | None = None
+    shadow: str | None = None
+    replaced_task_nesting: int | None = None
+    stamped_headers: list[str] | None = None
+    stamps: dict[str, Any] | None = None
+
+
+def _sound(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of ``fields`` that are what they should be."""
+    found = {}
+    for field in msgspec.structs.fields(_Fields):
+        try:
+            found[field.name] = msgspec.convert(fields.get(field.name), field.type)
+        except msgspec.ValidationError:
+            continue
+    return found
 
 
 def read_embed(embed: Any) -> Embed:
@@ -249,27 +283,3 @@ def _signature(item: Any, part: str) -> Wire:
     if not isinstance(item, dict) or not isinstance(item.get("task"), str):
         raise DecodeError(f"what is in the {part} of a task is no signature: it names no 'task'")
     return item
-
-
-def _limits(value: object) -> tuple[float | None, float | None]:
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        return None, None
-    return _seconds(value[0]), _seconds(value[1])
-
-
-def _seconds(value: object) -> float | None:
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-        return value
-    return None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _texts(value: object) -> list[str] | None:
-    return list(value) if isinstance(value, list | tuple) else None
