@@ -6,7 +6,7 @@ only count and write a byte to a pipe; the main thread waits on that pipe and do
 ::
 
     TERM, INT   stop gently; the second one stops now
-    HUP         replace the children
+    HUP         replace the children; in a terminal, which is gone then: stop gently
     QUIT        write the stacks of all threads to stderr; the worker goes on
 """
 
@@ -37,6 +37,7 @@ class Signals:
         self._now = now
         self._hang_up = hang_up
         self._stops = 0
+        self._terminal = os.isatty(2)
         self._calls: deque[Callable[[], None]] = deque()
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_out, False)
@@ -85,7 +86,7 @@ class Signals:
         numbers = {
             signal.SIGTERM: lambda _number, _frame: self.stop(),
             signal.SIGINT: lambda _number, _frame: self.stop(),
-            signal.SIGHUP: lambda _number, _frame: self.post(self._hang_up),
+            signal.SIGHUP: lambda _number, _frame: self._on_hang_up(),
         }
         before = {number: signal.signal(number, handler) for number, handler in numbers.items()}
         # The handler runs once the main thread does something. If another thread got the signal, or
@@ -101,6 +102,12 @@ class Signals:
                 signal.signal(number, handler)
 
         return restore
+
+    def _on_hang_up(self) -> None:
+        if self._terminal:
+            self.stop()
+        else:
+            self.post(self._hang_up)
 
     def close(self) -> None:
         """Let go of the pipe."""

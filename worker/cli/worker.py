@@ -171,7 +171,7 @@ def worker(
         control=not no_control,
     )
     tasks = PoolOptions(pool, concurrency, soft_time_limit, time_limit, max_tasks, max_memory)
-    return Worker(make_pool(tasks, app, broker, log_level), options).run()
+    return Worker(make_pool(tasks, app, broker, log_level, log_format), options).run()
 
 
 def expand(name: str) -> str:

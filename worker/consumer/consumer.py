@@ -121,6 +121,10 @@ class TaskConsumer:
         """The messages that are here."""
         return self.worker.flights
 
+    def ended(self) -> Mapping[str, int]:
+        """Return how many messages ended in what."""
+        return {} if self._settler is None else dict(self._settler.counts)
+
     # --- starting, on the worker's main thread ----------------------------------------------------
 
     def start(self) -> None:

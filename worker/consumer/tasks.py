@@ -76,5 +76,4 @@ class Tasks(StartStopStep):
 
     def info(self, parent: TaskConsumer) -> Mapping[str, Any]:
         """What became of messages, by outcome."""
-        settler = self._settler
-        return {"ended": dict(settler.counts) if settler is not None else {}, **parent.counts}
+        return {"ended": parent.ended(), **parent.counts}

@@ -14,8 +14,8 @@ thread watches the pipe.
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
-import logging
 import os
 import select
 import signal
@@ -27,6 +27,7 @@ from collections import deque
 from queue_core.worker.app import App
 from queue_core.worker.limits import SoftTimeLimitExceeded, TaskTerminated
 from queue_core.worker.locate import AppNotFound, find_app
+from queue_core.worker.logs import configure
 from queue_core.worker.outcome import Done, Job
 from queue_core.worker.pools.frames import (
     CHUNK,
@@ -42,9 +43,6 @@ from queue_core.worker.pools.frames import (
 )
 from queue_core.worker.pools.grants import Granted
 from queue_core.worker.trace import run_job
-
-LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-5s %(message)s"
-LOG_TIME = "%H:%M:%S"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -95,15 +93,17 @@ def _watch(pipe_fd: int) -> None:
 def _ignore_signals() -> None:
     """The parent decides when to stop, also when a terminal or supervisor signals all processes.
 
-    A handler instead of SIG_IGN, which programs started by tasks would inherit.
+    A handler instead of SIG_IGN, which programs started by tasks would inherit. SIGQUIT, which a
+    terminal sends to all, writes the stacks of all threads to stderr.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda _number, _frame: None)
+    faulthandler.register(signal.SIGQUIT, all_threads=True)
 
 
 def _prepare(setup: Setup, link: socket.socket) -> App | None:
     """Import the app and say what it is, or say why not."""
-    logging.basicConfig(level=setup.log_level, format=LOG_FORMAT, datefmt=LOG_TIME)
+    configure(setup.log_level, setup.log_format)
     sys.path[:] = setup.path
     try:
         app = find_app(setup.app)

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from queue_core.worker.logs import Format
 from queue_core.worker.outcome import AppInfo, Job, Ran
 
 T = TypeVar("T")
@@ -27,12 +28,14 @@ class Setup(msgspec.Struct, tag="setup", array_like=True):
         path: the parent's ``sys.path``.
         broker: replaces the app's own if not None.
         log_level: of the child's root logger.
+        log_format: how it logs, see `queue_core.worker.logs`.
     """
 
     app: str
     path: list[str]
     broker: str | None
     log_level: str
+    log_format: Format = "pretty"
 
 
 class NotReady(msgspec.Struct, tag="notready", array_like=True):

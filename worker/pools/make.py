@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from queue_core import ConfigError
 from queue_core.worker.locate import find_app
+from queue_core.worker.logs import Format
 from queue_core.worker.pools.base import Pool
 from queue_core.worker.pools.frames import Setup
 from queue_core.worker.pools.processes import ProcessPool
@@ -35,7 +36,13 @@ class PoolOptions:
     max_memory: int | None = None
 
 
-def make_pool(options: PoolOptions, app: str, broker: str | None, log_level: str) -> Pool:
+def make_pool(
+    options: PoolOptions,
+    app: str,
+    broker: str | None,
+    log_level: str,
+    log_format: Format = "pretty",
+) -> Pool:
     """Return a pool for the app called ``module:attribute``; nothing is started.
 
     Every kind but ``prefork`` imports the app here and now.
@@ -47,7 +54,7 @@ def make_pool(options: PoolOptions, app: str, broker: str | None, log_level: str
     if options.kind == "prefork":
         return ProcessPool(
             options.size,
-            Setup(app, list(sys.path), broker, log_level.upper()),
+            Setup(app, list(sys.path), broker, log_level.upper(), log_format),
             max_tasks=options.max_tasks,
             max_memory=options.max_memory,
             soft_limit=options.soft_limit,

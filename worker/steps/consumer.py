@@ -43,6 +43,10 @@ class Consumer(StartStopStep):
         """Settle, and leave the broker."""
         if parent.consumer is not None:
             parent.consumer.blueprint.shutdown(parent.consumer)
+            ended = parent.consumer.ended()
+            said = ", ".join(f"{count} {name}" for name, count in sorted(ended.items()))
+            how = "clean" if parent.clean else "by force"
+            logger.info("stopped %s: %s", how, said or "nothing done")
 
     def info(self, parent: Worker) -> Mapping[str, Any]:
         """What its steps say."""
