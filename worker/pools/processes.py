@@ -257,8 +257,8 @@ class ProcessPool:
         with self._lock:
             for child in heard:
                 if child is None:
-                    self._woken = False
                     os.read(self._wake_in, 4096)
+                    self._woken = False  # in this order: who finds it set has submitted before
                 else:
                     self._hear(child, self._children.hear(child))
         return True
