@@ -109,16 +109,17 @@ class _Finished:
         call = self._call
         part = chord_part(call) if not call.embed.chain else None
         try:
+            following = after_success(call, value, self._request.priority)
+            letters = self._letters(following)
+        except QueueCoreError as error:
+            return _not_sent("what follows the task", error)
+        self._request.children += [task.options["task_id"] for task in following]
+        try:
             reply = b""
             if not self._ignored or part is not None:
                 reply = encode_success(call, value, ran=self._ran)
         except MessageError as error:
             return Failure("EncodeError", __name__, [f"the result cannot be sent: {error}"])
-        try:
-            letters = self._letters(after_success(call, value, self._request.priority))
-        except QueueCoreError as error:
-            what = f"what follows the task cannot be sent: {error}"
-            return Failure(type(error).__name__, __name__, [what])
         return Done(reply, 0.0, letters, part)
 
     def outcome(self, ending: Ending) -> Ran:
