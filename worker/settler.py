@@ -137,6 +137,12 @@ class Settler:
     def settle(self, message: Message, outcome: Outcome) -> None:
         """Settle now if that cannot block, else soon. Never raises."""
         self.counts[type(outcome).__name__.lower()] += 1
+        if _only_acks(outcome) and not message.settled:
+            try:
+                message.ack()
+                return
+            except QueueCoreError as error:
+                logger.debug("settling %s is tried again: %s", _label(message), error)
         self._settling.add(message)
         if isinstance(outcome, Returned | Abandoned):
             self._apply(message, outcome)
@@ -188,9 +194,9 @@ class Settler:
         if isinstance(outcome, Done):
             then = self._then(message, outcome.reply, outcome.letters)
             part = outcome.chord
-            then += self._chord(message, part, outcome.reply)
-            self._finish(message, then, keep=bool(outcome.letters or part), last=last)
-            if part is not None and self._chords is not None and len(then) > 1:
+            body = self._chord(message, part, outcome.reply)
+            self._finish(message, then + body, keep=bool(outcome.letters or part), last=last)
+            if body and part is not None and self._chords is not None:
                 self._chords.forget(part)
         elif isinstance(outcome, Failed):
             after = Aftermath(outcome.letters, outcome.others, outcome.chord)
@@ -410,6 +416,11 @@ class Settler:
             content_type=properties.content_type or "application/octet-stream",
             content_encoding=properties.content_encoding,
         )
+
+
+def _only_acks(outcome: Outcome) -> bool:
+    """Whether there is nothing to do but to ack, which does not block."""
+    return isinstance(outcome, Done) and not (outcome.reply or outcome.letters or outcome.chord)
 
 
 def _put_back(message: Message, delay: float) -> None:

@@ -2,8 +2,9 @@
 
 Each part's result is stored under a key of its own; one more key holds a bit for each part, set by
 compare-and-set. A part that is delivered twice sets its bit twice, which changes nothing. What the
-last part learns here is sent by the worker in one step with its ack; only then everything is
-forgotten, so that a worker that dies in between leaves it for the next delivery to do.
+last part learns here is sent by the worker in one step with its ack; only then the results are
+forgotten, so that a worker that dies in between leaves it for the next delivery to do. The bits
+stay until they expire: a part that comes late once more, or a deadline, must not begin anew.
 """
 
 from __future__ import annotations
@@ -30,17 +31,24 @@ class Chords(Protocol):
         """
 
     def failed(self, part: ChordPart) -> bool:
-        """Note that a part failed; return whether the body has to fail now, because of it."""
+        """Note that a part failed; return whether the body has to fail now, because of it.
+
+        A part number ``size`` stands for the deadline of the whole.
+        """
 
     def forget(self, part: ChordPart) -> None:
-        """The body is on its way: drop what was kept of the parts."""
+        """The body is on its way: drop the results of the parts."""
 
 
 class _Count(msgspec.Struct, array_like=True):
-    """What is known of one chord: a bit for each part that succeeded, and which one failed."""
+    """What is known of one chord: a bit for each part that succeeded, and which one failed first.
+
+    ``over``: the body was sent.
+    """
 
     done: int = 0
     failed: int | None = None
+    over: bool = False
 
 
 class KeyValueChords:
@@ -59,10 +67,9 @@ class KeyValueChords:
         """Store the result, then set the bit."""
         store = self._store()
         store.key_set(_part_key(part.group, part.index), reply, ttl=self._ttl)
-        count = self._change(
-            store, part, lambda old: _Count(old.done | 1 << part.index, old.failed)
-        )
-        if count.failed is not None or count.done != (1 << part.size) - 1:
+        bit = 1 << part.index
+        count = self._change(store, part, lambda old: _Count(old.done | bit, old.failed, old.over))
+        if count.over or count.failed is not None or count.done != (1 << part.size) - 1:
             return None
         entries = [store.key_get(_part_key(part.group, index)) for index in range(part.size)]
         return [entry.value for entry in entries if entry is not None]
@@ -72,16 +79,16 @@ class KeyValueChords:
         count = self._change(
             self._store(),
             part,
-            lambda old: old if old.failed is not None else _Count(old.done, part.index),
+            lambda old: old if _decided(old, part) else _Count(old.done, part.index),
         )
         return count.failed == part.index
 
     def forget(self, part: ChordPart) -> None:
-        """Delete the keys of the parts; the count goes last, and by itself if that fails."""
+        """Note that it is over, and delete the keys of the parts."""
         store = self._store()
+        self._change(store, part, lambda old: _Count(old.done, old.failed, True))
         for index in range(part.size):
             store.key_delete(_part_key(part.group, index))
-        store.key_delete(PREFIX + part.group)
 
     def _change(self, store: KeyValue, part: ChordPart, change: _Change) -> _Count:
         key = PREFIX + part.group
@@ -104,15 +111,21 @@ class _Change(Protocol):
     def __call__(self, old: _Count, /) -> _Count: ...
 
 
+def _decided(count: _Count, part: ChordPart) -> bool:
+    full = count.done == (1 << part.size) - 1
+    return count.failed is not None or count.over or full
+
+
 def _part_key(group: str, index: int) -> str:
     return f"{PREFIX}{group}-{index}"
 
 
 def _encode(count: _Count) -> bytes:
     size = (count.done.bit_length() + 7) // 8
-    return msgspec.msgpack.encode((count.done.to_bytes(size, "little"), count.failed))
+    done = count.done.to_bytes(size, "little")
+    return msgspec.msgpack.encode((done, count.failed, count.over))
 
 
 def _decode(value: bytes) -> _Count:
-    done, failed = msgspec.msgpack.decode(value, type=tuple[bytes, int | None])
-    return _Count(int.from_bytes(done, "little"), failed)
+    done, failed, over = msgspec.msgpack.decode(value, type=tuple[bytes, int | None, bool])
+    return _Count(int.from_bytes(done, "little"), failed, over)
