@@ -85,6 +85,7 @@ class Crew:
         self._aborted = False
         self._failures = 0
         self._next_start = 0.0
+        self._changed = True  # who is there, or who should be
 
     # --- what happens ----------------------------------------------------------------------------
 
@@ -92,6 +93,7 @@ class Crew:
         """The child has imported the app."""
         self.members[pid].ready = True
         self._failures = 0
+        self._changed = True
 
     def on_limit(self, pid: int, ticket: int, hard: float) -> None:
         """The message of a job says itself how long it may run."""
@@ -105,6 +107,7 @@ class Crew:
         if not member.jobs or member.jobs[0].ticket != ticket:
             return False
         job = member.finish(now)
+        self._changed = self._changed or not member.lasting or self._spent(member)
         if isinstance(outcome, Done | Failed):
             self._pace.observe(job.name, outcome.seconds)
         self._outside.tell(ticket, outcome)
@@ -121,7 +124,7 @@ class Crew:
         """The child starts nothing more."""
         member = self.members[pid]
         self._recall(member)
-        member.leaving = True
+        member.leaving = self._changed = True
         member.kill_at = now + EXIT_TIMEOUT
 
     def on_died(self, pid: int, how: str, now: float) -> None:
@@ -129,6 +132,7 @@ class Crew:
         member = self.members[pid]
         self._recall(member)
         del self.members[pid]
+        self._changed = True
         for job in member.jobs:
             outcome: Outcome = Crashed(how)
             if member.cut is not None and member.cut[0] == job.ticket:
@@ -157,7 +161,8 @@ class Crew:
         for member in list(self.members.values()):
             self._enforce(member, now)
         if self._deadline is None:
-            self._replace(now)
+            if self._changed:
+                self._replace(now)
             self._hand_out(now)
 
     def next_time(self) -> float:
@@ -165,7 +170,7 @@ class Crew:
         due = math.inf
         if self._deadline is not None:
             due = self._deadline
-        elif self._missing():
+        elif self._changed:
             due = self._next_start
         for member in self.members.values():
             due = min(due, member.kill_at)
@@ -194,11 +199,16 @@ class Crew:
     def restart(self) -> None:
         """Replace everybody."""
         for member in self.members.values():
-            member.outdated = True
+            self.replace(member.pid)
 
-    def outgrown(self, pid: int) -> None:
-        """The child uses more memory than it should."""
-        self.members[pid].outdated = True
+    def replace(self, pid: int) -> None:
+        """Replace a child."""
+        self.members[pid].outdated = self._changed = True
+
+    def resize(self, count: int) -> None:
+        """Have so many more children, or less if it is negative."""
+        self.size += count
+        self._changed = True
 
     def withdraw(self, ticket: int) -> bool:
         """Take back a job that was not begun; whether it could be done."""
@@ -250,7 +260,7 @@ class Crew:
 
     def _kill(self, member: Member) -> None:
         if not member.dying:
-            member.dying = True
+            member.dying = self._changed = True
             self._outside.kill(member.pid)
         member.kill_at = math.inf
 
@@ -285,9 +295,7 @@ class Crew:
     def _lasting(self) -> list[Member]:
         """Those that are here to stay."""
         return [
-            member
-            for member in self.members.values()
-            if not (member.outdated or member.leaving or member.dying or self._spent(member))
+            member for member in self.members.values() if member.lasting and not self._spent(member)
         ]
 
     def _missing(self) -> int:
@@ -302,13 +310,14 @@ class Crew:
 
     def _replace(self, now: float) -> None:
         """Start who is missing, later and later while they die young; let go who is too many."""
-        while now >= self._next_start and self._missing():
+        while (missing := self._missing()) and now >= self._next_start:
             try:
                 pid = self._outside.start()
             except OSError:
                 self._start_later(now)
                 break
             self.members[pid] = Member(pid)
+        self._changed = missing > 0  # it is tried again at its time
         for member in list(self.members.values()):
             if self._spent(member) and member.ready and not member.jobs:
                 self._let_go(member)
@@ -333,7 +342,7 @@ class Crew:
     def _let_go(self, member: Member) -> None:
         if member.ready:
             self._recall(member)
-            member.leaving = True
+            member.leaving = self._changed = True
             self._outside.stop(member.pid)
         else:
             self._kill(member)
@@ -355,6 +364,7 @@ class Crew:
                 break
             job = self.pending.popleft()
             member.add(job, self._pace.expect(job.name), now)
+            self._changed = self._changed or self._spent(member)
             given.setdefault(member.pid, []).append(job)
         for pid, jobs in given.items():
             self._outside.give(pid, jobs)

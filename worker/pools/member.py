@@ -87,6 +87,11 @@ class Member:
         return dropped
 
     @property
+    def lasting(self) -> bool:
+        """Whether it is here to stay."""
+        return not (self.outdated or self.leaving or self.dying)
+
+    @property
     def overtime(self) -> float:
         """When the first job has run for too long; infinite if never."""
         return self.began + self.hard if self.jobs and self.hard is not None else math.inf

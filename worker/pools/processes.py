@@ -196,7 +196,7 @@ class ProcessPool:
                     f"a pool of {self._crew.size} cannot shrink by {-count}: one must stay; "
                     "to stop taking tasks, pause the worker"
                 )
-            self._crew.size += count
+            self._crew.resize(count)
             size = self._crew.size
         self._wake()
         return size
@@ -283,7 +283,7 @@ class ProcessPool:
             elif look and self._max_memory is not None:
                 memory = child.memory()
                 if memory is not None and memory > self._max_memory:
-                    self._crew.outgrown(child.pid)
+                    self._crew.replace(child.pid)
 
     def _hear(self, child: Child, messages: Iterable[FromChild]) -> None:
         now = time.monotonic()
