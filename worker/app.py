@@ -9,24 +9,22 @@ as celery declares them, so that its programs can work beside ours.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from queue_core import ConfigError, Connection, Queue, UsageError
 from queue_core.worker.blueprint import Steps, load
 from queue_core.worker.builtin import builtin_tasks
-from queue_core.worker.canvas import Handle, freeze, unfold
-from queue_core.worker.composing import Composer, SendOptions, check_options, plain_queue
+from queue_core.worker.composing import Composer, SendOptions, plain_queue
 from queue_core.worker.control.registry import modules
 from queue_core.worker.current import make_current, shared
 from queue_core.worker.eager import run_eagerly
-from queue_core.worker.following import children
-from queue_core.worker.outcome import AppInfo, Letter
+from queue_core.worker.outcome import AppInfo
 from queue_core.worker.request import Request, current_request
-from queue_core.worker.results.result import AsyncResult, GroupResult
+from queue_core.worker.results.result import AsyncResult
 from queue_core.worker.results.wire import Result
-from queue_core.worker.sending import Office, patience
-from queue_core.worker.signature import CHAIN, CHORD, GROUP, Signature, as_signature, members
+from queue_core.worker.sending import Office
+from queue_core.worker.signature import Signature, as_signature
 from queue_core.worker.task import Task, TaskOptions
 
 if TYPE_CHECKING:
@@ -223,15 +221,7 @@ class App:
 
         Blocks until the broker has them, and raises as `send_task` does.
         """
-        check_options(signature.options)
-        letters, handle = self._letters(signature)
-        options = signature.options
-        self._office().send(
-            letters,
-            transaction=options.get("transaction"),
-            timeout=patience(options.get("retry"), options.get("retry_policy")),
-        )
-        return self._result(handle, ignored=self._ignored(signature))
+        return self._office().send(signature)
 
     def send_many(
         self, name: str, calls: Iterable[Sequence[Any]], **options: Unpack[SendOptions]
@@ -247,57 +237,7 @@ class App:
             PublishError: one was not accepted; those before it were sent, later ones perhaps.
             QueueCoreError: see `queue_core.Producer.publish_many`.
         """
-        check_options(options)
-        if options.get("task_id"):
-            raise UsageError("each of many tasks has an id of its own; task_id= cannot be given")
-        found: list[AsyncResult[Any]] = []
-
-        def prepared() -> Iterator[Letter]:
-            for args in calls:
-                signature: Signature[Any] = Signature(name, list(args), {}, dict(options))
-                letters, handle = self._letters(signature)
-                found.append(self._result(handle, ignored=self._ignored(signature)))
-                yield from letters
-
-        self._office().send_many(prepared())
-        return found
-
-    def _letters(self, signature: Signature[Any]) -> tuple[list[Letter], Handle]:
-        """Encode what is to be sent now, and get ready for the results."""
-        office = self._office()
-        reply_to = None
-        ignored = self._ignored(signature)
-        if not ignored:
-            reply_to = office.results().reply_to()
-        frozen, handle = freeze(signature, reply_to=reply_to)
-        if signature.subtask_type is not None and _counts(frozen):
-            office.need_counting()
-        request = self.request
-        tasks = children(
-            unfold(frozen),
-            request.call if request is not None else None,
-            request.priority if request is not None else 0,
-        )
-        if request is not None:
-            request.children += [task.options["task_id"] for task in tasks]
-        return [self.composer.compose(task) for task in tasks], handle
-
-    def _ignored(self, signature: Signature[Any]) -> bool:
-        said = signature.options.get("ignore_result")
-        if said is None:
-            task = self.find_task(signature.task)
-            said = task is not None and task.ignore_result
-        return bool(said)
-
-    def _result(self, handle: Handle, *, ignored: bool) -> AsyncResult[Any]:
-        parent = None if handle.parent is None else self._result(handle.parent, ignored=ignored)
-        if handle.members is not None:
-            results = [self._result(member, ignored=ignored) for member in handle.members]
-            return GroupResult(handle.id, results, parent)
-        if ignored:
-            return AsyncResult(handle.id, None, parent=parent)
-        results_here = self._office().results()
-        return AsyncResult(handle.id, results_here, results_here.expect(handle.id), parent=parent)
+        return self._office().send_many(name, calls, options)
 
     # --- signatures ------------------------------------------------------------------------------
 
@@ -365,8 +305,7 @@ class App:
                     retries=failed.retries,
                 ),
             )
-        results = self._office().results()
-        return AsyncResult(task_id, results, results.recall(task_id))
+        return self._office().result_of(task_id)
 
     # --- queues ----------------------------------------------------------------------------------
 
@@ -451,16 +390,10 @@ class App:
                     "the app has no broker: App(broker='sqlite:///queue.db'), "
                     f"or the variable {URL_VARIABLE}"
                 )
-            office = self._offices.setdefault(pid, Office(url, self.backend))
+            office = Office(url, self.backend, composer=self.composer, find_task=self.find_task)
+            office = self._offices.setdefault(pid, office)
         return office
 
     def __repr__(self) -> str:
         """Name the app."""
         return f"<App {self.name!r} with {len(self._tasks)} tasks>"
-
-
-def _counts(signature: Signature[Any]) -> bool:
-    """Whether there is a chord in it."""
-    return signature.task == CHORD or (
-        signature.task in (CHAIN, GROUP) and any(_counts(part) for part in members(signature))
-    )

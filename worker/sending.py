@@ -1,33 +1,51 @@
-"""What an app holds in one process: its connection, and its way of getting results."""
+"""What an app holds in one process: its connection, and its way of getting results.
+
+A task is encoded and its result expected before it is sent, so that an argument that cannot be
+written leaves nothing behind, and no result comes too early.
+"""
 
 from __future__ import annotations
 
 import atexit
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from queue_core import Connection, Producer, Unroutable, Unsupported
+from queue_core import Connection, Producer, Publication, Unroutable, Unsupported, UsageError
+from queue_core.worker.canvas import Handle, freeze, unfold
+from queue_core.worker.composing import Composer, check_options
+from queue_core.worker.following import children
 from queue_core.worker.outcome import Letter
+from queue_core.worker.request import current_request
 from queue_core.worker.results.base import Results
-from queue_core.worker.results.key_value import KeyValueResults
+from queue_core.worker.results.key_value import KeyValueResults, require_key_value
+from queue_core.worker.results.result import AsyncResult, GroupResult
 from queue_core.worker.results.rpc import ReplyQueue
+from queue_core.worker.signature import CHAIN, CHORD, GROUP, Signature, members
+from queue_core.worker.task import Task
+from queue_core.worker.unique import unique_key
 
 RPC: Final = ("rpc", "rpc://")
 _HURRY: Final = 1.0
 
+FindTask = Callable[[str], Task[..., Any] | None]
+
 
 class Office:
-    """Sends letters, and receives results.
+    """Sends tasks, and receives results. Thread-safe.
 
     Locks are made in the process that uses them, so a fork inherits none that is held.
     """
 
-    def __init__(self, url: str, backend: str | None) -> None:
+    def __init__(
+        self, url: str, backend: str | None, *, composer: Composer, find_task: FindTask
+    ) -> None:
         """Nothing is connected yet."""
         self.connection = Connection(url)
-        self.producer: Producer = self.connection.producer()
+        self._producer: Producer = self.connection.producer()
+        self._composer = composer
+        self._find_task = find_task
         self._pid = os.getpid()
         self._backend = backend
         self._lock = threading.Lock()
@@ -35,47 +53,110 @@ class Office:
         self._results: Results | None = None
         self._backend_connection: Connection | None = None
 
-    def send(
-        self,
-        letters: Sequence[Letter],
-        *,
-        transaction: object | None = None,
-        timeout: float | None = None,
+    # --- sending ---------------------------------------------------------------------------------
+
+    def send(self, signature: Signature[Any]) -> AsyncResult[Any]:
+        """Send the first tasks of a signature; see `App.send`."""
+        options = signature.options
+        check_options(options)
+        letters, handle = self._letters(signature)
+        result = self._expect(handle, ignored=self._ignored(signature))
+        task = self._find_task(signature.task)
+        unique_for = None if task is None else task.unique_for
+        if unique_for is not None:
+            other = self._claim(signature, unique_for, handle.id)
+            if other is not None:
+                return other
+        try:
+            self._post(
+                letters,
+                transaction=options.get("transaction"),
+                timeout=_patience(options.get("retry"), options.get("retry_policy")),
+            )
+        except BaseException:
+            if unique_for is not None:
+                self._store().key_value().key_delete(unique_key(signature))
+            raise
+        return result
+
+    def send_many(
+        self, name: str, calls: Iterable[Sequence[Any]], options: Mapping[str, Any]
+    ) -> list[AsyncResult[Any]]:
+        """Send one task for each sequence of arguments; see `App.send_many`."""
+        check_options(options)
+        if options.get("task_id"):
+            raise UsageError("each of many tasks has an id of its own; task_id= cannot be given")
+        task = self._find_task(name)
+        if task is not None and task.unique_for is not None:
+            raise UsageError(f"task {name} is unique; such tasks are sent one by one")
+        found: list[AsyncResult[Any]] = []
+
+        def prepared() -> Iterator[Publication]:
+            for args in calls:
+                signature: Signature[Any] = Signature(name, list(args), {}, dict(options))
+                letters, handle = self._letters(signature)
+                found.append(self._expect(handle, ignored=self._ignored(signature)))
+                self._declare(letters)
+                for letter in letters:
+                    yield letter.publication
+
+        self._producer.publish_many(prepared())
+        return found
+
+    def _letters(self, signature: Signature[Any]) -> tuple[list[Letter], Handle]:
+        """Encode what is to be sent now."""
+        reply_to = None if self._ignored(signature) else self.results().reply_to()
+        frozen, handle = freeze(signature, reply_to=reply_to)
+        if signature.subtask_type is not None and _counts(frozen):
+            self._need_counting()
+        request = current_request()
+        if request is None:
+            tasks = children(unfold(frozen), None)
+        else:
+            tasks = children(unfold(frozen), request.call, request.priority)
+            request.children += [task.options["task_id"] for task in tasks]
+        return [self._composer.compose(task) for task in tasks], handle
+
+    def _ignored(self, signature: Signature[Any]) -> bool:
+        said = signature.options.get("ignore_result")
+        if said is None:
+            task = self._find_task(signature.task)
+            said = task is not None and task.ignore_result
+        return bool(said)
+
+    def _claim(
+        self, signature: Signature[Any], seconds: float, task_id: str
+    ) -> AsyncResult[Any] | None:
+        """Be the one that sends these arguments, or return the handle of the other one."""
+        store = self._store().key_value()
+        key = unique_key(signature)
+        while store.key_set(key, task_id.encode(), ttl=seconds, version=0) is None:
+            entry = store.key_get(key)
+            if entry is not None:
+                return self.result_of(entry.value.decode(), must=False)
+        return None
+
+    def _post(
+        self, letters: Sequence[Letter], *, transaction: object | None, timeout: float | None
     ) -> None:
-        """Send; blocks until the broker has all of them.
-
-        A queue that somebody deleted since it was declared is declared again.
-
-        Raises:
-            QueueCoreError: see `queue_core.Producer.publish_many`.
-        """
+        """Send; a queue that somebody deleted since it was declared is declared again."""
         self._declare(letters)
         if transaction is not None:
             for letter in letters:
-                self._send_in(transaction, letter, timeout)
+                self._post_in(transaction, letter, timeout)
             return
         try:
-            self.producer.publish_many([item.publication for item in letters], timeout=timeout)
+            self._producer.publish_many([item.publication for item in letters], timeout=timeout)
         except Unroutable as error:
             rest = letters[len(error.receipts) :]
-            self.forget(rest)
+            self._declared -= {item.queue.name for item in rest if item.queue is not None}
             self._declare(rest)
-            self.producer.publish_many([item.publication for item in rest], timeout=timeout)
+            self._producer.publish_many([item.publication for item in rest], timeout=timeout)
 
-    def send_many(self, letters: Iterable[Letter]) -> None:
-        """Send what may be a long iterable, pipelined; see `queue_core.Producer.publish_many`."""
-
-        def declared() -> Iterable[Any]:
-            for letter in letters:
-                self._declare((letter,))
-                yield letter.publication
-
-        self.producer.publish_many(declared())
-
-    def _send_in(self, transaction: object, letter: Letter, timeout: float | None) -> None:
+    def _post_in(self, transaction: object, letter: Letter, timeout: float | None) -> None:
         publication = letter.publication
         properties = publication.properties
-        self.producer.publish(
+        self._producer.publish(
             publication.body,
             publication.routing_key,
             transaction=transaction,
@@ -98,9 +179,31 @@ class Office:
                 self.connection.declare(queue)
                 self._declared.add(queue.name)
 
-    def forget(self, letters: Iterable[Letter]) -> None:
-        """Declare the queues of ``letters`` again when they are needed."""
-        self._declared -= {letter.queue.name for letter in letters if letter.queue is not None}
+    # --- results ---------------------------------------------------------------------------------
+
+    def result_of(self, task_id: str, *, must: bool = True) -> AsyncResult[Any]:
+        """Return the handle on a task that was sent before.
+
+        Raises Unsupported where results reach only the sender; without ``must`` the handle then is
+        one without a result.
+        """
+        results = self.results()
+        try:
+            return AsyncResult(task_id, results, results.recall(task_id))
+        except Unsupported:
+            if must:
+                raise
+            return AsyncResult(task_id, None)
+
+    def _expect(self, handle: Handle, *, ignored: bool) -> AsyncResult[Any]:
+        parent = None if handle.parent is None else self._expect(handle.parent, ignored=ignored)
+        if handle.members is not None:
+            found = [self._expect(member, ignored=ignored) for member in handle.members]
+            return GroupResult(handle.id, found, parent)
+        if ignored:
+            return AsyncResult(handle.id, None, parent=parent)
+        results = self.results()
+        return AsyncResult(handle.id, results, results.expect(handle.id), parent=parent)
 
     def results(self) -> Results:
         """Return the side of the results that waits; the first call may declare a queue."""
@@ -116,12 +219,19 @@ class Office:
             self._backend is None and not self.connection.features.key_value
         ):
             return ReplyQueue(self.connection)
-        if self._backend is None:
-            return KeyValueResults(self.connection)
-        self._backend_connection = Connection(self._backend)
-        return KeyValueResults(self._backend_connection)
+        return KeyValueResults(self._store())
 
-    def need_counting(self) -> None:
+    def _store(self) -> Connection:
+        """The connection that has a key-value store: the backend's, or the broker's."""
+        if self._backend in (None, *RPC):
+            require_key_value(self.connection)
+            return self.connection
+        if self._backend_connection is None:
+            self._backend_connection = Connection(str(self._backend))
+            require_key_value(self._backend_connection)
+        return self._backend_connection
+
+    def _need_counting(self) -> None:
         """Raise Unsupported, with the remedy, if the parts of a chord could not be counted."""
         if self._backend in (None, *RPC) and not self.connection.features.key_value:
             raise Unsupported(
@@ -143,7 +253,14 @@ class Office:
         self.connection.close()
 
 
-def patience(retry: object, policy: object) -> float | None:
+def _counts(signature: Signature[Any]) -> bool:
+    """Whether there is a chord in it."""
+    return signature.task == CHORD or (
+        signature.task in (CHAIN, GROUP) and any(_counts(part) for part in members(signature))
+    )
+
+
+def _patience(retry: object, policy: object) -> float | None:
     """Return within how many seconds a task must be sent; None: the connection's timeout.
 
     Without ``retry`` one second, in which a connection that was just lost may come back.
