@@ -117,7 +117,8 @@ class Supervising(RuleBasedStateMachine):
         self.out = FakeOutside()
         self.crew = Crew(self.out, size, max_tasks=max_tasks)
         self.tickets = 0
-        self.asked = {}  # ticket -> what was asked for it
+        self.unwanted = set()  # tickets that somebody wanted to end
+        self.limited = set()  # tickets with a time limit
         self.stopped = self.aborted = False
         self.crew.turn(self.now)
 
@@ -164,6 +165,8 @@ class Supervising(RuleBasedStateMachine):
         for _ in range(many):
             self.tickets += 1
             self.crew.pending.append(job(self.tickets, name, hard))
+            if hard is not None:
+                self.limited.add(self.tickets)
         self.crew.turn(self.now)
 
     @rule(number=st.integers(0, 4), ok=st.booleans())
@@ -223,6 +226,7 @@ class Supervising(RuleBasedStateMachine):
         ticket = max(1, self.tickets - back)
         known = ticket not in self.out.outcomes
         begun = ticket in self.out.begun
+        self.unwanted.add(ticket)
         done = self.crew.terminate(ticket, number, self.now)
         assert known or not done
         if known and not begun:
@@ -244,6 +248,7 @@ class Supervising(RuleBasedStateMachine):
         for pid in self.pids(number):
             running = self.out.children[pid].running
             if running is not None:
+                self.limited.add(running)
                 self.crew.on_limit(pid, running, 0.3)
 
     @rule(count=st.integers(-2, 2))
@@ -324,6 +329,8 @@ class Supervising(RuleBasedStateMachine):
                 assert ticket in self.out.begun and ticket not in self.out.finished
             else:
                 assert ticket not in self.out.finished
+            assert ticket in self.unwanted or not isinstance(outcome, Terminated)
+            assert ticket in self.limited or not isinstance(outcome, TimedOut)
 
 
 TestSupervising = Supervising.TestCase
@@ -422,3 +429,20 @@ def test_children_that_die_young_are_started_later_and_later():
         assert len(crew.members) == 1
     assert max(pauses) <= RESTARTS.cap
     assert sum(pauses) > 30.0
+
+
+def test_a_child_whose_task_is_being_ended_gets_nothing_else():
+    outside, crew = crew_of(1)
+    warm(outside, crew)
+    crew.pending.append(job(1))
+    crew.turn(0.0)
+    (pid,) = crew.members
+    outside.begin(pid)
+    assert crew.terminate(1, signal.SIGTERM, 0.0)
+    crew.pending.append(job(2))
+    crew.turn(0.0)
+    assert not outside.children[pid].granted
+    outside.finish(pid)
+    assert crew.on_cut(pid, 1, 0.0)
+    crew.turn(0.0)
+    assert list(outside.children[pid].granted) == [2]
