@@ -19,6 +19,7 @@ from queue_core.worker.composing import Composer, SendOptions, plain_queue
 from queue_core.worker.control.registry import modules
 from queue_core.worker.current import make_current, shared
 from queue_core.worker.eager import run_eagerly
+from queue_core.worker.hooks import Hooks, Middleware
 from queue_core.worker.outcome import AppInfo
 from queue_core.worker.request import Request, current_request
 from queue_core.worker.results.result import AsyncResult
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound=Middleware)
 
 DEFAULT_QUEUE = "celery"
 URL_VARIABLE = "QUEUE_CORE_URL"
@@ -85,6 +87,8 @@ class App:
             task.bind_to(self)
         self.composer = Composer(self._find_queue, self._defaults, serializer=serializer)
         self._offices: dict[int, Office] = {}
+        self.hooks = Hooks()
+        """Who hears of what it does; see `queue_core.worker.hooks`."""
         make_current(self)
 
     @property
@@ -183,6 +187,14 @@ class App:
     def find_task(self, name: str) -> Task[..., Any] | None:
         """Return the task of this name, if the app knows it."""
         return self._tasks.get(name) or shared.get(name) or self._builtin.get(name)
+
+    def middleware(self, function: F) -> F:
+        """Put ``function(task, request, call)`` around each run of a task; return it.
+
+        It returns what ``call()`` returns, or something else. The first one is the outermost.
+        """
+        self.hooks.around.append(function)
+        return function
 
     @property
     def request(self) -> Request | None:
@@ -390,7 +402,13 @@ class App:
                     "the app has no broker: App(broker='sqlite:///queue.db'), "
                     f"or the variable {URL_VARIABLE}"
                 )
-            office = Office(url, self.backend, composer=self.composer, find_task=self.find_task)
+            office = Office(
+                url,
+                self.backend,
+                composer=self.composer,
+                find_task=self.find_task,
+                hooks=self.hooks,
+            )
             office = self._offices.setdefault(pid, office)
         return office
 

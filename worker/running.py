@@ -8,6 +8,7 @@ task. Nothing is encoded or sent here; the same is done for a message by a worke
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import logging
 import time
@@ -90,6 +91,7 @@ def run(
     needs, the run failed.
     """
     call = request.call
+    hooks = task.app.hooks
     with running(request):
         started = time.perf_counter()
         ending = Ending()
@@ -97,9 +99,15 @@ def run(
         try:
             if "before_start" in task.hooks:
                 task.before_start(call.id, call.args, call.kwargs)
+            if hooks.prerun:
+                hooks.prerun.tell(task, request)
             with guard(soft, hard):
                 args = _arguments(task, request)
-                value = task(*args, **call.kwargs)
+                if hooks.around:
+                    whole = functools.partial(task, *args, **call.kwargs)
+                    value = hooks.wrapped(task, request, whole)()
+                else:
+                    value = task(*args, **call.kwargs)
                 if inspect.isawaitable(value):
                     value = yield value
             ending.value = value
@@ -116,7 +124,7 @@ def run(
             ending.fatal = True
         ending.fatal = ending.fatal or isinstance(error, _FATAL)
         ending.seconds = time.perf_counter() - started
-        if task.hooks:
+        if task.hooks or hooks.of_runs:
             _tell(task, request, ending, error)
         return ending
 
@@ -153,24 +161,30 @@ def _arguments(task: Task[..., Any], request: Request) -> list[Any]:
 def _tell(
     task: Task[..., Any], request: Request, ending: Ending, error: BaseException | None
 ) -> None:
-    """Call the hooks that the task has; one that raises is logged."""
+    """Tell the task's own hooks, and the app's; one that raises is logged."""
+    hooks = task.app.hooks
     task_id, args, kwargs = request.id, request.args, request.kwargs
     trace = ending.failure.trace if ending.failure is not None else ""
-    status, value = "SUCCESS", ending.value
+    status: str = "SUCCESS"
+    value: Any = ending.value
     try:
         if ending.retry is not None:
-            status, value = "RETRY", ending.retry
             why = ending.retry.error or ending.retry
+            status, value = "RETRY", ending.retry
             trace = describe_exception(why, hide=_OURS).trace
+            hooks.retry.tell(task, request, why)
             task.on_retry(why, task_id, args, kwargs, trace)
         elif ending.failure is not None:
             assert error is not None
             status, value = "FAILURE", error
+            hooks.failure.tell(task, request, error, trace)
             task.on_failure(error, task_id, args, kwargs, trace)
         elif ending.reject is not None or ending.replaced is not None or ending.ignored:
             status, value = ("REJECTED" if ending.reject is not None else "IGNORED"), error
         else:
+            hooks.success.tell(task, request, value)
             task.on_success(value, task_id, args, kwargs)
         task.after_return(status, value, task_id, args, kwargs, trace)
     except Exception:
         logger.exception("a hook of task %s failed (%s)", task.name, task_id)
+    hooks.postrun.tell(task, request, status)

@@ -16,6 +16,7 @@ from queue_core import Connection, Producer, Publication, Unroutable, Unsupporte
 from queue_core.worker.canvas import Handle, freeze, unfold
 from queue_core.worker.composing import Composer, check_options
 from queue_core.worker.following import children
+from queue_core.worker.hooks import Hooks
 from queue_core.worker.outcome import Letter
 from queue_core.worker.request import current_request
 from queue_core.worker.results.base import Results
@@ -39,13 +40,20 @@ class Office:
     """
 
     def __init__(
-        self, url: str, backend: str | None, *, composer: Composer, find_task: FindTask
+        self,
+        url: str,
+        backend: str | None,
+        *,
+        composer: Composer,
+        find_task: FindTask,
+        hooks: Hooks,
     ) -> None:
         """Nothing is connected yet."""
         self.connection = Connection(url)
         self._producer: Producer = self.connection.producer()
         self._composer = composer
         self._find_task = find_task
+        self._hooks = hooks
         self._pid = os.getpid()
         self._backend = backend
         self._lock = threading.Lock()
@@ -77,6 +85,7 @@ class Office:
             if unique_for is not None:
                 self._store().key_value().key_delete(unique_key(signature))
             raise
+        self._tell(letters)
         return result
 
     def send_many(
@@ -90,6 +99,7 @@ class Office:
         if task is not None and task.unique_for is not None:
             raise UsageError(f"task {name} is unique; such tasks are sent one by one")
         found: list[AsyncResult[Any]] = []
+        sent: list[Letter] = []
 
         def prepared() -> Iterator[Publication]:
             for args in calls:
@@ -97,11 +107,20 @@ class Office:
                 letters, handle = self._letters(signature)
                 found.append(self._expect(handle, ignored=self._ignored(signature)))
                 self._declare(letters)
+                if self._hooks.after_publish:
+                    sent.extend(letters)
                 for letter in letters:
                     yield letter.publication
 
         self._producer.publish_many(prepared())
+        self._tell(sent)
         return found
+
+    def _tell(self, letters: Iterable[Letter]) -> None:
+        """Tell that the broker has these."""
+        if self._hooks.after_publish:
+            for letter in letters:
+                self._hooks.after_publish.tell(letter)
 
     def _letters(self, signature: Signature[Any]) -> tuple[list[Letter], Handle]:
         """Encode what is to be sent now."""
@@ -115,6 +134,9 @@ class Office:
         else:
             tasks = children(unfold(frozen), request.call, request.priority)
             request.children += [task.options["task_id"] for task in tasks]
+        if self._hooks.before_publish:
+            for task in tasks:
+                self._hooks.before_publish.tell(task)
         return [self._composer.compose(task) for task in tasks], handle
 
     def _ignored(self, signature: Signature[Any]) -> bool:

@@ -179,7 +179,13 @@ class _Finished:
         )
 
     def _letters(self, signatures: Iterable[Signature[Any]]) -> list[Letter]:
-        return [self._app.composer.compose(signature) for signature in signatures]
+        hook = self._app.hooks.before_publish
+        letters = []
+        for signature in signatures:
+            if hook:
+                hook.tell(signature)
+            letters.append(self._app.composer.compose(signature))
+        return letters
 
 
 def _not_sent(what: str, error: Exception) -> Failure:

@@ -61,7 +61,9 @@ def main(argv: list[str] | None = None) -> int:
         app = _prepare(setup, link)
         if app is None:
             return 78
+        app.hooks.process_init.tell()
         child.serve(app)
+    app.hooks.process_shutdown.tell()
     app.close()
     return 0
 
