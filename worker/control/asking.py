@@ -66,7 +66,7 @@ def _usage() -> dict[str, float]:
 
 
 @panel.inspect_command(alias="dump_active", concurrency=4)
-def active(consumer: TaskConsumer, safe: bool = False) -> list[dict[str, Any]]:
+def active(consumer: TaskConsumer, safe: bool | None = None) -> list[dict[str, Any]]:
     """The tasks that run now."""
     return [request.info(item) for request, item in running_requests(consumer)]
 
@@ -100,7 +100,7 @@ def revoked(consumer: TaskConsumer) -> list[str]:
 
 @panel.inspect_command(alias="dump_tasks", variadic="taskinfoitems")
 def registered(
-    consumer: TaskConsumer, taskinfoitems: list[str] | None = None, builtins: bool = False
+    consumer: TaskConsumer, taskinfoitems: list[str] | None = None, builtins: bool | None = None
 ) -> list[str]:
     """The tasks that this worker knows, each with what is set of TASKINFOITEMS."""
     wanted = taskinfoitems or ["rate_limit", "soft_limit", "hard_limit"]
@@ -165,7 +165,7 @@ def report(consumer: TaskConsumer) -> dict[str, str]:
 
 
 @panel.inspect_command(alias="dump_conf")
-def conf(consumer: TaskConsumer, with_defaults: bool = False) -> dict[str, Any]:
+def conf(consumer: TaskConsumer, with_defaults: bool | None = None) -> dict[str, Any]:
     """The settings of app and worker, without passwords."""
     info, options = consumer.worker.info, consumer.worker.options
     return {
