@@ -86,6 +86,7 @@ class TaskConsumer:
         self._settler: Settler | None = None
         self._retired: list[Consumer] = []
         self._ending = False
+        self._ahead = 0
         self._changing = threading.RLock()
         self.changed = threading.Condition(self._changing)
         """Notified when there is another `taker`."""
@@ -195,8 +196,8 @@ class TaskConsumer:
             fresh = None
             wanted = [queue for queue in queues.values() if queue.name not in self.paused]
             if wanted and not self.worker.options.check:
-                total = self.worker.options.prefetch or self.worker.pool.ahead
-                prefetch = max(1, total // len(wanted))
+                self._ahead = self.worker.options.prefetch or self.worker.pool.ahead
+                prefetch = max(1, self._ahead // len(wanted))
                 fresh = self.connection.consumer(*wanted, prefetch=prefetch, decode=False)
                 try:
                     fresh.start()
@@ -208,6 +209,12 @@ class TaskConsumer:
             self.settler.queues = {**self.settler.queues, **queues}
             self.changed.notify_all()
         self._retire(before)
+
+    def retune(self) -> None:
+        """Hold twice as many messages, or half, when the pool runs shorter or longer tasks now."""
+        ahead = self.worker.options.prefetch or self.worker.pool.ahead
+        if not self._ahead / 2 < ahead < self._ahead * 2:
+            self.take_from(self.queues)
 
     def add_queue(self, queue: Queue) -> None:
         """Consume from one more queue. Raises as `take_from`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import Final
 
 from queue_core import Closed
@@ -15,6 +16,8 @@ logger = logging.getLogger(__name__)
 RECEIVE: Final = 1.0
 """Seconds of one wait for messages."""
 JOIN: Final = 2.0
+LOOK: Final = 0.25
+"""Seconds between two looks at how many messages to hold."""
 
 
 class Loop(StartStopStep):
@@ -55,8 +58,12 @@ class Loop(StartStopStep):
             self._thread.join(SETTLING if parent.worker.clean else JOIN)
 
     def _run(self, parent: TaskConsumer, stopping: threading.Event) -> None:
+        look = time.monotonic() + LOOK
         try:
             while not stopping.is_set():
+                if (now := time.monotonic()) >= look:
+                    look = now + LOOK
+                    parent.retune()
                 taker = parent.taker
                 if taker is None:
                     with parent.changed:

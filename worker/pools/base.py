@@ -87,7 +87,10 @@ class Pool(Protocol):
 
     @property
     def ahead(self) -> int:
-        """How many jobs it makes sense to give it at once, the running ones included."""
+        """How many jobs it makes sense to give it at once, the running ones included.
+
+        Changes with what it learns of them: more while they are short.
+        """
 
     def start(self, report: Report) -> AppInfo:
         """Make the pool ready and return what the app says of itself.

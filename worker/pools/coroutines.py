@@ -47,7 +47,7 @@ class AsyncioPool:
 
     @property
     def ahead(self) -> int:
-        """Twice as many as run at once."""
+        """Those that run, and as many that may be next."""
         return self._size * 2
 
     def start(self, report: Report) -> AppInfo:

@@ -80,7 +80,7 @@ class Crew:
         self.members: dict[int, Member] = {}
         self.pending: deque[Job] = deque()
         self.clean = True
-        self._pace = Pace()
+        self.pace = Pace()
         self._deadline: float | None = None
         self._aborted = False
         self._failures = 0
@@ -109,7 +109,7 @@ class Crew:
         job = member.finish(now)
         self._changed = self._changed or not member.lasting or self._spent(member)
         if isinstance(outcome, Done | Failed):
-            self._pace.observe(job.name, outcome.seconds)
+            self.pace.observe(job.name, outcome.seconds)
         self._outside.tell(ticket, outcome)
         return True
 
@@ -363,7 +363,7 @@ class Crew:
             if member is None:
                 break
             job = self.pending.popleft()
-            member.add(job, self._pace.expect(job.name), now)
+            member.add(job, self.pace.expect(job.name), now)
             self._changed = self._changed or self._spent(member)
             given.setdefault(member.pid, []).append(job)
         for pid, jobs in given.items():

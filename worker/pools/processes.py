@@ -101,8 +101,8 @@ class ProcessPool:
 
     @property
     def ahead(self) -> int:
-        """Four jobs per child keep it busy with all but the shortest tasks."""
-        return self._crew.size * 4
+        """Enough for a tenth of a second, which is more the shorter the tasks are."""
+        return self._crew.size * self._crew.pace.ahead
 
     @property
     def pids(self) -> list[int]:

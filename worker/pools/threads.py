@@ -18,8 +18,19 @@ from contextlib import AbstractContextManager
 
 from queue_core import UsageError
 from queue_core.worker.app import App
-from queue_core.worker.outcome import Abandoned, AppInfo, Job, Outcome, Report, Returned, Terminated
+from queue_core.worker.outcome import (
+    Abandoned,
+    AppInfo,
+    Done,
+    Failed,
+    Job,
+    Outcome,
+    Report,
+    Returned,
+    Terminated,
+)
 from queue_core.worker.pools.base import Abilities, PoolInfo, Running, check_tasks, refuse
+from queue_core.worker.pools.pace import Pace
 from queue_core.worker.running import unguarded
 from queue_core.worker.trace import run_job
 
@@ -41,6 +52,7 @@ class Runs:
         self._closed = False
         self._aborted = False
         self.report: Report | None = None
+        self.pace = Pace()
 
     def begin(self, ticket: int) -> bool:
         """Note that a job runs; False, and it is reported as returned, once `wait` was called."""
@@ -53,6 +65,8 @@ class Runs:
 
     def end(self, ticket: int, outcome: Outcome) -> None:
         """Report a job that has ended, unless it was given up."""
+        if isinstance(outcome, Done | Failed):
+            self.pace.observe("", outcome.seconds)
         with self._changed:
             mine = self._running.pop(ticket, None) is not None
             self._telling += mine
@@ -133,8 +147,8 @@ class ThreadPool:
 
     @property
     def ahead(self) -> int:
-        """Twice the threads: those that run, and the next ones."""
-        return self._size * 2
+        """Enough for a tenth of a second, which is more the shorter the tasks are."""
+        return self._size * self._runs.pace.ahead
 
     def start(self, report: Report) -> AppInfo:
         """Start the threads."""
