@@ -39,7 +39,7 @@ from queue_core.worker.settler import Settler
 
 logger = logging.getLogger(__name__)
 
-READ: Final = ("task", "id", "eta", "expires", "root_id", "parent_id")
+READ: Final = ("task", "id", "eta", "expires")
 """The headers that the worker's own process looks at."""
 
 State = Literal["arrived", "scheduled", "reserved", "ended"]

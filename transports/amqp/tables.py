@@ -12,6 +12,7 @@ from __future__ import annotations
 import calendar
 import datetime
 import decimal
+import functools
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from struct import Struct
@@ -293,21 +294,30 @@ def find_values(data: bytes, at: int, names: Sequence[str]) -> dict[str, Any]:
 
     Raises one of `DAMAGED` when the table is damaged before the last of them.
     """
-    wanted = {name.encode(): name for name in names}
+    wanted = _keys(tuple(names))
     found: dict[str, Any] = {}
     end = _end(data, at)
     at += 4
-    while at < end and wanted:
-        key_end = at + 1 + data[at]
-        name = wanted.pop(data[at + 1 : key_end], None)
-        if name is not None:
-            found[name], at = _decode_value(data, key_end, MAX_DEPTH)
-            continue
-        kind = data[key_end]
-        if kind in _LONG_KINDS:
-            at = _end(data, key_end + 1)
+    while at < end and len(found) < len(wanted):
+        kind_at = at + 1 + data[at]
+        name = wanted.get(data[at + 1 : kind_at])
+        kind = data[kind_at]
+        if name is not None and name not in found:
+            if kind == _VOID:
+                found[name], at = None, kind_at + 1
+            else:
+                found[name], at = _decode_value(data, kind_at, MAX_DEPTH)
+        elif kind in _LONG_KINDS:
+            at = kind_at + 5 + _U32.unpack_from(data, kind_at + 1)[0]
         elif kind in _SIZES:
-            at = key_end + 1 + _SIZES[kind]
+            at = kind_at + 1 + _SIZES[kind]
         else:
             raise ValueError(f"unknown type {chr(kind)!r}")
+    if at > end:
+        raise ValueError("an entry reaches beyond the table")
     return found
+
+
+@functools.lru_cache(maxsize=64)
+def _keys(names: tuple[str, ...]) -> Mapping[bytes, str]:
+    return {name.encode(): name for name in names}
