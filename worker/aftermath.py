@@ -9,19 +9,18 @@ of the user's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from queue_core import MessageError, Properties, QueueCoreError, decode
+from queue_core import MessageError, QueueCoreError
 from queue_core.worker.canvas import freeze, unfold
 from queue_core.worker.composing import Composer, call_of
 from queue_core.worker.failure import Failure
 from queue_core.worker.following import after_failure, children, lost
 from queue_core.worker.outcome import ChordPart, Letter, Reply
-from queue_core.worker.protocol import Call, read_call
+from queue_core.worker.protocol import Call
 from queue_core.worker.results import wire
 from queue_core.worker.signature import as_signature
 
@@ -82,24 +81,6 @@ def after_chord(
         whole.replies += [Reply(call.id, encode_failure(call, error)), *after.replies]
         whole.chord = whole.chord or after.chord
     return whole
-
-
-def read_message(properties: Properties, body: bytes, accept: Iterable[str]) -> Call:
-    """Decode a task message.
-
-    Raises:
-        MessageError: it is none, or is damaged.
-    """
-    headers = properties.headers
-    compression = headers.get("compression")
-    payload = decode(
-        body,
-        properties.content_type,
-        properties.content_encoding,
-        compression if isinstance(compression, str) else None,
-        accept=tuple(accept),
-    )
-    return read_call(headers, payload, properties.correlation_id, properties.reply_to)
 
 
 def encode_success(call: Call, value: Any, *, ran: wire.Ran | None = None) -> bytes:

@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from queue_core import MessageError, QueueCoreError, UsageError
-from queue_core.worker.aftermath import after_failing, encode_failure, encode_success, read_message
+from queue_core.worker.aftermath import after_failing, encode_failure, encode_success
 from queue_core.worker.app import App
 from queue_core.worker.canvas import unfold
 from queue_core.worker.failure import Failure, describe_exception
 from queue_core.worker.following import after_success, children, chord_part
+from queue_core.worker.messages import read_message
 from queue_core.worker.outcome import Done, Failed, Job, Letter, Ran, Rejected, Retried, Skipped
 from queue_core.worker.request import Request
 from queue_core.worker.results import wire

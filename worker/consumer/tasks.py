@@ -12,6 +12,7 @@ from queue_core.worker.composing import composer_of
 from queue_core.worker.consumer.consumer import SETTLING, TaskConsumer
 from queue_core.worker.results.deliver import choose_chords, choose_deliverer
 from queue_core.worker.sending import RPC
+from queue_core.worker.sequel import Sequel
 from queue_core.worker.settler import Settler
 
 logger = logging.getLogger(__name__)
@@ -47,14 +48,14 @@ class Tasks(StartStopStep):
         deliverer = choose_deliverer(
             parent.connection, self._backend, rpc_only=info.backend in RPC, ttl=info.result_ttl
         )
-        return Settler(
+        sequel = Sequel(
             parent.connection,
             deliverer,
-            dict(parent.queues),
             composer=composer_of(info),
             chords=choose_chords(parent.connection, self._backend, ttl=info.result_ttl),
             accept=info.accept,
         )
+        return Settler(parent.connection, sequel, dict(parent.queues))
 
     def close(self, parent: TaskConsumer) -> None:
         """Take nothing more; what waits here for its time goes back."""

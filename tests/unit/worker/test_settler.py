@@ -24,6 +24,7 @@ from queue_core.worker.composing import composer_of, plain_queue
 from queue_core.worker.outcome import Abandoned, Crashed, Done, Rejected, Returned
 from queue_core.worker.protocol import Call, task_headers
 from queue_core.worker.results.rpc import RpcDeliverer
+from queue_core.worker.sequel import Sequel
 from queue_core.worker.settler import Settler
 
 numbers = itertools.count()
@@ -49,7 +50,8 @@ COMPOSER = composer_of(App("settler").info())
 
 
 def make(connection, deliverer, queues, **options):
-    return Settler(connection, deliverer, queues, composer=COMPOSER, **options)
+    sequel = Sequel(connection, deliverer, composer=COMPOSER, **options)
+    return Settler(connection, sequel, queues)
 
 
 @pytest.fixture
