@@ -121,6 +121,7 @@ class ActiveRequest:
             delivery.body,
             task.soft_limit,
             task.hard_limit,
+            task.track_started,
         )
 
     def info(self, running: Running | None = None) -> dict[str, Any]:
@@ -229,7 +230,7 @@ class ActiveRequest:
             self.settle(outcome)
 
     def on_accepted(self, pid: int) -> None:
-        """It began to run, in this process. Called only for tasks that want to know."""
+        """It begins to run, in this process. Called only for tasks with ``track_started``."""
 
     def on_success(self, outcome: Done) -> None:
         """It returned."""
@@ -331,6 +332,10 @@ class Flights:
         finally:
             request.state = "ended"
             del self._here[ticket]  # not before it is the settler's
+
+    def accept(self, ticket: int, pid: int) -> None:
+        """Take a pool's word that a job begins."""
+        self._here[ticket].on_accepted(pid)
 
     def all(self, state: State | None = None) -> list[ActiveRequest]:
         """Return those that are here, in the order of their arrival."""

@@ -33,6 +33,7 @@ class Job(msgspec.Struct, tag="job", array_like=True):
         soft_limit: seconds after which the task gets `SoftTimeLimitExceeded`; None: never.
         hard_limit: seconds after which its process is killed; None: never. What the message itself
             says of both limits goes before these.
+        announce: tell when it begins; see `queue_core.worker.pools.base.Pool.start`.
     """
 
     ticket: int
@@ -45,6 +46,7 @@ class Job(msgspec.Struct, tag="job", array_like=True):
     body: bytes
     soft_limit: float | None = None
     hard_limit: float | None = None
+    announce: bool = False
 
     def properties(self) -> Properties:
         """Decode the properties. Raises DecodeError for damaged bytes."""
@@ -197,6 +199,11 @@ Report = Callable[[int, Outcome], None]
 """How a pool reports the outcome of a ticket, exactly once for each.
 
 Called on the pool's threads; does not block.
+"""
+
+
+Accept = Callable[[int, int], None]
+"""How a pool says that a ticket's job begins, and in which process; called as `Report`, before it.
 """
 
 

@@ -134,7 +134,7 @@ class Worker:
         restore = self._signals.catch()
         began = time.monotonic()
         try:
-            self._info = self.pool.start(self.flights.report)
+            self._info = self.pool.start(self.flights.report, self.flights.accept)
             self._blueprint = Blueprint("worker", [*STEPS, *self.info.steps.get("worker", ())])
             try:
                 self.blueprint.start(self)

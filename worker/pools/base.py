@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from queue_core import ConfigError, UsageError
-from queue_core.worker.outcome import AppInfo, Job, Report
+from queue_core.worker.outcome import Accept, AppInfo, Job, Report
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 """By what a task can be terminated."""
@@ -92,12 +92,15 @@ class Pool(Protocol):
         Changes with what it learns of them: more while they are short.
         """
 
-    def start(self, report: Report) -> AppInfo:
+    def start(self, report: Report, accept: Accept | None = None) -> AppInfo:
         """Make the pool ready and return what the app says of itself.
 
         Blocks until the app is imported.
 
-        ``report`` is called exactly once for each job that `submit` took.
+        Args:
+            report: called exactly once for each job that `submit` took.
+            accept: called when a job begins that wants to be announced (`Job.announce`). Never
+                called for one that was not begun.
 
         Raises:
             AppNotFound: the app cannot be imported.

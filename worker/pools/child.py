@@ -31,6 +31,7 @@ from queue_core.worker.logs import configure
 from queue_core.worker.outcome import Done, Job
 from queue_core.worker.pools.frames import (
     CHUNK,
+    Begun,
     Cut,
     Ended,
     Leaving,
@@ -133,6 +134,8 @@ class _Child:
             job = self._job(ticket)
             if job is None:
                 break
+            if job.announce:
+                self._link.sendall(pack(Begun(ticket)))
             guard.begin(job)
             outcome, fatal = run_job(app, job, guard)
             cut = guard.end()

@@ -142,7 +142,7 @@ class Children:
     """All children of a pool: the `queue_core.worker.pools.crew.Outside` of its crew.
 
     Attributes:
-        told: outcomes, in the order in which they were reported.
+        told: outcomes, and the process ids of jobs that begin, in their order.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -151,7 +151,7 @@ class Children:
         self._selector = selectors.DefaultSelector()
         self._writing: set[Child] = set()
         self.by_pid: dict[int, Child] = {}
-        self.told: list[tuple[int, Outcome]] = []
+        self.told: list[tuple[int, Outcome | int]] = []
 
     # --- what the crew asks for ------------------------------------------------------------------
 

@@ -17,7 +17,16 @@ from typing import Any
 from queue_core.worker.app import App
 from queue_core.worker.limits import SoftTimeLimitExceeded, TaskTerminated
 from queue_core.worker.loops import Run, loop_here
-from queue_core.worker.outcome import AppInfo, Done, Job, Outcome, Report, Returned, Terminated
+from queue_core.worker.outcome import (
+    Accept,
+    AppInfo,
+    Done,
+    Job,
+    Outcome,
+    Report,
+    Returned,
+    Terminated,
+)
 from queue_core.worker.pools.base import Abilities, PoolInfo, check_signal, check_tasks, refuse
 from queue_core.worker.pools.threads import Runs, ThreadPool
 from queue_core.worker.trace import job_steps
@@ -50,11 +59,11 @@ class AsyncioPool:
         """Those that run, and as many that may be next."""
         return self._size * 2
 
-    def start(self, report: Report) -> AppInfo:
+    def start(self, report: Report, accept: Accept | None = None) -> AppInfo:
         """Start the threads; the loop runs already."""
         info = self._app.info()
         check_tasks(ASYNCIO, info)
-        self._runs.report = report
+        self._runs.report, self._runs.accept = report, accept
         self._threads.grow(0)
         return info
 
@@ -140,7 +149,7 @@ class AsyncioPool:
                 job = self._jobs.popleft() if self._jobs else None
             if job is None:
                 break
-            if self._runs.begin(job.ticket):
+            if self._runs.begin(job):
                 flight = self._flights[job.ticket] = _Flight(self._loop)
                 flight.task = self._loop.create_task(self._run(job, flight))
 

@@ -58,6 +58,12 @@ class Ended(msgspec.Struct, tag="ended", array_like=True):
     outcome: Ran
 
 
+class Begun(msgspec.Struct, tag="begun", array_like=True):
+    """From the child: this ticket, which is to be announced, begins now."""
+
+    ticket: int
+
+
 class Cut(msgspec.Struct, tag="cut", array_like=True):
     """From the child: this ticket's run was interrupted, as the parent asked for."""
 
@@ -75,7 +81,7 @@ class Limited(msgspec.Struct, tag="limited", array_like=True):
 
 
 ToChild = Setup | Job
-FromChild = AppInfo | NotReady | Leaving | Ended | Cut | Limited
+FromChild = AppInfo | NotReady | Leaving | Begun | Ended | Cut | Limited
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -22,11 +22,12 @@ from collections.abc import Iterable
 
 from queue_core import UsageError
 from queue_core.worker.locate import AppNotFound
-from queue_core.worker.outcome import AppInfo, Job, Outcome, Report, Returned
+from queue_core.worker.outcome import Accept, AppInfo, Job, Outcome, Report, Returned
 from queue_core.worker.pools.base import Abilities, PoolInfo, Running, check_signal
 from queue_core.worker.pools.children import Child, Children
 from queue_core.worker.pools.crew import Crew
 from queue_core.worker.pools.frames import (
+    Begun,
     Cut,
     Ended,
     FromChild,
@@ -90,6 +91,7 @@ class ProcessPool:
         self._woken = False
         self._submitted: deque[Job] = deque()
         self._report: Report | None = None
+        self._accept: Accept | None = None
         self._thread: threading.Thread | None = None
         self._info: AppInfo | None = None
         self._failed: NotReady | None = None
@@ -109,9 +111,9 @@ class ProcessPool:
         """The process ids of the children that are alive, for tests and status."""
         return list(self.info().pids)
 
-    def start(self, report: Report) -> AppInfo:
+    def start(self, report: Report, accept: Accept | None = None) -> AppInfo:
         """Start the children; return when the first of them has imported the app."""
-        self._report = report
+        self._report, self._accept = report, accept
         self._thread = threading.Thread(target=self._supervise, name="process pool", daemon=True)
         self._thread.start()
         if not self._known.wait(START_TIMEOUT):
@@ -299,7 +301,9 @@ class ProcessPool:
             return self._crew.on_ended(pid, message.ticket, message.outcome, now)
         if isinstance(message, Cut):
             return self._crew.on_cut(pid, message.ticket, now)
-        if isinstance(message, Limited):
+        if isinstance(message, Begun):
+            self._children.told.append((message.ticket, pid))
+        elif isinstance(message, Limited):
             self._crew.on_limit(pid, message.ticket, message.seconds)
         elif isinstance(message, Leaving):
             self._crew.on_leaving(pid, now)
@@ -348,9 +352,12 @@ class ProcessPool:
                 self._woken = True
                 os.write(self._wake_out, b"w")
 
-    def _pass_on(self, ticket: int, outcome: Outcome) -> None:
+    def _pass_on(self, ticket: int, outcome: Outcome | int) -> None:
         assert self._report is not None, "jobs come after start"
         try:
-            self._report(ticket, outcome)
+            if not isinstance(outcome, int):
+                self._report(ticket, outcome)
+            elif self._accept is not None:
+                self._accept(ticket, outcome)
         except Exception:
             logger.exception("the outcome of ticket %d could not be taken", ticket)

@@ -20,6 +20,7 @@ from queue_core import UsageError
 from queue_core.worker.app import App
 from queue_core.worker.outcome import (
     Abandoned,
+    Accept,
     AppInfo,
     Done,
     Failed,
@@ -52,16 +53,23 @@ class Runs:
         self._closed = False
         self._aborted = False
         self.report: Report | None = None
+        self.accept: Accept | None = None
         self.pace = Pace()
 
-    def begin(self, ticket: int) -> bool:
+    def begin(self, job: Job) -> bool:
         """Note that a job runs; False, and it is reported as returned, once `wait` was called."""
         with self._changed:
-            if not self._closed:
-                self._running[ticket] = time.monotonic()
-                return True
-        self.tell(ticket, Returned())
-        return False
+            closed = self._closed
+            if not closed:
+                self._running[job.ticket] = time.monotonic()
+        if closed:
+            self.tell(job.ticket, Returned())
+        elif job.announce and self.accept is not None:
+            try:
+                self.accept(job.ticket, os.getpid())
+            except Exception:
+                logger.exception("the beginning of ticket %d could not be told", job.ticket)
+        return not closed
 
     def end(self, ticket: int, outcome: Outcome) -> None:
         """Report a job that has ended, unless it was given up."""
@@ -150,9 +158,9 @@ class ThreadPool:
         """Enough for a tenth of a second, which is more the shorter the tasks are."""
         return self._size * self._runs.pace.ahead
 
-    def start(self, report: Report) -> AppInfo:
+    def start(self, report: Report, accept: Accept | None = None) -> AppInfo:
         """Start the threads."""
-        self._runs.report = report
+        self._runs.report, self._runs.accept = report, accept
         with self._changed:
             self._hire()
         info = self._app.info()
@@ -241,7 +249,7 @@ class ThreadPool:
                     self._changed.notify()  # it may have been woken for a job
                     return
                 job = self._jobs.popleft()
-            if self._runs.begin(job.ticket):
+            if self._runs.begin(job):
                 self._runs.end(job.ticket, run_job(self._app, job, self._guard)[0])
 
 
@@ -262,16 +270,16 @@ class SoloPool:
         """One."""
         return 1
 
-    def start(self, report: Report) -> AppInfo:
+    def start(self, report: Report, accept: Accept | None = None) -> AppInfo:
         """Remember whom to tell."""
-        self._runs.report = report
+        self._runs.report, self._runs.accept = report, accept
         info = self._app.info()
         check_tasks(SOLO, info)
         return info
 
     def submit(self, job: Job) -> None:
         """Run the job; blocks until it has ended."""
-        if self._runs.begin(job.ticket):
+        if self._runs.begin(job):
             self._runs.end(job.ticket, run_job(self._app, job, self._guard)[0])
 
     def stop(self, grace: float) -> bool:

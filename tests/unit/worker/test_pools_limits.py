@@ -318,3 +318,23 @@ def test_a_process_that_a_task_left_behind_does_not_hide_its_death(start, report
     finally:
         (tmp_path / "gate").touch()
     assert threading.active_count() < 20
+
+
+def test_a_job_that_is_to_be_announced_is_before_its_outcome(monkeypatch, reports):
+    monkeypatch.syspath_prepend(HERE)
+    told = []
+    pool = ProcessPool(1, Setup("pool_jobs:app", list(sys.path), None, "WARNING"))
+    try:
+        pool.start(
+            lambda ticket, outcome: (told.append((ticket, "ended")), reports(ticket, outcome)),
+            lambda ticket, pid: told.append((ticket, pid)),
+        )
+        announced, other = reports.job("pid"), reports.job("pid")
+        announced.announce = True
+        pool.submit(announced)
+        pool.submit(other)
+        pid = reports.value(announced)
+        reports.wait(2)
+        assert told == [(1, pid), (1, "ended"), (2, "ended")]
+    finally:
+        pool.stop(5.0)
