@@ -162,6 +162,10 @@ class Settlement(msgspec.Struct):
 class Settler(Protocol):
     """Where messages send their settlements. Implemented by the consumer."""
 
+    @property
+    def over(self) -> bool:
+        """Whether the session that its messages came from has ended: they belong to others now."""
+
     def settle(self, settlement: Settlement) -> None:
         """Record the settlement; does not block. Raises StaleDelivery or Closed."""
 
@@ -286,6 +290,11 @@ class Message:
     def attempts(self) -> int:
         """Which delivery this is, 1 for the first; 0 where the transport cannot count."""
         return self._delivery.attempts
+
+    @property
+    def stale(self) -> bool:
+        """The session that it came from has ended: it is delivered again, and settling raises."""
+        return self._settler.over
 
     @property
     def settled(self) -> bool:

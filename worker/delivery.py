@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -287,7 +288,7 @@ class ActiveRequest:
 
 
 class Flights:
-    """The requests that are here. Thread-safe: each of its steps is one of a dict's.
+    """The requests that are here. Thread-safe: nearly each of its steps is one of a dict's.
 
     Attributes:
         revoked: ids of tasks that shall not run.
@@ -302,6 +303,7 @@ class Flights:
         self.tickets = itertools.count(1)
         self.totals: Counter[str] = Counter()
         self._here: dict[int, ActiveRequest] = {}
+        self._ending = threading.Lock()
         self._settler: Settler | None = None
 
     @property
@@ -325,13 +327,25 @@ class Flights:
     def report(self, ticket: int, outcome: Outcome) -> None:
         """Take a pool's report."""
         request = self._here[ticket]
+        with self._ending:  # from now on nothing is adopted for it
+            request.state = "ended"
         if not isinstance(outcome, Returned):
             self.totals[request.name] += 1
         try:
             request.on_outcome(outcome)
         finally:
-            request.state = "ended"
             del self._here[ticket]  # not before it is the settler's
+
+    def adopt(self, request: ActiveRequest, message: Message, taker: Consumer) -> bool:
+        """Settle this message when the request ends, instead of its own; False if it is too late.
+
+        It is the same one, delivered again since the session of the first delivery had ended.
+        """
+        with self._ending:
+            if request.state == "ended" or self._here.get(request.ticket) is not request:
+                return False
+            request.message, request.taker = message, taker
+            return True
 
     def accept(self, ticket: int, pid: int) -> None:
         """Take a pool's word that a job begins."""

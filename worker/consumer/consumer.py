@@ -55,6 +55,8 @@ STEPS: Final = tuple(
 
 SETTLING: Final = 10.0
 """Seconds in which the last settlements must be certain."""
+RETIRED: Final = 5.0
+"""Seconds for which what nothing is taken from any more is kept at least."""
 
 
 class TaskConsumer:
@@ -84,7 +86,7 @@ class TaskConsumer:
         self.paused: set[str] = set()
         self._connection: Connection | None = None
         self._settler: Settler | None = None
-        self._retired: list[Consumer] = []
+        self._retired: list[tuple[float, Consumer]] = []
         self._ending = False
         self._ahead = 0
         self._changing = threading.RLock()
@@ -195,8 +197,8 @@ class TaskConsumer:
                 return
             fresh = None
             wanted = [queue for queue in queues.values() if queue.name not in self.paused]
+            self._ahead = self.worker.options.prefetch or self.worker.pool.ahead
             if wanted and not self.worker.options.check:
-                self._ahead = self.worker.options.prefetch or self.worker.pool.ahead
                 prefetch = max(1, self._ahead // len(wanted))
                 fresh = self.connection.consumer(*wanted, prefetch=prefetch, decode=False)
                 try:
@@ -255,19 +257,19 @@ class TaskConsumer:
     def _retire(self, taker: Consumer | None) -> None:
         if taker is not None:
             taker.stop()
-            self._retired.append(taker)
+            self._retired.append((time.monotonic(), taker))
         in_use = {id(request.taker) for request in self.flights.all()}
-        for old in [old for old in self._retired if id(old) not in in_use]:
-            # The last message of the newest may be on its way to `take`, others to the broker.
-            if old is not taker and self.settler.idle:
-                self._retired.remove(old)
+        for since, old in list(self._retired):
+            # A message may be on its way to `take`, or to the broker.
+            if time.monotonic() - since > RETIRED and id(old) not in in_use and self.settler.idle:
+                self._retired.remove((since, old))
                 self._close(old, 1.0)
 
     def close_takers(self, patience: float) -> None:
         """Make all settlements certain, and give back the rest."""
         self.take_nothing(ever=True)
         retired, self._retired = self._retired, []
-        for taker in retired:
+        for _, taker in retired:
             self._close(taker, patience)
 
     def _close(self, taker: Consumer, patience: float) -> None:
@@ -288,6 +290,8 @@ class TaskConsumer:
         request = None
         try:
             headers = message.find_headers(READ)
+            if message.redelivered and self._adopted(message, headers, taker):
+                return
             name = headers.get("task")
             strategy = self.strategy(name if isinstance(name, str) else "")
             if strategy is None:
@@ -306,6 +310,18 @@ class TaskConsumer:
         except Exception as error:
             logger.exception("a message from %s cannot be dealt with", message.queue)
             self.on_invalid_task(message, request, error)
+
+    def _adopted(self, message: Message, headers: Mapping[str, Any], taker: Consumer) -> bool:
+        """Whether the message is here already, from a session that has ended since.
+
+        Then what waits or runs for it goes on, and settles this delivery of it instead.
+        """
+        for request in self.flights.find([str(headers.get("id"))]):
+            if request.message.stale and request.message.body == message.body:
+                if self.flights.adopt(request, message, taker):
+                    logger.info("%s is here again; it goes on", request)
+                    return True
+        return False
 
     def strategy(self, name: str) -> Strategy | None:
         """Return what makes requests of messages for this task; None if there is no such task.

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from queue_core import Queue, RemoteError
+from queue_core import Connection, Queue, RemoteError
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App
 from queue_core.worker.delivery import ActiveRequest, seconds_until
@@ -243,3 +243,25 @@ def test_queues_can_be_left_out():
     assert worker.run() == DRAINED
     assert list(worker.consumer.queues) == ["b"]
     app.close()
+
+
+def test_a_message_that_comes_again_since_its_session_ended_is_not_run_again(app, run):
+    gate, runs = threading.Event(), []
+
+    @app.task
+    def hold() -> str:
+        runs.append(1)
+        gate.wait(20)
+        return "done"
+
+    worker, _, _ = run(node="n", prefetch=10)
+    results = [hold.delay() for _ in range(2)]
+    eventually(lambda: runs and len(worker.flights) == 2, 10.0)
+    with Connection(app.broker, node="n") as thief:
+        thief.connect()  # the session of the same name ends, and its messages go back
+        eventually(lambda: all(item.message.redelivered for item in worker.flights.all()), 10.0)
+        assert len(worker.flights) == 2
+    gate.set()
+    assert [result.get(10) for result in results] == ["done", "done"]
+    assert len(runs) == 2
+    eventually(lambda: app.connection().inspect(app.queue()).ready == 0, 10.0)
