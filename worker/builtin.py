@@ -2,7 +2,8 @@
 
 ``celery.map``, ``celery.starmap`` and ``celery.chunks`` call another task many times in one run;
 ``celery.accumulate`` hands on what it gets; a ``celery.chain``, ``celery.group`` or
-``celery.chord`` that was sent as a task becomes what it stands for.
+``celery.chord`` that was sent as a task becomes what it stands for. One is our own: the deadline of
+a chord.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from queue_core import UsageError
-from queue_core.worker.canvas import ACCUMULATE, CHUNKS, MAP, STARMAP
+from queue_core.worker.canvas import ACCUMULATE, CHUNKS, DEADLINE, MAP, STARMAP
 from queue_core.worker.signature import CHAIN, CHORD, GROUP, Signature, as_signature
 from queue_core.worker.task import Task
 
@@ -29,6 +30,7 @@ def builtin_tasks() -> list[Task[..., Any]]:
     tasks: list[Task[..., Any]] = [
         Task().define(function, name=name, bind=True) for name, function in functions.items()
     ]
+    tasks.append(Task().define(_deadline, name=DEADLINE, options={"throws": (ChordTooLate,)}))
     for kind in (CHAIN, GROUP, CHORD):
         tasks.append(Task().define(_become, name=kind, bind=True, options={"max_retries": 0}))
     return tasks
@@ -51,6 +53,15 @@ def _starmap(
 def _accumulate(self: Task[..., Any], *args: Any, index: int | None = None) -> Any:
     """Return the arguments, or one of them."""
     return list(args) if index is None else args[index]
+
+
+class ChordTooLate(Exception):
+    """The deadline of a chord has come."""
+
+
+def _deadline() -> None:
+    """Fail the chord whose deadline this is, unless its fate is decided already."""
+    raise ChordTooLate("some parts of the chord did not end before its deadline")
 
 
 def _become(self: Task[..., Any], *args: Any, **kwargs: Any) -> None:

@@ -40,6 +40,9 @@ MAP, STARMAP, CHUNKS, ACCUMULATE = (
     "celery.chunks",
     "celery.accumulate",
 )
+DEADLINE = "queue_core.chord_deadline"
+"""Fails its chord if that is not decided by then: one part more, which never succeeds."""
+
 _OF_THE_FIRST = frozenset({"countdown", "eta"})
 _OF_ONE = frozenset({"task_id", "link", "link_error", "group_id", "group_index", "chord", "chain"})
 
@@ -166,6 +169,7 @@ def freeze(
         return _freeze_chord(signature, reply_to, ids)
     frozen = signature.clone()
     options = frozen.options
+    options.pop("deadline", None)  # of the chord that it is in
     if not options.get("task_id"):
         options["task_id"] = ids()
     if reply_to is not None and not options.get("reply_to"):
@@ -261,13 +265,15 @@ def _freeze_chord(
     )
     shared = {name: value for name, value in options.items() if name not in _OF_ONE}
     first = _with(first, shared).clone(signature.args, signature.kwargs.get("kwargs"))
-    first, parts = freeze(first, reply_to=reply_to, ids=ids)
+    heading, parts = freeze(first, reply_to=reply_to, ids=ids)
     later = {name: value for name, value in options.items() if name not in _OF_THE_FIRST}
     body = _ending(_with(_body(signature), later), options)
     body, handle = freeze(body, reply_to=reply_to, ids=ids)
     handle.begins_after(parts)
-    kwargs = {"kwargs": {}, "header": first, "body": body}
-    frozen: Signature[Any] = Signature(CHORD, [], kwargs, {}, "chord")
+    kwargs = {"kwargs": {}, "header": heading, "body": body}
+    said = {**first.options, **options}
+    own = {name: said[name] for name in ("deadline", "queue") if said.get(name) is not None}
+    frozen: Signature[Any] = Signature(CHORD, [], kwargs, own, "chord")
     return frozen, handle
 
 
@@ -399,4 +405,13 @@ def _unfold_chord(frozen: Signature[Any], args: Sequence[Any], ids: NewId) -> li
     for index, part in enumerate(parts):
         whole, _ = freeze(attach(part, Part(group_id, index, wire)), ids=ids)
         sent += unfold(whole, args, ids=ids)
+    if frozen.options.get("deadline"):
+        watch = {
+            "task_id": ids(),
+            "queue": frozen.options.get("queue"),
+            "countdown": frozen.options["deadline"],
+            "ignore_result": True,
+        }
+        part = Part(group_id, len(parts), wire)
+        sent.append(attach(Signature(DEADLINE, options=watch), part))
     return sent

@@ -102,7 +102,16 @@ class SendOptions(TypedDict, total=False):
 
 
 CANVAS_OPTIONS = frozenset(
-    ["chain", "chord", "retries", "failed", "replaced_task_nesting", "stamps", "stamped_headers"]
+    [
+        "chain",
+        "chord",
+        "deadline",
+        "failed",
+        "replaced_task_nesting",
+        "retries",
+        "stamped_headers",
+        "stamps",
+    ]
 )
 OPTIONS = frozenset(SendOptions.__annotations__) | CANVAS_OPTIONS
 

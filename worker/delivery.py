@@ -241,7 +241,8 @@ class ActiveRequest:
 
     def on_failure(self, outcome: Failed) -> None:
         """It raised."""
-        logger.error("failed %s: %s", self, outcome.error)
+        level = logging.INFO if outcome.expected else logging.ERROR
+        logger.log(level, "failed %s: %s", self, outcome.error)
         logger.debug("%s", outcome.trace)
         self.settle(outcome)
 

@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from queue_core import UsageError
-from queue_core.worker.canvas import Handle, freeze, unfold
+from queue_core.worker.canvas import DEADLINE, Handle, freeze, unfold
 from queue_core.worker.composing import call_of
 from queue_core.worker.failure import Failure
 from queue_core.worker.following import after_failure, after_success, children, chord_part, lost
@@ -52,6 +52,8 @@ class _Runs:
         self._chords: dict[str, dict[int, Any]] = {}
 
     def step(self, signature: Signature[Any]) -> None:
+        if signature.task == DEADLINE:
+            return  # nothing is late here
         task = self._app.find_task(signature.task)
         if task is None:
             raise UsageError(f"the app has no task {signature.task!r}, it can only send it")

@@ -116,6 +116,7 @@ class Failed(msgspec.Struct, tag="failed", array_like=True):
         letters: error links.
         chord: the part that it played in a chord, which fails with it.
         others: failures for the rest of its chain, which will never run.
+        expected: it is no surprise: one of the task's ``throws``.
     """
 
     reply: bytes
@@ -125,6 +126,7 @@ class Failed(msgspec.Struct, tag="failed", array_like=True):
     letters: list[Letter] = []
     chord: ChordPart | None = None
     others: list[Reply] = []
+    expected: bool = False
 
 
 class Retried(msgspec.Struct, tag="retried", array_like=True):

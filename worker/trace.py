@@ -131,7 +131,7 @@ class _Finished:
         if ending.reject is not None:
             return Rejected(ending.reject.reason, "Reject", ending.reject.requeue)
         if ending.failure is not None:
-            return self._failed(ending.failure, seconds)
+            return self._failed(ending.failure, seconds, expected=ending.expected)
         if ending.replaced is not None:
             return self._replaced(ending.replaced, seconds)
         if ending.ignored:
@@ -160,7 +160,7 @@ class _Finished:
             return self._failed(_not_sent("what replaces the task", error), seconds)
         return Done(b"", seconds, letters)
 
-    def _failed(self, failure: Failure, seconds: float) -> Failed:
+    def _failed(self, failure: Failure, seconds: float, *, expected: bool = False) -> Failed:
         after = after_failing(
             self._app.composer,
             self._call,
@@ -177,6 +177,7 @@ class _Finished:
             after.letters,
             after.chord,
             after.replies,
+            expected,
         )
 
     def _letters(self, signatures: Iterable[Signature[Any]]) -> list[Letter]:

@@ -257,6 +257,17 @@ def test_a_group_as_part_of_a_chord_hands_on_its_list():
     assert last["options"]["chord"]["task"] == "body"
 
 
+def test_a_deadline_is_one_part_more_that_comes_late_and_fails():
+    whole = (group(s("a"), s("b")) | s("body")).set(deadline=60, queue="q")
+    *parts, deadline = unfold(freeze(whole)[0])
+    assert all("deadline" not in part.options for part in parts)
+    assert deadline.task == "queue_core.chord_deadline"
+    assert deadline.options["countdown"] == 60 and deadline.options["queue"] == "q"
+    part = chord_part(call_of(deadline, deadline.options))
+    assert (part.index, part.size) == (2, 2)
+    assert part.body == parts[0].options["chord"] and "deadline" not in part.body["options"]
+
+
 def test_chunks_are_a_group_of_starmaps():
     frozen, handle = freeze(add.chunks([(n, n) for n in range(5)], 2))
     tasks = unfold(frozen)

@@ -186,9 +186,9 @@ def test_a_task_whose_result_is_ignored_has_none_but_its_error_links(
 # --- chords --------------------------------------------------------------------------------------
 
 
-def parts(header, body):
+def parts(header, body, **options):
     """The calls of the header of a chord, and their parts."""
-    frozen, handle = freeze(chord(header, body), reply_to="replies")
+    frozen, handle = freeze(chord(header, body).set(**options), reply_to="replies")
     tasks = children(unfold(frozen), None)
     return [call_of(task, task.options) for task in tasks], handle
 
@@ -232,6 +232,24 @@ def test_a_part_that_was_never_run_fails_the_body_too(settler, take, arrived):
     told = {message.payload["task_id"]: message.payload for message in arrived("replies", 3)}
     assert told[handle.id]["result"]["exc_type"] == "ChordError"
     assert a.id in told
+
+
+def test_a_deadline_fails_a_chord_that_is_not_complete_and_no_other(
+    connection, settler, take, arrived
+):
+    for complete in (False, True):
+        (a, late), handle = parts([Signature("a")], Signature("body"), deadline=60)
+        if complete:
+            settler.settle(take(a), done(a, 1))
+            assert len(arrived("next")) == 1
+            assert len(arrived("replies")) == 1
+        settler.settle(take(late), Failed(b"", "ChordTooLate", 0.1, "", [], chord_part(late)))
+        eventually(lambda: settler.idle)
+        if complete:
+            assert connection.inspect("replies").ready == 0
+        else:
+            (reply,) = arrived("replies")
+            assert reply.payload["task_id"] == handle.id
 
 
 def test_a_body_that_cannot_be_sent_fails(settler, take, arrived, caplog):
