@@ -21,7 +21,7 @@ from queue_core.worker.current import make_current, shared
 from queue_core.worker.eager import run_eagerly
 from queue_core.worker.hooks import Hooks, Middleware
 from queue_core.worker.outcome import AppInfo
-from queue_core.worker.request import Request, current_request
+from queue_core.worker.request import HOSTNAME, Request, current_request
 from queue_core.worker.results.result import AsyncResult
 from queue_core.worker.results.wire import Result
 from queue_core.worker.sending import Office
@@ -70,6 +70,8 @@ class App:
             result_ttl: seconds for which results are kept.
         """
         self.name = name
+        self.hostname = HOSTNAME
+        """What requests and results say of where a task ran; a worker's name in a worker."""
         self.broker = broker
         self.backend = backend
         self.default_queue = default_queue

@@ -125,13 +125,6 @@ class Handle(msgspec.Struct):
     members: list[Handle] | None = None
     parent: Handle | None = None
 
-    def ids(self) -> list[str]:
-        """The ids of all tasks in it."""
-        found = [self.id] if self.members is None else []
-        for member in self.members or ():
-            found += member.ids()
-        return found if self.parent is None else found + self.parent.ids()
-
     def begins_after(self, other: Handle) -> None:
         """Put ``other`` before the first of what this one waits for."""
         first = self

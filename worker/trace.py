@@ -81,6 +81,7 @@ def job_steps(app: App, job: Job, guard: Guard = unguarded) -> Steps:
         attempts=job.attempts,
         redelivered=job.redelivered,
         priority=properties.priority,
+        hostname=app.hostname,
     )
     finished = _Finished(app, task, request)
     ending = yield from run(

@@ -171,7 +171,8 @@ def worker(
         control=not no_control,
     )
     tasks = PoolOptions(pool, concurrency, soft_time_limit, time_limit, max_tasks, max_memory)
-    return Worker(make_pool(tasks, app, broker, log_level, log_format), options).run()
+    pool_of_tasks = make_pool(tasks, app, broker, log_level, log_format, options.name)
+    return Worker(pool_of_tasks, options).run()
 
 
 def expand(name: str) -> str:

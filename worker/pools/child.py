@@ -111,6 +111,7 @@ def _prepare(setup: Setup, link: socket.socket) -> App | None:
     try:
         app = find_app(setup.app)
         app.use(broker=setup.broker)
+        app.hostname = setup.node or app.hostname
     except AppNotFound as error:
         link.sendall(pack(NotReady(error.error, error.because, error.advice, error.trace)))
         return None

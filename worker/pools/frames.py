@@ -29,6 +29,7 @@ class Setup(msgspec.Struct, tag="setup", array_like=True):
         broker: replaces the app's own if not None.
         log_level: of the child's root logger.
         log_format: how it logs, see `queue_core.worker.logs`.
+        node: the worker's name, for requests and results; empty: the host's.
     """
 
     app: str
@@ -36,6 +37,7 @@ class Setup(msgspec.Struct, tag="setup", array_like=True):
     broker: str | None
     log_level: str
     log_format: Format = "pretty"
+    node: str = ""
 
 
 class NotReady(msgspec.Struct, tag="notready", array_like=True):

@@ -42,8 +42,11 @@ def make_pool(
     broker: str | None,
     log_level: str,
     log_format: Format = "pretty",
+    node: str = "",
 ) -> Pool:
     """Return a pool for the app called ``module:attribute``; nothing is started.
+
+    ``node`` is the worker's name, for requests and results.
 
     Every kind but ``prefork`` imports the app here and now.
 
@@ -54,7 +57,7 @@ def make_pool(
     if options.kind == "prefork":
         return ProcessPool(
             options.size,
-            Setup(app, list(sys.path), broker, log_level.upper(), log_format),
+            Setup(app, list(sys.path), broker, log_level.upper(), log_format, node),
             max_tasks=options.max_tasks,
             max_memory=options.max_memory,
             soft_limit=options.soft_limit,
@@ -65,6 +68,7 @@ def make_pool(
             raise ConfigError(f"-P {options.kind} keeps no {_SAID[name]}; use -P prefork")
     loaded = find_app(app)
     loaded.use(broker=broker)
+    loaded.hostname = node or loaded.hostname
     if options.kind == "threads":
         return ThreadPool(options.size, loaded)
     if options.kind == "solo":
