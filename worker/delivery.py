@@ -42,6 +42,10 @@ logger = logging.getLogger(__name__)
 
 READ: Final = ("task", "id", "eta", "expires")
 """The headers that the worker's own process looks at."""
+MAX_REMEMBERED: Final = 512
+"""Outcomes that are kept for the case that their messages come again."""
+MAX_REMEMBERED_BYTES: Final = 16384
+"""Of body and result together; larger ones are run again."""
 
 State = Literal["arrived", "scheduled", "reserved", "ended"]
 
@@ -305,6 +309,7 @@ class Flights:
         self.totals: Counter[str] = Counter()
         self._here: dict[int, ActiveRequest] = {}
         self._ending = threading.Lock()
+        self._done: dict[str, tuple[bytes, Done | Failed]] = {}
         self._settler: Settler | None = None
 
     @property
@@ -330,12 +335,29 @@ class Flights:
         request = self._here[ticket]
         with self._ending:  # from now on nothing is adopted for it
             request.state = "ended"
+            if isinstance(outcome, Done | Failed):
+                self._remember(request, outcome)
         if not isinstance(outcome, Returned):
             self.totals[request.name] += 1
         try:
             request.on_outcome(outcome)
         finally:
             del self._here[ticket]  # not before it is the settler's
+
+    def _remember(self, request: ActiveRequest, outcome: Done | Failed) -> None:
+        body = request.message.body
+        if len(body) + len(outcome.reply) <= MAX_REMEMBERED_BYTES:
+            self._done[request.id] = (body, outcome)
+            if len(self._done) > MAX_REMEMBERED:
+                del self._done[next(iter(self._done))]
+
+    def done(self, task_id: str, message: Message) -> Done | Failed | None:
+        """Return what became of a message here, if it was not long ago.
+
+        It comes again when its session ended before the broker heard of the ack.
+        """
+        body, outcome = self._done.get(task_id, (b"", None))
+        return outcome if body == message.body else None
 
     def adopt(self, request: ActiveRequest, message: Message, taker: Consumer) -> bool:
         """Settle this message when the request ends, instead of its own; False if it is too late.

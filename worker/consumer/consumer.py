@@ -312,16 +312,22 @@ class TaskConsumer:
             self.on_invalid_task(message, request, error)
 
     def _adopted(self, message: Message, headers: Mapping[str, Any], taker: Consumer) -> bool:
-        """Whether the message is here already, from a session that has ended since.
+        """Whether the message is here already, or was done here, in a session that has ended.
 
-        Then what waits or runs for it goes on, and settles this delivery of it instead.
+        What waits or runs for it goes on, and settles this delivery of it instead; what was done
+        is not done again.
         """
-        for request in self.flights.find([str(headers.get("id"))]):
+        task_id = str(headers.get("id"))
+        for request in self.flights.find([task_id]):
             if request.message.stale and request.message.body == message.body:
                 if self.flights.adopt(request, message, taker):
                     logger.info("%s is here again; it goes on", request)
                     return True
-        return False
+        outcome = self.flights.done(task_id, message)
+        if outcome is not None:
+            logger.info("%s %s is here again; it was done", headers.get("task"), task_id[:8])
+            self.settler.settle(message, outcome)
+        return outcome is not None
 
     def strategy(self, name: str) -> Strategy | None:
         """Return what makes requests of messages for this task; None if there is no such task.

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from queue_core import Connection, Queue, RemoteError
+from queue_core import Connection, Message, Queue, RemoteError
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App
 from queue_core.worker.delivery import ActiveRequest, seconds_until
@@ -265,3 +265,30 @@ def test_a_message_that_comes_again_since_its_session_ended_is_not_run_again(app
     assert [result.get(10) for result in results] == ["done", "done"]
     assert len(runs) == 2
     eventually(lambda: app.connection().inspect(app.queue()).ready == 0, 10.0)
+
+
+def test_a_message_that_comes_again_since_its_ack_was_lost_is_acked_again(app, run, monkeypatch):
+    runs = []
+
+    @app.task
+    def once() -> int:
+        runs.append(1)
+        return len(runs)
+
+    lost = []
+    ack = Message.ack
+
+    def lose(message, then=None):
+        if lost or message.queue != app.queue().name:
+            return ack(message, then)
+        lost.append(message)
+        with Connection(app.broker, node="n") as thief:
+            thief.connect()  # the session of the same name ends, and its messages go back
+        return ack(message, then)
+
+    monkeypatch.setattr(Message, "ack", lose)
+    run(node="n")
+    assert once.delay().get(10) == 1
+    eventually(lambda: app.connection().inspect(app.queue()).ready == 0, 10.0)
+    assert once.delay().get(10) == 2
+    assert len(lost) == 1 and len(runs) == 2
