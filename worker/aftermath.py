@@ -47,7 +47,6 @@ def after_failing(
     failure: Failure,
     *,
     queue: str = "",
-    priority: int = 0,
     errbacks: bool = True,
 ) -> Aftermath:
     """Return what follows now that ``call`` did not succeed; never raises.
@@ -56,7 +55,7 @@ def after_failing(
     """
     try:
         ids, chord = lost(call)
-        found = after_failure(call, failure, queue, priority) if errbacks else []
+        found = after_failure(call, failure, queue) if errbacks else []
         letters = [composer.compose(signature) for signature in found]
     except QueueCoreError as error:
         logger.error("what follows the failure of %s %s is damaged: %s", call.name, call.id, error)

@@ -19,7 +19,7 @@ from queue_core.worker.request import failed_run
 from queue_core.worker.signature import CHAIN, CHORD, Signature, as_signature, members
 
 
-def after_success(call: Call, value: Any, priority: int = 0) -> list[Signature[Any]]:
+def after_success(call: Call, value: Any) -> list[Signature[Any]]:
     """Return the tasks to send now that ``call`` has returned ``value``.
 
     Raises:
@@ -34,12 +34,10 @@ def after_success(call: Call, value: Any, priority: int = 0) -> list[Signature[A
     if embed.chain:
         *rest, following = embed.chain
         sent += unfold(freeze(as_signature(following))[0], [value], rest)
-    return children(sent, call, priority)
+    return children(sent, call)
 
 
-def after_failure(
-    call: Call, failure: Failure, queue: str = "", priority: int = 0
-) -> list[Signature[Any]]:
+def after_failure(call: Call, failure: Failure, queue: str = "") -> list[Signature[Any]]:
     """Return the error links to send now that ``call`` has failed for good.
 
     Each gets the id of the failed run as its first argument, and carries the rest of what is known
@@ -55,12 +53,10 @@ def after_failure(
     for errback in call.embed.errbacks:
         for task in unfold(freeze(as_signature(errback))[0], [call.id]):
             sent.append(task.set(failed=failed))
-    return children(sent, call, priority)
+    return children(sent, call)
 
 
-def children(
-    tasks: Iterable[Signature[Any]], parent: Call | None, priority: int = 0
-) -> list[Signature[Any]]:
+def children(tasks: Iterable[Signature[Any]], parent: Call | None) -> list[Signature[Any]]:
     """Let ``parent`` be the one that sends ``tasks``; None: they have none."""
     found = []
     for task in tasks:
@@ -69,8 +65,6 @@ def children(
             options["root_id"] = (parent and (parent.root_id or parent.id)) or options["task_id"]
         if parent is not None and not options.get("parent_id"):
             options["parent_id"] = parent.id
-        if priority and options.get("priority") is None:
-            options["priority"] = priority
         found.append(task)
     return found
 

@@ -129,10 +129,8 @@ class Office:
         if signature.subtask_type is not None and _counts(frozen):
             self._need_counting()
         request = current_request()
-        if request is None:
-            tasks = children(unfold(frozen), None)
-        else:
-            tasks = children(unfold(frozen), request.call, request.priority)
+        tasks = children(unfold(frozen), None if request is None else request.call)
+        if request is not None:
             request.children += [task.options["task_id"] for task in tasks]
         if self._hooks.before_publish:
             for task in tasks:

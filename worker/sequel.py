@@ -111,7 +111,6 @@ class Sequel:
             call,
             failure,
             queue=message.queue,
-            priority=properties.priority,
             errbacks=not skipped,
         )
         if not call.ignore_result:

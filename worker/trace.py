@@ -111,7 +111,7 @@ class _Finished:
         call = self._call
         part = chord_part(call) if not call.embed.chain else None
         try:
-            following = after_success(call, value, self._request.priority)
+            following = after_success(call, value)
             letters = self._letters(following)
         except QueueCoreError as error:
             return _not_sent("what follows the task", error)
@@ -156,7 +156,7 @@ class _Finished:
 
     def _replaced(self, by: Signature[Any], seconds: float) -> Ran:
         try:
-            letters = self._letters(children(unfold(by), self._call, self._request.priority))
+            letters = self._letters(children(unfold(by), self._call))
         except QueueCoreError as error:
             return self._failed(_not_sent("what replaces the task", error), seconds)
         return Done(b"", seconds, letters)
@@ -167,7 +167,6 @@ class _Finished:
             self._call,
             failure,
             queue=self._request.queue,
-            priority=self._request.priority,
         )
         reply = encode_failure(self._call, failure, ran=self._ran) if self._errors else b""
         return Failed(

@@ -306,13 +306,12 @@ def test_links_get_the_result_and_the_chain_goes_on():
         chain=[s("last").as_wire(), s("next", 2).set(task_id="id-n").as_wire()],
     )
     call = Call("t", "id-t", [], {}, embed, root_id="root")
-    log, silent, following = after_success(call, 5, 3)
+    log, silent, following = after_success(call, 5)
     assert (log.args, silent.args, following.args) == ([5, "x"], [], [5, 2])
     assert following.id == "id-n"
     assert [step["task"] for step in following.options["chain"]] == ["last"]
     for task in (log, silent, following):
         assert task.options["root_id"] == "root" and task.options["parent_id"] == "id-t"
-        assert task.options["priority"] == 3
 
 
 def test_error_links_get_the_id_and_carry_the_rest():
