@@ -405,6 +405,6 @@ def _unfold_chord(frozen: Signature[Any], args: Sequence[Any], ids: NewId) -> li
             "countdown": frozen.options["deadline"],
             "ignore_result": True,
         }
-        part = Part(group_id, len(parts), wire)
-        sent.append(attach(Signature(DEADLINE, options=watch), part))
+        last = Part(group_id, len(parts), wire)
+        sent.append(attach(Signature(DEADLINE, options=watch), last))
     return sent

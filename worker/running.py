@@ -121,8 +121,7 @@ def run(
         except BaseException as raised:  # a failure of the task, not of the worker
             error = raised
             ending.failure = describe_exception(raised, hide=_OURS)
-            ending.fatal = True
-        ending.fatal = ending.fatal or isinstance(error, _FATAL)
+        ending.fatal = isinstance(error, _FATAL)
         ending.seconds = time.perf_counter() - started
         if task.hooks or hooks.of_runs:
             _tell(task, request, ending, error)
@@ -185,6 +184,6 @@ def _tell(
             hooks.success.tell(task, request, value)
             task.on_success(value, task_id, args, kwargs)
         task.after_return(status, value, task_id, args, kwargs, trace)
-    except Exception:
+    except BaseException:  # SystemExit and the like too: the task has ended
         logger.exception("a hook of task %s failed (%s)", task.name, task_id)
     hooks.postrun.tell(task, request, status)

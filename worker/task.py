@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Errors = tuple[type[BaseException], ...]
+_ERRORS = frozenset({"autoretry_for", "dont_autoretry_for", "throws"})
 
 
 class TaskOptions(TypedDict, total=False):
@@ -169,6 +169,10 @@ class Task(Generic[P, R]):
             raise ConfigError(f"a task has no option {option!r}; it has {', '.join(sorted(known))}")
         if option == "rate_limit":
             per_second(value)
+        if option in _ERRORS and not all(
+            isinstance(kind, type) and issubclass(kind, BaseException) for kind in value
+        ):
+            raise ConfigError(f"{option} is a list of exception classes, not {value!r}")
         hook = option not in known and callable(value)
         setattr(self, option, types.MethodType(value, self) if hook else value)
 

@@ -391,6 +391,8 @@ def test_an_argument_that_cannot_be_sent_is_named():
 def test_unknown_options_are_errors_where_they_are_given():
     with pytest.raises(ConfigError, match="no option 'max_retry'; it has acks_late"):
         app.task(name="x", max_retry=3)(lambda: None)
+    with pytest.raises(ConfigError, match="autoretry_for is a list of exception classes"):
+        app.task(name="x", autoretry_for=["OSError"])(lambda: None)
     with pytest.raises(ConfigError, match="3 per second"):
         app.task(name="x", rate_limit="3 per second")(lambda: None)
     with pytest.raises(UsageError, match="'contdown' is no option of a task"):
