@@ -12,7 +12,7 @@ import click
 from queue_core.worker.cli.types import duration, names, size
 from queue_core.worker.logs import Format, configure
 from queue_core.worker.pools.child import die_with_parent
-from queue_core.worker.pools.make import KINDS, PoolOptions, make_pool
+from queue_core.worker.pools.make import KINDS, PoolOptions, make_pool, usual_size
 from queue_core.worker.runner import Worker, WorkerOptions
 
 LEVELS = ["debug", "info", "warning", "error"]
@@ -49,10 +49,8 @@ LEVELS = ["debug", "info", "warning", "error"]
 @click.option(
     "-c",
     "--concurrency",
-    type=click.IntRange(1, 1000),
-    default=os.cpu_count() or 1,
-    show_default="number of CPUs",
-    help="How many tasks run at once.",
+    type=click.IntRange(1, 10_000),
+    help="How many tasks run at once. [number of CPUs; 100 with asyncio]",
 )
 @click.option(
     "-P",
@@ -126,7 +124,7 @@ def worker(
     broker: str | None,
     queues: tuple[str, ...] | None,
     exclude_queues: tuple[str, ...] | None,
-    concurrency: int,
+    concurrency: int | None,
     pool: str,
     time_limit: float | None,
     soft_time_limit: float | None,
@@ -170,7 +168,8 @@ def worker(
         check=check,
         control=not no_control,
     )
-    tasks = PoolOptions(pool, concurrency, soft_time_limit, time_limit, max_tasks, max_memory)
+    at_once = concurrency or usual_size(pool)
+    tasks = PoolOptions(pool, at_once, soft_time_limit, time_limit, max_tasks, max_memory)
     pool_of_tasks = make_pool(tasks, app, broker, log_level, log_format, options.name)
     return Worker(pool_of_tasks, options).run()
 

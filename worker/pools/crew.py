@@ -41,6 +41,7 @@ from queue_core.worker.pools.pace import MAX_BEHIND, MAX_WINDOW, Pace
 RESTARTS = Backoff(base=0.5, cap=30.0)
 OVERDUE = 0.02
 CUT_GRACE = 1.0
+START_TIMEOUT = 60.0
 EXIT_TIMEOUT = 2.0
 
 
@@ -91,7 +92,8 @@ class Crew:
 
     def on_ready(self, pid: int) -> None:
         """The child has imported the app."""
-        self.members[pid].ready = True
+        member = self.members[pid]
+        member.ready, member.kill_at = True, math.inf
         self._failures = 0
         self._changed = True
 
@@ -267,6 +269,8 @@ class Crew:
     def _enforce(self, member: Member, now: float) -> None:
         """Time limits, and jobs that wait behind one that takes longer than expected."""
         if now >= member.kill_at:
+            if not member.ready:  # it hangs in the import of the app
+                self._start_later(now)
             self._recall(member)
             self._kill(member)
         if member.dying:
@@ -316,7 +320,8 @@ class Crew:
             except OSError:
                 self._start_later(now)
                 break
-            self.members[pid] = Member(pid)
+            member = self.members[pid] = Member(pid)
+            member.kill_at = now + START_TIMEOUT
         self._changed = missing > 0  # it is tried again at its time
         for member in list(self.members.values()):
             if self._spent(member) and member.ready and not member.jobs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 
@@ -34,6 +35,11 @@ class PoolOptions:
     hard_limit: float | None = None
     max_tasks: int | None = None
     max_memory: int | None = None
+
+
+def usual_size(kind: str) -> int:
+    """How many tasks a pool runs at once unless somebody says otherwise."""
+    return 100 if kind == "asyncio" else os.cpu_count() or 1
 
 
 def make_pool(

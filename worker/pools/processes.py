@@ -25,7 +25,7 @@ from queue_core.worker.locate import AppNotFound
 from queue_core.worker.outcome import Accept, AppInfo, Job, Outcome, Report, Returned
 from queue_core.worker.pools.base import Abilities, PoolInfo, Running, check_signal
 from queue_core.worker.pools.children import Child, Children
-from queue_core.worker.pools.crew import Crew
+from queue_core.worker.pools.crew import START_TIMEOUT, Crew
 from queue_core.worker.pools.frames import (
     Begun,
     Cut,
@@ -48,7 +48,6 @@ ABILITIES = Abilities(
     resize=True,
     restart=True,
 )
-START_TIMEOUT = 60.0
 _TICK = 1.0
 _LOOK = 0.25
 _DYING = 0.01
@@ -246,7 +245,7 @@ class ProcessPool:
             self._look_after(now)
             self._take_submitted()
             self._crew.turn(now)
-            pause = min(self._crew.next_time() - now, _DYING if self._dying() else _TICK)
+            pause = min(self._crew.next_time() - now, self._tick())
             told, self._children.told = self._children.told, []
             ended = self._crew.ended
         for ticket, outcome in told:
@@ -269,8 +268,11 @@ class ProcessPool:
         while self._submitted:
             self._crew.pending.append(self._submitted.popleft())
 
-    def _dying(self) -> bool:
-        return any(child.silent or child.killed for child in self._children.by_pid.values())
+    def _tick(self) -> float:
+        """How soon to look at the processes themselves."""
+        if any(child.silent or child.killed for child in self._children.by_pid.values()):
+            return _DYING
+        return _TICK if self._max_memory is None else _LOOK
 
     def _look_after(self, now: float) -> None:
         """Bury the dead, and find those that use too much memory."""

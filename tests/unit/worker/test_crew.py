@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from queue_core.worker.outcome import Abandoned, Crashed, Done, Job, Returned, Terminated, TimedOut
-from queue_core.worker.pools.crew import CUT_GRACE, EXIT_TIMEOUT, OVERDUE, RESTARTS, Crew
+from queue_core.worker.pools.crew import (
+    CUT_GRACE,
+    EXIT_TIMEOUT,
+    OVERDUE,
+    RESTARTS,
+    START_TIMEOUT,
+    Crew,
+)
 
 OURS = "killed by the crew"
 
@@ -446,3 +453,17 @@ def test_a_child_whose_task_is_being_ended_gets_nothing_else():
     assert crew.on_cut(pid, 1, 0.0)
     crew.turn(0.0)
     assert list(outside.children[pid].granted) == [2]
+
+
+def test_a_child_that_never_gets_ready_is_killed_and_its_successor_comes_later():
+    outside, crew = crew_of(1)
+    (pid,) = crew.members
+    crew.on_died(pid, "SIGKILL", 0.0)
+    crew.turn(0.0)
+    (pid,) = crew.members
+    assert crew.next_time() == START_TIMEOUT
+    crew.turn(START_TIMEOUT)
+    assert outside.children[pid].dead == OURS
+    crew.on_died(pid, OURS, START_TIMEOUT)
+    crew.turn(START_TIMEOUT)
+    assert not crew.members or crew.next_time() > START_TIMEOUT
