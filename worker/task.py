@@ -169,10 +169,10 @@ class Task(Generic[P, R]):
             raise ConfigError(f"a task has no option {option!r}; it has {', '.join(sorted(known))}")
         if option == "rate_limit":
             per_second(value)
-        if option in _ERRORS and not all(
-            isinstance(kind, type) and issubclass(kind, BaseException) for kind in value
-        ):
-            raise ConfigError(f"{option} is a list of exception classes, not {value!r}")
+        if option in _ERRORS:
+            value = (value,) if isinstance(value, type) else tuple(value)
+            if not all(isinstance(one, type) and issubclass(one, BaseException) for one in value):
+                raise ConfigError(f"{option} is a list of exception classes, not {value!r}")
         hook = option not in known and callable(value)
         setattr(self, option, types.MethodType(value, self) if hook else value)
 
@@ -362,7 +362,7 @@ class Task(Generic[P, R]):
     ) -> AsyncResult[R]:
         """Run the task here and now as a worker would: with hooks, retries, links."""
         self.check(args, kwargs)
-        return self.app.run_eagerly(self.subtask(args, kwargs, **options))
+        return self.app.run_eagerly(self.signature(args, kwargs, **options))
 
     def send_many(
         self, calls: Iterable[Sequence[Any]], **options: Unpack[SendOptions]
@@ -382,17 +382,21 @@ class Task(Generic[P, R]):
             shown = f"{self.name}{self.signature_of_function}"
             raise TypeError(f"task {self.name}: {error}; its signature is {shown}") from None
 
+    def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802 - celery's name
+        """Return the handle on a run that was sent before; see `App.AsyncResult`."""
+        return self.app.AsyncResult(task_id)
+
     # --- signatures ------------------------------------------------------------------------------
 
     def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """Return a signature with these arguments; further ones come before them."""
-        return self.subtask(args, kwargs)
+        return self.signature(args, kwargs)
 
     def si(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """Return a signature that takes no further arguments."""
-        return self.subtask(args, kwargs).set(immutable=True)
+        return self.signature(args, kwargs).set(immutable=True)
 
-    def subtask(
+    def signature(
         self,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
