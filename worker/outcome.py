@@ -217,12 +217,13 @@ class TaskInfo(msgspec.Struct, array_like=True):
         signature: of the function, for people: ``(x, y=1)``.
         doc: the first line of its docstring.
         acks_late: ack after the run; False: before it (at most once).
-        rate_limit: runs per second in this worker, None: no limit.
+        rate_limit: starts per second in each worker, None: no limit.
         soft_limit, hard_limit: seconds; None: no limit.
         ignore_result: nobody will ask.
         track_started: tell the backend when it starts.
         strategy: ``module:name`` of a function that makes its requests instead of the usual one.
         queue: where it is sent unless the call says otherwise; None: to the default queue.
+        rate_shared: the rate limit is for all workers together.
     """
 
     name: str
@@ -236,6 +237,7 @@ class TaskInfo(msgspec.Struct, array_like=True):
     track_started: bool = False
     strategy: str | None = None
     queue: str | None = None
+    rate_shared: bool = False
 
 
 class AppInfo(msgspec.Struct, tag="app", array_like=True):

@@ -9,7 +9,6 @@ that takes messages, and must not block.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -59,7 +58,7 @@ def default(
         if headers.get("eta") is not None and (wait := request.wait()) > 0:
             consumer.hold(request, wait)
             return None
-        if bucket is not None and (wait := bucket.take(time.monotonic())) > 0:
+        if bucket is not None and (wait := bucket.take()) > 0:
             consumer.hold(request, wait)
             return None
         return request

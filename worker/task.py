@@ -30,7 +30,7 @@ from queue_core.worker.composing import STANDARD_OPTIONS, SendOptions
 from queue_core.worker.current import current_app
 from queue_core.worker.endings import MaxRetriesExceeded, Replaced, Retry
 from queue_core.worker.outcome import TaskInfo
-from queue_core.worker.rates import per_second
+from queue_core.worker.rates import is_shared, per_second
 from queue_core.worker.request import Request, current_request
 from queue_core.worker.results.result import AsyncResult
 from queue_core.worker.retrying import again, replacement
@@ -81,7 +81,8 @@ class Task(Generic[P, R]):
         name: what it is called on the wire.
         queue, exchange, routing_key, priority, serializer, compression, expires, ignore_result:
             how it is sent unless the call says otherwise; see `SendOptions`.
-        rate_limit: ``"10/s"``, ``"100/m"``, ``"2/h"``: starts per worker.
+        rate_limit: ``"10/s"``, ``"100/m"``, ``"2/h"``: starts per worker; on all of them
+            together: ``"10/s cluster"``.
         time_limit, soft_time_limit: seconds: after the soft one the task gets
             `SoftTimeLimitExceeded`, after the hard one its process is killed.
         max_retries: how often it is retried; None: for ever.
@@ -441,6 +442,7 @@ class Task(Generic[P, R]):
             self.track_started,
             self.strategy,
             queue.name if isinstance(queue, Queue) else queue,
+            is_shared(self.rate_limit),
         )
 
     def __repr__(self) -> str:

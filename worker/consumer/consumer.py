@@ -12,6 +12,7 @@ nothing more and is closed once everything that it took is settled.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
@@ -39,7 +40,7 @@ from queue_core.worker.blueprint import Blueprint, load
 from queue_core.worker.composing import plain_queue
 from queue_core.worker.delivery import READ, ActiveRequest, Flights
 from queue_core.worker.outcome import Rejected, TaskInfo
-from queue_core.worker.rates import Bucket
+from queue_core.worker.rates import Bucket, OwnBucket, SharedBucket
 from queue_core.worker.runner import Worker
 from queue_core.worker.settler import Settler
 from queue_core.worker.strategy import DEFAULT, Strategy
@@ -307,6 +308,9 @@ class TaskConsumer:
             logger.warning("a message from %s is delivered again: %s", message.queue, error)
             if request is not None:
                 self.flights.leave(request)
+            if not message.settled:
+                with contextlib.suppress(QueueCoreError):  # it went back by itself
+                    message.requeue(counted=False)
         except Exception as error:
             logger.exception("a message from %s cannot be dealt with", message.queue)
             self.on_invalid_task(message, request, error)
@@ -347,7 +351,10 @@ class TaskConsumer:
         task = self.tasks.get(name)
         if task is None:
             raise UsageError(unknown_task(name, self.tasks))
-        changed = self.tasks[name] = msgspec.structs.replace(task, **changes)
+        changed = msgspec.structs.replace(task, **changes)
+        if changed.rate_shared and not self.connection.features.key_value:
+            raise UsageError(no_store(name))
+        self.tasks[name] = changed
         if "rate_limit" in changes:
             self._buckets.pop(name, None)
         self._strategies.pop(name, None)
@@ -357,7 +364,15 @@ class TaskConsumer:
         """Return what counts the runs of a task; None if it has no rate limit."""
         if task.rate_limit is None:
             return None
-        return self._buckets.setdefault(task.name, Bucket(task.rate_limit))
+        bucket = self._buckets.get(task.name)
+        if bucket is None:
+            if task.rate_shared:
+                store = self.connection.key_value()
+                bucket = SharedBucket(task.rate_limit, store, task.name)
+            else:
+                bucket = OwnBucket(task.rate_limit)
+            self._buckets[task.name] = bucket
+        return bucket
 
     def hold(self, request: ActiveRequest, seconds: float) -> None:
         """Keep a message away from the pool for so long: at the broker if it can, else here."""
@@ -396,3 +411,11 @@ class TaskConsumer:
             request.end(outcome)
         elif not message.settled:
             self.settler.settle(message, outcome)
+
+
+def no_store(task: str) -> str:
+    """Say why a rate limit for all workers cannot be kept."""
+    return (
+        f"the rate limit of {task} is for all workers together, which takes a broker with a "
+        "key-value store; without 'cluster' it is for each of them"
+    )

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from queue_core import Connection, QueueNotFound
+from queue_core import ConfigError, Connection, QueueNotFound
 from queue_core.worker.blueprint import StartStopStep
 from queue_core.worker.composing import composer_of
-from queue_core.worker.consumer.consumer import SETTLING, TaskConsumer
+from queue_core.worker.consumer.consumer import SETTLING, TaskConsumer, no_store
 from queue_core.worker.results.deliver import choose_chords, choose_deliverer
 from queue_core.worker.sending import RPC
 from queue_core.worker.sequel import Sequel
@@ -31,6 +31,9 @@ class Tasks(StartStopStep):
 
     def start(self, parent: TaskConsumer) -> None:
         """Declare what is not there, and subscribe."""
+        for task in parent.tasks.values():
+            if task.rate_shared and not parent.connection.features.key_value:
+                raise ConfigError(no_store(task.name))
         if self._settler is None:
             self._settler = parent.settler = self._make_settler(parent)
             parent.worker.flights.settler = self._settler

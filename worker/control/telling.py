@@ -14,7 +14,7 @@ from typing import Any
 from queue_core import Exchange, Queue, UsageError
 from queue_core.mailbox import Panel
 from queue_core.worker.consumer.consumer import TaskConsumer
-from queue_core.worker.rates import per_second
+from queue_core.worker.rates import is_shared, per_second
 from queue_core.worker.revoked import KEPT
 
 logger = logging.getLogger(__name__)
@@ -71,9 +71,12 @@ def number_of(signal: str | int | None) -> int:
 
 @panel.control_command
 def rate_limit(consumer: TaskConsumer, task_name: str, rate_limit: str | float | None) -> Said:
-    """Start a task at most so often: 10/s, 100/m, 2/h; 0 is without a limit."""
+    """Start a task at most so often: 10/s, 100/m, 2/h; 0 is without a limit.
+
+    With the word cluster, as in "10/s cluster": on all workers together.
+    """
     rate = per_second(rate_limit)
-    consumer.change_task(task_name, rate_limit=rate)
+    consumer.change_task(task_name, rate_limit=rate, rate_shared=is_shared(rate_limit))
     if rate is None:
         return {"ok": "rate limit disabled successfully"}
     return {"ok": "new rate limit set successfully"}
