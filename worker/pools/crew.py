@@ -42,6 +42,7 @@ RESTARTS = Backoff(base=0.5, cap=30.0)
 OVERDUE = 0.02
 CUT_GRACE = 1.0
 START_TIMEOUT = 60.0
+_TIMED = (Done, Failed)
 EXIT_TIMEOUT = 2.0
 
 
@@ -110,7 +111,7 @@ class Crew:
             return False
         job = member.finish(now)
         self._changed = self._changed or not member.lasting or self._spent(member)
-        if isinstance(outcome, Done | Failed):
+        if isinstance(outcome, _TIMED):
             self.pace.observe(job.name, outcome.seconds)
         self._outside.tell(ticket, outcome)
         return True

@@ -101,6 +101,7 @@ class Reader(Generic[T]):
         """``kind`` is the union of messages to expect: `ToChild` or `FromChild`."""
         self._decoder = msgspec.msgpack.Decoder(kind)
         self._buffer = bytearray()
+        self._needed = 0  # how long it must be before it is worth looking at again
 
     def feed(self, data: bytes) -> Iterator[T]:
         """Add bytes and yield every message that is complete now.
@@ -109,18 +110,25 @@ class Reader(Generic[T]):
             msgspec.DecodeError: the other side sent something else; the stream is of no use any
             more.
         """
-        self._buffer += data
-        at = 0
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        at, end = 0, _LENGTH
         try:
-            while len(self._buffer) - at >= _LENGTH:
-                end = at + _LENGTH + int.from_bytes(self._buffer[at : at + _LENGTH], "little")
-                if len(self._buffer) < end:
+            while len(data) >= at + _LENGTH:
+                end = at + _LENGTH + int.from_bytes(data[at : at + _LENGTH], "little")
+                if len(data) < end:
                     break
-                message: T = self._decoder.decode(bytes(self._buffer[at + _LENGTH : end]))
-                at = end
+                message: T = self._decoder.decode(data[at + _LENGTH : end])
+                at, end = end, end + _LENGTH
                 yield message
         finally:
-            del self._buffer[:at]
+            if at < len(data):
+                self._buffer += data[at:]
+                self._needed = end - at
 
     @property
     def waiting(self) -> int:
