@@ -161,3 +161,25 @@ def test_limits_that_a_pool_cannot_keep_are_refused_at_start(start_worker, pool)
 def test_children_decode_messages_without_loading_a_driver(start, send):
     start("-c", "1")
     assert send("drivers").get(20) == []
+
+
+def test_a_worker_holds_few_messages_until_it_knows_that_they_are_short(
+    app, queue, start, send, note
+):
+    start("-c", "1")
+
+    def held_behind_a_long_one():
+        gate = note.with_name(f"gate-{time.monotonic_ns()}")
+        results = [send("wait_for", str(gate)), *(send("add", 1, 1) for _ in range(100))]
+        eventually(lambda: Path(f"{gate}.runs").exists(), 20.0)
+        time.sleep(1.0)
+        held = 101 - app.connection().inspect(queue).ready
+        gate.touch()
+        assert all(result.get(30) for result in results)
+        return held
+
+    assert held_behind_a_long_one() <= 8
+    for result in [send("add", 1, 1) for _ in range(400)]:
+        result.get(30)
+    time.sleep(1.0)
+    assert held_behind_a_long_one() >= 24

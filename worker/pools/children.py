@@ -54,6 +54,7 @@ class Child:
         self.pid = self.process.pid
         self.silent = False  # nothing more will be heard of it
         self.killed = False
+        self.said_goodbye = False
         self._stopping = False
         self._alive = alive
         self._grants = grants
@@ -130,6 +131,11 @@ class Child:
                 return int(file.read().split()[1]) * PAGE
         except (OSError, IndexError):
             return None
+
+    @property
+    def expected(self) -> bool:
+        """Whether its end is no surprise."""
+        return self.killed or self.said_goodbye or self._stopping
 
     def close(self) -> None:
         """Release what is ours of it; a process that still lives is killed by that."""

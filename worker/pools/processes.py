@@ -292,7 +292,10 @@ class ProcessPool:
     def _hear(self, child: Child, messages: Iterable[FromChild]) -> None:
         now = time.monotonic()
         for message in messages:
-            if not self._on_message(child.pid, message, now):
+            if isinstance(message, Leaving):
+                child.said_goodbye = True
+                self._crew.on_leaving(child.pid, now)
+            elif not self._on_message(child.pid, message, now):
                 logger.error("child %d reports what it was not asked for", child.pid)
                 child.kill()
         if child.silent and child.pid in self._children.by_pid:
@@ -307,17 +310,16 @@ class ProcessPool:
             self._children.told.append((message.ticket, pid))
         elif isinstance(message, Limited):
             self._crew.on_limit(pid, message.ticket, message.seconds)
-        elif isinstance(message, Leaving):
-            self._crew.on_leaving(pid, now)
         elif isinstance(message, AppInfo):
             self._crew.on_ready(pid)
             self._info = self._info or message
             self._known.set()
-        elif self._info is None:
-            self._failed = self._failed or message
-            self._known.set()
-        else:
-            logger.error("a new child cannot start: %s %s", message.error, message.because)
+        elif isinstance(message, NotReady):
+            if self._info is not None:
+                logger.error("a new child cannot start: %s %s", message.error, message.because)
+            else:
+                self._failed = self._failed or message
+                self._known.set()
         return True
 
     def _on_death(self, child: Child, how: str, now: float) -> None:
@@ -325,7 +327,7 @@ class ProcessPool:
         if not member.ready and not self._known.is_set():
             self._failed = NotReady(f"a child ended while it imported the app: {how}", "", "", "")
             self._known.set()
-        if member.ready and not member.leaving and not member.dying:
+        if member.ready and not child.expected:
             logger.warning("child %d died (%s); it is replaced", child.pid, how)
         self._crew.on_died(child.pid, how, now)
 
