@@ -26,6 +26,7 @@ from queue_core.worker.signature import (
     CHAIN,
     CHORD,
     GROUP,
+    MakesSignatures,
     Signature,
     as_list,
     as_signature,
@@ -47,7 +48,7 @@ _OF_THE_FIRST = frozenset({"countdown", "eta"})
 _OF_ONE = frozenset({"task_id", "link", "link_error", "group_id", "group_index", "chord", "chain"})
 
 NewId = Callable[[], str]
-Parts = Iterable[Signature[Any]] | Signature[Any]
+Parts = Iterable[Signature[Any] | MakesSignatures] | Signature[Any] | MakesSignatures
 
 
 # --- builders ------------------------------------------------------------------------------------
@@ -72,15 +73,20 @@ def group(*tasks: Parts) -> Signature[list[Any]]:
     return Signature(GROUP, [], {"tasks": _parts(tasks)}, {}, "group")
 
 
-def chord(header: Parts, body: Signature[Any] | None = None) -> Signature[Any]:
+def chord(header: Parts, body: Signature[Any] | MakesSignatures | None = None) -> Signature[Any]:
     """Return a signature that runs ``body`` with the list of the results of ``header``.
 
     Without a body it is one that takes it later: ``chord(header)(body)`` sends it.
     """
-    one = isinstance(header, Signature) and header.task == GROUP
-    parts = members(as_signature(header)) if one else _parts((header,))
+    parts = _parts((header,))
+    if len(parts) == 1 and parts[0].task == GROUP:
+        parts = members(parts[0])
     made: Signature[Any] = Signature(
-        CHORD, [], {"kwargs": {}, "header": parts, "body": body}, {}, "chord"
+        CHORD,
+        [],
+        {"kwargs": {}, "header": parts, "body": body and as_signature(body)},
+        {},
+        "chord",
     )
     return made
 
@@ -105,7 +111,8 @@ def chunks(task: Signature[Any], items: Iterable[Sequence[Any]], n: int) -> Sign
 
 
 def _parts(tasks: Sequence[Any]) -> list[Signature[Any]]:
-    found = tasks[0] if len(tasks) == 1 and not isinstance(tasks[0], Signature | Mapping) else tasks
+    one = isinstance(tasks[0], Signature | Mapping | MakesSignatures) if tasks else False
+    found = tasks[0] if len(tasks) == 1 and not one else tasks
     return [as_signature(part) for part in as_list(found)]
 
 

@@ -38,10 +38,14 @@ from queue_core.worker.protocol import (
     task_body,
     task_headers,
 )
-from queue_core.worker.signature import Signature, as_list, plain
+from queue_core.worker.signature import MakesSignatures, Signature, as_list, plain
 
 MAX_PRIORITY = 9
 MAX_HEADER_BYTES = 64 * 1024
+
+
+Follower = Signature[Any] | MakesSignatures
+"""A signature, or a task without arguments of its own."""
 
 
 class SendOptions(TypedDict, total=False):
@@ -57,8 +61,8 @@ class SendOptions(TypedDict, total=False):
         serializer: for the arguments: ``json``, ``msgpack``, ...
         compression: ``zlib``.
         headers: more headers for the message.
-        link, link_error: signatures, one or several: sent with the result when the task has
-            succeeded, or with its id when it has failed for good.
+        link, link_error: signatures or tasks, one or several: sent with the result when the task
+            has succeeded, or with its id when it has failed for good.
         task_id: a unique id; generated if not given.
         root_id, parent_id: the run that began it all, and the one that sends this; those of the
             running task if not given.
@@ -84,8 +88,8 @@ class SendOptions(TypedDict, total=False):
     serializer: str | None
     compression: str | None
     headers: Mapping[str, Any] | None
-    link: Signature[Any] | Sequence[Signature[Any]] | None
-    link_error: Signature[Any] | Sequence[Signature[Any]] | None
+    link: Follower | Sequence[Follower] | None
+    link_error: Follower | Sequence[Follower] | None
     task_id: str | None
     root_id: str | None
     parent_id: str | None

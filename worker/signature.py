@@ -12,7 +12,7 @@ Chains, groups and chords are signatures too, of tasks that are called ``celery.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, runtime_checkable
 
 import msgspec
 
@@ -48,6 +48,17 @@ class SignatureSender(Protocol):
 
     def run_eagerly(self, signature: Signature[Any]) -> AsyncResult[Any]:
         """Run the signature and what follows it here; see `App.run_eagerly`."""
+
+
+@runtime_checkable
+class MakesSignatures(Protocol):
+    """A task: wherever a signature is wanted, it stands for the one without arguments."""
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature[Any]:
+        """Return a signature with these arguments."""
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature[Any]:
+        """Return one that takes no others."""
 
 
 class Signature(msgspec.Struct, Generic[R], dict=True):
@@ -117,28 +128,28 @@ class Signature(msgspec.Struct, Generic[R], dict=True):
         self.options.update(options)
         return self
 
-    def link(self, callback: Signature[Any]) -> Signature[Any]:
+    def link(self, callback: Signature[Any] | MakesSignatures) -> Signature[Any]:
         """Send ``callback`` with the result when the task has succeeded; return ``callback``."""
         if self.subtask_type == "group":
             raise UsageError("a group has no single result to link to; use group | callback")
-        self._add("link", callback)
-        return callback
+        return self._add("link", callback)
 
-    def link_error(self, errback: Signature[Any]) -> Signature[Any]:
+    def link_error(self, errback: Signature[Any] | MakesSignatures) -> Signature[Any]:
         """Send ``errback`` when the task has failed for good; return ``errback``."""
-        self._add("link_error", errback)
-        return errback
+        return self._add("link_error", errback)
 
-    def on_error(self, errback: Signature[Any]) -> Signature[R]:
+    def on_error(self, errback: Signature[Any] | MakesSignatures) -> Signature[R]:
         """As `link_error`, but return this signature, for use in an expression."""
         self.link_error(errback)
         return self
 
-    def _add(self, option: str, signature: Signature[Any]) -> None:
+    def _add(self, option: str, other: Signature[Any] | MakesSignatures) -> Signature[Any]:
+        signature = as_signature(other)
         linked = as_list(self.options.get(option))
         if signature not in linked:
             linked.append(signature)
         self.options[option] = linked
+        return signature
 
     # --- using it --------------------------------------------------------------------------------
 
@@ -228,11 +239,11 @@ class Signature(msgspec.Struct, Generic[R], dict=True):
             )
         return owner.app
 
-    def __or__(self, other: Signature[Any]) -> Signature[Any]:
+    def __or__(self, other: Signature[Any] | MakesSignatures) -> Signature[Any]:
         """Return the chain of the two."""
-        if not isinstance(other, Signature):
+        if not isinstance(other, Signature | MakesSignatures):
             return NotImplemented
-        return join([self, other])
+        return join([self, as_signature(other)])
 
     def __repr__(self) -> str:
         """Show the call, or the members."""
@@ -246,13 +257,15 @@ class Signature(msgspec.Struct, Generic[R], dict=True):
 
 
 def as_signature(value: Any) -> Signature[Any]:
-    """Return the signature that ``value`` is, or describes as an object on the wire.
+    """Return the signature that ``value`` is, makes, or describes as an object on the wire.
 
     Raises:
         DecodeError: it does not.
     """
     if isinstance(value, Signature):
         return value
+    if isinstance(value, MakesSignatures):
+        return value.s()
     if not isinstance(value, Mapping) or not isinstance(value.get("task"), str):
         raise DecodeError("not a signature: an object with a 'task' was expected")
     try:
@@ -309,17 +322,24 @@ def as_list(value: Any) -> list[Any]:
         return []
     if isinstance(value, list | tuple | frozenset):
         return list(value)
-    if isinstance(value, Signature | Mapping | str):
+    if isinstance(value, Signature | Mapping | str | MakesSignatures):
         return [value]
     return list(value)
 
 
 def plain(value: Any) -> Any:
     """Return ``value`` with every signature in it as an object, and every queue as its name."""
+    if type(value) in _ALREADY_PLAIN:
+        return value
     if isinstance(value, Signature):
         return value.as_wire()
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, dict):
         return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, MakesSignatures):
+        return value.s().as_wire()
     return value.name if isinstance(value, Queue) else value
+
+
+_ALREADY_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})

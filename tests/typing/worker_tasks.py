@@ -85,6 +85,8 @@ assert_type(add.si(1, 2).apply_async(countdown=3).get(), int)
 assert_type(add.apply((1, 2)).get(), int)
 assert_type(add.map([1, 2]), Signature[list[int]])
 
+add.apply_async((1, 2), link=told, link_error=[told, told.s()])
+add.apply_async((1, 2), link="told")  # type: ignore[arg-type]
 fetch.delay()  # type: ignore[call-arg]
 fetch.delay(3)  # type: ignore[arg-type]
 told.delay("3")  # type: ignore[arg-type]

@@ -139,6 +139,17 @@ def test_links_are_kept_once_and_in_order():
     assert add.s(1).on_error(add.s(2)).options["link_error"] == [add.s(2)]
 
 
+def test_a_task_stands_for_its_signature():
+    assert (add.s(1) | total) == (add.s(1) | total.s())
+    assert chain(add.s(1), total) == chain(add.s(1), total.s())
+    assert group(add) == group(add.s()) and chord([add], total) == chord([add.s()], total.s())
+    signature = add.s(1)
+    assert signature.link(total) == total.s() and signature.options["link"] == [total.s()]
+    linked = add.signature((1,), link=total, link_error=[total])
+    (sent,) = unfold(freeze(linked)[0])
+    assert call_of(sent, sent.options).embed == Embed([total.s().as_wire()], [total.s().as_wire()])
+
+
 def test_a_group_has_no_result_to_link_to():
     with pytest.raises(UsageError, match=r"group \| callback"):
         group(add.s(1)).link(add.s(2))
