@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from queue_core import QueueCoreError
-from queue_core.mailbox import LamportClock
+from queue_core.mailbox import LamportClock, SigningKey
 from queue_core.worker.blueprint import Blueprint
 from queue_core.worker.delivery import Flights
 from queue_core.worker.outcome import AppInfo
@@ -60,6 +60,8 @@ class WorkerOptions:
         check: end when everything is ready, and take nothing.
         statedb: a file that keeps what must survive a restart; empty: none.
         control: take part in remote control.
+        keys: obey remote commands that change something only if one of these signed them; empty:
+            obey everybody.
     """
 
     broker: str | None = None
@@ -74,6 +76,7 @@ class WorkerOptions:
     check: bool = False
     statedb: str = ""
     control: bool = True
+    keys: Sequence[SigningKey] = ()
 
 
 class Worker:

@@ -263,3 +263,16 @@ def test_the_command_line_asks_and_tells_workers(broker_url, worker, name):
     assert "new rate limit set" in done.stdout
     listed = command(broker_url, "control", "-d", name, "-t", "10s")
     assert "revoke TASK_ID..." in listed.stdout, listed.stderr
+
+
+def test_a_worker_with_a_key_obeys_nobody_else(app, broker_url, start_worker, told, name, tmp_path):
+    secret = tmp_path / "key"
+    secret.write_text("a long secret that only operators have\n")
+    worker = start_worker("-n", name, "--control-key", "ops", str(secret)).ready()
+    assert told("ping") == {"ok": "pong"}
+    with pytest.raises(RemoteError, match="not signed"):
+        told("shutdown")
+    key = ("--key-name", "ops", "--key-file", str(secret))
+    done = command(broker_url, "control", "shutdown", "-d", name, "-t", "10s", *key)
+    assert done.returncode == 0, done.stderr
+    assert worker.end() == 0

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import get_args
 
 import click
 
+from queue_core.mailbox import SigningKey
 from queue_core.worker.cli.types import duration, names, size
 from queue_core.worker.logs import Format, configure
 from queue_core.worker.pools.child import die_with_parent
@@ -109,6 +111,14 @@ LEVELS = ["debug", "info", "warning", "error"]
 @click.option("--check", is_flag=True, help="Import, connect and declare, take nothing, and end.")
 @click.option("--no-control", is_flag=True, help="Take no part in remote control.")
 @click.option(
+    "--control-key",
+    "control_keys",
+    type=(str, click.Path(exists=True, dir_okay=False, path_type=Path)),
+    multiple=True,
+    metavar="NAME FILE",
+    help="Obey only remote commands that a key signed: its name, and a file with its secret.",
+)
+@click.option(
     "-l", "--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Log."
 )
 @click.option(
@@ -138,6 +148,7 @@ def worker(
     burst: bool,
     check: bool,
     no_control: bool,
+    control_keys: tuple[tuple[str, Path], ...],
     log_level: str,
     log_format: Format,
     die_with: int | None,
@@ -167,6 +178,7 @@ def worker(
         burst=burst,
         check=check,
         control=not no_control,
+        keys=[SigningKey(key, file.read_text().strip()) for key, file in control_keys],
     )
     at_once = concurrency or usual_size(pool)
     tasks = PoolOptions(pool, at_once, soft_time_limit, time_limit, max_tasks, max_memory)

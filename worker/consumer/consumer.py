@@ -4,10 +4,6 @@ It is made of steps, which are stopped and started again, all of them, when mess
 any more: a queue was deleted, the broker refuses something. Tasks that run go on meanwhile. (A
 connection that breaks is opened again by `queue_core.Connection`, which knows what was declared and
 subscribed to; nothing here repeats that.)
-
-Which queues are consumed may change while it runs. A `queue_core.Consumer` cannot stop taking from
-a queue and keep what it took from there, so a change replaces it by a new one; the old one takes
-nothing more and is closed once everything that it took is settled.
 """
 
 from __future__ import annotations
@@ -15,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -38,6 +33,7 @@ from queue_core import (
 )
 from queue_core.worker.blueprint import Blueprint, load
 from queue_core.worker.composing import plain_queue
+from queue_core.worker.consumer.intake import Intake
 from queue_core.worker.delivery import READ, ActiveRequest, Flights
 from queue_core.worker.outcome import Rejected, TaskInfo
 from queue_core.worker.rates import Bucket, OwnBucket, SharedBucket
@@ -56,8 +52,6 @@ STEPS: Final = tuple(
 
 SETTLING: Final = 10.0
 """Seconds in which the last settlements must be certain."""
-RETIRED: Final = 5.0
-"""Seconds for which what nothing is taken from any more is kept at least."""
 
 
 class TaskConsumer:
@@ -67,9 +61,7 @@ class TaskConsumer:
         worker: whose it is.
         blueprint: its steps.
         connection: to the broker, for any step to use.
-        queues: those that are consumed, by name.
-        paused: the names of those that nothing is taken from for now.
-        taker: takes from them; None if there is nothing to take.
+        intake: where messages come from.
         settler: acks what was taken.
         restarts: how often the steps were started again.
         counts: messages that were no task: ``unknown message``, ``unknown task``, ``invalid task``.
@@ -80,19 +72,11 @@ class TaskConsumer:
         self.worker = worker
         self.blueprint = Blueprint("consumer", [*STEPS, *worker.info.steps.get("consumer", ())])
         self.tasks = {task.name: task for task in worker.info.tasks}
-        self.queues = {name: self.definition(name) for name in self._names()}
-        self.taker: Consumer | None = None
+        self.intake = Intake(worker, [self.definition(name) for name in self._names()])
         self.restarts = 0
         self.counts: Counter[str] = Counter()
-        self.paused: set[str] = set()
         self._connection: Connection | None = None
         self._settler: Settler | None = None
-        self._retired: list[tuple[float, Consumer]] = []
-        self._ending = False
-        self._ahead = 0
-        self._changing = threading.RLock()
-        self.changed = threading.Condition(self._changing)
-        """Notified when there is another `taker`."""
         self._strategies: dict[str, Strategy] = {}
         self._buckets: dict[str, Bucket] = {}
         self._backoff = Backoff()
@@ -119,6 +103,11 @@ class TaskConsumer:
     @settler.setter
     def settler(self, settler: Settler) -> None:
         self._settler = settler
+
+    @property
+    def queues(self) -> Mapping[str, Queue]:
+        """The queues that are consumed, by name."""
+        return self.intake.queues
 
     @property
     def flights(self) -> Flights:
@@ -184,101 +173,6 @@ class TaskConsumer:
         if not names:
             raise UsageError("no queue is left to take from; say fewer after -X")
         return names
-
-    def take_from(self, queues: Mapping[str, Queue]) -> None:
-        """From now on consume these queues, which are declared; blocks for round trips.
-
-        Raises:
-            QueueCoreError: one cannot be declared or consumed; all is as it was.
-        """
-        with self._changing:
-            for queue in queues.values():
-                self.connection.declare(queue)
-            if self._ending:
-                return
-            fresh = None
-            wanted = [queue for queue in queues.values() if queue.name not in self.paused]
-            self._ahead = self.worker.options.prefetch or self.worker.pool.ahead
-            if wanted and not self.worker.options.check:
-                prefetch = max(1, self._ahead // len(wanted))
-                fresh = self.connection.consumer(*wanted, prefetch=prefetch, decode=False)
-                try:
-                    fresh.start()
-                except QueueCoreError:
-                    fresh.close()
-                    raise
-            before, self.taker = self.taker, fresh
-            self.queues = dict(queues)
-            self.settler.queues = {**self.settler.queues, **queues}
-            self.changed.notify_all()
-        self._retire(before)
-
-    def retune(self) -> None:
-        """Hold twice as many messages, or half, when the pool runs shorter or longer tasks now."""
-        ahead = self.worker.options.prefetch or self.worker.pool.ahead
-        if not self._ahead / 2 < ahead < self._ahead * 2:
-            self.take_from(self.queues)
-
-    def add_queue(self, queue: Queue) -> None:
-        """Consume from one more queue. Raises as `take_from`."""
-        with self._changing:
-            self.take_from({**self.queues, queue.name: queue})
-
-    def cancel_queue(self, name: str) -> None:
-        """Take nothing more from a queue; what is here from it is finished."""
-        with self._changing:
-            self.take_from({other: queue for other, queue in self.queues.items() if other != name})
-
-    def pause(self, name: str = "") -> None:
-        """Take nothing more from a queue, or from any, until `resume`."""
-        with self._changing:
-            self.paused |= {name} if name else set(self.queues)
-            self.take_from(self.queues)
-
-    def resume(self, name: str = "") -> None:
-        """Take from a queue, or from all, again."""
-        with self._changing:
-            self.paused -= {name} if name else set(self.paused)
-            self.take_from(self.queues)
-
-    def exhausted(self) -> bool:
-        """Whether nothing is here, and nothing waits in the queues."""
-        if len(self.flights) or not self.settler.idle:
-            return False
-        return not any(self.connection.inspect(queue).ready for queue in self.queues.values())
-
-    def take_nothing(self, *, ever: bool = False) -> None:
-        """Stop taking, for now or for ever. What was fetched and not taken goes back."""
-        with self._changing:
-            self._ending = self._ending or ever
-            before, self.taker = self.taker, None
-            self.changed.notify_all()
-        self._retire(before)
-
-    def _retire(self, taker: Consumer | None) -> None:
-        if taker is not None:
-            taker.stop()
-            self._retired.append((time.monotonic(), taker))
-        in_use = {id(request.taker) for request in self.flights.all()}
-        for since, old in list(self._retired):
-            # A message may be on its way to `take`, or to the broker.
-            if time.monotonic() - since > RETIRED and id(old) not in in_use and self.settler.idle:
-                self._retired.remove((since, old))
-                self._close(old, 1.0)
-
-    def close_takers(self, patience: float) -> None:
-        """Make all settlements certain, and give back the rest."""
-        self.take_nothing(ever=True)
-        retired, self._retired = self._retired, []
-        for _, taker in retired:
-            self._close(taker, patience)
-
-    def _close(self, taker: Consumer, patience: float) -> None:
-        try:
-            taker.flush(patience)
-        except QueueCoreError as error:
-            logger.warning("some settlements are not certain: %s", error)
-        taker.close()
 
     # --- messages, on the loop's thread -----------------------------------------------------------
 

@@ -72,7 +72,8 @@ class Control(StartStopStep):
             namespaces.append(CELERY)
         labels = {"app": worker.info.name, "pool": worker.pool.abilities.kind}
         for namespace in namespaces:
-            box = Mailbox(namespace, parent.connection, clock=worker.clock)
+            keys = worker.options.keys
+            box = Mailbox(namespace, parent.connection, clock=worker.clock, keys=keys)
             self._boxes.append(box)
             node = box.node(worker.options.name, parent, panel=self._panel, labels=labels)
             self._nodes.append(node)

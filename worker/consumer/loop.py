@@ -63,18 +63,18 @@ class Loop(StartStopStep):
             while not stopping.is_set():
                 if (now := time.monotonic()) >= look:
                     look = now + LOOK
-                    parent.retune()
-                taker = parent.taker
+                    parent.intake.retune()
+                taker = parent.intake.taker
                 if taker is None:
-                    with parent.changed:
-                        parent.changed.wait_for(
-                            lambda: parent.taker is not None or stopping.is_set(), RECEIVE
+                    with parent.intake.changed:
+                        parent.intake.changed.wait_for(
+                            lambda: parent.intake.taker is not None or stopping.is_set(), RECEIVE
                         )
                     continue
                 message = taker.receive(timeout=RECEIVE)
                 if message is not None:
                     parent.take(message, taker)
-                elif parent.worker.options.burst and parent.exhausted():
+                elif parent.worker.options.burst and parent.intake.exhausted():
                     parent.worker.stop()
                     return
         except Closed:

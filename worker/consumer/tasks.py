@@ -11,6 +11,7 @@ from queue_core.worker.blueprint import StartStopStep
 from queue_core.worker.composing import composer_of
 from queue_core.worker.consumer.consumer import SETTLING, TaskConsumer, no_store
 from queue_core.worker.results.deliver import choose_chords, choose_deliverer
+from queue_core.worker.results.options import result_options
 from queue_core.worker.sending import RPC
 from queue_core.worker.sequel import Sequel
 from queue_core.worker.settler import Settler
@@ -36,45 +37,47 @@ class Tasks(StartStopStep):
                 raise ConfigError(no_store(task.name))
         if self._settler is None:
             self._settler = parent.settler = self._make_settler(parent)
-            parent.worker.flights.settler = self._settler
+            parent.flights.settler = self._settler
+            parent.intake.open(parent.connection, self._settler)
         for queue in parent.queues.values() if parent.restarts else ():
             try:
                 parent.connection.inspect(queue)
             except QueueNotFound:
                 logger.warning("queue %s is declared again", queue.name)
-        parent.take_from(parent.queues)
+        parent.intake.renew()
 
     def _make_settler(self, parent: TaskConsumer) -> Settler:
         info = parent.worker.info
         if info.backend not in (None, *RPC) and self._backend is None:
             self._backend = Connection(info.backend)
+        options = result_options(info.settings)
         deliverer = choose_deliverer(
-            parent.connection, self._backend, rpc_only=info.backend in RPC, ttl=info.result_ttl
+            parent.connection, self._backend, rpc_only=info.backend in RPC, options=options
         )
         sequel = Sequel(
             parent.connection,
             deliverer,
             composer=composer_of(info),
-            chords=choose_chords(parent.connection, self._backend, ttl=info.result_ttl),
+            chords=choose_chords(parent.connection, self._backend, ttl=options.ttl),
             accept=info.accept,
         )
         return Settler(parent.connection, sequel, dict(parent.queues))
 
     def close(self, parent: TaskConsumer) -> None:
         """Take nothing more; what waits here for its time goes back."""
-        parent.take_nothing(ever=True)
+        parent.intake.stop(ever=True)
         for request in parent.worker.flights.all("scheduled"):
             request.give_back()
 
     def stop(self, parent: TaskConsumer) -> None:
         """Take nothing more. What was taken can still be settled."""
-        parent.take_nothing()
+        parent.intake.stop()
 
     def shutdown(self, parent: TaskConsumer) -> None:
         """Settle what is not settled, and give back the rest."""
         if self._settler is not None:
             self._settler.close(patient=parent.worker.clean)
-        parent.close_takers(SETTLING)
+        parent.intake.close(SETTLING)
         if self._backend is not None:
             self._backend.close()
 

@@ -125,7 +125,7 @@ def active_queues(consumer: TaskConsumer) -> list[dict[str, Any]]:
             "exclusive": queue.exclusive,
             "auto_delete": queue.auto_delete,
             "queue_arguments": dict(queue.arguments),
-            "paused": queue.name in consumer.paused,
+            "paused": queue.name in consumer.intake.paused,
         }
         for queue in list(consumer.queues.values())
     ]

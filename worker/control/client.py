@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from queue_core import Connection
-from queue_core.mailbox import Answers, Mailbox
+from queue_core.mailbox import Answers, Mailbox, SigningKey
 
 NAMESPACE: Final = "queue-core"
 CELERY: Final = "celery"
@@ -37,10 +37,18 @@ class Control:
         connection: Callable[[], Connection],
         *,
         namespace: str = NAMESPACE,
+        key: SigningKey | None = None,
     ) -> None:
-        """Connect nothing yet; ``connection`` returns this process's."""
+        """Connect nothing yet.
+
+        Args:
+            connection: returns this process's.
+            namespace: whose workers.
+            key: signs the commands, for workers that obey nobody else.
+        """
         self._connection = connection
         self._namespace = namespace
+        self._key = key
         self._boxes: dict[int, Mailbox] = {}
 
     @property
@@ -49,7 +57,8 @@ class Control:
         pid = os.getpid()
         box = self._boxes.get(pid)
         if box is None:
-            box = self._boxes.setdefault(pid, Mailbox(self._namespace, self._connection()))
+            made = Mailbox(self._namespace, self._connection(), key=self._key)
+            box = self._boxes.setdefault(pid, made)
         return box
 
     def close(self) -> None:

@@ -98,7 +98,7 @@ def time_limit(
 def pool_grow(consumer: TaskConsumer, n: int = 1) -> Said:
     """Run N more tasks at once."""
     size = consumer.worker.pool.grow(n)
-    consumer.take_from(consumer.queues)  # more may be here now
+    consumer.intake.renew()  # more may be here now
     return {"ok": f"pool will grow to {size}"}
 
 
@@ -106,7 +106,7 @@ def pool_grow(consumer: TaskConsumer, n: int = 1) -> Said:
 def pool_shrink(consumer: TaskConsumer, n: int = 1) -> Said:
     """Run N fewer tasks at once."""
     size = consumer.worker.pool.shrink(n)
-    consumer.take_from(consumer.queues)
+    consumer.intake.renew()
     return {"ok": f"pool will shrink to {size}"}
 
 
@@ -142,7 +142,7 @@ def add_consumer(
     if exchange is not None:
         target = Exchange(exchange, exchange_type or "direct")  # type: ignore[arg-type] # checked
         found = Queue(queue, exchange=target, routing_key=routing_key or queue)
-    consumer.add_queue(found)
+    consumer.intake.add(found)
     return {"ok": f"add consumer {queue}"}
 
 
@@ -151,7 +151,7 @@ def cancel_consumer(consumer: TaskConsumer, queue: str) -> Said:
     """Take nothing more from QUEUE; what is here from it is finished."""
     if queue not in consumer.queues:
         raise UsageError(_not_ours(queue, consumer.queues))
-    consumer.cancel_queue(queue)
+    consumer.intake.cancel(queue)
     return {"ok": f"no longer consuming from {queue}"}
 
 
@@ -159,7 +159,7 @@ def cancel_consumer(consumer: TaskConsumer, queue: str) -> Said:
 def pause(consumer: TaskConsumer, queue: str = "") -> Said:
     """Take nothing from QUEUE, or from any queue, until resume."""
     _check(consumer, queue)
-    consumer.pause(queue)
+    consumer.intake.pause(queue)
     return {"ok": f"paused {queue}".rstrip()}
 
 
@@ -167,7 +167,7 @@ def pause(consumer: TaskConsumer, queue: str = "") -> Said:
 def resume(consumer: TaskConsumer, queue: str = "") -> Said:
     """Take from QUEUE, or from all queues, again."""
     _check(consumer, queue)
-    consumer.resume(queue)
+    consumer.intake.resume(queue)
     return {"ok": f"resumed {queue}".rstrip()}
 
 
