@@ -7,7 +7,7 @@ on, and speaking celery's message protocol, so that its programs can work beside
 from queue_core.worker.app import App
 from queue_core.worker.canvas import chain, chord, group
 from queue_core.worker.endings import Ignore, MaxRetriesExceeded, Reject, Retry
-from queue_core.worker.limits import SoftTimeLimitExceeded
+from queue_core.worker.limits import SoftTimeLimitExceeded, TaskTerminated
 from queue_core.worker.request import FailedRun, Request
 from queue_core.worker.results.result import AsyncResult, GroupResult
 from queue_core.worker.shared import shared_task
@@ -27,6 +27,7 @@ __all__ = [
     "Signature",
     "SoftTimeLimitExceeded",
     "Task",
+    "TaskTerminated",
     "chain",
     "chord",
     "group",
