@@ -8,14 +8,20 @@ as celery declares them, so that its programs can work beside ours.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, Unpack, overload
 
+import msgspec
+
 from queue_core import ConfigError, Connection, Queue, UsageError
 from queue_core.worker.blueprint import Steps, load
 from queue_core.worker.builtin import builtin_tasks
-from queue_core.worker.composing import Composer, SendOptions, plain_queue
+from queue_core.worker.charter import Charter, NoSettings, Settled, given_by
+from queue_core.worker.composing import Composer, SendOptions
+from queue_core.worker.configuration import Level, from_mapping
 from queue_core.worker.control.registry import modules
 from queue_core.worker.current import make_current, shared
 from queue_core.worker.eager import run_eagerly
@@ -25,6 +31,7 @@ from queue_core.worker.request import HOSTNAME, Request, current_request
 from queue_core.worker.results.result import AsyncResult
 from queue_core.worker.results.wire import Result
 from queue_core.worker.sending import Office
+from queue_core.worker.settings import Settings
 from queue_core.worker.signature import Signature, as_signature
 from queue_core.worker.task import Task, TaskOptions
 
@@ -35,8 +42,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Middleware)
 
-DEFAULT_QUEUE = "celery"
-URL_VARIABLE = "QUEUE_CORE_URL"
+Packages = Iterable[str] | Callable[[], Iterable[str]]
+
 CONTROL = "queue_core.worker.control.client:Control"
 
 
@@ -49,46 +56,55 @@ class App:
         *,
         broker: str | None = None,
         backend: str | None = None,
-        default_queue: str = DEFAULT_QUEUE,
+        default_queue: str | None = None,
         queues: Sequence[Queue] = (),
-        serializer: str = "json",
-        accept: Sequence[str] = ("json", "msgpack"),
-        result_ttl: float = 86400.0,
+        serializer: str | None = None,
+        accept: Sequence[str] | None = None,
+        result_ttl: float | None = None,
+        settings: object = None,
     ) -> None:
         """Keep the settings; nothing is connected. It becomes the current app.
 
+        The environment, a file of settings and flags of the command line go before what is said
+        here; see `queue_core.worker.configuration`.
+
         Args:
             name: for people.
-            broker: the broker's URL; the environment's ``QUEUE_CORE_URL`` if None.
-            backend: where results are kept: a URL, or ``rpc://`` to send them to the waiting
-                process only. None: in the broker where it has a key-value store, by rpc elsewhere.
-            default_queue: for tasks without a queue of their own.
-            queues: definitions of queues that shall not be the plain durable ones: with
-                ``max_priority``, a dead-letter exchange ...
-            serializer: for arguments.
-            accept: the serializers that workers of this app decode.
-            result_ttl: seconds for which results are kept.
+            broker, backend, default_queue, queues, serializer, accept, result_ttl: the settings
+                ``broker_url``, ``result_backend``, ``task_default_queue``, ``task_queues``,
+                ``task_serializer``, ``accept_content``, ``result_expires``; see
+                `queue_core.worker.settings.Settings`.
+            settings: whatever `config_from_object` takes; the arguments here go before it.
+
+        Raises:
+            ConfigError: a setting is unknown or wrong.
         """
         self.name = name
         self.hostname = HOSTNAME
         """What requests and results say of where a task ran; a worker's name in a worker."""
-        self.broker = broker
-        self.backend = backend
-        self.default_queue = default_queue
-        self.accept = tuple(accept)
-        self.result_ttl = result_ttl
         self._control: Control | None = None
         self.steps = {"worker": Steps(), "consumer": Steps()}
         """Steps that its workers have besides their own; see `queue_core.worker.blueprint`."""
-        self._queues = {queue.name: queue for queue in queues}
-        if "" in self._queues:
-            raise ConfigError("the queues of an app need names")
         self._tasks: dict[str, Task[..., Any]] = {}
         self._builtin = {task.name: task for task in builtin_tasks()}
         for task in self._builtin.values():
             task.bind_to(self)
-        self.composer = Composer(self._find_queue, self._defaults, serializer=serializer)
         self._offices: dict[int, Office] = {}
+        self._discovered: list[tuple[Packages, str | None]] = []
+        self._charter = Charter(self._own_options, self._configure_tasks)
+        arguments = {
+            "broker_url": broker,
+            "result_backend": backend,
+            "task_default_queue": default_queue,
+            "task_queues": tuple(queues) or None,
+            "task_serializer": serializer,
+            "accept_content": accept,
+            "result_expires": result_ttl,
+        }
+        said = {key: value for key, value in arguments.items() if value is not None}
+        self._charter.say(Level.APP, from_mapping(said, f"App({name!r})"))
+        if settings is not None:
+            self.config_from_object(settings)
         self.hooks = Hooks()
         """Who hears of what it does; see `queue_core.worker.hooks`."""
         make_current(self)
@@ -173,7 +189,14 @@ class App:
             )
         task.bind_to(self)
         self._tasks[task.name] = task
+        self.adopt(task)
         return task
+
+    def adopt(self, task: Task[..., Any]) -> None:
+        """Configure a task by the settings, if those are settled yet."""
+        if (settled := self._charter.known) is not None:
+            with settled.explaining("task_annotations"):
+                task.configure(settled.settings)
 
     def _name_of(self, target: Callable[..., Any]) -> str:
         module = target.__module__
@@ -324,33 +347,136 @@ class App:
     # --- queues ----------------------------------------------------------------------------------
 
     def queue(self, queue: Queue | str | None = None) -> Queue:
-        """Return the definition of a queue: the app's own if it has one, else `plain_queue`."""
-        if isinstance(queue, Queue):
-            return queue
-        name = queue or self.default_queue
-        known = self._queues.get(name)
-        return known if known is not None else plain_queue(name)
+        """Return the definition of a queue: the app's own if it has one, else a plain one.
 
-    def _find_queue(self, _name: str, options: Mapping[str, Any]) -> Queue:
-        return self.queue(options.get("queue"))
+        Raises UsageError if it has none, and ``task_create_missing_queues`` is False.
+        """
+        return self._charter.settled.rules.queues.find(queue)
 
-    def _defaults(self, name: str) -> Mapping[str, Any]:
+    def _own_options(self, name: str) -> Mapping[str, Any]:
         task = self.find_task(name)
         return {} if task is None else task.send_options()
+
+    # --- settings --------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are now. The first time this reads file and environment.
+
+        Raises ConfigError if something that was said is wrong.
+        """
+        return self._charter.settled.settings
+
+    @property
+    def conf(self) -> Settings:
+        """The settings, by celery's name. To change them, use `config_from_object`."""
+        return self.settings
+
+    @property
+    def settled(self) -> Settled:
+        """The settings, where each was said, and what follows from them."""
+        return self._charter.settled
+
+    @property
+    def broker(self) -> str | None:
+        """The broker's URL, if any is said."""
+        return self.settings.broker_url
+
+    @property
+    def backend(self) -> str | None:
+        """Where results are kept, if that is said."""
+        return self.settings.result_backend
+
+    @property
+    def composer(self) -> Composer:
+        """What makes messages."""
+        return self._charter.settled.composer
+
+    def config_from_object(
+        self, found: object, *, silent: bool = False, namespace: str = ""
+    ) -> bool:
+        """Take settings from a module, an object, a dict, or a TOML file; return whether it did.
+
+        What was said before stays, unless this says something else. Names are celery's, of today
+        or of old; see `queue_core.worker.settings.Settings`.
+
+        Args:
+            found: the name of a module, ``module:attribute``, the path of a TOML file, a dict, or
+                any object whose attributes are settings.
+            silent: a module that does not exist is no error.
+            namespace: only names that begin with this and ``_`` are settings, such as ``CELERY``
+                in the settings of a Django project.
+
+        Raises:
+            ConfigError: a name is unknown, with the nearest one; a value is wrong; a setting of
+                celery's cannot be honoured. Says where.
+            UsageError: the app is connected already.
+        """
+        self._check_unused()
+        try:
+            given = given_by(found, namespace=namespace)
+        except NoSettings:
+            if silent:
+                return False
+            raise
+        self._charter.say(Level.OBJECT, given)
+        return True
+
+    def config_from_envvar(self, variable: str, *, silent: bool = False) -> bool:
+        """Take settings from the module or file that a variable of the environment names.
+
+        Raises as `config_from_object`, and ConfigError if there is no such variable and not
+        ``silent``.
+        """
+        name = os.environ.get(variable)
+        if not name:
+            if silent:
+                return False
+            raise ConfigError(f"the variable {variable} names no module with settings")
+        return self.config_from_object(name, silent=silent)
+
+    def autodiscover_tasks(
+        self,
+        packages: Iterable[str] | Callable[[], Iterable[str]],
+        related_name: str | None = "tasks",
+    ) -> None:
+        """Let workers import ``package.tasks`` of each package that has it.
+
+        ``packages`` may be a function that a worker calls; ``related_name`` is another name for
+        the module; None: the packages themselves.
+        """
+        self._discovered.append((packages, related_name))
+
+    def import_modules(self) -> None:
+        """Import the modules with tasks, as workers do; raises what an import raises."""
+        for name in (*self.settings.imports, *self.settings.include):
+            importlib.import_module(name)
+        for packages, related in self._discovered:
+            for package in packages() if callable(packages) else packages:
+                name = f"{package}.{related}" if related else package
+                if importlib.util.find_spec(name) is not None:
+                    importlib.import_module(name)
+
+    def _configure_tasks(self, settled: Settled) -> None:
+        with settled.explaining("task_annotations"):
+            for task in self.tasks.values():
+                task.configure(settled.settings)
 
     # --- this process ----------------------------------------------------------------------------
 
     def use(self, *, broker: str | None = None, backend: str | None = None) -> None:
-        """Replace broker or backend (unless None).
+        """Replace broker or backend (unless None), whatever else is said of them.
 
         Raises UsageError once this process has used the app's connection.
         """
+        self._check_unused()
+        said = {"broker_url": broker, "result_backend": backend}
+        given = {name: value for name, value in said.items() if value}
+        self._charter.say(Level.FLAG, from_mapping(given, "the command line"))
+
+    def _check_unused(self) -> None:
         if os.getpid() in self._offices:
-            raise UsageError(
-                "the app is connected already; set its broker before it sends anything"
-            )
-        self.broker = broker or self.broker
-        self.backend = backend or self.backend
+            raise UsageError("the app is connected already; configure it before it sends anything")
 
     def connection(self) -> Connection:
         """Return this process's connection, which the app closes. Does not connect yet."""
@@ -358,21 +484,25 @@ class App:
 
     def info(self) -> AppInfo:
         """Say what a worker must know of this app."""
-        queues = dict(self._queues)
-        for task in self.tasks.values():
-            if isinstance(task.queue, Queue):
-                queues.setdefault(task.queue.name, task.queue)
+        settled = self._charter.settled
+        self._configure_tasks(settled)
+        settings = settled.settings
+        named = [task.queue for task in self.tasks.values() if isinstance(task.queue, Queue)]
+        queues = {queue.name: queue for queue in (*named, *settings.task_queues)}
         return AppInfo(
             name=self.name,
-            broker=self.broker,
-            backend=self.backend,
-            default_queue=self.default_queue,
+            broker=settings.broker_url,
+            backend=settings.result_backend,
+            default_queue=settings.task_default_queue,
             tasks=[task.info() for _, task in sorted({**self._builtin, **self.tasks}.items())],
             queues=list(queues.values()),
-            accept=list(self.accept),
-            result_ttl=self.result_ttl,
+            accept=list(settings.accept_content),
+            result_ttl=settings.result_expires,
             steps={name: steps.paths for name, steps in self.steps.items()},
             commands=modules(),
+            settings=msgspec.structs.replace(
+                settings, task_routes=settled.rules.router.portable(), task_annotations=None
+            ),
         )
 
     @property
@@ -398,16 +528,10 @@ class App:
         pid = os.getpid()
         office = self._offices.get(pid)
         if office is None:
-            url = self.broker or os.environ.get(URL_VARIABLE)
-            if not url:
-                raise ConfigError(
-                    "the app has no broker: App(broker='sqlite:///queue.db'), "
-                    f"or the variable {URL_VARIABLE}"
-                )
+            settled = self._charter.settled
             office = Office(
-                url,
-                self.backend,
-                composer=self.composer,
+                settled.settings,
+                composer=settled.composer,
                 find_task=self.find_task,
                 hooks=self.hooks,
             )

@@ -42,8 +42,8 @@ def _results(worker: Worker) -> str:
     backend, connection = worker.info.backend, worker.consumer.connection
     if backend is None:
         store = connection.features.key_value
-        return f"in the broker, for {worker.info.result_ttl:g} s" if store else "by rpc"
-    return "by rpc" if backend.startswith("rpc") else f"kept for {worker.info.result_ttl:g} s"
+        return f"in the broker, {_kept(worker)}" if store else "by rpc"
+    return "by rpc" if backend.startswith("rpc") else f"kept {_kept(worker)}"
 
 
 def _queue(queue: Queue) -> str:
@@ -51,3 +51,8 @@ def _queue(queue: Queue) -> str:
     if queue.max_priority:
         told.append(f"(priority 0-{queue.max_priority})")
     return "".join(told)
+
+
+def _kept(worker: Worker) -> str:
+    seconds = worker.info.result_ttl
+    return "for ever" if seconds is None else f"for {seconds:g} s"

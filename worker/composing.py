@@ -8,18 +8,16 @@ queue a task goes to, it is told by functions.
 
 from __future__ import annotations
 
-import functools
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, TypedDict
 
 import msgspec
 
 from queue_core import (
     ConfigError,
-    Exchange,
     MessageError,
     Properties,
     Publication,
@@ -29,6 +27,7 @@ from queue_core import (
     encode,
     fresh_id,
 )
+from queue_core.worker.blueprint import load
 from queue_core.worker.outcome import AppInfo, Letter
 from queue_core.worker.protocol import (
     NOTHING_FOLLOWS,
@@ -38,6 +37,8 @@ from queue_core.worker.protocol import (
     task_body,
     task_headers,
 )
+from queue_core.worker.routes import merged
+from queue_core.worker.rules import Rules
 from queue_core.worker.signature import MakesSignatures, Signature, as_list, plain
 
 MAX_PRIORITY = 9
@@ -134,8 +135,8 @@ STANDARD_OPTIONS = (
 FindQueue = Callable[[str, Mapping[str, Any]], Queue]
 """Which queue a task of this name with these options goes to."""
 
-Defaults = Callable[[str], Mapping[str, Any]]
-"""The options of the task of this name itself."""
+Defaults = Callable[[Signature[Any]], Mapping[str, Any]]
+"""The options of a task, none of them None, unless the call says otherwise."""
 
 
 def utcnow() -> datetime:
@@ -152,12 +153,14 @@ class Composer:
         defaults: Defaults,
         *,
         serializer: str = "json",
+        zone: tzinfo = UTC,
         now: Callable[[], datetime] = utcnow,
     ) -> None:
-        """``serializer`` is for what names none."""
+        """``serializer`` is for what names none, ``zone`` for points in time that say none."""
         self._find_queue = find_queue
         self._defaults = defaults
         self._serializer = serializer
+        self._zone = zone
         self._now = now
         self._host = socket.gethostname()
         self._origin = (0, "")
@@ -172,7 +175,7 @@ class Composer:
             MessageError: an argument cannot be written; says which.
         """
         task = signature.task
-        options = {**self._defaults(task), **_given(signature.options)}
+        options = merged(self._defaults(signature), _given(signature.options))
         delay, eta = self._delay(options)
         ttl, expires = self._ttl(options)
         if ttl is not None and ttl <= delay:
@@ -228,7 +231,7 @@ class Composer:
             return max(0.0, _number("countdown", countdown)), None
         if eta is None:
             return 0.0, None
-        return max(0.0, (instant("eta", eta) - self._now()).total_seconds()), None
+        return max(0.0, (instant("eta", eta, self._zone) - self._now()).total_seconds()), None
 
     def _ttl(self, options: Mapping[str, Any]) -> tuple[float | None, str | None]:
         expires = options.get("expires")
@@ -236,7 +239,7 @@ class Composer:
             return None, None
         now = self._now()
         if isinstance(expires, datetime | str):
-            end = instant("expires", expires)
+            end = instant("expires", expires, self._zone)
             return max(0.0, (end - now).total_seconds()), end.isoformat()
         seconds = max(0.0, _number("expires", expires))
         return seconds, (now + timedelta(seconds=seconds)).isoformat()
@@ -245,23 +248,23 @@ class Composer:
 def composer_of(info: AppInfo) -> Composer:
     """Return what composes by the rules of an app that is not imported here."""
     tasks = {task.name: {"queue": task.queue} if task.queue else {} for task in info.tasks}
-    queues = {queue.name: queue for queue in info.queues}
-
-    def find_queue(_name: str, options: Mapping[str, Any]) -> Queue:
-        queue = options.get("queue") or info.default_queue
-        return queue if isinstance(queue, Queue) else queues.get(queue) or plain_queue(queue)
-
-    return Composer(find_queue, lambda name: tasks.get(name, {}))
+    return composer_by(Rules(info.settings, lambda name: tasks.get(name, {}), info.queues))
 
 
-@functools.lru_cache(maxsize=1000)
-def plain_queue(name: str) -> Queue:
-    """Return what celery declares: a durable classic queue, and a direct exchange of its name."""
-    return Queue(name, exchange=Exchange(name), routing_key=name, queue_type="classic")
+def composer_by(rules: Rules) -> Composer:
+    """Return what composes by these rules. Raises ConfigError for a zone that does not exist."""
+    settings = rules.settings
+    zone: tzinfo = UTC
+    if settings.timezone != "UTC":
+        try:
+            zone = load("zoneinfo:ZoneInfo")(settings.timezone)  # few need it
+        except (KeyError, ValueError) as error:
+            raise ConfigError(f"there is no timezone {settings.timezone!r}") from error
+    return Composer(rules.queue, rules.options, serializer=settings.task_serializer, zone=zone)
 
 
-def instant(what: str, value: object) -> datetime:
-    """Return a point in time from one, or from its ISO 8601 form; UTC where no zone is said.
+def instant(what: str, value: object, zone: tzinfo = UTC) -> datetime:
+    """Return a point in time from one, or from its ISO 8601 form; in ``zone`` if it says none.
 
     Raises:
         ConfigError: it is neither.
@@ -273,7 +276,7 @@ def instant(what: str, value: object) -> datetime:
             raise ConfigError(f"{what} {value!r:.60} is no ISO 8601 time") from None
     if not isinstance(value, datetime):
         raise ConfigError(f"{what} is a datetime, not {type(value).__name__}")
-    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    return value if value.tzinfo is not None else value.replace(tzinfo=zone)
 
 
 def check_options(names: Iterable[str]) -> None:

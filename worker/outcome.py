@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from queue_core import Properties, Publication, Queue, find_reader
+from queue_core.worker.settings import DEFAULTS, Settings
 
 
 class Job(msgspec.Struct, tag="job", array_like=True):
@@ -246,6 +247,7 @@ class AppInfo(msgspec.Struct, tag="app", array_like=True):
     Attributes:
         steps: ``worker`` and ``consumer`` -> its own steps, as ``module:Name``.
         commands: modules that register commands for remote control, which the worker imports.
+        settings: without what only the app's own process can use.
     """
 
     name: str
@@ -255,6 +257,7 @@ class AppInfo(msgspec.Struct, tag="app", array_like=True):
     tasks: list[TaskInfo]
     queues: list[Queue]
     accept: list[str]
-    result_ttl: float
+    result_ttl: float | None
     steps: dict[str, list[str]] = {}
     commands: list[str] = []
+    settings: Settings = DEFAULTS

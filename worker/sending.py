@@ -12,9 +12,18 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from queue_core import Connection, Producer, Publication, Unroutable, Unsupported, UsageError
+from queue_core import (
+    ConfigError,
+    Connection,
+    Producer,
+    Publication,
+    Unroutable,
+    Unsupported,
+    UsageError,
+)
 from queue_core.worker.canvas import Handle, freeze, unfold
 from queue_core.worker.composing import Composer, check_options
+from queue_core.worker.configuration import URL_VARIABLE
 from queue_core.worker.following import children
 from queue_core.worker.hooks import Hooks
 from queue_core.worker.outcome import Letter
@@ -23,6 +32,7 @@ from queue_core.worker.results.base import Results
 from queue_core.worker.results.key_value import KeyValueResults, require_key_value
 from queue_core.worker.results.result import AsyncResult, GroupResult
 from queue_core.worker.results.rpc import ReplyQueue
+from queue_core.worker.settings import Settings
 from queue_core.worker.signature import CHAIN, CHORD, GROUP, Signature, members
 from queue_core.worker.task import Task
 from queue_core.worker.unique import unique_key
@@ -41,21 +51,28 @@ class Office:
 
     def __init__(
         self,
-        url: str,
-        backend: str | None,
+        settings: Settings,
         *,
         composer: Composer,
         find_task: FindTask,
         hooks: Hooks,
     ) -> None:
-        """Nothing is connected yet."""
-        self.connection = Connection(url)
+        """Nothing is connected yet; raises ConfigError if the settings name no broker."""
+        if not settings.broker_url:
+            raise ConfigError(
+                "the app has no broker: App(broker='sqlite:///queue.db'), "
+                f"or the variable {URL_VARIABLE}"
+            )
+        self.connection = Connection(
+            settings.broker_url, connect_timeout=settings.broker_connection_timeout
+        )
+        self._settings = settings
         self._producer: Producer = self.connection.producer()
         self._composer = composer
         self._find_task = find_task
         self._hooks = hooks
         self._pid = os.getpid()
-        self._backend = backend
+        self._backend = settings.result_backend
         self._lock = threading.Lock()
         self._declared: set[str] = set()
         self._results: Results | None = None
@@ -79,7 +96,7 @@ class Office:
             self._post(
                 letters,
                 transaction=options.get("transaction"),
-                timeout=_patience(options.get("retry"), options.get("retry_policy")),
+                timeout=self._patience(options),
             )
         except BaseException:
             if unique_for is not None:
@@ -141,8 +158,20 @@ class Office:
         said = signature.options.get("ignore_result")
         if said is None:
             task = self._find_task(signature.task)
-            said = task is not None and task.ignore_result
-        return bool(said)
+            said = None if task is None else task.ignore_result
+        return self._settings.task_ignore_result if said is None else bool(said)
+
+    def _patience(self, options: Mapping[str, Any]) -> float | None:
+        """Return within how many seconds a task must be sent; None: the connection's timeout.
+
+        Without ``retry`` one second, in which a connection that was just lost may come back.
+        """
+        retry = options.get("retry")
+        if not (self._settings.task_publish_retry if retry is None else retry):
+            return _HURRY
+        policy = options.get("retry_policy") or self._settings.task_publish_retry_policy
+        limit = policy.get("timeout") if isinstance(policy, Mapping) else None
+        return float(limit) if isinstance(limit, int | float) else None
 
     def _claim(
         self, signature: Signature[Any], seconds: float, task_id: str
@@ -278,14 +307,3 @@ def _counts(signature: Signature[Any]) -> bool:
     return signature.task == CHORD or (
         signature.task in (CHAIN, GROUP) and any(_counts(part) for part in members(signature))
     )
-
-
-def _patience(retry: object, policy: object) -> float | None:
-    """Return within how many seconds a task must be sent; None: the connection's timeout.
-
-    Without ``retry`` one second, in which a connection that was just lost may come back.
-    """
-    if retry is False:
-        return _HURRY
-    limit = policy.get("timeout") if isinstance(policy, dict) else None
-    return float(limit) if isinstance(limit, int | float) else None

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import (
     TYPE_CHECKING,
     Any,
     ClassVar,
+    Final,
     Generic,
     ParamSpec,
     TypedDict,
@@ -25,6 +27,7 @@ from typing import (
 )
 
 from queue_core import Backoff, ConfigError, Queue, UsageError
+from queue_core.worker.annotations import annotations_of
 from queue_core.worker.canvas import chunks, xmap, xstarmap
 from queue_core.worker.composing import STANDARD_OPTIONS, SendOptions
 from queue_core.worker.current import current_app
@@ -34,6 +37,7 @@ from queue_core.worker.rates import is_shared, per_second
 from queue_core.worker.request import Request, current_request
 from queue_core.worker.results.result import AsyncResult
 from queue_core.worker.retrying import again, replacement
+from queue_core.worker.settings import DEFAULTS, Settings
 from queue_core.worker.signature import Signature
 
 if TYPE_CHECKING:
@@ -43,6 +47,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _ERRORS = frozenset({"autoretry_for", "dont_autoretry_for", "throws"})
+
+
+FROM_SETTINGS: Final[Mapping[str, str]] = {
+    "rate_limit": "task_default_rate_limit",
+    "acks_late": "task_acks_late",
+    "ignore_result": "task_ignore_result",
+    "store_errors_even_if_ignored": "task_store_errors_even_if_ignored",
+    "track_started": "task_track_started",
+}
+"""Option -> the setting that says it for tasks that do not."""
+
+_NOTHING: Final = object()
 
 
 class TaskOptions(TypedDict, total=False):
@@ -128,6 +144,7 @@ class Task(Generic[P, R]):
     throws: Sequence[type[BaseException]] = ()
 
     _app: App | None = None
+    _replaced: dict[str, Any] = {}
     function: Callable[..., Any]
     origin: Callable[..., Any]
     signature_of_function: inspect.Signature
@@ -176,6 +193,36 @@ class Task(Generic[P, R]):
                 raise ConfigError(f"{option} is a list of exception classes, not {value!r}")
         hook = option not in known and callable(value)
         setattr(self, option, types.MethodType(value, self) if hook else value)
+
+    def configure(self, settings: Settings) -> None:
+        """Take what the settings say: annotations, and the options that it says nothing of.
+
+        May be called again with other settings.
+
+        Raises:
+            ConfigError: an annotation is wrong.
+        """
+        for option, before in self._replaced.items():
+            if before is _NOTHING:
+                vars(self).pop(option, None)
+            else:
+                setattr(self, option, before)
+        self._replaced = {}
+        said = {
+            option: value
+            for option, name in FROM_SETTINGS.items()
+            if (value := getattr(settings, name)) != getattr(DEFAULTS, name)
+            and not self._says(option)
+        }
+        for option, value in {**said, **annotations_of(settings.task_annotations, self)}.items():
+            self._replaced[option] = vars(self).get(option, _NOTHING)
+            self.set_option(option, value)
+        vars(self).pop("hooks", None)
+
+    def _says(self, option: str) -> bool:
+        """Whether the task or one of its base classes has such an option of its own."""
+        bases = itertools.takewhile(lambda base: base is not Task, type(self).__mro__)
+        return option in vars(self) or any(option in vars(base) for base in bases)
 
     def bind_to(self, app: App | None) -> None:
         """Belong to ``app``; None: to whichever app is current when it is used."""

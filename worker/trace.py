@@ -66,7 +66,7 @@ def job_steps(app: App, job: Job, guard: Guard = unguarded) -> Steps:
     except MessageError as error:
         return Rejected(f"{type(error).__name__}: {error}"), False
     try:
-        call = read_message(properties, job.body, app.accept)
+        call = read_message(properties, job.body, app.settings.accept_content)
     except (MessageError, UsageError) as error:
         return Rejected(f"{type(error).__name__}: {error}", type(error).__name__), False
     task = app.find_task(call.name)

@@ -26,8 +26,7 @@ def processes(start_worker):
 def worker(broker_url, backend, queue):
     """A worker in this process, which is there at once."""
     app = canvas_jobs.app
-    app.use(broker=broker_url)
-    app.backend = backend
+    app.use(broker=broker_url, backend=backend)
     worker = Worker(ThreadPool(2, app), WorkerOptions(queues=[queue], lease=2.0, control=False))
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()

@@ -32,12 +32,12 @@ from queue_core import (
     UsageError,
 )
 from queue_core.worker.blueprint import Blueprint, load
-from queue_core.worker.composing import plain_queue
 from queue_core.worker.consumer.intake import Intake
 from queue_core.worker.delivery import READ, ActiveRequest, Flights
 from queue_core.worker.outcome import Rejected, TaskInfo
 from queue_core.worker.rates import Bucket, OwnBucket, SharedBucket
 from queue_core.worker.runner import Worker
+from queue_core.worker.settings import plain_queue
 from queue_core.worker.settler import Settler
 from queue_core.worker.strategy import DEFAULT, Strategy
 from queue_core.worker.trace import unknown_task

@@ -10,7 +10,8 @@ import sqlalchemy
 
 from queue_core import ConfigError, MessageError, Unsupported, UsageError
 from queue_core.worker import App, group
-from queue_core.worker.composing import Composer, plain_queue
+from queue_core.worker.composing import Composer
+from queue_core.worker.settings import plain_queue
 from queue_core.worker.unique import unique_key
 
 numbers = itertools.count()
@@ -36,7 +37,7 @@ def composer():
     defaults = {"slow": {"queue": "slow", "priority": 3, "serializer": "msgpack"}}
     return Composer(
         lambda name, options: plain_queue(options.get("queue") or "default"),
-        lambda name: defaults.get(name, {}),
+        lambda signature: defaults.get(signature.task, {}),
         now=lambda: NOW,
     )
 

@@ -11,7 +11,7 @@ from queue_core import Connection, Queue
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App, Signature, chord
 from queue_core.worker.canvas import freeze, unfold
-from queue_core.worker.composing import call_of, composer_of, plain_queue
+from queue_core.worker.composing import call_of, composer_of
 from queue_core.worker.following import children, chord_part
 from queue_core.worker.outcome import (
     Crashed,
@@ -28,6 +28,7 @@ from queue_core.worker.results.chords import KeyValueChords
 from queue_core.worker.results.rpc import RpcDeliverer
 from queue_core.worker.results.wire import success
 from queue_core.worker.sequel import Sequel
+from queue_core.worker.settings import plain_queue
 from queue_core.worker.settler import Settler
 
 numbers = itertools.count()

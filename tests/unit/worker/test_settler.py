@@ -20,11 +20,12 @@ from queue_core import (
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App
 from queue_core.worker import settler as settling
-from queue_core.worker.composing import composer_of, plain_queue
+from queue_core.worker.composing import composer_of
 from queue_core.worker.outcome import Abandoned, Crashed, Done, Rejected, Returned
 from queue_core.worker.protocol import Call, task_headers
 from queue_core.worker.results.rpc import RpcDeliverer
 from queue_core.worker.sequel import Sequel
+from queue_core.worker.settings import plain_queue
 from queue_core.worker.settler import Settler
 
 numbers = itertools.count()
