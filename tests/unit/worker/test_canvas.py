@@ -373,3 +373,60 @@ def test_the_part_in_a_chord_is_known_to_the_task_that_plays_it():
 )
 def test_canvas_runs_eagerly(whole, value):
     assert whole.apply().get() == value
+
+
+@app.task(name="collect")
+def collect(*args: object, tag: str = "") -> list[object]:
+    """Return what was given, so that the shape of the whole call can be seen in its result."""
+    return [tag, *args]
+
+
+leaves = st.builds(
+    lambda tag, given, fixed: (collect.si if fixed else collect.s)(*given, tag=tag),
+    st.sampled_from("abc"),
+    st.lists(st.integers(0, 3), max_size=2),
+    st.booleans(),
+)
+wholes = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=3).map(chain)
+        | st.lists(inner, min_size=1, max_size=3).map(group)
+        | st.builds(chord, st.lists(inner, min_size=1, max_size=3), inner)
+    ),
+    max_leaves=8,
+)
+
+
+def meaning(whole, *args):
+    """What a canvas is to return: a model in a few lines."""
+    if whole.subtask_type == "chain":
+        for step in members(whole):
+            args = [meaning(step, *args)]
+        return args[0]
+    if whole.subtask_type == "group":
+        return [value for part in members(whole) for value in spread(part, *args)]
+    if whole.subtask_type == "chord":
+        *parts, body = members(whole)
+        return meaning(body, [value for part in parts for value in spread(part, *args)])
+    return collect(*([] if whole.immutable else args), *whole.args, **whole.kwargs)
+
+
+def spread(part, *args):
+    """A group in a group gives its members, everything else one value."""
+    return meaning(part, *args) if part.subtask_type == "group" else [meaning(part, *args)]
+
+
+@given(wholes)
+def test_a_canvas_means_what_the_model_says(whole):
+    assert whole.apply().get() == meaning(whole)
+
+
+@given(wholes, wholes)
+def test_a_chain_of_two_canvases_passes_the_result_on(first, second):
+    assert (first | second).apply().get() == meaning(second, meaning(first))
+
+
+@given(wholes, st.integers(0, 3))
+def test_arguments_given_when_it_is_sent_go_to_what_runs_first(whole, argument):
+    assert whole.apply((argument,)).get() == meaning(whole, argument)
