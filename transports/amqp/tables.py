@@ -13,6 +13,7 @@ import calendar
 import datetime
 import decimal
 import functools
+import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from struct import Struct
@@ -144,6 +145,11 @@ def _encode_int(key: str, value: int, parts: list[bytes]) -> None:
 
 
 def _encode_float(key: str, value: float, parts: list[bytes]) -> None:
+    if not math.isfinite(value):
+        raise UsageError(
+            f"AMQP header {key!r}: RabbitMQ cannot read {value}, and closes the connection; send it "
+            "as a string"
+        )
     parts.append(_DOUBLE.pack(b"d", value))
 
 
