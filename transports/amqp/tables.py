@@ -147,7 +147,7 @@ def _encode_int(key: str, value: int, parts: list[bytes]) -> None:
 def _encode_float(key: str, value: float, parts: list[bytes]) -> None:
     if not math.isfinite(value):
         raise UsageError(
-            f"AMQP header {key!r}: RabbitMQ cannot read {value}, and closes the connection; send it "
+            f"AMQP header {key!r}: RabbitMQ cannot read {value}, and ends the connection; send it "
             "as a string"
         )
     parts.append(_DOUBLE.pack(b"d", value))
