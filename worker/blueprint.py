@@ -203,7 +203,9 @@ def load(path: str) -> Any:
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{path!r} cannot be imported; it must be 'module:Name'") from error
+        raise ConfigError(
+            f"{path!r} cannot be imported ({error}); it must be 'module:Name'"
+        ) from error
     return found
 
 

@@ -12,6 +12,7 @@ import pytest
 from queue_core import Connection, Message, Queue, RemoteError
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App
+from queue_core.worker.blueprint import ConsumerStep, StartStopStep
 from queue_core.worker.delivery import ActiveRequest, seconds_until
 from queue_core.worker.pools.threads import ThreadPool
 from queue_core.worker.runner import DRAINED, Worker, WorkerOptions
@@ -292,3 +293,44 @@ def test_a_message_that_comes_again_since_its_ack_was_lost_is_acked_again(app, r
     eventually(lambda: app.connection().inspect(app.queue()).ready == 0, 10.0)
     assert once.delay().get(10) == 2
     assert len(lost) == 1 and len(runs) == 2
+
+
+class Prices(ConsumerStep):
+    """A step that takes messages of its own."""
+
+    heard: list[object] = []
+
+    def get_consumers(self, parent):
+        queue = parent.connection.declare(Queue("prices"))
+        yield parent.connection.consumer(queue), lambda message: self.heard.append(message.payload)
+
+
+def test_a_step_of_the_app_takes_messages_of_its_own_until_the_worker_stops(app, run):
+    Prices.heard.clear()
+    app.steps["consumer"].add(Prices)
+    worker, thread, codes = run()
+    producer = app.connection().producer()
+    producer.publish({"tea": 3}, "prices")
+    eventually(lambda: Prices.heard == [{"tea": 3}], 10.0)
+    eventually(lambda: app.connection().inspect("prices").unacked == 0, 10.0)
+    worker.stop()
+    thread.join(20.0)
+    assert codes == [DRAINED]
+    producer.publish({"tea": 4}, "prices")
+    assert app.connection().inspect("prices").ready == 1
+
+
+class Unable(StartStopStep):
+    """A step that does not start."""
+
+    def start(self, parent):
+        raise RuntimeError("no disk")
+
+
+def test_a_step_of_the_app_that_does_not_start_ends_the_worker_with_its_error(app):
+    app.steps["worker"].add(Unable)
+    pool = ThreadPool(1, app)
+    worker = Worker(pool, WorkerOptions(broker=app.broker, control=False))
+    with pytest.raises(RuntimeError, match="no disk"):
+        worker.run()
+    assert not worker.ready.is_set()
