@@ -1,6 +1,5 @@
 """Sends tasks by name: this program has none of their code. See ``divide_tasks.py``."""
 
-from queue_core import RemoteError
 from queue_core.worker import App
 
 app = App("divide_client", backend="rpc://")  # the broker is in QUEUE_CORE_URL
@@ -15,7 +14,7 @@ def main() -> None:
     result = app.send_task("divide", (1, 0), queue="divide", link_error=handler)
     try:
         result.get(timeout=30)
-    except RemoteError as error:
+    except ZeroDivisionError as error:
         print(f"1 / 0: {error}")
 
     half = app.signature("divide", (2,), queue="divide")

@@ -25,10 +25,11 @@ from queue_core.worker.configuration import Level, from_mapping
 from queue_core.worker.control.registry import modules
 from queue_core.worker.current import make_current, shared
 from queue_core.worker.eager import run_eagerly
+from queue_core.worker.failure import Errors
 from queue_core.worker.hooks import Hooks, Middleware
 from queue_core.worker.outcome import AppInfo
 from queue_core.worker.request import HOSTNAME, Request, current_request
-from queue_core.worker.results.result import AsyncResult
+from queue_core.worker.results.result import AsyncResult, GroupResult
 from queue_core.worker.results.wire import Result
 from queue_core.worker.sending import Office
 from queue_core.worker.settings import Settings
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Middleware)
+E = TypeVar("E", bound=type[Exception])
 
 Packages = Iterable[str] | Callable[[], Iterable[str]]
 
@@ -107,6 +109,8 @@ class App:
             self.config_from_object(settings)
         self.hooks = Hooks()
         """Who hears of what it does; see `queue_core.worker.hooks`."""
+        self.errors = Errors()
+        """Which exceptions are made of failures; see `allow_error`."""
         make_current(self)
 
     @property
@@ -330,7 +334,7 @@ class App:
         if failed is not None and failed.id == task_id:
             return AsyncResult(
                 task_id,
-                None,
+                errors=self.errors,
                 result=Result(
                     task_id,
                     "FAILURE",
@@ -343,6 +347,21 @@ class App:
                 ),
             )
         return self._office().result_of(task_id)
+
+    def GroupResult(self, group_id: str) -> GroupResult | None:  # noqa: N802 - as the other one
+        """Return the group that `GroupResult.save` kept, None if there is none of this id.
+
+        Raises Unsupported where there is no key-value store.
+        """
+        return self._office().group_of(group_id)
+
+    def allow_error(self, kind: E) -> E:
+        """Let failures of tasks be exceptions of this class again where they are waited for.
+
+        ``@app.allow_error`` before the class, which must take the arguments that its instances
+        have in ``args``. What is not allowed is a `queue_core.RemoteError`.
+        """
+        return self.errors.allow(kind)
 
     # --- queues ----------------------------------------------------------------------------------
 
@@ -534,9 +553,14 @@ class App:
                 composer=settled.composer,
                 find_task=self.find_task,
                 hooks=self.hooks,
+                revoke=self._revoke,
+                errors=self.errors,
             )
             office = self._offices.setdefault(pid, office)
         return office
+
+    def _revoke(self, ids: Sequence[str], /, *, terminate: bool, signal: str) -> None:
+        self.control.revoke(list(ids), terminate=terminate, signal=signal)
 
     def __repr__(self) -> str:
         """Name the app."""

@@ -103,7 +103,6 @@ REFUSED: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
     "result_accept_content": ((None, ["json"], ("json",)), "results are JSON"),
     "result_compression": ((None,), "results are not compressed"),
     "result_chord_expires": ((None,), "the count of a chord's parts is kept as long as results"),
-    "result_failure_expires": ((None,), "failures are kept as long as other results"),
     "result_backend_transport_options": (({}, None), "say options in result_backend, after ?"),
     "task_protocol": ((2,), "protocol 2 is written; 1 and 2 are read"),
     "task_default_delivery_mode": ((2, "persistent"), "messages are persistent"),

@@ -36,6 +36,7 @@ from queue_core.worker.outcome import (
     TimedOut,
 )
 from queue_core.worker.pools.base import Pool, Running
+from queue_core.worker.results.wire import state as encode_state
 from queue_core.worker.settler import Settler
 
 logger = logging.getLogger(__name__)
@@ -174,6 +175,8 @@ class ActiveRequest:
             return
         if not self.task.acks_late:
             self.acknowledge()
+        if self.task.track_started:
+            self.tell("RECEIVED")
         pool.submit(self.job())
 
     def acknowledge(self) -> None:
@@ -236,6 +239,12 @@ class ActiveRequest:
 
     def on_accepted(self, pid: int) -> None:
         """It begins to run, in this process. Called only for tasks with ``track_started``."""
+        self.tell("STARTED", {"pid": pid, "hostname": self.flights.hostname})
+
+    def tell(self, status: str, info: object = None) -> None:
+        """Have its state noted where its result will be, unless nobody wants that."""
+        if not (self.task.ignore_result or self.message.headers.get("ignore_result")):
+            self.flights.settler.note(self.message, encode_state(self.id, status, info))
 
     def on_success(self, outcome: Done) -> None:
         """It returned."""

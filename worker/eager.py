@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from queue_core import UsageError
 from queue_core.worker.canvas import DEADLINE, Handle, freeze, unfold
 from queue_core.worker.composing import call_of
-from queue_core.worker.failure import Failure
+from queue_core.worker.failure import Errors, Failure
 from queue_core.worker.following import after_failure, after_success, children, chord_part, lost
 from queue_core.worker.outcome import ChordPart
 from queue_core.worker.protocol import Call
@@ -39,7 +39,7 @@ def run_eagerly(app: App, signature: Signature[Any]) -> AsyncResult[Any]:
     runs.waiting.extend(children(unfold(frozen), None if parent is None else parent.call))
     while runs.waiting:
         runs.step(runs.waiting.popleft())
-    return _result(handle, runs.results)
+    return _result(handle, runs.results, app.errors)
 
 
 class _Runs:
@@ -119,9 +119,10 @@ def _drive(steps: Generator[Any, Any, Ending]) -> Ending:
         return ending
 
 
-def _result(handle: Handle, results: Mapping[str, Result]) -> AsyncResult[Any]:
-    parent = None if handle.parent is None else _result(handle.parent, results)
+def _result(handle: Handle, results: Mapping[str, Result], errors: Errors) -> AsyncResult[Any]:
+    parent = None if handle.parent is None else _result(handle.parent, results, errors)
     if handle.members is not None:
-        return GroupResult(handle.id, [_result(one, results) for one in handle.members], parent)
+        found = [_result(one, results, errors) for one in handle.members]
+        return GroupResult(handle.id, found, parent)
     result = results.get(handle.id) or Result(handle.id, "PENDING")
-    return AsyncResult(handle.id, None, result=result, parent=parent)
+    return AsyncResult(handle.id, result=result, parent=parent, errors=errors)

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from queue_core import RemoteError
 from queue_core.worker.failure import Failure, read_failure
 from queue_core.worker.protocol import Call, Wire
 
@@ -45,11 +44,6 @@ class FailedRun(msgspec.Struct, frozen=True):
     def task(self) -> str:
         """The name of the task, by celery's word for it."""
         return self.name
-
-    @property
-    def error(self) -> RemoteError:
-        """What went wrong, as an exception."""
-        return RemoteError(self.failure.type_name, self.failure.text)
 
     def as_wire(self) -> dict[str, Any]:
         """Return it as it travels."""

@@ -22,7 +22,6 @@ from queue_core.worker.endings import Ignore, Reject, Replaced, Retry
 from queue_core.worker.failure import Failure, describe_exception
 from queue_core.worker.limits import TaskTerminated
 from queue_core.worker.request import Request, running
-from queue_core.worker.results.result import as_error
 from queue_core.worker.signature import Signature
 from queue_core.worker.task import Task
 
@@ -114,7 +113,7 @@ def run(
             ending.finished = finish(value)
             if isinstance(ending.finished, Failure):
                 ending.failure = ending.finished
-                error = as_error(ending.failure)
+                error = task.app.errors.rebuild(ending.failure)
         except Exception as raised:
             error = raised
             _end(ending, task, raised)
@@ -149,7 +148,8 @@ def _arguments(task: Task[..., Any], request: Request) -> list[Any]:
     args, failed = request.args, request.failed
     if failed is None or not args or args[0] != failed.id:
         return args
-    three = [failed, failed.error, failed.failure.trace, *args[1:]]
+    error = task.app.errors.rebuild(failed.failure)
+    three = [failed, error, failed.failure.trace, *args[1:]]
     try:
         task.signature_of_function.bind(*three, **request.kwargs)
     except TypeError:

@@ -10,7 +10,7 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from queue_core import (
     ConfigError,
@@ -24,12 +24,15 @@ from queue_core import (
 from queue_core.worker.canvas import Handle, freeze, unfold
 from queue_core.worker.composing import Composer, check_options
 from queue_core.worker.configuration import URL_VARIABLE
+from queue_core.worker.failure import Errors
 from queue_core.worker.following import children
 from queue_core.worker.hooks import Hooks
 from queue_core.worker.outcome import Letter
 from queue_core.worker.request import current_request
 from queue_core.worker.results.base import Results
+from queue_core.worker.results.groups import delete_group, load_group, save_group
 from queue_core.worker.results.key_value import KeyValueResults, require_key_value
+from queue_core.worker.results.options import result_options
 from queue_core.worker.results.result import AsyncResult, GroupResult
 from queue_core.worker.results.rpc import ReplyQueue
 from queue_core.worker.settings import Settings
@@ -41,6 +44,13 @@ RPC: Final = ("rpc", "rpc://")
 _HURRY: Final = 1.0
 
 FindTask = Callable[[str], Task[..., Any] | None]
+
+
+class Revoke(Protocol):
+    """Tells all workers that tasks shall not run."""
+
+    def __call__(self, task_id: Sequence[str], /, *, terminate: bool, signal: str) -> object:
+        """With ``terminate`` also those that run already are ended, by ``signal``."""
 
 
 class Office:
@@ -56,8 +66,16 @@ class Office:
         composer: Composer,
         find_task: FindTask,
         hooks: Hooks,
+        revoke: Revoke,
+        errors: Errors,
     ) -> None:
-        """Nothing is connected yet; raises ConfigError if the settings name no broker."""
+        """Nothing is connected yet; raises ConfigError if the settings name no broker.
+
+        Args:
+            settings, composer, find_task, hooks: the app's.
+            revoke: its remote control's.
+            errors: which exceptions may be made of failures.
+        """
         if not settings.broker_url:
             raise ConfigError(
                 "the app has no broker: App(broker='sqlite:///queue.db'), "
@@ -71,6 +89,9 @@ class Office:
         self._composer = composer
         self._find_task = find_task
         self._hooks = hooks
+        self._revoke = revoke
+        self.errors = errors
+        self._options = result_options(settings)
         self._pid = os.getpid()
         self._backend = settings.result_backend
         self._lock = threading.Lock()
@@ -236,23 +257,41 @@ class Office:
         Raises Unsupported where results reach only the sender; without ``must`` the handle then is
         one without a result.
         """
-        results = self.results()
         try:
-            return AsyncResult(task_id, results, results.recall(task_id))
+            kept, sent = self.results().recall(task_id)
         except Unsupported:
             if must:
                 raise
-            return AsyncResult(task_id, None)
+            return AsyncResult(task_id, self)
+        return AsyncResult(task_id, self, kept, sent=sent)
+
+    def group_of(self, group_id: str) -> GroupResult | None:
+        """Return a group that was saved; None if there is none of this id."""
+        ids = load_group(self._store().key_value(), group_id)
+        if ids is None:
+            return None
+        return GroupResult(group_id, [self.result_of(one) for one in ids], origin=self)
+
+    def save(self, group: GroupResult) -> None:
+        """See `Origin.save`."""
+        ids = [result.id for result in group.results]
+        save_group(self._store().key_value(), group.id, ids, ttl=self._options.ttl)
+
+    def drop(self, group_id: str) -> None:
+        """See `Origin.drop`."""
+        delete_group(self._store().key_value(), group_id)
+
+    def revoke(self, ids: Sequence[str], *, terminate: bool, signal: str) -> None:
+        """See `Origin.revoke`."""
+        self._revoke(ids, terminate=terminate, signal=signal)
 
     def _expect(self, handle: Handle, *, ignored: bool) -> AsyncResult[Any]:
         parent = None if handle.parent is None else self._expect(handle.parent, ignored=ignored)
         if handle.members is not None:
             found = [self._expect(member, ignored=ignored) for member in handle.members]
-            return GroupResult(handle.id, found, parent)
-        if ignored:
-            return AsyncResult(handle.id, None, parent=parent)
-        results = self.results()
-        return AsyncResult(handle.id, results, results.expect(handle.id), parent=parent)
+            return GroupResult(handle.id, found, parent, self)
+        kept = None if ignored else self.results().expect(handle.id)
+        return AsyncResult(handle.id, self, kept, parent=parent)
 
     def results(self) -> Results:
         """Return the side of the results that waits; the first call may declare a queue."""
@@ -268,7 +307,7 @@ class Office:
             self._backend is None and not self.connection.features.key_value
         ):
             return ReplyQueue(self.connection)
-        return KeyValueResults(self._store())
+        return KeyValueResults(self._store(), ReplyQueue(self.connection), self._options)
 
     def _store(self) -> Connection:
         """The connection that has a key-value store: the backend's, or the broker's."""

@@ -117,6 +117,10 @@ class Sequel:
             after.replies = [Reply(call.id, reply), *after.replies]
         return self._after(message, after, str(failure))
 
+    def of_state(self, message: Message, state: bytes) -> list[Publication]:
+        """What tells where a task is that has not ended."""
+        return list(self._deliverer.note(message, task_id(message), state))
+
     def over(self, part: ChordPart) -> None:
         """The body of a chord is on its way: its parts can be forgotten."""
         if self._chords is not None:

@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         result_backend: where results are kept: a URL, or ``rpc://`` to send them to the waiting
             process only. None: in the broker where it has a key-value store, by rpc elsewhere.
         result_expires: seconds for which results are kept; None or 0: for ever.
+        result_failure_expires: the same for failures, which somebody may want to look at later.
+        result_max_size: bytes that a result may have; a task that returns more has failed.
         accept_content: the serializers that workers decode.
         timezone: of an ``eta`` or ``expires`` that says none.
         imports, include: modules with tasks, which workers import.
@@ -68,6 +70,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         task_ignore_result: nobody will ask for results.
         task_store_errors_even_if_ignored: keep failures all the same.
         task_track_started: tell the backend when a task starts.
+        task_track_sent: note in the backend what is sent, a round trip for each: who asks for a
+            task by its id then learns whether it waits in a queue, or never was.
         task_publish_retry: try again while the broker is away.
         task_publish_retry_policy: ``timeout``: for how many seconds.
         task_always_eager: do not send tasks, run them here and now: for tests.
@@ -90,6 +94,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     broker_connection_timeout: Seconds = 10.0
     result_backend: Backend | None = None
     result_expires: Seconds | None = 86400.0
+    result_failure_expires: Seconds | None = 7 * 86400.0
+    result_max_size: int | None = 16 * 1024 * 1024
     accept_content: Names = ("json", "msgpack")
     timezone: Zone = "UTC"
     imports: Names = ()
@@ -115,6 +121,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     task_ignore_result: bool = False
     task_store_errors_even_if_ignored: bool = False
     task_track_started: bool = False
+    task_track_sent: bool = False
     task_publish_retry: bool = True
     task_publish_retry_policy: Policy = {}
     task_always_eager: bool = False
@@ -178,7 +185,7 @@ def read_setting(name: str, value: object) -> Any:
         raise ConfigError(f"{found!r} is none of {', '.join(_CHOICES[name])}")
     if name in _RANGES and not _RANGES[name][0] <= found <= _RANGES[name][1]:
         raise ConfigError(f"{found} is not from {_RANGES[name][0]} to {_RANGES[name][1]}")
-    if name == "result_expires" and not found:
+    if name in ("result_expires", "result_failure_expires") and not found:
         return None
     return found
 

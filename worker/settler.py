@@ -74,6 +74,7 @@ class Settler:
         self._sequel = sequel
         self.queues = queues
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="settler")
+        self._notes = ThreadPoolExecutor(1, thread_name_prefix="states")
         self._closing = threading.Event()
         self._away = False  # the last try found nobody
         self._settling: set[Message] = set()
@@ -104,6 +105,20 @@ class Settler:
         else:
             self._threads.submit(self._apply, message, outcome)
 
+    def note(self, message: Message, state: bytes) -> None:
+        """Tell who asks for the task that it has come so far, soon and in this order.
+
+        Never raises; if that cannot be told, it is not.
+        """
+        self._notes.submit(self._note, message, state)
+
+    def _note(self, message: Message, state: bytes) -> None:
+        try:
+            if then := self._sequel.of_state(message, state):
+                self._producer.publish_many(then)
+        except QueueCoreError as error:
+            logger.debug("the state of %s is not told: %s", label(message), error)
+
     def close(self, *, patient: bool = True) -> None:
         """Finish what was begun; what finds the broker away goes back with the consumer's end.
 
@@ -112,6 +127,7 @@ class Settler:
         limit = threading.Timer(_FINISH if patient else 0.0, self._closing.set)
         limit.daemon = True
         limit.start()
+        self._notes.shutdown(wait=True, cancel_futures=True)
         self._threads.shutdown(wait=True)
         limit.cancel()
 

@@ -13,7 +13,9 @@ from collections.abc import Awaitable, Generator, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from queue_core import MessageError, QueueCoreError, UsageError
+import msgspec
+
+from queue_core import MessageError, QueueCoreError, TooLarge, UsageError
 from queue_core.worker.aftermath import after_failing, encode_failure, encode_success
 from queue_core.worker.app import App
 from queue_core.worker.canvas import unfold
@@ -120,9 +122,21 @@ class _Finished:
             reply = b""
             if not self._ignored or part is not None:
                 reply = encode_success(call, value, ran=self._ran)
+                if self._too_large(reply):
+                    reply = encode_success(call, value, ran=self._briefly())
         except MessageError as error:
             return Failure("EncodeError", __name__, [f"the result cannot be sent: {error}"])
+        if self._too_large(reply):
+            why = f"the result has {len(reply)} bytes, more than result_max_size; keep it elsewhere"
+            return Failure(TooLarge.__name__, TooLarge.__module__, [why])
         return Done(reply, 0.0, letters, part)
+
+    def _briefly(self) -> wire.Ran:
+        return msgspec.structs.replace(self._ran, arguments=False)
+
+    def _too_large(self, reply: bytes) -> bool:
+        limit = self._app.settings.result_max_size
+        return limit is not None and len(reply) > limit
 
     def outcome(self, ending: Ending) -> Ran:
         """Return the outcome of a run that has ended."""
@@ -169,6 +183,8 @@ class _Finished:
             queue=self._request.queue,
         )
         reply = encode_failure(self._call, failure, ran=self._ran) if self._errors else b""
+        if self._too_large(reply):
+            reply = encode_failure(self._call, failure.cut(), ran=self._briefly())
         return Failed(
             reply,
             str(failure)[:500],

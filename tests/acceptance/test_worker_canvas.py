@@ -80,10 +80,10 @@ class TestFollowing:
     def test_the_error_handler_of_the_guide_knows_state_info_and_arguments(self, task, notes):
         handler = task("error_handler", notes.path)
         result = task("divide", 1, 0).apply_async(link_error=handler)
-        with pytest.raises(RemoteError, match="ZeroDivisionError: division by zero"):
+        with pytest.raises(ZeroDivisionError, match="division by zero"):
             result.get(30)
         assert notes.wait() == [
-            f"{result.id} FAILURE ZeroDivisionError: division by zero [1, 0] {{}}"
+            f"{result.id} FAILURE division by zero [1, 0] {{}}"
         ]
 
     def test_an_error_handler_of_three_arguments_gets_request_error_and_traceback(
@@ -91,15 +91,15 @@ class TestFollowing:
     ):
         handler = task("error_handler_of_three", notes.path)
         result = task("divide", 1, 0).apply_async(link_error=handler)
-        error = "ZeroDivisionError: division by zero"
-        assert notes.wait() == [f"{result.id} {error} [1, 0] {error}"]
+        error = "division by zero"
+        assert notes.wait() == [f"{result.id} {error} [1, 0] ZeroDivisionError: {error}"]
 
     def test_a_failure_in_a_chain_fails_all_that_would_have_followed(self, task, notes):
         whole = task("divide", 1, 0) | task("add", 1) | task("add", 2)
         whole.link_error(task("error_handler", notes.path))
         result = whole.delay()
         for waiting in (result, result.parent, result.parent.parent):
-            with pytest.raises(RemoteError, match="ZeroDivisionError"):
+            with pytest.raises(ZeroDivisionError):
                 waiting.get(30)
         assert len(notes.wait()) == 1 and notes.lines()[0].startswith(result.parent.parent.id)
 
@@ -114,7 +114,7 @@ class TestFollowing:
 
     def test_a_task_is_retried_only_so_often(self, task, notes):
         result = task("flaky", 9).apply_async(link_error=task("error_handler", notes.path))
-        with pytest.raises(RemoteError, match="ConnectionError: away"):
+        with pytest.raises(ConnectionError, match="away"):
             result.get(30)
         assert len(notes.wait()) == 1
 
@@ -131,7 +131,7 @@ class TestFollowing:
         result = task("family", queue).delay()
         own, root, child = result.get(30)
         assert own == root == result.id
-        assert result.children == [child]
+        assert [one.id for one in result.children] == [child]
 
     def test_an_unknown_task_has_error_links_too(self, app, queue, task, notes):
         handler = task("error_handler", notes.path)

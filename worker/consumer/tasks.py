@@ -11,6 +11,7 @@ from queue_core.worker.blueprint import StartStopStep
 from queue_core.worker.composing import composer_of
 from queue_core.worker.consumer.consumer import SETTLING, TaskConsumer, no_store
 from queue_core.worker.results.deliver import choose_chords, choose_deliverer
+from queue_core.worker.results.options import result_options
 from queue_core.worker.sending import RPC
 from queue_core.worker.sequel import Sequel
 from queue_core.worker.settler import Settler
@@ -49,14 +50,15 @@ class Tasks(StartStopStep):
         info = parent.worker.info
         if info.backend not in (None, *RPC) and self._backend is None:
             self._backend = Connection(info.backend)
+        options = result_options(info.settings)
         deliverer = choose_deliverer(
-            parent.connection, self._backend, rpc_only=info.backend in RPC, ttl=info.result_ttl
+            parent.connection, self._backend, rpc_only=info.backend in RPC, options=options
         )
         sequel = Sequel(
             parent.connection,
             deliverer,
             composer=composer_of(info),
-            chords=choose_chords(parent.connection, self._backend, ttl=info.result_ttl),
+            chords=choose_chords(parent.connection, self._backend, ttl=options.ttl),
             accept=info.accept,
         )
         return Settler(parent.connection, sequel, dict(parent.queues))

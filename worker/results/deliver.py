@@ -8,6 +8,7 @@ from queue_core import Connection, Message, Publication
 from queue_core.worker.results.base import Deliverer
 from queue_core.worker.results.chords import Chords, KeyValueChords
 from queue_core.worker.results.key_value import KeyValueDeliverer
+from queue_core.worker.results.options import ResultOptions
 from queue_core.worker.results.rpc import RpcDeliverer
 
 
@@ -20,12 +21,18 @@ class _AsAsked:
 
     def deliver(self, message: Message, task_id: str, reply: bytes) -> Sequence[Publication]:
         """Let the message decide."""
-        way = self._rpc if message.properties.reply_to else self._stored
-        return way.deliver(message, task_id, reply)
+        return self._way(message).deliver(message, task_id, reply)
+
+    def note(self, message: Message, task_id: str, state: bytes) -> Sequence[Publication]:
+        """Let the message decide."""
+        return self._way(message).note(message, task_id, state)
+
+    def _way(self, message: Message) -> Deliverer:
+        return self._rpc if message.properties.reply_to else self._stored
 
 
 def choose_deliverer(
-    connection: Connection, backend: Connection | None, *, rpc_only: bool, ttl: float
+    connection: Connection, backend: Connection | None, *, rpc_only: bool, options: ResultOptions
 ) -> Deliverer:
     """Return how a worker on ``connection`` delivers results.
 
@@ -33,21 +40,22 @@ def choose_deliverer(
         connection: to the broker.
         backend: where the app wants its results; None if it did not say.
         rpc_only: the app wants them by rpc.
-        ttl: seconds for which stored results are kept.
+        options: how they are kept.
 
     Raises:
         Unsupported: ``backend`` has no key-value store.
     """
+    producer = connection.producer()
     if backend is not None:
-        return KeyValueDeliverer(backend, ttl)
-    rpc = RpcDeliverer(connection.producer())
+        return KeyValueDeliverer(backend, producer, options)
+    rpc = RpcDeliverer(producer)
     if rpc_only or not connection.features.key_value:
         return rpc
-    return _AsAsked(rpc, KeyValueDeliverer(connection, ttl))
+    return _AsAsked(rpc, KeyValueDeliverer(connection, producer, options))
 
 
 def choose_chords(
-    connection: Connection, backend: Connection | None, *, ttl: float
+    connection: Connection, backend: Connection | None, *, ttl: float | None
 ) -> Chords | None:
     """Return where a worker on ``connection`` counts the parts of chords; None: nowhere.
 

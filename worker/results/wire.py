@@ -8,7 +8,7 @@ that whoever holds an id can ask what failed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Final
 
 import msgspec
 
@@ -16,17 +16,22 @@ from queue_core import DecodeError, MessageError, encode
 from queue_core.worker.failure import Failure, read_failure
 from queue_core.worker.protocol import Call
 
-State = Literal["PENDING", "SUCCESS", "FAILURE"]
+State = str
+"""``UNKNOWN PENDING RECEIVED STARTED RETRY SUCCESS FAILURE REVOKED``, or what a program made up."""
+
+ENDED: Final = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
+"""The states that are the last."""
+_FAILED: Final = frozenset({"FAILURE", "REVOKED", "RETRY"})
 
 
 class Result(msgspec.Struct):
-    """What became of a run, as read from a result message.
+    """What became of a run so far, as read from a result message.
 
     Attributes:
         task_id: of the run.
-        status: how it ended.
-        value: what it returned.
-        failure: set if and only if ``status`` is ``FAILURE``.
+        status: how it ended, or where it is.
+        value: what it returned; while it is ``STARTED``, by which process of whom it is run.
+        failure: what went wrong: if it is ``FAILURE`` or ``REVOKED``, and before a ``RETRY``.
         name, args, kwargs: what was run; None if the message does not say.
         worker, queue: where, and where it was taken from.
         retries: how often it was tried again.
@@ -50,13 +55,19 @@ class Result(msgspec.Struct):
     children: list[str] = []
     date_done: str | None = None
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self.status in ENDED
+
 
 class Ran(msgspec.Struct):
-    """Where a run took place, for its result message."""
+    """Where a run took place, for its result message; ``arguments`` says whether they are told."""
 
     worker: str = ""
     queue: str = ""
     children: Sequence[str] = ()
+    arguments: bool = True
 
 
 def success(call: Call, value: Any, *, date_done: str, ran: Ran | None = None) -> dict[str, Any]:
@@ -86,8 +97,8 @@ def _message(
         "date_done": date_done,
         "task_id": call.id,
         "name": call.name,
-        "args": call.args,
-        "kwargs": call.kwargs,
+        "args": call.args if ran.arguments else None,
+        "kwargs": call.kwargs if ran.arguments else None,
         "worker": ran.worker or None,
         "retries": call.retries,
         "queue": ran.queue or None,
@@ -112,6 +123,54 @@ def encode_result(message: dict[str, Any]) -> bytes:
         return encode({**message, "args": None, "kwargs": None}, "json").body
 
 
+def state(task_id: str, status: State, info: Any = None) -> bytes:
+    """Return the encoded message of a run that has not ended."""
+    return encode_result(
+        {
+            "status": status,
+            "result": info,
+            "traceback": None,
+            "children": [],
+            "date_done": None,
+            "task_id": task_id,
+        }
+    )
+
+
+class Head(msgspec.Struct):
+    """What of a stored result message concerns those who keep it.
+
+    Attributes:
+        status: as in `Result`.
+        waiting: the queues of processes that want to be told when the run has ended. Those are
+            not celery's.
+    """
+
+    status: State = "PENDING"
+    waiting: list[str] = []
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self.status in ENDED
+
+
+_heads = msgspec.json.Decoder(Head)
+
+
+def read_head(body: bytes) -> Head:
+    """Read the head of an encoded result message; one that is damaged has an empty one."""
+    try:
+        return _heads.decode(body)
+    except msgspec.MsgspecError:
+        return Head()
+
+
+def with_waiting(body: bytes, queues: Sequence[str]) -> bytes:
+    """Add to an encoded result message, which names none yet, who waits for the end."""
+    return body[:-1] + b',"waiting":' + msgspec.json.encode(queues) + b"}" if queues else body
+
+
 def read_result(payload: Any) -> Result:
     """Read a result message.
 
@@ -121,14 +180,15 @@ def read_result(payload: Any) -> Result:
     if not isinstance(payload, dict) or not isinstance(payload.get("task_id"), str):
         raise DecodeError("not a result message: an object with a 'task_id' was expected")
     status = payload.get("status")
-    failed = status in ("FAILURE", "REVOKED")
+    status = status if isinstance(status, str) else "PENDING"
+    failed = status in _FAILED
     args, kwargs = payload.get("args"), payload.get("kwargs")
     retries = payload.get("retries")
     return Result(
         payload["task_id"],
-        "FAILURE" if failed else "SUCCESS" if status == "SUCCESS" else "PENDING",
-        payload.get("result") if status == "SUCCESS" else None,
-        read_failure(payload.get("result"), payload.get("traceback"), str(status).title())
+        status,
+        None if failed else payload.get("result"),
+        read_failure(payload.get("result"), payload.get("traceback"), status.title())
         if failed
         else None,
         _text(payload.get("name")),
