@@ -24,18 +24,18 @@ def lines(worker: Worker) -> Iterator[str]:
     connection = consumer.connection
     server = connection.durability.broker
     yield f"broker   {'  '.join([connection.url, *([server] if server else [])])}, lease " + (
-        f"{options.lease:g} s"
+        f"{worker.lease:g} s"
     )
     yield f"results  {_results(worker)}"
     pool = worker.pool.info()
-    parts = [f"{pool.kind}, {pool.size} at once", f"prefetch {options.prefetch or 'by the pool'}"]
+    parts = [f"{pool.kind}, {pool.size} at once", f"prefetch {worker.prefetch or 'by the pool'}"]
     parts += [f"{name} {value:g}" for name, value in pool.limits.items()]
     yield f"pool     {', '.join(parts)}"
     yield f"queues   {'  '.join(_queue(queue) for queue in consumer.queues.values())}"
     names = [task.name for task in info.tasks if not task.name.startswith("celery.")]
     more = f"  and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     yield f"tasks    {'  '.join(names[:SHOWN]) or 'none'}{more}"
-    yield f"control  {'node ' + options.name if options.control else 'off'}"
+    yield f"control  {'node ' + options.name if worker.controlled else 'off'}"
 
 
 def _results(worker: Worker) -> str:

@@ -244,10 +244,12 @@ def shown(settings: Settings, origins: Mapping[str, Given]) -> Iterator[tuple[st
 
 def masked(value: object) -> str:
     """Return a value for people, without the passwords of URLs in it."""
-    shown = (
-        _QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", value)) if isinstance(value, str) else value
-    )
-    return repr(shown)
+    return repr(without_passwords(value) if isinstance(value, str) else value)
+
+
+def without_passwords(text: str) -> str:
+    """Return a text without the passwords of URLs in it."""
+    return _QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
 
 
 _PASSWORD = re.compile(r"(://[^:/@;]*):[^;]*@")

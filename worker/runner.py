@@ -43,22 +43,23 @@ STEPS: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """How a worker runs.
+    """How a worker runs. What is None is as the app's settings say.
 
     Attributes:
         broker: replaces the app's broker if not None.
-        queues: names of the queues to take from; the app's default queue if empty.
-        exclude: names of the app's queues not to take from; if given without ``queues``, the others
-            that the app defines are taken.
+        queues: names of the queues to take from; the app's default queue, and all that it defines,
+            if empty.
+        exclude: names of those among them not to take from.
         name: for people, in the log, and what remote control calls it.
         node: for the broker: a worker that starts under the node name of a dead one gets its
             messages at once. Empty: none.
-        prefetch: messages to hold at once, over all queues; None lets the pool decide.
+        prefetch: messages to hold at once, over all queues. If the settings do not say either, the
+            pool decides.
         drain: seconds to wait for running tasks when stopping.
         lease: seconds after which others may have this worker's messages if it dies.
         burst: end when the queues are empty.
         check: end when everything is ready, and take nothing.
-        statedb: a file that keeps what must survive a restart; empty: none.
+        statedb: a file that keeps what must survive a restart.
         control: take part in remote control.
         keys: obey remote commands that change something only if one of these signed them; empty:
             obey everybody.
@@ -70,12 +71,12 @@ class WorkerOptions:
     name: str = "worker"
     node: str = ""
     prefetch: int | None = None
-    drain: float = 30.0
-    lease: float = 30.0
+    drain: float | None = None
+    lease: float | None = None
     burst: bool = False
     check: bool = False
-    statedb: str = ""
-    control: bool = True
+    statedb: str | None = None
+    control: bool | None = None
     keys: Sequence[SigningKey] = ()
 
 
@@ -117,6 +118,38 @@ class Worker:
         """What the app says of itself."""
         assert self._info is not None, "the pool tells it when it starts"
         return self._info
+
+    @property
+    def drain(self) -> float:
+        """Seconds to wait for running tasks when stopping."""
+        given = self.options.drain
+        return self.info.settings.worker_drain if given is None else given
+
+    @property
+    def lease(self) -> float:
+        """Seconds after which others may have this worker's messages if it dies."""
+        given = self.options.lease
+        return self.info.settings.worker_lease if given is None else given
+
+    @property
+    def prefetch(self) -> int | None:
+        """Messages to hold at once, over all queues; None: the pool decides."""
+        settings = self.info.settings
+        each = settings.worker_prefetch_multiplier
+        given = self.options.prefetch or settings.worker_prefetch
+        return given if given or not each else each * self.pool.info().size
+
+    @property
+    def statedb(self) -> str:
+        """The file that keeps what must survive a restart; empty: none."""
+        given = self.options.statedb
+        return (self.info.settings.worker_state_db or "") if given is None else given
+
+    @property
+    def controlled(self) -> bool:
+        """Whether it takes part in remote control."""
+        given = self.options.control
+        return self.info.settings.worker_enable_remote_control if given is None else given
 
     @property
     def blueprint(self) -> Blueprint:
@@ -209,7 +242,7 @@ class Worker:
                 "stopping: %d messages here, up to %g s for those that run (a second signal "
                 "gives them back now)",
                 here,
-                self.options.drain,
+                self.drain,
             )
         self.blueprint.stop(self, now=self._failure is not None)
         self.blueprint.shutdown(self)

@@ -40,7 +40,7 @@ LEVELS = ["debug", "info", "warning", "error"]
     "-Q",
     "--queues",
     type=names,
-    help="Queues, separated by commas. [the app's default]",
+    help="Queues, separated by commas. [the app's default, and all that it defines]",
 )
 @click.option(
     "-X",
@@ -90,15 +90,13 @@ LEVELS = ["debug", "info", "warning", "error"]
 @click.option(
     "--drain",
     type=duration,
-    default="30s",
-    show_default=True,
+    show_default="30s",
     help="How long running tasks may go on after a signal to stop.",
 )
 @click.option(
     "--lease",
     type=duration,
-    default="30s",
-    show_default=True,
+    show_default="30s",
     help="How long after this worker's death its messages go to others.",
 )
 @click.option(
@@ -142,8 +140,8 @@ def worker(
     max_memory: int | None,
     name: str | None,
     prefetch: int | None,
-    drain: float,
-    lease: float,
+    drain: float | None,
+    lease: float | None,
     statedb: str | None,
     burst: bool,
     check: bool,
@@ -174,10 +172,10 @@ def worker(
         drain=drain,
         lease=lease,
         exclude=exclude_queues or (),
-        statedb=expand(statedb or ""),
+        statedb=None if statedb is None else expand(statedb),
         burst=burst,
         check=check,
-        control=not no_control,
+        control=False if no_control else None,
         keys=[SigningKey(key, file.read_text().strip()) for key, file in control_keys],
     )
     at_once = concurrency or usual_size(pool)

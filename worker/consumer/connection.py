@@ -22,7 +22,7 @@ class Connection(StartStopStep):
         url = options.broker or parent.worker.info.broker or os.environ.get(URL_VARIABLE)
         if not url:
             raise ConfigError(f"the worker has no broker: pass -b URL, or set {URL_VARIABLE}")
-        connection = BrokerConnection(url, lease=options.lease, node=options.node)
+        connection = BrokerConnection(url, lease=parent.worker.lease, node=options.node)
         if parent.worker.pool.separate and not connection.features.shared:
             raise ConfigError(
                 f"{connection.url} exists in one process only, and this pool runs tasks in others; "

@@ -36,8 +36,8 @@ from queue_core.worker.consumer.intake import Intake
 from queue_core.worker.delivery import READ, ActiveRequest, Flights
 from queue_core.worker.outcome import Rejected, TaskInfo
 from queue_core.worker.rates import Bucket, OwnBucket, SharedBucket
+from queue_core.worker.routes import QueueBook
 from queue_core.worker.runner import Worker
-from queue_core.worker.settings import plain_queue
 from queue_core.worker.settler import Settler
 from queue_core.worker.strategy import DEFAULT, Strategy
 from queue_core.worker.trace import unknown_task
@@ -72,6 +72,7 @@ class TaskConsumer:
         self.worker = worker
         self.blueprint = Blueprint("consumer", [*STEPS, *worker.info.steps.get("consumer", ())])
         self.tasks = {task.name: task for task in worker.info.tasks}
+        self._book = QueueBook(worker.info.settings, worker.info.queues)
         self.intake = Intake(worker, [self.definition(name) for name in self._names()])
         self.restarts = 0
         self.counts: Counter[str] = Counter()
@@ -158,17 +159,17 @@ class TaskConsumer:
     # --- queues -----------------------------------------------------------------------------------
 
     def definition(self, name: str) -> Queue:
-        """Return the app's definition of a queue, else that of a plain one."""
-        for queue in self.worker.info.queues:
-            if queue.name == name:
-                return queue
-        return plain_queue(name)
+        """Return the app's definition of a queue, else that of a plain one.
+
+        Raises UsageError if the settings do not want others.
+        """
+        return self._book.find(name)
 
     def _names(self) -> list[str]:
         options, info = self.worker.options, self.worker.info
-        names = list(options.queues) or [info.default_queue]
-        if options.exclude and not options.queues:
-            names += [queue.name for queue in info.queues]
+        names = list(options.queues or info.settings.worker_queues)
+        if not names:
+            names = [info.default_queue, *(queue.name for queue in info.queues)]
         names = [name for name in dict.fromkeys(names) if name not in options.exclude]
         if not names:
             raise UsageError("no queue is left to take from; say fewer after -X")
@@ -256,7 +257,7 @@ class TaskConsumer:
 
     def bucket(self, task: TaskInfo) -> Bucket | None:
         """Return what counts the runs of a task; None if it has no rate limit."""
-        if task.rate_limit is None:
+        if task.rate_limit is None or self.worker.info.settings.worker_disable_rate_limits:
             return None
         bucket = self._buckets.get(task.name)
         if bucket is None:

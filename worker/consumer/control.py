@@ -47,7 +47,7 @@ class Control(StartStopStep):
 
     def include_if(self, parent: TaskConsumer) -> bool:
         """Unless it is switched off, or a worker only looks whether it could work."""
-        return parent.worker.options.control and not parent.worker.options.check
+        return parent.worker.controlled and not parent.worker.options.check
 
     def create(self, parent: TaskConsumer) -> None:
         """Collect the commands. Raises ConfigError for one that cannot be added."""

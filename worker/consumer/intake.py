@@ -92,7 +92,7 @@ class Intake:
             self.renew()
 
     def _wanted_ahead(self) -> int:
-        return self._worker.options.prefetch or self._worker.pool.ahead
+        return self._worker.prefetch or self._worker.pool.ahead
 
     def add(self, queue: Queue) -> None:
         """Consume from one more queue. Raises as `take_from`."""

@@ -17,10 +17,12 @@ import msgspec
 
 from queue_core import Connection, Exchange, __version__
 from queue_core.mailbox import Panel
+from queue_core.worker.configuration import masked, without_passwords
 from queue_core.worker.consumer.consumer import TaskConsumer
 from queue_core.worker.delivery import ActiveRequest
 from queue_core.worker.outcome import TaskInfo
 from queue_core.worker.pools.base import Running
+from queue_core.worker.settings import DEFAULTS, FIELDS
 
 panel = Panel()
 
@@ -45,7 +47,7 @@ def stats(consumer: TaskConsumer) -> dict[str, Any]:
         "uptime": round(time.time() - worker.began),
         "pool": steps.get("Pool", {}),
         "broker": {"url": consumer.connection.url},
-        "prefetch_count": worker.options.prefetch or worker.pool.ahead,
+        "prefetch_count": worker.prefetch or worker.pool.ahead,
         "here": len(consumer.flights),
         "rusage": _usage(),
         "steps": steps,
@@ -167,23 +169,30 @@ def report(consumer: TaskConsumer) -> dict[str, str]:
 @panel.inspect_command(alias="dump_conf")
 def conf(consumer: TaskConsumer, with_defaults: bool | None = None) -> dict[str, Any]:
     """The settings of app and worker, without passwords."""
-    info, options = consumer.worker.info, consumer.worker.options
+    settings = consumer.worker.info.settings
+    known = {name: getattr(settings, name) for name in FIELDS}
+    told = {
+        name: _plain(value)
+        for name, value in known.items()
+        if with_defaults or value != getattr(DEFAULTS, name)
+    }
+    worker = consumer.worker
     return {
-        "app": info.name,
+        **told,
+        "app": worker.info.name,
         "broker_url": consumer.connection.url,
-        "result_backend": None if info.backend is None else _masked(info.backend),
-        "task_default_queue": info.default_queue,
-        "accept_content": list(info.accept),
-        "result_expires": info.result_ttl,
-        "worker_prefetch": options.prefetch,
-        "worker_drain": options.drain,
-        "worker_lease": options.lease,
+        "task_default_queue": settings.task_default_queue,
         "worker_queues": list(consumer.queues),
+        "worker_prefetch": worker.prefetch,
+        "worker_drain": worker.drain,
+        "worker_lease": worker.lease,
     }
 
 
-def _masked(url: str) -> str:
-    return url if "@" not in url else Connection(url).url
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return without_passwords(value) if isinstance(value, str) else masked(value)
 
 
 @panel.inspect_command

@@ -16,7 +16,7 @@ class Pool(StartStopStep):
 
     def stop(self, parent: Worker) -> None:
         """Let what runs finish, for as long as the drain time."""
-        parent.clean = parent.pool.stop(parent.options.drain)
+        parent.clean = parent.pool.stop(parent.drain)
 
     def terminate(self, parent: Worker) -> None:
         """Let nothing finish."""

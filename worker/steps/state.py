@@ -122,12 +122,12 @@ class StateDB(StartStopStep):
     def __init__(self, parent: Worker) -> None:
         """Nothing is read yet."""
         super().__init__(parent)
-        self._file = StateFile(parent.options.statedb)
+        self._file = StateFile(parent.statedb)
         self._saved: tuple[Any, ...] = ()
 
     def include_if(self, parent: Worker) -> bool:
         """Only with ``--statedb``."""
-        return bool(parent.options.statedb)
+        return bool(parent.statedb)
 
     def start(self, parent: Worker) -> None:
         """Learn what was kept."""
