@@ -1,10 +1,11 @@
 """Counting the parts of chords: the last one to end starts the body, once.
 
 Each part's result is stored under a key of its own; one more key holds a bit for each part, set by
-compare-and-set. A part that is delivered twice sets its bit twice, which changes nothing. What the
-last part learns here is sent by the worker in one step with its ack; only then the results are
-forgotten, so that a worker that dies in between leaves it for the next delivery to do. The bits
-stay until they expire: a part that comes late once more, or a deadline, must not begin anew.
+compare-and-set. A part that is delivered twice sets its bit twice, which changes nothing. Which
+part set the last bit is kept with them, and only that one starts the body: what it learns here is
+sent by the worker in one step with its ack. Only then the results are forgotten, so that a worker
+that dies in between leaves it for the next delivery to do. The bits stay until they expire: a part
+that comes late once more, or a deadline, must not begin anew.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ PREFIX: Final = "qc-chord-"
 _TRIES: Final = 1000
 
 
+_Wire = tuple[bytes, int | None, bool, int | None]
+
+
 class Chords(Protocol):
     """Where parts of chords are counted. Thread-safe; blocks for round trips."""
 
     def succeeded(self, part: ChordPart, reply: bytes) -> list[bytes] | None:
-        """Note the encoded result of a part; return all of them in order if it was the last.
+        """Note the encoded result of a part; return all of them in order if it is the last.
 
         None: others are still missing, or the body's fate is decided already.
         """
@@ -41,14 +45,19 @@ class Chords(Protocol):
 
 
 class _Count(msgspec.Struct, array_like=True):
-    """What is known of one chord: a bit for each part that succeeded, and which one failed first.
+    """What is known of one chord.
 
-    ``over``: the body was sent.
+    Attributes:
+        done: a bit for each part that succeeded.
+        failed: which one failed first.
+        over: the body was sent.
+        last: which one set the last bit.
     """
 
     done: int = 0
     failed: int | None = None
     over: bool = False
+    last: int | None = None
 
 
 class KeyValueChords:
@@ -67,9 +76,8 @@ class KeyValueChords:
         """Store the result, then set the bit."""
         store = self._store()
         store.key_set(_part_key(part.group, part.index), reply, ttl=self._ttl)
-        bit = 1 << part.index
-        count = self._change(store, part, lambda old: _Count(old.done | bit, old.failed, old.over))
-        if count.over or count.failed is not None or count.done != (1 << part.size) - 1:
+        count = self._change(store, part, lambda old: _with(old, part))
+        if count.over or count.failed is not None or count.last != part.index:
             return None
         entries = [store.key_get(_part_key(part.group, index)) for index in range(part.size)]
         return [entry.value for entry in entries if entry is not None]
@@ -79,14 +87,14 @@ class KeyValueChords:
         count = self._change(
             self._store(),
             part,
-            lambda old: old if _decided(old, part) else _Count(old.done, part.index),
+            lambda old: old if _decided(old) else _Count(old.done, part.index),
         )
         return count.failed == part.index
 
     def forget(self, part: ChordPart) -> None:
         """Note that it is over, and delete the keys of the parts."""
         store = self._store()
-        self._change(store, part, lambda old: _Count(old.done, old.failed, True))
+        self._change(store, part, lambda old: msgspec.structs.replace(old, over=True))
         for index in range(part.size):
             store.key_delete(_part_key(part.group, index))
 
@@ -111,9 +119,15 @@ class _Change(Protocol):
     def __call__(self, old: _Count, /) -> _Count: ...
 
 
-def _decided(count: _Count, part: ChordPart) -> bool:
-    full = count.done == (1 << part.size) - 1
-    return count.failed is not None or count.over or full
+def _with(count: _Count, part: ChordPart) -> _Count:
+    done = count.done | 1 << part.index
+    full = done == (1 << part.size) - 1
+    last = part.index if full and count.last is None else count.last
+    return _Count(done, count.failed, count.over, last)
+
+
+def _decided(count: _Count) -> bool:
+    return count.failed is not None or count.over or count.last is not None
 
 
 def _part_key(group: str, index: int) -> str:
@@ -123,9 +137,9 @@ def _part_key(group: str, index: int) -> str:
 def _encode(count: _Count) -> bytes:
     size = (count.done.bit_length() + 7) // 8
     done = count.done.to_bytes(size, "little")
-    return msgspec.msgpack.encode((done, count.failed, count.over))
+    return msgspec.msgpack.encode((done, count.failed, count.over, count.last))
 
 
 def _decode(value: bytes) -> _Count:
-    done, failed, over = msgspec.msgpack.decode(value, type=tuple[bytes, int | None, bool])
-    return _Count(int.from_bytes(done, "little"), failed, over)
+    done, *rest = msgspec.msgpack.decode(value, type=_Wire)
+    return _Count(int.from_bytes(done, "little"), *rest)

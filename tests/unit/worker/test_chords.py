@@ -60,6 +60,15 @@ def test_the_last_part_is_told_again_until_the_body_is_on_its_way(chords, connec
     assert connection.key_value().key_get(f"{PREFIX}{a.group}-0") is None
 
 
+def test_a_part_that_comes_again_after_the_last_and_before_the_body_starts_nothing(chords):
+    a, b = parts(2)
+    chords.succeeded(a, reply(a))  # its worker dies before it could ack
+    assert chords.succeeded(b, reply(b)) is not None
+    assert chords.succeeded(a, reply(a)) is None
+    assert not chords.failed(a)
+    assert chords.succeeded(b, reply(b)) is not None
+
+
 def test_the_first_part_that_fails_decides(chords):
     a, b, c = parts(3)
     assert chords.succeeded(a, reply(a)) is None

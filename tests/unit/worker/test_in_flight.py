@@ -182,7 +182,7 @@ def test_a_task_may_have_a_strategy_with_requests_of_its_own(app, run):
 
     run()
     assert good.delay().get(10) == 1
-    with pytest.raises(RemoteError):
+    with pytest.raises(ValueError):
         bad.delay().get(10)
     assert Counting.seen == ["success good", "failure bad"]
 
