@@ -13,6 +13,7 @@ point is a message acked that was not run, or that asked for that.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -20,9 +21,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from queue_core import QueueCoreError
+from queue_core import ConfigError, QueueCoreError
 from queue_core.mailbox import LamportClock, SigningKey
-from queue_core.worker.blueprint import Blueprint
+from queue_core.worker.blueprint import Blueprint, load
 from queue_core.worker.delivery import Flights
 from queue_core.worker.outcome import AppInfo
 from queue_core.worker.pools.base import Pool
@@ -39,6 +40,8 @@ STEPS: Final = tuple(
     for path in ("timer:Timer", "pool:Pool", "state:StateDB", "consumer:Consumer")
 )
 """The worker's own steps; an app may add others with ``app.steps["worker"].add(...)``."""
+CONSUMER_STEPS: Final = "queue_core.worker.consumer.consumer:STEPS"
+"""Where those of the consumer stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,10 @@ class Worker:
         restore = self._signals.catch()
         began = time.monotonic()
         try:
+            loading = threading.Thread(target=_load_steps, name="imports", daemon=True)
+            loading.start()
             self._info = self.pool.start(self.flights.report, self.flights.accept)
+            loading.join()
             self._blueprint = Blueprint("worker", [*STEPS, *self.info.steps.get("worker", ())])
             try:
                 self.blueprint.start(self)
@@ -246,3 +252,10 @@ class Worker:
             )
         self.blueprint.stop(self, now=self._failure is not None)
         self.blueprint.shutdown(self)
+
+
+def _load_steps() -> None:
+    """Import what the steps need, while the first child imports the app."""
+    with contextlib.suppress(ConfigError):  # the blueprints will say so
+        for path in (*STEPS, *load(CONSUMER_STEPS)):
+            load(path)
