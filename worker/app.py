@@ -8,10 +8,9 @@ as celery declares them, so that its programs can work beside ours.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, Unpack, overload
 
 import msgspec
@@ -466,15 +465,15 @@ class App:
         """
         self._discovered.append((packages, related_name))
 
-    def import_modules(self) -> None:
-        """Import the modules with tasks, as workers do; raises what an import raises."""
-        for name in (*self.settings.imports, *self.settings.include):
-            importlib.import_module(name)
+    def task_modules(self) -> Iterator[str]:
+        """Yield the names of the modules with tasks, which workers import."""
+        yield from self.settings.imports
+        yield from self.settings.include
         for packages, related in self._discovered:
             for package in packages() if callable(packages) else packages:
                 name = f"{package}.{related}" if related else package
                 if importlib.util.find_spec(name) is not None:
-                    importlib.import_module(name)
+                    yield name
 
     def _configure_tasks(self, settled: Settled) -> None:
         with settled.explaining("task_annotations"):

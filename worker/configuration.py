@@ -64,10 +64,9 @@ class Configuration:
         """Nothing was said yet."""
         self._said: dict[Level, dict[str, Given]] = {}
 
-    def say(self, level: Level, given: Iterable[Given], *, anew: bool = False) -> None:
-        """Add to what was said on a level; with ``anew`` forget what was said there before."""
-        said = {} if anew else self._said.get(level, {})
-        self._said[level] = {**said, **{one.name: one for one in given}}
+    def say(self, level: Level, given: Iterable[Given]) -> None:
+        """Add to what was said on a level."""
+        self._said[level] = {**self._said.get(level, {}), **{one.name: one for one in given}}
 
     def winners(self) -> dict[str, Given]:
         """Return what counts, by name; settings that nobody mentioned are left out."""
@@ -164,6 +163,14 @@ def surroundings() -> tuple[list[Given], list[Given]]:
     """Return what this process's file and its environment say. Raises ConfigError."""
     path = find_file(os.environ, Path())
     return ([] if path is None else from_file(path)), from_environment(os.environ)
+
+
+def found_around() -> Settings:
+    """Return the settings as file and environment alone have them. Raises ConfigError."""
+    configuration = Configuration()
+    for level, given in zip((Level.FILE, Level.VARIABLE), surroundings(), strict=True):
+        configuration.say(level, given)
+    return configuration.settings()
 
 
 # --- reading -------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +30,7 @@ from queue_core.worker.delivery import Flights
 from queue_core.worker.outcome import AppInfo
 from queue_core.worker.pools.base import Pool
 from queue_core.worker.revoked import Revoked
+from queue_core.worker.settings import DEFAULTS
 from queue_core.worker.signals import Signals
 from queue_core.worker.timer import Timer
 
@@ -56,6 +59,7 @@ class WorkerOptions:
         name: for people, in the log, and what remote control calls it.
         node: for the broker: a worker that starts under the node name of a dead one gets its
             messages at once. Empty: none.
+        pool: the kind of pool that somebody asked for.
         prefetch: messages to hold at once, over all queues. If the settings do not say either, the
             pool decides.
         drain: seconds to wait for running tasks when stopping.
@@ -73,6 +77,7 @@ class WorkerOptions:
     exclude: Sequence[str] = ()
     name: str = "worker"
     node: str = ""
+    pool: str | None = None
     prefetch: int | None = None
     drain: float | None = None
     lease: float | None = None
@@ -146,7 +151,7 @@ class Worker:
     def statedb(self) -> str:
         """The file that keeps what must survive a restart; empty: none."""
         given = self.options.statedb
-        return (self.info.settings.worker_state_db or "") if given is None else given
+        return expand((self.info.settings.worker_state_db or "") if given is None else given)
 
     @property
     def controlled(self) -> bool:
@@ -177,6 +182,7 @@ class Worker:
             loading.start()
             self._info = self.pool.start(self.flights.report, self.flights.accept)
             loading.join()
+            self._check_kind(self._info.settings.worker_pool)
             self._blueprint = Blueprint("worker", [*STEPS, *self.info.steps.get("worker", ())])
             try:
                 self.blueprint.start(self)
@@ -194,6 +200,17 @@ class Worker:
             self.pool.stop(0.0)
             restore()
             self._signals.close()
+
+    def _check_kind(self, wanted: str) -> None:
+        """Raise ConfigError if the app wants another pool than it was imported in."""
+        if self.options.pool is None and wanted not in (
+            self.pool.abilities.kind,
+            DEFAULTS.worker_pool,
+        ):
+            raise ConfigError(
+                f"the app wants worker_pool = {wanted!r}, which must be known before it is "
+                f"imported; say -P {wanted}, or put it into queue-core.toml"
+            )
 
     # --- from any thread --------------------------------------------------------------------------
 
@@ -259,3 +276,8 @@ def _load_steps() -> None:
     with contextlib.suppress(ConfigError):  # the blueprints will say so
         for path in (*STEPS, *load(CONSUMER_STEPS)):
             load(path)
+
+
+def expand(name: str) -> str:
+    """Put the host name for ``%h`` and the process id for ``%p``."""
+    return name.replace("%h", socket.gethostname()).replace("%p", str(os.getpid()))

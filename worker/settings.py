@@ -280,7 +280,8 @@ def _queue(name: object, said: object) -> Queue:
             f"queue {name!r} is a {type(said).__module__}.{type(said).__qualname__}; make it with "
             "queue_core.Queue, or say it as a dict"
         )
-    given = {_QUEUE_WORDS.get(word, word): value for word, value in said.items()}
+    given: dict[str, Any] = {_QUEUE_WORDS.get(word, word): value for word, value in said.items()}
+    name = given.pop("name", name)
     exchange = given.pop("exchange", None) or _text(name)
     kind = given.pop("exchange_type", None) or "direct"
     if not isinstance(exchange, Exchange):

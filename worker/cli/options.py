@@ -7,6 +7,7 @@ and need nothing else take it as a word too: ``queue-core doctor URL``.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from click.core import ParameterSource
 
 from queue_core.worker.cli.errors import USAGE, CommandError
 from queue_core.worker.cli.types import patience
+from queue_core.worker.configuration import FILE_VARIABLE
 
 SCHEMA = 1
 """The number of what ``--json`` prints; it grows when a field changes or goes."""
@@ -42,6 +44,12 @@ def broker_or_word(command: C) -> C:
         "url", required=False, is_eager=True, expose_value=False, callback=_remember
     )
     return word(broker_option(command))
+
+
+def use_file(path: str | None) -> None:
+    """Let this process, and those that it starts, read their settings from this file, if any."""
+    if path is not None:
+        os.environ[FILE_VARIABLE] = os.path.abspath(path)
 
 
 def timeout_option(default: str, words: str) -> Callable[[C], C]:

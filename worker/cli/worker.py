@@ -11,11 +11,13 @@ from typing import get_args
 import click
 
 from queue_core.mailbox import SigningKey
+from queue_core.worker.cli.options import use_file
 from queue_core.worker.cli.types import duration, names, size
+from queue_core.worker.configuration import found_around
 from queue_core.worker.logs import Format, configure
 from queue_core.worker.pools.child import die_with_parent
-from queue_core.worker.pools.make import KINDS, PoolOptions, make_pool, usual_size
-from queue_core.worker.runner import Worker, WorkerOptions
+from queue_core.worker.pools.make import KINDS, PoolOptions, make_pool
+from queue_core.worker.runner import Worker, WorkerOptions, expand
 
 LEVELS = ["debug", "info", "warning", "error"]
 
@@ -28,6 +30,13 @@ LEVELS = ["debug", "info", "warning", "error"]
     envvar=["QUEUE_CORE_WORKER_APP", "QUEUE_CORE_APP"],
     metavar="MODULE:APP",
     help="The app whose tasks to run.",
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    show_default="queue-core.toml, or tool.queue-core in pyproject.toml",
+    help="A TOML file with settings.",
 )
 @click.option(
     "-b",
@@ -58,8 +67,7 @@ LEVELS = ["debug", "info", "warning", "error"]
     "-P",
     "--pool",
     type=click.Choice(KINDS),
-    default="prefork",
-    show_default=True,
+    show_default="prefork",
     help="Run tasks in child processes, in threads, one at a time, or as coroutines.",
 )
 @click.option(
@@ -129,11 +137,12 @@ LEVELS = ["debug", "info", "warning", "error"]
 @click.option("--die-with", type=int, hidden=True, help="A pipe; when it closes, die at once.")
 def worker(
     app: str,
+    config: str | None,
     broker: str | None,
     queues: tuple[str, ...] | None,
     exclude_queues: tuple[str, ...] | None,
     concurrency: int | None,
-    pool: str,
+    pool: str | None,
     time_limit: float | None,
     soft_time_limit: float | None,
     max_tasks: int | None,
@@ -162,31 +171,29 @@ def worker(
     configure(log_level, log_format)
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
+    use_file(config)
     node = expand(name) if name else ""
     options = WorkerOptions(
         broker=broker,
         queues=queues or (),
         name=node or f"{app.partition(':')[0]}-{os.getpid()}@{socket.gethostname()}",
         node=node,
+        pool=pool,
         prefetch=prefetch,
         drain=drain,
         lease=lease,
         exclude=exclude_queues or (),
-        statedb=None if statedb is None else expand(statedb),
+        statedb=statedb,
         burst=burst,
         check=check,
         control=False if no_control else None,
         keys=[SigningKey(key, file.read_text().strip()) for key, file in control_keys],
     )
-    at_once = concurrency or usual_size(pool)
-    tasks = PoolOptions(pool, at_once, soft_time_limit, time_limit, max_tasks, max_memory)
+    around = found_around()
+    kind, at_once = pool or around.worker_pool, concurrency or around.worker_concurrency
+    tasks = PoolOptions(kind, at_once, soft_time_limit, time_limit, max_tasks, max_memory)
     pool_of_tasks = make_pool(tasks, app, broker, log_level, log_format, options.name)
     return Worker(pool_of_tasks, options).run()
-
-
-def expand(name: str) -> str:
-    """Put the host name for ``%h`` and the process id for ``%p``."""
-    return name.replace("%h", socket.gethostname()).replace("%p", str(os.getpid()))
 
 
 commands = {"worker": worker}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,11 +17,16 @@ class Connection(StartStopStep):
 
     def create(self, parent: TaskConsumer) -> None:
         """Check the URL, and that the pool can work with such a broker."""
-        options = parent.worker.options
-        url = options.broker or parent.worker.info.broker or os.environ.get(URL_VARIABLE)
+        options, settings = parent.worker.options, parent.worker.info.settings
+        url = options.broker or settings.broker_url
         if not url:
             raise ConfigError(f"the worker has no broker: pass -b URL, or set {URL_VARIABLE}")
-        connection = BrokerConnection(url, lease=parent.worker.lease, node=options.node)
+        connection = BrokerConnection(
+            url,
+            lease=parent.worker.lease,
+            node=options.node,
+            connect_timeout=settings.broker_connection_timeout,
+        )
         if parent.worker.pool.separate and not connection.features.shared:
             raise ConfigError(
                 f"{connection.url} exists in one process only, and this pool runs tasks in others; "

@@ -8,6 +8,7 @@ start what it cannot, instead of leaving a limit unkept.
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import Protocol
 
@@ -15,6 +16,7 @@ import msgspec
 
 from queue_core import ConfigError, UsageError
 from queue_core.worker.outcome import Accept, AppInfo, Job, Report
+from queue_core.worker.settings import Settings
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 """By what a task can be terminated."""
@@ -72,6 +74,31 @@ class PoolInfo(msgspec.Struct, frozen=True):
     running: tuple[Running, ...] = ()
     pids: tuple[int, ...] = ()
     limits: dict[str, float] = {}
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What the settings say of how long and how often tasks run, in seconds, counts and bytes."""
+
+    soft_limit: float | None
+    hard_limit: float | None
+    max_tasks: int | None
+    max_memory: int | None
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return the limits of the settings; 0 is none."""
+    memory = settings.worker_max_memory_per_child
+    return Limits(
+        settings.task_soft_time_limit or None,
+        settings.task_time_limit or None,
+        settings.worker_max_tasks_per_child or None,
+        memory * 1024 if memory else None,
+    )
+
+
+def usual_size(kind: str) -> int:
+    """How many tasks a pool runs at once unless somebody says otherwise."""
+    return 100 if kind == "asyncio" else os.cpu_count() or 1
 
 
 class Pool(Protocol):

@@ -24,9 +24,10 @@ import sys
 import threading
 from collections import deque
 
+from queue_core import ConfigError
 from queue_core.worker.app import App
 from queue_core.worker.limits import SoftTimeLimitExceeded, TaskTerminated
-from queue_core.worker.locate import AppNotFound, find_app
+from queue_core.worker.locate import AppNotFound, load_app
 from queue_core.worker.logs import configure
 from queue_core.worker.outcome import Done, Job
 from queue_core.worker.pools.frames import (
@@ -109,13 +110,16 @@ def _prepare(setup: Setup, link: socket.socket) -> App | None:
     configure(setup.log_level, setup.log_format)
     sys.path[:] = setup.path
     try:
-        app = find_app(setup.app)
-        app.use(broker=setup.broker)
+        app = load_app(setup.app, broker=setup.broker)
         app.hostname = setup.node or app.hostname
+        info = app.info()
     except AppNotFound as error:
         link.sendall(pack(NotReady(error.error, error.because, error.advice, error.trace)))
         return None
-    link.sendall(pack(app.info()))
+    except ConfigError as error:
+        link.sendall(pack(NotReady(str(error), "", "", "")))
+        return None
+    link.sendall(pack(info))
     return app
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 
 from queue_core import ConfigError
-from queue_core.worker.locate import find_app
+from queue_core.worker.locate import load_app
 from queue_core.worker.logs import Format
-from queue_core.worker.pools.base import Pool
+from queue_core.worker.pools.base import Pool, limits_of, usual_size
 from queue_core.worker.pools.frames import Setup
 from queue_core.worker.pools.processes import ProcessPool
 from queue_core.worker.pools.threads import SoloPool, ThreadPool
@@ -27,19 +26,16 @@ class PoolOptions:
         soft_limit, hard_limit: seconds, for tasks that say nothing of it themselves.
         max_tasks: after how many tasks a child is replaced.
         max_memory: above how many bytes a child is replaced.
+
+    What is None is as the app's settings say.
     """
 
     kind: str = "prefork"
-    size: int = 1
+    size: int | None = None
     soft_limit: float | None = None
     hard_limit: float | None = None
     max_tasks: int | None = None
     max_memory: int | None = None
-
-
-def usual_size(kind: str) -> int:
-    """How many tasks a pool runs at once unless somebody says otherwise."""
-    return 100 if kind == "asyncio" else os.cpu_count() or 1
 
 
 def make_pool(
@@ -69,20 +65,27 @@ def make_pool(
             soft_limit=options.soft_limit,
             hard_limit=options.hard_limit,
         )
-    for name in ("soft_limit", "hard_limit", "max_tasks", "max_memory"):
+    for name, flag in _SAID.items():
         if getattr(options, name) is not None:
-            raise ConfigError(f"-P {options.kind} keeps no {_SAID[name]}; use -P prefork")
-    loaded = find_app(app)
-    loaded.use(broker=broker)
+            raise ConfigError(f"-P {options.kind} keeps no {flag}; use -P prefork")
+    loaded = load_app(app, broker=broker)
     loaded.hostname = node or loaded.hostname
+    limits = limits_of(loaded.settings)
+    for name in _SAID:
+        if getattr(limits, name) is not None:
+            raise ConfigError(
+                f"-P {options.kind} keeps no {name}, which the settings of the app ask for; use "
+                "-P prefork"
+            )
+    size = options.size or loaded.settings.worker_concurrency or usual_size(options.kind)
     if options.kind == "threads":
-        return ThreadPool(options.size, loaded)
+        return ThreadPool(size, loaded)
     if options.kind == "solo":
         return SoloPool(loaded)
     # asyncio takes tens of milliseconds to import, and the other kinds do without it.
     from queue_core.worker.pools.coroutines import AsyncioPool  # noqa: PLC0415
 
-    return AsyncioPool(options.size, loaded)
+    return AsyncioPool(size, loaded)
 
 
 _SAID = {

@@ -23,7 +23,14 @@ from collections.abc import Iterable
 from queue_core import UsageError
 from queue_core.worker.locate import AppNotFound
 from queue_core.worker.outcome import Accept, AppInfo, Job, Outcome, Report, Returned
-from queue_core.worker.pools.base import Abilities, PoolInfo, Running, check_signal
+from queue_core.worker.pools.base import (
+    Abilities,
+    PoolInfo,
+    Running,
+    check_signal,
+    limits_of,
+    usual_size,
+)
 from queue_core.worker.pools.children import Child, Children
 from queue_core.worker.pools.crew import START_TIMEOUT, Crew
 from queue_core.worker.pools.frames import (
@@ -36,6 +43,7 @@ from queue_core.worker.pools.frames import (
     NotReady,
     Setup,
 )
+from queue_core.worker.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +66,7 @@ class ProcessPool:
 
     def __init__(
         self,
-        size: int,
+        size: int | None,
         setup: Setup,
         *,
         max_tasks: int | None = None,
@@ -69,7 +77,8 @@ class ProcessPool:
         """Nothing is started yet.
 
         Args:
-            size: how many children.
+            size: how many children; None: as the app's settings say, of which also the other
+                limits are taken that are None here.
             setup: what they import, and how.
             max_tasks: replace a child after so many jobs; None: never.
             max_memory: replace a child, when its job has ended, that has more bytes of memory. It
@@ -78,7 +87,8 @@ class ProcessPool:
         """
         self._setup = setup
         self._children = Children(setup)
-        self._crew = Crew(self._children, size, max_tasks=max_tasks)
+        self._sized = size is not None
+        self._crew = Crew(self._children, size or 1, max_tasks=max_tasks)
         self._max_memory = max_memory
         self._soft_limit, self._hard_limit = soft_limit, hard_limit
         self._next_look = 0.0
@@ -123,7 +133,22 @@ class ProcessPool:
             self.stop(0.0)
             raise AppNotFound(what.error, what.because, what.advice, what.trace)
         assert self._info is not None
+        self._configure(self._info.settings)
         return self._info
+
+    def _configure(self, settings: Settings) -> None:
+        """Take from the settings what was not given."""
+        limits = limits_of(settings)
+        with self._lock:
+            self._soft_limit = self._soft_limit or limits.soft_limit
+            self._hard_limit = self._hard_limit or limits.hard_limit
+            self._max_memory = self._max_memory or limits.max_memory
+            self._crew.max_tasks = self._crew.max_tasks or limits.max_tasks
+            if not self._sized:
+                size = settings.worker_concurrency or usual_size(ABILITIES.kind)
+                self._crew.resize(size - self._crew.size)
+                self._sized = True
+        self._wake()
 
     def submit(self, job: Job) -> None:
         """Hand the job to the thread."""
