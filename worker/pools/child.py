@@ -23,6 +23,7 @@ import socket
 import sys
 import threading
 from collections import deque
+from functools import partial
 
 from queue_core import ConfigError
 from queue_core.worker.app import App
@@ -55,8 +56,10 @@ def main(argv: list[str] | None = None) -> int:
     for fd in (socket_fd, grants_fd):
         os.set_inheritable(fd, False)
     _ignore_signals()
+    granted = Granted(grants_fd)
     with socket.socket(fileno=socket_fd) as link:
-        child = _Child(link, Granted(grants_fd))
+        os.register_at_fork(after_in_child=partial(_step_aside, link, granted))
+        child = _Child(link, granted)
         setup = child.next()
         if not isinstance(setup, Setup):
             return 1
@@ -103,6 +106,18 @@ def _ignore_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda _number, _frame: None)
     faulthandler.register(signal.SIGQUIT, all_threads=True)
+
+
+def _step_aside(link: socket.socket, granted: Granted) -> None:
+    """A process that a task has forked is no child of the worker.
+
+    It says nothing to the worker and takes no ticket, and ends by signals as other processes do.
+    """
+    link.close()
+    granted.close()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _prepare(setup: Setup, link: socket.socket) -> App | None:

@@ -167,16 +167,17 @@ class AsyncioPool:
         del self._flights[job.ticket]
         self._runs.end(job.ticket, outcome)
         self._fill()
+        self._land()
 
     def _cut_all(self) -> None:
         """Let what runs put things in order; it was reported as abandoned."""
         for flight in self._flights.values():
             flight.terminate()
-        asyncio.ensure_future(self._emptied())
+        self._land()
 
-    async def _emptied(self) -> None:
-        await asyncio.wait([flight.task for flight in self._flights.values() if flight.task])
-        self._empty.set()
+    def _land(self) -> None:
+        if self._stopping and not self._flights:
+            self._empty.set()
 
 
 class _Flight:

@@ -39,11 +39,17 @@ from queue_core.worker.pools.member import Member
 from queue_core.worker.pools.pace import MAX_BEHIND, MAX_WINDOW, Pace
 
 RESTARTS = Backoff(base=0.5, cap=30.0)
+"""Seconds before a child is started whose predecessors did not get as far as to be ready."""
 OVERDUE = 0.02
+"""Seconds that a job may run before what waits behind it goes elsewhere."""
 CUT_GRACE = 1.0
+"""Seconds that a task may go on after it was interrupted."""
 START_TIMEOUT = 60.0
+"""Seconds in which a child must have imported the app."""
+EXIT_TIMEOUT = 5.0
+"""Seconds in which a child that starts nothing more must be gone."""
+
 _TIMED = (Done, Failed)
-EXIT_TIMEOUT = 2.0
 
 
 class Outside(Protocol):
@@ -297,6 +303,10 @@ class Crew:
     def _spent(self, member: Member) -> bool:
         return self.max_tasks is not None and member.given >= self.max_tasks
 
+    def _fading(self, member: Member) -> bool:
+        """Whether it has so few jobs to go that its successor should be started."""
+        return self.max_tasks is not None and member.given >= self.max_tasks - self.max_tasks // 10
+
     def _lasting(self) -> list[Member]:
         """Those that are here to stay."""
         return [
@@ -370,7 +380,8 @@ class Crew:
                 break
             job = self.pending.popleft()
             member.add(job, self.pace.expect(job.name), now)
-            self._changed = self._changed or self._spent(member)
+            if self._fading(member):
+                member.outdated = self._changed = True
             given.setdefault(member.pid, []).append(job)
         for pid, jobs in given.items():
             self._outside.give(pid, jobs)

@@ -16,7 +16,7 @@ from queue_core.worker.outcome import AppInfo, Job, Ran
 
 T = TypeVar("T")
 
-CHUNK = 256 * 1024
+CHUNK = 64 * 1024
 _LENGTH = 4
 
 

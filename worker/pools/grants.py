@@ -70,6 +70,10 @@ class Granted:
             if word >= 0:
                 return word
 
+    def close(self) -> None:
+        """Take no more tickets in this process."""
+        self._socket.close()
+
     def cut(self, ticket: int) -> bool:
         """Whether the parent wants this running job to end; does not wait. Says so once.
 

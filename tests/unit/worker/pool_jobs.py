@@ -1,6 +1,7 @@
 """Tasks for the pool tests; children import this module."""
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import threading
@@ -103,3 +104,20 @@ def orphan(path: str) -> None:
             time.sleep(0.05)
         os._exit(0)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="family")
+def family() -> int | None:
+    """Start a process, end it by SIGTERM, and return its exit code."""
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30.0,))
+    process.start()
+    process.terminate()
+    process.join(10.0)
+    return process.exitcode
+
+
+@app.task(name="twin")
+def twin() -> int:
+    """Return twice."""
+    os.fork()
+    return os.getpid()

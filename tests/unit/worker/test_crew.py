@@ -118,7 +118,7 @@ def job(ticket, name="t", hard=None):
 
 
 class Supervising(RuleBasedStateMachine):
-    @initialize(size=st.integers(1, 3), max_tasks=st.sampled_from([None, None, 1, 3]))
+    @initialize(size=st.integers(1, 3), max_tasks=st.sampled_from([None, None, 1, 3, 12]))
     def begin(self, size, max_tasks):
         self.now = 100.0
         self.out = FakeOutside()
@@ -467,3 +467,33 @@ def test_a_child_that_never_gets_ready_is_killed_and_its_successor_comes_later()
     crew.on_died(pid, OURS, START_TIMEOUT)
     crew.turn(START_TIMEOUT)
     assert not crew.members or crew.next_time() > START_TIMEOUT
+
+
+def test_the_successor_of_a_child_with_few_jobs_to_go_is_started_before_it_is_needed():
+    outside, crew = crew_of(1, max_tasks=20)
+    (old,) = crew.members
+    for number in range(1, 18):
+        crew.pending.append(job(number))
+        crew.turn(0.0)
+        outside.begin(old)
+        outside.finish(old)
+        crew.on_ended(old, number, Done(b"", 0.0001), 0.0)
+        crew.turn(0.0)
+    assert list(crew.members) == [old]
+    crew.pending.append(job(18))
+    crew.turn(0.0)
+    assert crew.next_time() <= 0.0
+    crew.turn(0.0)
+    _, new = crew.members
+    outside.begin(old)
+    outside.finish(old)
+    crew.on_ended(old, 18, Done(b"", 0.0001), 0.0)
+    crew.pending.append(job(19))
+    crew.turn(0.0)
+    assert list(outside.children[old].granted) == [19], "it works until the other one is ready"
+    outside.children[new].ready = True
+    crew.on_ready(new)
+    crew.turn(0.0)
+    assert outside.children[old].stopping
+    crew.turn(0.0)
+    assert list(outside.children[new].granted) == [19]

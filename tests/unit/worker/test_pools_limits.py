@@ -320,6 +320,23 @@ def test_a_process_that_a_task_left_behind_does_not_hide_its_death(start, report
     assert threading.active_count() < 20
 
 
+def test_a_process_that_a_task_forks_ends_by_signals_as_others_do(start, reports):
+    pool = start()
+    job = reports.job("family")
+    pool.submit(job)
+    assert reports.value(job) == -signal.SIGTERM
+
+
+def test_a_task_that_returns_in_two_processes_is_reported_by_one(start, reports):
+    pool = start()
+    job, after = reports.job("twin"), reports.job("pid")
+    pool.submit(job)
+    pid = reports.value(job)
+    assert pid in pool.pids
+    pool.submit(after)
+    assert reports.value(after) == pid
+
+
 def test_a_job_that_is_to_be_announced_is_before_its_outcome(monkeypatch, reports):
     monkeypatch.syspath_prepend(HERE)
     told = []
