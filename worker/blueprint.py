@@ -293,8 +293,8 @@ class Blueprint:
         for name, (kind, _) in self.arranged.items():
             step = kind(parent)
             if step.include_if(parent):
-                self.steps[name] = step
                 step.create(parent)
+                self.steps[name] = step
 
     def start(self, parent: Any) -> None:
         """Start every step that is not started. If one fails, stop the others and raise."""

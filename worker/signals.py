@@ -67,15 +67,11 @@ class Signals:
             self.pause(None)
 
     def pause(self, seconds: float | None) -> bool:
-        """Wait for a signal, or something posted; return whether the worker should end.
+        """Wait for a signal, or something to be posted; return whether the worker should end.
 
         An event would not do: a signal handler cannot set one.
         """
-        if (
-            not self.stopping
-            and not self._calls
-            and select.select([self._wake_in], [], [], seconds)[0]
-        ):
+        if not self.stopping and select.select([self._wake_in], [], [], seconds)[0]:
             os.read(self._wake_in, 4096)
         return self.stopping
 

@@ -276,3 +276,35 @@ def test_a_worker_with_a_key_obeys_nobody_else(app, broker_url, start_worker, to
     done = command(broker_url, "control", "shutdown", "-d", name, "-t", "10s", *key)
     assert done.returncode == 0, done.stderr
     assert worker.end() == 0
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_a_worker_whose_pool_is_full_answers_all_the_same(
+    app, queue, start_worker, told, name, note, pool
+):
+    start_worker("-n", name, "-c", "1", "-P", pool).ready()
+    held = app.send_task("jobs.hold", (str(note),), queue=queue)
+    eventually(lambda: len(lines(note)) == 1, 20.0)
+    told("ping")
+    took = []
+    for _ in range(20):
+        began = time.monotonic()
+        assert [item["id"] for item in told("active")] == [held.id]
+        took.append(time.monotonic() - began)
+    assert sorted(took)[10] < 0.2, took
+    go(note)
+    assert held.get(30)
+
+
+def test_a_worker_that_comes_later_learns_from_the_others_what_is_revoked(
+    app, start_worker, worker, told, name
+):
+    revoked = str(uuid.uuid4())
+    assert name in app.control.revoke(revoked, reply=True, timeout=10.0)
+    later = f"{name}-later"
+    start_worker("-n", later).ready()
+
+    def known():
+        return app.control.call("revoked", destination=[later], timeout=10.0).get(later, [])
+
+    eventually(lambda: revoked in known(), 20.0)

@@ -41,8 +41,8 @@ class Consumer(StartStopStep):
 
     def shutdown(self, parent: Worker) -> None:
         """Settle, and leave the broker."""
-        if parent.consumer is not None:
-            parent.consumer.blueprint.shutdown(parent.consumer)
+        parent.consumer.blueprint.shutdown(parent.consumer)
+        if parent.ready.is_set():
             ended = parent.consumer.ended()
             said = ", ".join(f"{count} {name}" for name, count in sorted(ended.items()))
             how = "clean" if parent.clean else "by force"

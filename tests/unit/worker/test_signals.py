@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from queue_core.testing.eventually import eventually
+from queue_core.worker.signals import Signals
 
 # The kernel may give a signal to any thread, and Python runs its handler in the main thread only,
 # once that does something: here it waits in select, and is not interrupted.
@@ -110,3 +112,33 @@ def test_a_worker_can_log_objects_for_programs(worker):
     for line in logged("stopped").splitlines():
         told = json.loads(line)
         assert {"time", "level", "logger", "message", "pid"} <= told.keys()
+
+
+@pytest.fixture
+def signals() -> Iterator[Signals]:
+    made = Signals(now=lambda: None, hang_up=lambda: None)
+    yield made
+    made.close()
+
+
+def test_what_is_posted_is_done_by_who_waits_also_if_that_paused_meanwhile(signals):
+    done = []
+    signals.post(lambda: done.append(1))
+    assert signals.pause(0.0) is False  # it notices, and has no time for it
+    began = time.monotonic()
+    assert signals.pause(0.2) is False
+    assert time.monotonic() - began > 0.15
+    signals.post(signals.stop)
+    signals.wait()
+    assert done == [1]
+
+
+def test_the_second_stop_is_passed_on_at_once():
+    struck = []
+    signals = Signals(now=lambda: struck.append(1), hang_up=lambda: None)
+    signals.stop()
+    assert signals.stopping and struck == []
+    signals.stop()
+    assert struck == [1]
+    signals.close()
+    signals.stop()  # too late, and no error
