@@ -84,6 +84,8 @@ class Signals:
             signal.SIGINT: lambda _number, _frame: self.stop(),
             signal.SIGHUP: lambda _number, _frame: self._on_hang_up(),
         }
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            del numbers[signal.SIGHUP]  # nohup: whoever started us does not want it heard
         before = {number: signal.signal(number, handler) for number, handler in numbers.items()}
         # The handler runs once the main thread does something. If another thread got the signal, or
         # it came just before the main thread began to wait, only this ends the waiting.
