@@ -28,7 +28,7 @@ from queue_core.worker.composing import Composer
 from queue_core.worker.failure import Failure
 from queue_core.worker.following import children
 from queue_core.worker.messages import label, properties_of, read_message, task_id, task_name
-from queue_core.worker.outcome import ChordPart, Done, Failed, Letter, Reply, Retried
+from queue_core.worker.outcome import ChordPart, Done, Failed, Letter, Outcome, Reply, Retried
 from queue_core.worker.protocol import Call
 from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE, Deliverer
 from queue_core.worker.results.chords import Chords
@@ -64,6 +64,14 @@ class Sequel:
         self._chords = chords
         self._accept = tuple(accept)
         self._declared: set[str] = set()
+
+    def mere_reply(self, message: Message, outcome: Outcome) -> Publication | None:
+        """What follows if that is nothing but a result to be sent; does not block."""
+        if not isinstance(outcome, Done | Failed) or not outcome.reply:
+            return None
+        if outcome.letters or outcome.chord or (isinstance(outcome, Failed) and outcome.others):
+            return None
+        return self._deliverer.mere(message, task_id(message), outcome.reply)
 
     def of_done(self, message: Message, outcome: Done) -> tuple[list[Publication], bool]:
         """What follows a task that returned, and whether its chord is `over` with that."""

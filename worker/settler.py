@@ -1,6 +1,8 @@
 """From outcomes to settlements: the one place where the worker acks, gives back and gives up.
 
-- A result is certain before its message is acked: stored before, or sent in the same step.
+- A result is certain before its message is acked: stored or sent before, or in the same step.
+- Results that only have to be sent go together, as many as there are when the ones before are on
+  their way; their messages are acked when the broker has them.
 - What follows a task - links, the next of its chain, its retry, its error links - is sent in one
   step with the ack: neither happens without the other.
 - A task that did not fail by itself, since it was killed or not run at all, has error links and a
@@ -54,6 +56,7 @@ from queue_core.worker.sequel import Sequel
 logger = logging.getLogger(__name__)
 
 THREADS = 4
+TOGETHER = 500
 MAX_CRASHES = 3
 CRASHES_HEADER = "qc-crashes"
 ERROR_HEADER = "qc-error"
@@ -75,6 +78,9 @@ class Settler:
         self.queues = queues
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="settler")
         self._notes = ThreadPoolExecutor(1, thread_name_prefix="states")
+        self._lock = threading.Lock()
+        self._replies: list[tuple[Message, Outcome, Publication]] = []
+        self._sending = False
         self._closing = threading.Event()
         self._away = False  # the last try found nobody
         self._settling: set[Message] = set()
@@ -102,8 +108,47 @@ class Settler:
         self._settling.add(message)
         if isinstance(outcome, Returned | Abandoned):
             self._apply(message, outcome)
+        elif reply := self._sequel.mere_reply(message, outcome):
+            with self._lock:
+                self._replies.append((message, outcome, reply))
+                begin, self._sending = not self._sending, True
+            if begin:
+                self._threads.submit(self._send_replies)
         else:
             self._threads.submit(self._apply, message, outcome)
+
+    def _send_replies(self) -> None:
+        """Send what there is until there is nothing; one thread at a time does that."""
+        while True:
+            with self._lock:
+                some, self._replies = self._replies[:TOGETHER], self._replies[TOGETHER:]
+                self._sending = bool(some)
+            if not some:
+                return
+            try:
+                self._send_together(some)
+            except Exception as error:
+                logger.debug("%d results are sent one by one: %s", len(some), error)
+                for message, outcome, _ in some:
+                    try:
+                        self._threads.submit(self._apply, message, outcome)
+                    except RuntimeError:  # the last ones, while we close
+                        self._apply(message, outcome)
+            else:
+                self._settling.difference_update(message for message, _, _ in some)
+
+    def _send_together(self, some: Sequence[tuple[Message, Outcome, Publication]]) -> None:
+        """Send replies and ack their messages: a single one in one step, many in two."""
+        if len(some) == 1:
+            message, _, reply = some[0]
+            self._ack(message, [reply])
+            return
+        self._producer.publish_many([reply for _, _, reply in some])
+        for message, _, _ in some:
+            try:
+                self._ack(message, ())
+            except StaleDelivery as error:
+                logger.warning("%s: what it did may be done twice: %s", label(message), error)
 
     def note(self, message: Message, state: bytes) -> None:
         """Tell who asks for the task that it has come so far, soon and in this order.

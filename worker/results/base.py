@@ -70,6 +70,12 @@ PATIENCE = 5.0
 class Deliverer(Protocol):
     """The side that ran the task. Thread-safe."""
 
+    def mere(self, message: Message, task_id: str, reply: bytes) -> Publication | None:
+        """Return the encoded result as a message, if nothing but sending it is to be done.
+
+        Does not block. None: see `deliver`.
+        """
+
     def deliver(self, message: Message, task_id: str, reply: bytes) -> Sequence[Publication]:
         """Store the encoded result, or return what to send together with the ack.
 

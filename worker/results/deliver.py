@@ -19,6 +19,10 @@ class _AsAsked:
         self._rpc = rpc
         self._stored = stored
 
+    def mere(self, message: Message, task_id: str, reply: bytes) -> Publication | None:
+        """Let the message decide."""
+        return self._way(message).mere(message, task_id, reply)
+
     def deliver(self, message: Message, task_id: str, reply: bytes) -> Sequence[Publication]:
         """Let the message decide."""
         return self._way(message).deliver(message, task_id, reply)

@@ -11,6 +11,8 @@ be lost all the same, who waits looks into the store every few seconds.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -25,6 +27,7 @@ from queue_core import (
     Publication,
     QueueCoreError,
     SystemClock,
+    TransportError,
     Unsupported,
     decode,
 )
@@ -34,9 +37,12 @@ from queue_core.worker.results.options import ResultOptions
 from queue_core.worker.results.rpc import ReplyQueue, reply_to
 from queue_core.worker.results.wire import Head, Result, read_head, read_result, state, with_waiting
 
+logger = logging.getLogger(__name__)
+
 PREFIX = "celery-task-meta-"
 UNKNOWN: Final = "UNKNOWN"
 _FIRST: Final = 1.0
+_AGAIN: Final = 0.1
 _MAX_WAITING: Final = 100
 """How many queues are told of one result: those that came last."""
 _TRIES: Final = 1000
@@ -104,17 +110,28 @@ class KeyValueResults:
     def wait(self, task_id: str, kept: object, deadline: Deadline) -> Result | None:
         """Wait for the message, and look into the store every few seconds."""
         assert isinstance(kept, Kept), "made by expect"
-        result = self.poll(task_id, kept)
-        pause = _FIRST
-        while result is None or not result.ended:
+        pause, looked = _FIRST, False
+        while True:
+            try:
+                # Who asks for what is there already need not leave word.
+                result = self._ask(task_id, kept) if looked else self.poll(task_id, kept)
+                looked = True
+            except TransportError as error:
+                if not error.retryable:
+                    raise
+                logger.debug("the result of %s is asked for again: %s", task_id, error)
+                result = None
+                time.sleep(deadline.bound(_AGAIN))
+            if result is not None and result.ended:
+                return result
             if deadline.expired:
                 return None
-            result = self._ask(task_id, kept)
-            if (result is None or not result.ended) and kept.ticket is not None:
+            if kept.ticket is not None:
                 short = Deadline.after(deadline.bound(pause), SystemClock())
                 result = self._replies.wait(task_id, kept.ticket, short)
+                if result is not None:
+                    return result
                 pause = min(PATIENCE, pause * 2)
-        return result
 
     def attend(self, task_id: str, kept: object, wake: Wake) -> Result | None:
         """Leave word in the store."""
@@ -170,6 +187,10 @@ class KeyValueDeliverer:
         self._connection = connection
         self._producer = producer
         self._options = options or ResultOptions()
+
+    def mere(self, message: Message, task_id: str, reply: bytes) -> None:
+        """It must be stored."""
+        return None
 
     def deliver(self, message: Message, task_id: str, reply: bytes) -> Sequence[Publication]:
         """Store the result; blocks for a round trip, or three if somebody waits for it."""

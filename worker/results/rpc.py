@@ -168,13 +168,18 @@ class RpcDeliverer:
         """``producer`` must be one of the default exchange."""
         self._producer = producer
 
-    def deliver(self, message: Message, task_id: str, reply: bytes) -> Sequence[Publication]:
+    def mere(self, message: Message, task_id: str, reply: bytes) -> Publication | None:
         """Return the reply, if the message asks for one. A process that is gone is no error."""
         properties = message.properties
         if not properties.reply_to:
-            return ()
+            return None
         known = task_id or properties.correlation_id
-        return (reply_to(self._producer, properties.reply_to, known, reply),)
+        return reply_to(self._producer, properties.reply_to, known, reply)
+
+    def deliver(self, message: Message, task_id: str, reply: bytes) -> Sequence[Publication]:
+        """Return the same."""
+        found = self.mere(message, task_id, reply)
+        return () if found is None else (found,)
 
     note = deliver
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 
 import pytest
@@ -38,6 +39,9 @@ class Deliverer:
         self.failures = failures
         self.error = error or ConnectionLost("the result store is away")
         self.stored = []
+
+    def mere(self, message, task_id, reply):
+        return None
 
     def deliver(self, message, task_id, reply):
         if self.failures:
@@ -257,3 +261,31 @@ def test_a_dead_letter_queue_with_other_arguments_is_used_as_it_is(connection, c
     settler.settle(take(connection, consumer), Rejected("no task"))
     eventually(lambda: empty(connection))
     assert connection.inspect("q.dlq").ready == 1
+
+
+@pytest.mark.parametrize("error", [None, ConnectionLost("the broker is away")])
+def test_results_that_end_while_others_are_sent_are_sent_together(
+    connection, consumer, settler, monkeypatch, error
+):
+    connection.declare(Queue("replies"))
+    sizes, busy = [], threading.Event()
+    publish = settler._producer.publish_many
+
+    def publish_many(publications):
+        sizes.append(len(publications))
+        if error is not None:
+            raise error
+        return publish(publications)
+
+    monkeypatch.setattr(settler._producer, "publish_many", publish_many)
+    for _ in range(settling.THREADS):
+        settler._threads.submit(busy.wait, 10)
+    for number in range(42):
+        message = take(connection, consumer, reply_to="replies")
+        settler.settle(message, Done(b'{"x": %d}' % number, 0.1))
+    busy.set()
+    eventually(lambda: empty(connection) and settler.idle)
+    assert sizes == [42]
+    with connection.consumer("replies") as replies:
+        assert sorted(replies.receive(5).payload["x"] for _ in range(42)) == list(range(42))
+        assert replies.receive(0.01) is None
