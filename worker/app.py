@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 import msgspec
 
@@ -23,17 +23,17 @@ from queue_core.worker.composing import Composer, SendOptions
 from queue_core.worker.configuration import Level, from_mapping
 from queue_core.worker.control.registry import modules
 from queue_core.worker.current import make_current, shared
+from queue_core.worker.declaring import Declare, define, name_of, write_down
 from queue_core.worker.eager import run_eagerly
 from queue_core.worker.failure import Errors
 from queue_core.worker.hooks import Hooks, Middleware
 from queue_core.worker.outcome import AppInfo
 from queue_core.worker.request import HOSTNAME, Request, current_request
 from queue_core.worker.results.result import AsyncResult, GroupResult
-from queue_core.worker.results.wire import Result
 from queue_core.worker.sending import Office
 from queue_core.worker.settings import Settings
 from queue_core.worker.signature import Signature, as_signature
-from queue_core.worker.task import Task, TaskOptions
+from queue_core.worker.task import Task
 
 if TYPE_CHECKING:
     from queue_core.worker.control.client import Control
@@ -86,6 +86,8 @@ class App:
         self._control: Control | None = None
         self.steps = {"worker": Steps(), "consumer": Steps()}
         """Steps that its workers have besides their own; see `queue_core.worker.blueprint`."""
+        self.task = Declare(self._define)
+        """The decorator that makes tasks; see `queue_core.worker.declaring`."""
         self._tasks: dict[str, Task[..., Any]] = {}
         self._builtin = {task.name: task for task in builtin_tasks()}
         for task in self._builtin.values():
@@ -119,63 +121,8 @@ class App:
 
     # --- tasks -----------------------------------------------------------------------------------
 
-    @overload
-    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
-
-    @overload
-    def task(
-        self,
-        function: None = None,
-        /,
-        *,
-        bind: Literal[True],
-        name: str | None = None,
-        base: type[Task[..., Any]] | None = None,
-        **options: Unpack[TaskOptions],
-    ) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
-
-    @overload
-    def task(
-        self,
-        function: None = None,
-        /,
-        *,
-        bind: Literal[False] = False,
-        name: str | None = None,
-        base: type[Task[..., Any]] | None = None,
-        **options: Unpack[TaskOptions],
-    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-
-    def task(
-        self,
-        function: Callable[..., Any] | None = None,
-        /,
-        *,
-        bind: bool = False,
-        name: str | None = None,
-        base: type[Task[..., Any]] | None = None,
-        **options: Unpack[TaskOptions],
-    ) -> Any:
-        """Make a task of a function: ``@app.task`` or ``@app.task(queue="mail")``.
-
-        Args:
-            function: the function, when used without parentheses.
-            bind: give the function its task as the first argument, ``self``.
-            name: on the wire; ``module.function`` if None.
-            base: a subclass of `Task`, whose hooks and options it gets.
-            options: see `TaskOptions`.
-
-        Raises:
-            ConfigError: the name is taken by another function, or an option is unknown or wrong.
-        """
-
-        def define(target: Callable[..., Any]) -> Task[..., Any]:
-            task = (base or Task)()
-            called = name or task.name or self._name_of(target)
-            task.define(target, name=called, bind=bind, options=options)
-            return self.register_task(task)
-
-        return define if function is None else define(function)
+    def _define(self, *args: Any, **named: Any) -> Task[..., Any]:
+        return self.register_task(define(*args, **named, main=self.name))
 
     def register_task(self, task: Task[P, R]) -> Task[P, R]:
         """Know a task, such as an instance of a class with a ``run``; return it.
@@ -184,14 +131,9 @@ class App:
             ConfigError: the name is taken by another one.
         """
         if not hasattr(task, "function"):
-            task.define(None, name=task.name or self._name_of(type(task)))
-        known = self._tasks.get(task.name)
-        if known is not None and known.origin.__qualname__ != task.origin.__qualname__:
-            raise ConfigError(
-                f"two functions want to be task {task.name!r}; give one of them another name="
-            )
+            task.define(None, name=task.name or name_of(type(task), self.name))
+        write_down(self._tasks, task)
         task.bind_to(self)
-        self._tasks[task.name] = task
         self.adopt(task)
         return task
 
@@ -200,12 +142,6 @@ class App:
         if (settled := self._charter.known) is not None:
             with settled.explaining("task_annotations"):
                 task.configure(settled.settings)
-
-    def _name_of(self, target: Callable[..., Any]) -> str:
-        module = target.__module__
-        if module == "__main__":
-            module = self.name or "__main__"
-        return f"{module}.{target.__qualname__.replace('<locals>.', '')}"
 
     @property
     def tasks(self) -> Mapping[str, Task[..., Any]]:
@@ -331,20 +267,7 @@ class App:
         request = self.request
         failed = None if request is None else request.failed
         if failed is not None and failed.id == task_id:
-            return AsyncResult(
-                task_id,
-                errors=self.errors,
-                result=Result(
-                    task_id,
-                    "FAILURE",
-                    failure=failed.failure,
-                    name=failed.name,
-                    args=failed.args,
-                    kwargs=failed.kwargs,
-                    queue=failed.queue,
-                    retries=failed.retries,
-                ),
-            )
+            return AsyncResult(task_id, errors=self.errors, result=failed.result)
         return self._office().result_of(task_id)
 
     def GroupResult(self, group_id: str) -> GroupResult | None:  # noqa: N802 - as the other one

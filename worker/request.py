@@ -12,6 +12,7 @@ import msgspec
 
 from queue_core.worker.failure import Failure, read_failure
 from queue_core.worker.protocol import Call, Wire
+from queue_core.worker.results.wire import Result
 
 
 class FailedRun(msgspec.Struct, frozen=True):
@@ -44,6 +45,20 @@ class FailedRun(msgspec.Struct, frozen=True):
     def task(self) -> str:
         """The name of the task, by celery's word for it."""
         return self.name
+
+    @property
+    def result(self) -> Result:
+        """What became of it, as `AsyncResult` knows it."""
+        return Result(
+            self.id,
+            "FAILURE",
+            failure=self.failure,
+            name=self.name,
+            args=self.args,
+            kwargs=self.kwargs,
+            queue=self.queue,
+            retries=self.retries,
+        )
 
     def as_wire(self) -> dict[str, Any]:
         """Return it as it travels."""
