@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import SimpleNamespace
 
@@ -149,3 +150,20 @@ def test_commands_that_cannot_be_imported_are_named(consumer):
     consumer.worker.info.commands.append("no_such_module")
     with pytest.raises(ConfigError, match="commands in module 'no_such_module' cannot be imported"):
         Control(consumer).create(consumer)
+
+
+def test_a_worker_is_as_its_options_say_and_else_as_the_settings_do(consumer):
+    worker = consumer.worker
+    assert (worker.drain, worker.lease, worker.prefetch, worker.statedb) == (5.0, 30.0, None, "")
+    assert worker.controlled
+    worker._info.settings = Settings(
+        worker_prefetch_multiplier=3, worker_state_db="state-%p", worker_enable_remote_control=False
+    )
+    assert worker.prefetch == 6  # the pool runs two at once
+    assert worker.statedb == f"state-{os.getpid()}" and not worker.controlled
+    worker.options = WorkerOptions(
+        drain=1.0, lease=2.0, prefetch=7, statedb="", control=True, queues=["x"]
+    )
+    assert (worker.drain, worker.lease, worker.prefetch, worker.statedb) == (1.0, 2.0, 7, "")
+    assert worker.controlled
+    assert list(TaskConsumer(worker).queues) == ["x"]
