@@ -195,9 +195,16 @@ class App:
     def send(self, signature: Signature[R]) -> AsyncResult[R]:
         """Send a signature: a task, or the first tasks of a chain, group or chord.
 
-        Blocks until the broker has them, and raises as `send_task` does.
+        Blocks until the broker has them, and raises as `send_task` does. With the setting
+        ``task_always_eager`` they run here and now.
         """
-        return self._office().send(signature)
+        settings = self.settings
+        if not settings.task_always_eager:
+            return self._office().send(signature)
+        result: AsyncResult[R] = self.run_eagerly(signature)
+        if settings.task_eager_propagates:
+            result.get()
+        return result
 
     def send_many(
         self, name: str, calls: Iterable[Sequence[Any]], **options: Unpack[SendOptions]
@@ -213,6 +220,8 @@ class App:
             PublishError: one was not accepted; those before it were sent, later ones perhaps.
             QueueCoreError: see `queue_core.Producer.publish_many`.
         """
+        if self.settings.task_always_eager:
+            return [self.send_task(name, args, **options) for args in calls]
         return self._office().send_many(name, calls, options)
 
     # --- signatures ------------------------------------------------------------------------------
@@ -255,6 +264,7 @@ class App:
         Raises:
             UsageError: this app does not know one of the tasks.
         """
+        _ = self.settings  # which configure the tasks
         return run_eagerly(self, signature)
 
     def AsyncResult(self, task_id: str) -> AsyncResult[Any]:  # noqa: N802 - celery's name

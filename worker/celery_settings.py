@@ -13,7 +13,7 @@ from typing import Final
 
 from queue_core.worker.settings import FIELDS
 
-_IRREGULAR: Final[Mapping[str, str]] = {
+IRREGULAR: Final[Mapping[str, str]] = {
     "celery_message_compression": "task_compression",
     "celery_task_result_expires": "result_expires",
     "celeryd_task_time_limit": "task_time_limit",
@@ -149,7 +149,7 @@ REFUSED: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
 }
 """Name -> the values that are what happens here anyway, and what to do for others."""
 
-_FAMILIES: Final[Mapping[str, str]] = {
+FAMILIES: Final[Mapping[str, str]] = {
     "beat_": "periodic tasks are not here yet; let cron or celery beat send them",
     "event_": _EVENTS,
     "security_": "messages are not signed; use TLS, and users of the broker",
@@ -187,8 +187,8 @@ def spellings(name: str) -> Iterator[str]:
     the ``task_``; with ``namespace="CELERY"`` today's names stand behind ``CELERY_``.
     """
     lower = name.lower()
-    if lower in _IRREGULAR:
-        yield _IRREGULAR[lower]
+    if lower in IRREGULAR:
+        yield IRREGULAR[lower]
     yield lower
     for prefix, instead in _PREFIXES.items():
         if lower.startswith(prefix):
@@ -201,7 +201,7 @@ def known_name(name: str) -> str | None:
     for candidate in spellings(name):
         if candidate in FIELDS or candidate in NEEDLESS or candidate in REFUSED:
             return candidate
-        if any(candidate.startswith(prefix) for prefix in _FAMILIES):
+        if any(candidate.startswith(prefix) for prefix in FAMILIES):
             return candidate
     return None
 
@@ -228,7 +228,7 @@ def refusal(name: str, value: object) -> str | None:
         return None if same else reason
     if name in FIELDS or name in NEEDLESS or value in (None, {}, [], (), "", False):
         return None
-    return next(why for prefix, why in _FAMILIES.items() if name.startswith(prefix))
+    return next(why for prefix, why in FAMILIES.items() if name.startswith(prefix))
 
 
 def why_needless(name: str) -> str:

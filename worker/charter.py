@@ -124,7 +124,7 @@ def given_by(found: object, *, namespace: str = "") -> list[Given]:
     if isinstance(found, str):
         found = _imported(found)
     if isinstance(found, Mapping):
-        return from_mapping(found, "a dict", namespace=namespace)
+        return from_mapping(found, "a dict in the program", namespace=namespace)
     return from_object(found, namespace=namespace)
 
 

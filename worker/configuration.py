@@ -243,15 +243,15 @@ def _says(line: str, name: str) -> bool:
 
 
 def shown(settings: Settings, origins: Mapping[str, Given]) -> Iterator[tuple[str, str, str]]:
-    """Yield each setting, its value without passwords, and where it was said."""
+    """Yield each setting, its value without passwords, and where it was said, if it was."""
     for name in FIELDS:
         given = origins.get(name)
-        yield name, masked(getattr(settings, name)), "default" if given is None else given.where
+        yield name, masked(getattr(settings, name)), "" if given is None else given.where
 
 
 def masked(value: object) -> str:
     """Return a value for people, without the passwords of URLs in it."""
-    return repr(without_passwords(value) if isinstance(value, str) else value)
+    return without_passwords(repr(value))
 
 
 def without_passwords(text: str) -> str:

@@ -194,6 +194,14 @@ class QueueBook:
         kind = self._settings.task_create_missing_queue_type
         return plain_queue(name, kind, self._settings.task_queue_max_priority)
 
+    def origin(self, name: str) -> str:
+        """Say where the definition of a queue comes from."""
+        if name in {queue.name for queue in self._settings.task_queues}:
+            return "in task_queues"
+        if name == self._settings.task_default_queue:
+            return "by task_default_queue and what belongs to it"
+        return "nowhere, it is made when it is needed"
+
     def _completed(self, queue: Queue) -> Queue:
         priority = self._settings.task_queue_max_priority
         if priority is None or queue.max_priority is not None:

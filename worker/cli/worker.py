@@ -11,7 +11,7 @@ from typing import get_args
 import click
 
 from queue_core.mailbox import SigningKey
-from queue_core.worker.cli.options import use_file
+from queue_core.worker.cli.options import config_option
 from queue_core.worker.cli.types import duration, names, size
 from queue_core.worker.configuration import found_around
 from queue_core.worker.logs import Format, configure
@@ -31,13 +31,7 @@ LEVELS = ["debug", "info", "warning", "error"]
     metavar="MODULE:APP",
     help="The app whose tasks to run.",
 )
-@click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    show_default="queue-core.toml, or tool.queue-core in pyproject.toml",
-    help="A TOML file with settings.",
-)
+@config_option
 @click.option(
     "-b",
     "--broker",
@@ -137,7 +131,6 @@ LEVELS = ["debug", "info", "warning", "error"]
 @click.option("--die-with", type=int, hidden=True, help="A pipe; when it closes, die at once.")
 def worker(
     app: str,
-    config: str | None,
     broker: str | None,
     queues: tuple[str, ...] | None,
     exclude_queues: tuple[str, ...] | None,
@@ -171,7 +164,6 @@ def worker(
     configure(log_level, log_format)
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
-    use_file(config)
     node = expand(name) if name else ""
     options = WorkerOptions(
         broker=broker,
