@@ -44,7 +44,7 @@ from queue_core.schema import Schema
 from queue_core.serialization import Codec, Codecs, Limits, decode, encode
 from queue_core.simple_queue import SimpleQueue
 from queue_core.topology import Binding, Exchange, Queue
-from queue_core.transport import Features, KeyEntry, KeyValue, QueueInfo
+from queue_core.transport import Features, KeyEntry, KeyValue, KeyWrite, QueueInfo
 
 __version__ = "0.1.0.dev0"
 
@@ -71,6 +71,7 @@ __all__ = [
     "Features",
     "KeyEntry",
     "KeyValue",
+    "KeyWrite",
     "Limits",
     "Message",
     "MessageError",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from queue_core import (
@@ -30,6 +30,7 @@ from queue_core.worker.following import children
 from queue_core.worker.messages import label, properties_of, read_message, task_id, task_name
 from queue_core.worker.outcome import ChordPart, Done, Failed, Letter, Outcome, Reply, Retried
 from queue_core.worker.protocol import Call
+from queue_core.worker.results import base as delivering
 from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE, Deliverer
 from queue_core.worker.results.chords import Chords
 from queue_core.worker.results.wire import read_result
@@ -65,13 +66,11 @@ class Sequel:
         self._accept = tuple(accept)
         self._declared: set[str] = set()
 
-    def mere_reply(self, message: Message, outcome: Outcome) -> Publication | None:
-        """What follows if that is nothing but a result to be sent; does not block."""
-        if not isinstance(outcome, Done | Failed) or not outcome.reply:
-            return None
-        if outcome.letters or outcome.chord or (isinstance(outcome, Failed) and outcome.others):
-            return None
-        return self._deliverer.mere(message, task_id(message), outcome.reply)
+    def of_replies(self, results: Iterable[tuple[Message, bytes]]) -> list[Publication]:
+        """What follows tasks that have an encoded result, and nothing else: see `replies_only`."""
+        return self._deliverer.deliver(
+            [delivering.Reply(message, task_id(message), body) for message, body in results]
+        )
 
     def of_done(self, message: Message, outcome: Done) -> tuple[list[Publication], bool]:
         """What follows a task that returned, and whether its chord is `over` with that."""
@@ -127,7 +126,7 @@ class Sequel:
 
     def of_state(self, message: Message, state: bytes) -> list[Publication]:
         """What tells where a task is that has not ended."""
-        return list(self._deliverer.note(message, task_id(message), state))
+        return self._deliverer.note(delivering.Reply(message, task_id(message), state))
 
     def over(self, part: ChordPart) -> None:
         """The body of a chord is on its way: its parts can be forgotten."""
@@ -148,9 +147,11 @@ class Sequel:
 
     # --- parts -----------------------------------------------------------------------------------
 
-    def _reply(self, message: Message, of_task: str, reply: bytes | None) -> list[Publication]:
+    def _reply(self, message: Message, of_task: str, reply: bytes) -> list[Publication]:
         """Make a result certain, or return what has to be sent."""
-        return list(self._deliverer.deliver(message, of_task, reply)) if reply else []
+        if not reply:
+            return []
+        return self._deliverer.deliver([delivering.Reply(message, of_task, reply)])
 
     def _letters(self, letters: Sequence[Letter]) -> list[Publication]:
         for letter in letters:
@@ -205,3 +206,10 @@ class Sequel:
         )
         logger.error("the chord %s of %s cannot go on: %s", part.group, label(message), why)
         return None
+
+
+def replies_only(outcome: Outcome) -> bytes:
+    """Return the encoded result of a task that has one, and that nothing else follows."""
+    if not isinstance(outcome, Done | Failed) or outcome.letters or outcome.chord:
+        return b""
+    return b"" if isinstance(outcome, Failed) and outcome.others else outcome.reply

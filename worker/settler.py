@@ -1,8 +1,8 @@
 """From outcomes to settlements: the one place where the worker acks, gives back and gives up.
 
 - A result is certain before its message is acked: stored or sent before, or in the same step.
-- Results that only have to be sent go together, as many as there are when the ones before are on
-  their way; their messages are acked when the broker has them.
+- Results that nothing else goes with are stored or sent together, as many as there are when those
+  before are certain.
 - What follows a task - links, the next of its chain, its retry, its error links - is sent in one
   step with the ack: neither happens without the other.
 - A task that did not fail by itself, since it was killed or not run at all, has error links and a
@@ -51,12 +51,13 @@ from queue_core.worker.outcome import (
     Skipped,
     TimedOut,
 )
-from queue_core.worker.sequel import Sequel
+from queue_core.worker.sequel import Sequel, replies_only
 
 logger = logging.getLogger(__name__)
 
 THREADS = 4
 TOGETHER = 500
+TOGETHER_BYTES = 1_000_000
 MAX_CRASHES = 3
 CRASHES_HEADER = "qc-crashes"
 ERROR_HEADER = "qc-error"
@@ -65,6 +66,9 @@ _PATIENCE = Backoff(base=0.2, cap=5.0)
 _TRIES = 8
 _FINISH = 15.0
 _RETURN_DELAY = 30.0
+
+
+_Replying = tuple[Message, Outcome, bytes]
 
 
 class Settler:
@@ -79,7 +83,7 @@ class Settler:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="settler")
         self._notes = ThreadPoolExecutor(1, thread_name_prefix="states")
         self._lock = threading.Lock()
-        self._replies: list[tuple[Message, Outcome, Publication]] = []
+        self._replies: list[_Replying] = []
         self._sending = False
         self._closing = threading.Event()
         self._away = False  # the last try found nobody
@@ -108,7 +112,7 @@ class Settler:
         self._settling.add(message)
         if isinstance(outcome, Returned | Abandoned):
             self._apply(message, outcome)
-        elif reply := self._sequel.mere_reply(message, outcome):
+        elif reply := replies_only(outcome):
             with self._lock:
                 self._replies.append((message, outcome, reply))
                 begin, self._sending = not self._sending, True
@@ -121,7 +125,7 @@ class Settler:
         """Send what there is until there is nothing; one thread at a time does that."""
         while True:
             with self._lock:
-                some, self._replies = self._replies[:TOGETHER], self._replies[TOGETHER:]
+                some = self._next_replies()
                 self._sending = bool(some)
             if not some:
                 return
@@ -137,13 +141,27 @@ class Settler:
             else:
                 self._settling.difference_update(message for message, _, _ in some)
 
-    def _send_together(self, some: Sequence[tuple[Message, Outcome, Publication]]) -> None:
-        """Send replies and ack their messages: a single one in one step, many in two."""
+    def _next_replies(self) -> list[_Replying]:
+        """Take some out, no more than are good for one step."""
+        size = 0
+        for count, (_, _, reply) in enumerate(self._replies):
+            size += len(reply)
+            if count >= TOGETHER or size > TOGETHER_BYTES:
+                some = self._replies[: count or 1]
+                break
+        else:
+            some = self._replies
+        self._replies = self._replies[len(some) :]
+        return some
+
+    def _send_together(self, some: Sequence[_Replying]) -> None:
+        """Make results certain and ack their messages: one in one step, many before the acks."""
+        then = self._sequel.of_replies((message, reply) for message, _, reply in some)
         if len(some) == 1:
-            message, _, reply = some[0]
-            self._ack(message, [reply])
+            self._ack(some[0][0], then)
             return
-        self._producer.publish_many([reply for _, _, reply in some])
+        if then:
+            self._producer.publish_many(then)
         for message, _, _ in some:
             try:
                 self._ack(message, ())

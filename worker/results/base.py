@@ -10,7 +10,7 @@ Whoever waits is woken by a message in the reply queue of its process, with both
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from queue_core import Deadline, Message, Publication
 from queue_core.worker.results.wire import Result
@@ -67,25 +67,33 @@ PATIENCE = 5.0
 """Seconds after which who waits for a result looks whether it missed the message that wakes it."""
 
 
+class Reply(NamedTuple):
+    """An encoded result, of the task of this message or of one that will never run because of it.
+
+    Attributes:
+        message: says where the result is wanted.
+        task_id: whose result it is; empty if the message does not say.
+        body: encoded.
+    """
+
+    message: Message
+    task_id: str
+    body: bytes
+
+
 class Deliverer(Protocol):
     """The side that ran the task. Thread-safe."""
 
-    def mere(self, message: Message, task_id: str, reply: bytes) -> Publication | None:
-        """Return the encoded result as a message, if nothing but sending it is to be done.
+    def deliver(self, replies: Sequence[Reply]) -> list[Publication]:
+        """Store results, and return what to send before or together with the acks.
 
-        Does not block. None: see `deliver`.
-        """
-
-    def deliver(self, message: Message, task_id: str, reply: bytes) -> Sequence[Publication]:
-        """Store the encoded result, or return what to send together with the ack.
-
-        May be done again for the same result without harm.
+        May be done again for the same ones without harm.
 
         Raises:
-            QueueCoreError: it could not be stored; the message must not be acked.
+            QueueCoreError: one could not be stored; no message must be acked.
         """
 
-    def note(self, message: Message, task_id: str, state: bytes) -> Sequence[Publication]:
+    def note(self, state: Reply) -> list[Publication]:
         """Store the encoded state of a run that has not ended, or return what to send.
 
         Nothing happens if it has ended by now. Raises as `deliver` does.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from queue_core import Connection, Message, Publication
-from queue_core.worker.results.base import Deliverer
+from queue_core import Connection, Publication
+from queue_core.worker.results.base import Deliverer, Reply
 from queue_core.worker.results.chords import Chords, KeyValueChords
 from queue_core.worker.results.key_value import KeyValueDeliverer
 from queue_core.worker.results.options import ResultOptions
@@ -19,20 +19,17 @@ class _AsAsked:
         self._rpc = rpc
         self._stored = stored
 
-    def mere(self, message: Message, task_id: str, reply: bytes) -> Publication | None:
-        """Let the message decide."""
-        return self._way(message).mere(message, task_id, reply)
+    def deliver(self, replies: Sequence[Reply]) -> list[Publication]:
+        """Let each message decide."""
+        sent = [reply for reply in replies if reply.message.properties.reply_to]
+        stored = [reply for reply in replies if not reply.message.properties.reply_to]
+        found = self._stored.deliver(stored) if stored else []
+        return found + self._rpc.deliver(sent)
 
-    def deliver(self, message: Message, task_id: str, reply: bytes) -> Sequence[Publication]:
+    def note(self, state: Reply) -> list[Publication]:
         """Let the message decide."""
-        return self._way(message).deliver(message, task_id, reply)
-
-    def note(self, message: Message, task_id: str, state: bytes) -> Sequence[Publication]:
-        """Let the message decide."""
-        return self._way(message).note(message, task_id, state)
-
-    def _way(self, message: Message) -> Deliverer:
-        return self._rpc if message.properties.reply_to else self._stored
+        way = self._rpc if state.message.properties.reply_to else self._stored
+        return way.note(state)
 
 
 def choose_deliverer(

@@ -22,7 +22,7 @@ from queue_core import (
     Connection,
     Deadline,
     KeyValue,
-    Message,
+    KeyWrite,
     Producer,
     Publication,
     QueueCoreError,
@@ -32,7 +32,7 @@ from queue_core import (
     decode,
 )
 from queue_core.mailbox import Ticket
-from queue_core.worker.results.base import PATIENCE, RESULT_ENCODING, RESULT_TYPE, Wake
+from queue_core.worker.results.base import PATIENCE, RESULT_ENCODING, RESULT_TYPE, Reply, Wake
 from queue_core.worker.results.options import ResultOptions
 from queue_core.worker.results.rpc import ReplyQueue, reply_to
 from queue_core.worker.results.wire import Head, Result, read_head, read_result, state, with_waiting
@@ -188,41 +188,47 @@ class KeyValueDeliverer:
         self._producer = producer
         self._options = options or ResultOptions()
 
-    def mere(self, message: Message, task_id: str, reply: bytes) -> None:
-        """It must be stored."""
-        return None
+    def deliver(self, replies: Sequence[Reply]) -> list[Publication]:
+        """Store results; blocks for a round trip, and two for each that somebody waits for."""
+        heads = [read_head(reply.body) for reply in replies]
+        answers = self._connection.key_value().key_set_many(
+            [
+                KeyWrite(result_key(reply.task_id), reply.body, self._ttl(head), 0)
+                for reply, head in zip(replies, heads, strict=True)
+            ]
+        )
+        told: list[Publication] = []
+        for reply, head, answer in zip(replies, heads, answers, strict=True):
+            if answer is None:
+                waiting = self._replace(reply, head, over_end=True)
+                told += self._tell(reply, waiting if head.ended else ())
+        return told
 
-    def deliver(self, message: Message, task_id: str, reply: bytes) -> Sequence[Publication]:
-        """Store the result; blocks for a round trip, or three if somebody waits for it."""
-        head = read_head(reply)
-        waiting = self._put(task_id, reply, head, over_end=True)
-        if not head.ended:
-            return ()
-        return [reply_to(self._producer, queue, task_id, reply) for queue in waiting]
+    def note(self, state: Reply) -> list[Publication]:
+        """Store the state; blocks for two round trips."""
+        self._replace(state, read_head(state.body), over_end=False)
+        return []
 
-    def note(self, message: Message, task_id: str, state: bytes) -> Sequence[Publication]:
-        """Store the state; blocks for a round trip or three."""
-        self._put(task_id, state, read_head(state), over_end=False)
-        return ()
+    def _tell(self, reply: Reply, queues: Sequence[str]) -> list[Publication]:
+        return [reply_to(self._producer, queue, reply.task_id, reply.body) for queue in queues]
 
-    def _put(self, task_id: str, body: bytes, head: Head, *, over_end: bool) -> Sequence[str]:
+    def _replace(self, reply: Reply, head: Head, *, over_end: bool) -> Sequence[str]:
         """Store what there is to say, and return the queues of those who wait for the end."""
-        failed = head.status in ("FAILURE", "REVOKED")
-        ttl = self._options.failure_ttl if failed else self._options.ttl
-        store, key = self._connection.key_value(), result_key(task_id)
-        version, waiting = 0, list[str]()
+        store, key = self._connection.key_value(), result_key(reply.task_id)
         for _ in range(_TRIES):
-            if store.key_set(key, with_waiting(body, waiting), ttl=ttl, version=version):
-                return waiting
             entry = store.key_get(key)
-            if entry is None:
-                version, waiting = 0, []
-                continue
-            old = read_head(entry.value)
+            old = Head() if entry is None else read_head(entry.value)
             if old.ended and not over_end:
                 return ()
-            version, waiting = entry.version, old.waiting
-        raise TimeoutError(f"the state of task {task_id} changes too fast")
+            version = 0 if entry is None else entry.version
+            body = with_waiting(reply.body, old.waiting)
+            if store.key_set(key, body, ttl=self._ttl(head), version=version) is not None:
+                return old.waiting
+        raise TimeoutError(f"the state of task {reply.task_id} changes too fast")
+
+    def _ttl(self, head: Head) -> float | None:
+        failed = head.status in ("FAILURE", "REVOKED")
+        return self._options.failure_ttl if failed else self._options.ttl
 
 
 def require_key_value(connection: Connection) -> None:

@@ -31,7 +31,7 @@ from queue_core import (
     Unsupported,
 )
 from queue_core.mailbox import Replies, Ticket
-from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE, Wake
+from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE, Reply, Wake
 from queue_core.worker.results.wire import Result, read_result
 
 EXPIRES: Final = 3600.0
@@ -168,20 +168,19 @@ class RpcDeliverer:
         """``producer`` must be one of the default exchange."""
         self._producer = producer
 
-    def mere(self, message: Message, task_id: str, reply: bytes) -> Publication | None:
-        """Return the reply, if the message asks for one. A process that is gone is no error."""
-        properties = message.properties
-        if not properties.reply_to:
-            return None
-        known = task_id or properties.correlation_id
-        return reply_to(self._producer, properties.reply_to, known, reply)
+    def deliver(self, replies: Sequence[Reply]) -> list[Publication]:
+        """Return those that somebody asked for. A process that is gone is no error."""
+        found = []
+        for message, task_id, body in replies:
+            properties = message.properties
+            if properties.reply_to:
+                known = task_id or properties.correlation_id
+                found.append(reply_to(self._producer, properties.reply_to, known, body))
+        return found
 
-    def deliver(self, message: Message, task_id: str, reply: bytes) -> Sequence[Publication]:
-        """Return the same."""
-        found = self.mere(message, task_id, reply)
-        return () if found is None else (found,)
-
-    note = deliver
+    def note(self, state: Reply) -> list[Publication]:
+        """Return it, if somebody asked for the result."""
+        return self.deliver([state])
 
 
 def reply_to(producer: Producer, queue: str, task_id: str | None, reply: bytes) -> Publication:

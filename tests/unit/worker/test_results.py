@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from queue_core.worker import App, group
 from queue_core.worker.aftermath import encode_failure, encode_success
 from queue_core.worker.failure import Failure, describe_exception
 from queue_core.worker.protocol import Call
+from queue_core.worker.results.base import Reply
 from queue_core.worker.results.key_value import KeyValueDeliverer, result_key
 from queue_core.worker.results.options import ResultOptions
 from queue_core.worker.results.rpc import RpcDeliverer
@@ -71,12 +73,12 @@ class Worker:
             reply = encode_failure(call, describe_exception(error), status=status)
         else:
             reply = encode_success(call, value)
-        message.ack(then=self.deliverer(message).deliver(message, call.id, reply))
+        message.ack(then=self.deliverer(message).deliver([Reply(message, call.id, reply)]))
 
     def tell(self, message, status, info=None):
         task_id = message.headers["id"]
         body = state(task_id, status, info)
-        self.producer.publish_many(list(self.deliverer(message).note(message, task_id, body)))
+        self.producer.publish_many(self.deliverer(message).note(Reply(message, task_id, body)))
 
     def deliverer(self, message):
         return self.deliverers[bool(message.properties.reply_to)]
@@ -131,7 +133,7 @@ def test_what_was_revoked_says_so(app):
     message = worker.take()
     call = Call("t", result.id, [], {})
     reply = encode_failure(call, error, status="REVOKED")
-    message.ack(then=worker.deliverer(message).deliver(message, call.id, reply))
+    message.ack(then=worker.deliverer(message).deliver([Reply(message, call.id, reply)]))
     with pytest.raises(RemoteError, match="TaskRevokedError: revoked"):
         result.get(5)
     assert result.state == "REVOKED" and result.ready()
@@ -191,7 +193,7 @@ def test_nobody_is_told_of_what_nobody_waits_for(stored):
     worker = Worker(stored)
     message = worker.take()
     reply = encode_success(Call("t", message.headers["id"], [], {}), 5)
-    assert worker.deliverer(message).deliver(message, message.headers["id"], reply) == []
+    assert worker.deliverer(message).deliver([Reply(message, message.headers["id"], reply)]) == []
 
 
 def test_sixteen_threads_wait_each_for_its_own(app):
@@ -243,7 +245,7 @@ def test_a_message_that_was_lost_costs_only_time(stored, monkeypatch):
     def end_in_silence():
         message = worker.take()
         reply = encode_success(Call("t", message.headers["id"], [], {}), 5)
-        worker.deliverer(message).deliver(message, message.headers["id"], reply)
+        worker.deliverer(message).deliver([Reply(message, message.headers["id"], reply)])
         message.ack()
 
     later(end_in_silence)
@@ -260,8 +262,8 @@ def test_a_worker_that_died_between_storing_and_acking_has_told_nobody_and_the_n
         message = worker.take()
         reply = encode_success(Call("t", result.id, [], {}), 5)
         deliverer = worker.deliverer(message)
-        assert len(deliverer.deliver(message, result.id, reply)) == 1  # and then it dies
-        then = deliverer.deliver(message, result.id, reply)
+        assert len(deliverer.deliver([Reply(message, result.id, reply)])) == 1  # and then it dies
+        then = deliverer.deliver([Reply(message, result.id, reply)])
         assert len(then) == 1
         message.ack(then=then)
         assert value.result(10) == 5
@@ -313,8 +315,8 @@ def test_failures_are_kept_longer(broker):
         store = connection.key_value()
         good = encode_success(Call("t", "good", [], {}), 5)
         bad = encode_failure(Call("t", "bad", [], {}), Failure("ValueError", "builtins", []))
-        for task_id, reply in (("good", good), ("bad", bad)):
-            deliverer.deliver(None, task_id, reply)  # type: ignore[arg-type]
+        nowhere: Any = None
+        deliverer.deliver([Reply(nowhere, "good", good), Reply(nowhere, "bad", bad)])
         eventually(lambda: store.key_get(result_key("good")) is None)
         assert store.key_get(result_key("bad")) is not None
 
@@ -379,7 +381,7 @@ def test_a_task_and_what_it_sent_are_collected(stored):
     from queue_core.worker.results.wire import Ran  # noqa: PLC0415
 
     reply = encode_success(Call("t", first.id, [], {}), 1, ran=Ran(children=[second.id]))
-    message.ack(then=worker.deliverer(message).deliver(message, first.id, reply))
+    message.ack(then=worker.deliverer(message).deliver([Reply(message, first.id, reply)]))
     worker.end(2)
     assert [(one.id, value) for one, value in first.collect(5)] == [(first.id, 1), (second.id, 2)]
     assert first.children == [second]

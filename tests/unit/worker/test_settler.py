@@ -40,15 +40,12 @@ class Deliverer:
         self.error = error or ConnectionLost("the result store is away")
         self.stored = []
 
-    def mere(self, message, task_id, reply):
-        return None
-
-    def deliver(self, message, task_id, reply):
+    def deliver(self, replies):
         if self.failures:
             self.failures -= 1
             raise self.error
-        self.stored.append((task_id, reply))
-        return ()
+        self.stored += [(task_id, body) for _, task_id, body in replies]
+        return []
 
 
 COMPOSER = composer_of(App("settler").info())
