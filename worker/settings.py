@@ -27,6 +27,7 @@ Seconds = float
 Names = tuple[str, ...]
 Kibibytes = int
 Rate = str | float
+Broker = str
 Backend = str
 Zone = str
 Policy = dict[str, Any]
@@ -90,7 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         worker_disable_rate_limits: start tasks as often as they come.
     """
 
-    broker_url: str | None = None
+    broker_url: Broker | None = None
     broker_connection_timeout: Seconds = 10.0
     result_backend: Backend | None = None
     result_expires: Seconds | None = 86400.0
@@ -242,6 +243,14 @@ def _rate(value: object) -> str | float:
     return value if isinstance(value, str | float) else float(str(value))
 
 
+def _broker(value: object) -> str:
+    urls = value if isinstance(value, list | tuple) else (value,)
+    return ";".join(_KOMBUS.sub(r"\1", _text(url)) for url in urls)
+
+
+_KOMBUS = re.compile(r"^(?:py(?=amqps?:)|sqla\+)(\w+:)")
+
+
 def _backend(value: object) -> str:
     url = _text(value)
     if url in ("rpc", "amqp", "amqp://"):
@@ -344,6 +353,7 @@ _READERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "Kibibytes": _kibibytes,
     "Names": _names,
     "Rate": _rate,
+    "Broker": _broker,
     "Backend": _backend,
     "Zone": _zone,
     "Policy": _policy,
