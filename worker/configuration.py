@@ -15,7 +15,6 @@ from __future__ import annotations
 import enum
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +23,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from queue_core import ConfigError
+from queue_core.worker.blueprint import load
 from queue_core.worker.celery_settings import known_name, nearest_name, refusal
 from queue_core.worker.settings import DEFAULTS, FIELDS, STRUCTURED, Settings, read_setting
 
@@ -126,7 +126,8 @@ def from_file(path: Path | str) -> list[Given]:
     """
     path = Path(path)
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        values = load("tomllib:loads")(text)  # few have a file, and it takes a while to import
     except (OSError, ValueError) as error:
         raise ConfigError(f"the settings in {path} cannot be read: {error}") from error
     if path.name == "pyproject.toml":
@@ -256,8 +257,8 @@ def masked(value: object) -> str:
 
 def without_passwords(text: str) -> str:
     """Return a text without the passwords of URLs in it."""
-    return _QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
+    return re.sub(_QUERY, r"\1***", re.sub(_PASSWORD, r"\1:***@", text))
 
 
-_PASSWORD = re.compile(r"(://[^:/@;]*):[^;]*@")
-_QUERY = re.compile(r"(?i)([?&][^=&;]*(?:pass|secret|token|key)[^=&;]*=)[^&;]*")
+_PASSWORD: Final = r"(://[^:/@;]*):[^;]*@"
+_QUERY: Final = r"(?i)([?&][^=&;]*(?:pass|secret|token|key)[^=&;]*=)[^&;]*"

@@ -160,9 +160,10 @@ _RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "worker_concurrency": (1, 10_000),
     "worker_prefetch": (1, 65535),
 }
+# Patterns are texts: compiling one takes longer than importing this module, and few are needed.
 _UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
-_SIZE = re.compile(r"(\d+)\s*(|K|M|G)(?:I?B)?")
+_DURATION: Final = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)"
+_SIZE: Final = r"(\d+)\s*(|K|M|G)(?:I?B)?"
 _KIB: Final = {"": 1, "K": 1, "M": 2**10, "G": 2**20}
 _BOOLEANS: Final = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
@@ -216,7 +217,7 @@ def _whole(value: object) -> int:
 def _seconds(value: object) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, str) and (found := _DURATION.fullmatch(value.strip().lower())):
+    if isinstance(value, str) and (found := re.fullmatch(_DURATION, value.strip().lower())):
         value = float(found[1]) * _UNITS[found[2]]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e10:
         raise ConfigError(f"seconds were expected, such as 90, '90s' or '2h', not {value!r:.60}")
@@ -224,7 +225,7 @@ def _seconds(value: object) -> float:
 
 
 def _kibibytes(value: object) -> int:
-    if isinstance(value, str) and (found := _SIZE.fullmatch(value.strip().upper())):
+    if isinstance(value, str) and (found := re.fullmatch(_SIZE, value.strip().upper())):
         return int(found[1]) * _KIB[found[2]]
     return _whole(value)
 
@@ -245,10 +246,10 @@ def _rate(value: object) -> str | float:
 
 def _broker(value: object) -> str:
     urls = value if isinstance(value, list | tuple) else (value,)
-    return ";".join(_KOMBUS.sub(r"\1", _text(url)) for url in urls)
+    return ";".join(re.sub(_KOMBUS, r"\1", _text(url)) for url in urls)
 
 
-_KOMBUS = re.compile(r"^(?:py(?=amqps?:)|sqla\+)(\w+:)")
+_KOMBUS: Final = r"^(?:py(?=amqps?:)|sqla\+)(\w+:)"
 
 
 def _backend(value: object) -> str:
@@ -289,17 +290,20 @@ def _queue(name: object, said: object) -> Queue:
             f"queue {name!r} is a {type(said).__module__}.{type(said).__qualname__}; make it with "
             "queue_core.Queue, or say it as a dict"
         )
-    given: dict[str, Any] = {_QUEUE_WORDS.get(word, word): value for word, value in said.items()}
+    given: dict[str, Any] = dict(said)
+    for word, field in _QUEUE_WORDS.items():
+        if word in given:
+            given[field] = given.pop(word)
     name = given.pop("name", name)
     exchange = given.pop("exchange", None) or _text(name)
-    kind = given.pop("exchange_type", None) or "direct"
+    kind: Any = given.pop("exchange_type", None) or "direct"
     if not isinstance(exchange, Exchange):
         exchange = Exchange(_text(exchange), kind)
     arguments = dict(given.pop("arguments", None) or {})
-    for word, (field, unit) in _ARGUMENTS.items():
+    for word, (name_of_field, unit) in _ARGUMENTS.items():
         if word in arguments:
             found = arguments.pop(word)
-            given[field] = found if unit is None else found * unit
+            given[name_of_field] = found if unit is None else found * unit
     given = {"routing_key": name, "queue_type": "classic", **given, "arguments": arguments}
     unknown = sorted(set(given) - set(Queue.__struct_fields__))
     if unknown:
