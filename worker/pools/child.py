@@ -132,7 +132,7 @@ def _prepare(setup: Setup, link: socket.socket) -> App | None:
         link.sendall(pack(NotReady(error.error, error.because, error.advice, error.trace)))
         return None
     except ConfigError as error:
-        link.sendall(pack(NotReady(str(error), "", "", "")))
+        link.sendall(pack(NotReady(str(error), "", "", "", settings=True)))
         return None
     link.sendall(pack(info))
     return app

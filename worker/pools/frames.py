@@ -41,12 +41,16 @@ class Setup(msgspec.Struct, tag="setup", array_like=True):
 
 
 class NotReady(msgspec.Struct, tag="notready", array_like=True):
-    """From the child: the app cannot be imported. ``trace`` is for people who ask for it."""
+    """From the child: the app cannot be imported. ``trace`` is for people who ask for it.
+
+    With ``settings`` it can be imported, but its settings cannot be used.
+    """
 
     error: str
     because: str
     advice: str
     trace: str
+    settings: bool = False
 
 
 class Leaving(msgspec.Struct, tag="leaving", array_like=True):

@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-from queue_core import UsageError
+from queue_core import ConfigError, UsageError
 from queue_core.worker.locate import AppNotFound
 from queue_core.worker.outcome import Accept, AppInfo, Job, Outcome, Report, Returned
 from queue_core.worker.pools.base import (
@@ -131,6 +131,8 @@ class ProcessPool:
         if self._failed is not None:
             what = self._failed
             self.stop(0.0)
+            if what.settings:
+                raise ConfigError(what.error)
             raise AppNotFound(what.error, what.because, what.advice, what.trace)
         assert self._info is not None
         self._configure(self._info.settings)
