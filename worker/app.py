@@ -8,19 +8,18 @@ as celery declares them, so that its programs can work beside ours.
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 import msgspec
 
-from queue_core import ConfigError, Connection, Queue, UsageError
+from queue_core import Connection, Queue, UsageError
 from queue_core.worker.blueprint import Steps, load
 from queue_core.worker.builtin import builtin_tasks
-from queue_core.worker.charter import Charter, NoSettings, Settled, given_by
+from queue_core.worker.charter import Charter, Packages, Settled
 from queue_core.worker.composing import Composer, SendOptions
-from queue_core.worker.configuration import Level, from_mapping
+from queue_core.worker.configuration import Level
 from queue_core.worker.control.registry import modules
 from queue_core.worker.current import make_current, shared
 from queue_core.worker.declaring import Declare, define, name_of, write_down
@@ -42,8 +41,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Middleware)
 E = TypeVar("E", bound=type[Exception])
-
-Packages = Iterable[str] | Callable[[], Iterable[str]]
 
 CONTROL = "queue_core.worker.control.client:Control"
 
@@ -93,21 +90,20 @@ class App:
         for task in self._builtin.values():
             task.bind_to(self)
         self._offices: dict[int, Office] = {}
-        self._discovered: list[tuple[Packages, str | None]] = []
         self._charter = Charter(self._own_options, self._configure_tasks)
-        arguments = {
-            "broker_url": broker,
-            "result_backend": backend,
-            "task_default_queue": default_queue,
-            "task_queues": tuple(queues) or None,
-            "task_serializer": serializer,
-            "accept_content": accept,
-            "result_expires": result_ttl,
-        }
-        said = {key: value for key, value in arguments.items() if value is not None}
-        self._charter.say(Level.APP, from_mapping(said, f"App({name!r})"))
+        self._charter.say(
+            Level.APP,
+            f"App({name!r})",
+            broker_url=broker,
+            result_backend=backend,
+            task_default_queue=default_queue,
+            task_queues=tuple(queues) or None,
+            task_serializer=serializer,
+            accept_content=accept,
+            result_expires=result_ttl,
+        )
         if settings is not None:
-            self.config_from_object(settings)
+            self._charter.take(settings)
         self.hooks = Hooks()
         """Who hears of what it does; see `queue_core.worker.hooks`."""
         self.errors = Errors()
@@ -364,14 +360,7 @@ class App:
             UsageError: the app is connected already.
         """
         self._check_unused()
-        try:
-            given = given_by(found, namespace=namespace)
-        except NoSettings:
-            if silent:
-                return False
-            raise
-        self._charter.say(Level.OBJECT, given)
-        return True
+        return self._charter.take(found, silent=silent, namespace=namespace)
 
     def config_from_envvar(self, variable: str, *, silent: bool = False) -> bool:
         """Take settings from the module or file that a variable of the environment names.
@@ -379,34 +368,20 @@ class App:
         Raises as `config_from_object`, and ConfigError if there is no such variable and not
         ``silent``.
         """
-        name = os.environ.get(variable)
-        if not name:
-            if silent:
-                return False
-            raise ConfigError(f"the variable {variable} names no module with settings")
-        return self.config_from_object(name, silent=silent)
+        self._check_unused()
+        return self._charter.take_variable(variable, silent=silent)
 
-    def autodiscover_tasks(
-        self,
-        packages: Iterable[str] | Callable[[], Iterable[str]],
-        related_name: str | None = "tasks",
-    ) -> None:
+    def autodiscover_tasks(self, packages: Packages, related_name: str | None = "tasks") -> None:
         """Let workers import ``package.tasks`` of each package that has it.
 
         ``packages`` may be a function that a worker calls; ``related_name`` is another name for
         the module; None: the packages themselves.
         """
-        self._discovered.append((packages, related_name))
+        self._charter.discover(packages, related_name)
 
     def task_modules(self) -> Iterator[str]:
-        """Yield the names of the modules with tasks, which workers import."""
-        yield from self.settings.imports
-        yield from self.settings.include
-        for packages, related in self._discovered:
-            for package in packages() if callable(packages) else packages:
-                name = f"{package}.{related}" if related else package
-                if importlib.util.find_spec(name) is not None:
-                    yield name
+        """Return the names of the modules with tasks, which workers import."""
+        return self._charter.task_modules()
 
     def _configure_tasks(self, settled: Settled) -> None:
         with settled.explaining("task_annotations"):
@@ -421,9 +396,7 @@ class App:
         Raises UsageError once this process has used the app's connection.
         """
         self._check_unused()
-        said = {"broker_url": broker, "result_backend": backend}
-        given = {name: value for name, value in said.items() if value}
-        self._charter.say(Level.FLAG, from_mapping(given, "the command line"))
+        self._charter.say(Level.FLAG, "the command line", broker_url=broker, result_backend=backend)
 
     def _check_unused(self) -> None:
         if os.getpid() in self._offices:

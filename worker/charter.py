@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from queue_core import ConfigError
 from queue_core.worker.blueprint import load
@@ -27,6 +30,9 @@ from queue_core.worker.configuration import (
 )
 from queue_core.worker.rules import Own, Rules
 from queue_core.worker.settings import Settings
+
+Packages = Iterable[str] | Callable[[], Iterable[str]]
+"""Names of packages, or a function that returns them."""
 
 
 class NoSettings(ConfigError):
@@ -81,17 +87,56 @@ class Charter:
         self._lock = threading.RLock()
         self._settled: Settled | None = None
         self._looked = False
+        self._discovered: list[tuple[Packages, str | None]] = []
 
     @property
     def known(self) -> Settled | None:
         """What follows, if somebody asked for it already."""
         return self._settled
 
-    def say(self, level: Level, given: Iterable[Given]) -> None:
-        """Say something more."""
+    def say(self, level: Level, where: str, **values: Any) -> None:
+        """Say the settings that are not None. Raises ConfigError."""
+        said = {name: value for name, value in values.items() if value is not None}
+        self._add(level, from_mapping(said, where))
+
+    def take(self, found: object, *, silent: bool = False, namespace: str = "") -> bool:
+        """Say what a module or the like says; see `App.config_from_object`."""
+        try:
+            self._add(Level.OBJECT, given_by(found, namespace=namespace))
+        except NoSettings:
+            if silent:
+                return False
+            raise
+        return True
+
+    def take_variable(self, variable: str, *, silent: bool = False) -> bool:
+        """Say what the module or file says that a variable names."""
+        name = os.environ.get(variable)
+        if name:
+            return self.take(name, silent=silent)
+        if silent:
+            return False
+        raise ConfigError(f"the variable {variable} names no module with settings")
+
+    def _add(self, level: Level, given: Iterable[Given]) -> None:
         with self._lock:
             self._configuration.say(level, given)
             self._settled = None
+
+    def discover(self, packages: Packages, related: str | None) -> None:
+        """Look for modules of tasks in packages, when a worker asks for them."""
+        self._discovered.append((packages, related))
+
+    def task_modules(self) -> Iterator[str]:
+        """Yield the names of the modules with tasks."""
+        settings = self.settled.settings
+        yield from settings.imports
+        yield from settings.include
+        for packages, related in self._discovered:
+            for package in packages() if callable(packages) else packages:
+                name = f"{package}.{related}" if related else package
+                if importlib.util.find_spec(name) is not None:
+                    yield name
 
     @property
     def settled(self) -> Settled:

@@ -26,13 +26,18 @@ def make_current(app: App) -> None:
     _latest[:] = [weakref.ref(app)]
 
 
+def latest_app() -> App | None:
+    """Return the app that was made last, or was made the current one since; None: no app is."""
+    return _latest[0]() if _latest else None
+
+
 def current_app() -> App:
     """Return the app that was made last, or was made the current one since.
 
     Raises:
         UsageError: there is none.
     """
-    app = _latest[0]() if _latest else None
+    app = latest_app()
     if app is None:
         raise UsageError("there is no app yet; make one: App('name', broker='sqlite:///queue.db')")
     return app

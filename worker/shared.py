@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from queue_core.worker.current import shared
+from queue_core.worker.current import latest_app, shared
 from queue_core.worker.declaring import Declare, define, write_down
 from queue_core.worker.task import Task
 
@@ -15,6 +15,9 @@ from queue_core.worker.task import Task
 def _define(*args: Any, **named: Any) -> Task[..., Any]:
     task = define(*args, **named)
     write_down(shared, task)
+    app = latest_app()
+    if app is not None:
+        app.adopt(task)
     return task
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_core import ConfigError, Exchange, Queue, UsageError
-from queue_core.worker import App
+from queue_core.worker import App, shared_task
 from queue_core.worker.celery_settings import NEEDLESS, REFUSED, known_name, nearest_name
 from queue_core.worker.configuration import (
     Configuration,
@@ -26,6 +26,7 @@ from queue_core.worker.configuration import (
     masked,
     shown,
 )
+from queue_core.worker.current import shared
 from queue_core.worker.settings import DEFAULTS, FIELDS, STRUCTURED, Settings, read_setting
 
 OLD = {
@@ -422,6 +423,18 @@ def test_a_task_says_more_than_a_setting_and_less_than_an_annotation() -> None:
     assert app.settings and not own.acks_late
     app.config_from_object({"task_annotations": {}})
     assert app.settings and own.acks_late
+
+
+def test_shared_tasks_are_configured_by_the_latest_app_before_or_after() -> None:
+    before = shared_task(name="settings.shared.before")(lambda: None)
+    try:
+        app = App("shop", settings={"task_annotations": {"settings.*": {"max_retries": 8}}})
+        assert app.settings and before.max_retries == 8
+        after = shared_task(name="settings.shared.after")(lambda: None)
+        assert after.max_retries == 8
+    finally:
+        for name in ("settings.shared.before", "settings.shared.after"):
+            shared.pop(name, None)
 
 
 def test_tasks_run_here_where_the_settings_say_so() -> None:
