@@ -225,6 +225,7 @@ class TaskInfo(msgspec.Struct, array_like=True):
         strategy: ``module:name`` of a function that makes its requests instead of the usual one.
         queue: where it is sent unless the call says otherwise; None: to the default queue.
         rate_shared: the rate limit is for all workers together.
+        store_errors: keep failures even of runs whose results are ignored.
     """
 
     name: str
@@ -239,6 +240,7 @@ class TaskInfo(msgspec.Struct, array_like=True):
     strategy: str | None = None
     queue: str | None = None
     rate_shared: bool = False
+    store_errors: bool = False
 
 
 class AppInfo(msgspec.Struct, tag="app", array_like=True):

@@ -106,7 +106,6 @@ class Office:
         options = signature.options
         check_options(options)
         letters, handle = self._letters(signature)
-        result = self._expect(handle, ignored=self._ignored(signature))
         task = self._find_task(signature.task)
         unique_for = None if task is None else task.unique_for
         if unique_for is not None:
@@ -114,6 +113,7 @@ class Office:
             if other is not None:
                 return other
         try:
+            result = self._expect(handle, ignored=self._ignored(signature))
             self._post(
                 letters,
                 transaction=options.get("transaction"),

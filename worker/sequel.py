@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from queue_core import (
@@ -50,6 +50,7 @@ class Sequel:
         composer: Composer,
         chords: Chords | None = None,
         accept: Sequence[str] = ("json", "msgpack"),
+        keep_errors: Collection[str] = (),
     ) -> None:
         """Nothing is sent yet.
 
@@ -58,12 +59,14 @@ class Sequel:
             composer: makes messages of what follows tasks.
             chords: counts their parts; None: nothing can.
             accept: the serializers of messages that may be decoded here.
+            keep_errors: names of tasks whose failures are kept even if their results are ignored.
         """
         self._connection = connection
         self._deliverer = deliverer
         self._composer = composer
         self._chords = chords
         self._accept = tuple(accept)
+        self._keep_errors = keep_errors
         self._declared: set[str] = set()
 
     def of_replies(self, results: Iterable[tuple[Message, bytes]]) -> list[Publication]:
@@ -120,7 +123,7 @@ class Sequel:
             queue=message.queue,
             errbacks=not skipped,
         )
-        if not call.ignore_result:
+        if not call.ignore_result or (call.name in self._keep_errors and not skipped):
             after.replies = [Reply(call.id, reply), *after.replies]
         return self._after(message, after, str(failure))
 

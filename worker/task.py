@@ -490,6 +490,7 @@ class Task(Generic[P, R]):
             self.strategy,
             queue.name if isinstance(queue, Queue) else queue,
             is_shared(self.rate_limit),
+            self.store_errors_even_if_ignored,
         )
 
     def __repr__(self) -> str:

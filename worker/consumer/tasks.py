@@ -60,6 +60,7 @@ class Tasks(StartStopStep):
             composer=composer_of(info),
             chords=choose_chords(parent.connection, self._backend, ttl=options.ttl),
             accept=info.accept,
+            keep_errors={task.name for task in info.tasks if task.store_errors},
         )
         return Settler(parent.connection, sequel, dict(parent.queues))
 

@@ -93,9 +93,7 @@ class KeyValueResults:
         """Note that it is sent, if the app wants that."""
         options = self._options
         if options.track_sent:
-            self._store().key_set(
-                result_key(task_id), state(task_id, "PENDING"), ttl=options.ttl, version=0
-            )
+            self._store().key_set(result_key(task_id), state(task_id, "PENDING"), ttl=options.ttl)
         return Kept(sent=True)
 
     def recall(self, task_id: str) -> tuple[Kept, bool]:

@@ -297,3 +297,17 @@ def test_what_was_acked_and_broken_off_fails_and_does_not_run_again(
     assert reply.payload["result"]["exc_type"] == "WorkerLost"
     eventually(lambda: settler.idle)
     assert connection.inspect("q").ready == 0
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_failure_of_a_killed_task_is_kept_if_it_says_so_though_its_results_are_ignored(
+    connection, take, kept
+):
+    sequel = Sequel(
+        connection,
+        RpcDeliverer(connection.producer()),
+        composer=COMPOSER,
+        keep_errors={"t"} if kept else (),
+    )
+    then = sequel.of_unfinished(take(call(ignore_result=True)), "TimeLimitExceeded", "late")
+    assert [one.properties.correlation_id for one in then] == (["id-t"] if kept else [])

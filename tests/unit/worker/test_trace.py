@@ -138,3 +138,36 @@ def test_a_task_can_ask_what_it_runs_for():
     outcome, _ = run_job(app, job("who"))
     assert reply(outcome).value == ["id-1", "q", 2, True]
     assert app.request is None
+
+
+small = App("small", settings={"result_max_size": 2000})
+
+
+@small.task(name="echo")
+def echo(text: str, size: int = 0) -> str:
+    if size < 0:
+        raise ValueError(text)
+    return "x" * size
+
+
+def test_a_result_that_is_too_large_is_a_failure_of_its_own_type():
+    outcome, _ = run_job(small, job("echo", ("a", 3000)))
+    assert isinstance(outcome, Failed)
+    result = read_result(json.loads(outcome.reply))
+    assert result.failure.type_name == "TooLarge" and "result_max_size" in result.failure.text
+    assert result.args == ["a", 3000] and len(outcome.reply) <= 2000
+
+
+def test_arguments_that_are_too_large_to_be_told_are_left_out():
+    outcome, _ = run_job(small, job("echo", ("a" * 3000, 3)))
+    assert isinstance(outcome, Done)
+    result = read_result(json.loads(outcome.reply))
+    assert (result.value, result.args) == ("xxx", None)
+
+
+def test_a_failure_that_is_too_large_is_cut():
+    outcome, _ = run_job(small, job("echo", ("a" * 30_000, -1)))
+    assert isinstance(outcome, Failed)
+    result = read_result(json.loads(outcome.reply))
+    assert result.failure.type_name == "ValueError" and len(result.failure.text) <= 1000
+    assert result.args is None and len(outcome.reply) < 15_000
