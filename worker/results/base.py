@@ -65,6 +65,8 @@ class Results(Protocol):
 
 PATIENCE = 5.0
 """Seconds after which who waits for a result looks whether it missed the message that wakes it."""
+AGAIN = 0.1
+"""Seconds after which it asks again if the backend is away."""
 
 
 class Reply(NamedTuple):

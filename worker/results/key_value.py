@@ -32,7 +32,14 @@ from queue_core import (
     decode,
 )
 from queue_core.mailbox import Ticket
-from queue_core.worker.results.base import PATIENCE, RESULT_ENCODING, RESULT_TYPE, Reply, Wake
+from queue_core.worker.results.base import (
+    AGAIN,
+    PATIENCE,
+    RESULT_ENCODING,
+    RESULT_TYPE,
+    Reply,
+    Wake,
+)
 from queue_core.worker.results.options import ResultOptions
 from queue_core.worker.results.rpc import ReplyQueue, reply_to
 from queue_core.worker.results.wire import Head, Result, read_head, read_result, state, with_waiting
@@ -42,7 +49,6 @@ logger = logging.getLogger(__name__)
 PREFIX = "celery-task-meta-"
 UNKNOWN: Final = "UNKNOWN"
 _FIRST: Final = 1.0
-_AGAIN: Final = 0.1
 _MAX_WAITING: Final = 100
 """How many queues are told of one result: those that came last."""
 _TRIES: Final = 1000
@@ -119,7 +125,7 @@ class KeyValueResults:
                     raise
                 logger.debug("the result of %s is asked for again: %s", task_id, error)
                 result = None
-                time.sleep(deadline.bound(_AGAIN))
+                time.sleep(deadline.bound(AGAIN))
             if result is not None and result.ended:
                 return result
             if deadline.expired:

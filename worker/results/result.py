@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
-from queue_core import Deadline, SystemClock, UsageError
+from queue_core import Deadline, SystemClock, TransportError, UsageError
 from queue_core.worker.failure import Errors
-from queue_core.worker.results.base import PATIENCE, Results
+from queue_core.worker.results.base import AGAIN, PATIENCE, Results
 from queue_core.worker.results.wire import Result, State
 
 R = TypeVar("R")
@@ -134,13 +134,18 @@ class AsyncResult(Generic[R]):
                 loop.call_soon_threadsafe(arrived.set)
 
         while self._result is None or not self._result.ended:
-            results = self._backend()
-            result = await loop.run_in_executor(None, results.attend, self.id, self._kept, wake)
+            attend, pause = self._backend().attend, PATIENCE
+            try:
+                result = await loop.run_in_executor(None, attend, self.id, self._kept, wake)
+            except TransportError as error:
+                if not error.retryable:
+                    raise
+                result, pause = None, AGAIN
             if result is not None and result.ended:
                 self._result = result
                 break
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(arrived.wait(), PATIENCE)
+                await asyncio.wait_for(arrived.wait(), pause)
             arrived.clear()
         return self.get()
 
