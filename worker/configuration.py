@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple
@@ -96,7 +96,7 @@ def from_mapping(values: Mapping[str, Any], where: str, *, namespace: str = "") 
     Raises:
         ConfigError: an unknown name, with the nearest one, or a wrong value.
     """
-    return _read(_named(values, namespace), lambda _name: where, strict=lambda _name: True)
+    return _read(_inside(values, namespace), lambda _name: where)
 
 
 def from_object(found: object, *, namespace: str = "") -> list[Given]:
@@ -108,14 +108,9 @@ def from_object(found: object, *, namespace: str = "") -> list[Given]:
     values = {name: getattr(found, name) for name in dir(found) if not name.startswith("_")}
     path = getattr(found, "__file__", None)
     label = path or getattr(found, "__qualname__", None) or type(found).__qualname__
-
-    def suspect(name: str) -> bool:
-        value = values.get(name) if not namespace else None
-        if isinstance(value, ModuleType | type) or callable(value):
-            return False
-        return bool(namespace) or _looks_like_one(name)
-
-    return _read(_named(values, namespace), lambda name: _place(label, name), strict=suspect)
+    if not namespace:
+        values = {name: value for name, value in values.items() if _is_meant(name, value)}
+    return _read(_inside(values, namespace), _Places(label))
 
 
 def from_file(path: Path | str) -> list[Given]:
@@ -132,7 +127,7 @@ def from_file(path: Path | str) -> list[Given]:
         raise ConfigError(f"the settings in {path} cannot be read: {error}") from error
     if path.name == "pyproject.toml":
         values = values.get("tool", {}).get("queue-core", {})
-    return _read(values, lambda name: _place(str(path), name), strict=lambda _name: True)
+    return _read(_inside(values, ""), _Places(str(path)))
 
 
 def from_environment(environ: Mapping[str, str]) -> list[Given]:
@@ -177,27 +172,26 @@ def found_around() -> Settings:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def _named(values: Mapping[str, Any], namespace: str) -> dict[str, Any]:
-    """Keep what is in the namespace, without it."""
-    prefix = f"{namespace.rstrip('_')}_" if namespace else ""
+def _inside(values: Mapping[str, Any], namespace: str) -> dict[str, tuple[str, Any]]:
+    """Return what is in the namespace: name -> the same without the namespace, and its value."""
+    prefix = f"{namespace.rstrip('_')}_".upper() if namespace else ""
     size = len(prefix)
     return {
-        name[size:]: value
+        name: (name[size:], value)
         for name, value in values.items()
-        if name[:size].upper() == prefix.upper() and len(name) > size
+        if name.upper().startswith(prefix) and len(name) > size
     }
 
 
-def _read(values: Mapping[str, Any], place: Any, *, strict: Any) -> list[Given]:
+def _read(values: Mapping[str, tuple[str, Any]], place: Callable[[str], str]) -> list[Given]:
+    """Read settings: as they are spelled -> without their namespace, and the value."""
     found: dict[str, tuple[str, Given]] = {}
-    for spelled, value in values.items():
-        name = known_name(spelled)
+    for spelled, (bare, value) in values.items():
+        name = known_name(bare)
         if name is None:
-            if strict(spelled):
-                near = nearest_name(spelled)
-                hint = f"; did you mean {near}?" if near else ""
-                raise ConfigError(f"there is no setting {spelled} ({place(spelled)}){hint}")
-            continue
+            near = nearest_name(bare)
+            hint = f"; did you mean {near}?" if near else ""
+            raise ConfigError(f"there is no setting {spelled} ({place(spelled)}){hint}")
         given = _given(name, spelled, value, place(spelled))
         before = found.get(name)
         if before is not None and before[1].value != given.value:
@@ -222,20 +216,31 @@ def _given(name: str, spelled: str, value: Any, where: str) -> Given:
 _MARKS: Final = ("celery", "broker_", "task_", "worker_", "result_")
 
 
-def _looks_like_one(name: str) -> bool:
+def _is_meant(name: str, value: object) -> bool:
+    """Whether a name in a module is a setting, or a misspelt one."""
+    known = known_name(name)
+    if isinstance(value, ModuleType) or callable(value):  # imported, such as Django's timezone
+        return known is not None and FIELDS.get(known) in STRUCTURED
+    if known is not None:
+        return True
     return name.lower().startswith(_MARKS) or nearest_name(name, cutoff=0.85) is not None
 
 
-def _place(label: str, name: str) -> str:
-    """Return the file and the line where ``name`` is said, as far as that can be seen."""
-    try:
-        lines = Path(label).read_text("utf-8").splitlines()
-    except (OSError, ValueError):
-        return label
-    for number, line in enumerate(lines, 1):
-        if _says(line.strip(), name):
-            return f"{label}:{number}"
-    return label
+class _Places:
+    """Says the file and the line where a name is said, as far as that can be seen."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        try:
+            self._lines = Path(label).read_text("utf-8").splitlines()
+        except (OSError, ValueError):
+            self._lines = []
+
+    def __call__(self, name: str) -> str:
+        for number, line in enumerate(self._lines, 1):
+            if _says(line.strip(), name):
+                return f"{self._label}:{number}"
+        return self._label
 
 
 def _says(line: str, name: str) -> bool:

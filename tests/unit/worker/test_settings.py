@@ -321,9 +321,18 @@ def test_variables_are_settings_in_upper_case() -> None:
 
 def test_other_names_of_a_module_are_left_alone_unless_they_look_like_settings() -> None:
     source = SimpleNamespace(
-        BROKER_URL="memory://a", helper=3, os=string, CELERY_ACKS_LATE=False, Task=dict, DEBUG=True
+        BROKER_URL="memory://a",
+        CELERY_ACKS_LATE=False,
+        CELERY_ROUTES=len,
+        DEBUG=True,
+        Task=dict,
+        helper=3,
+        include=len,
+        os=string,
+        timezone=string,
     )
-    assert {one.name for one in from_object(source)} == {"broker_url", "task_acks_late"}
+    expected = {"broker_url", "task_acks_late", "task_routes"}
+    assert {one.name for one in from_object(source)} == expected
     for wrong in ("CELERY_ACK_LATE", "task_serialiser", "celeryd_x"):
         with pytest.raises(ConfigError, match=f"there is no setting {wrong}"):
             from_object(SimpleNamespace(**{wrong: 1}))
@@ -334,7 +343,7 @@ def test_with_a_namespace_nothing_else_is_a_setting_and_all_of_it_is() -> None:
     assert [one[:2] for one in from_object(source, namespace="CELERY")] == [
         ("broker_url", "memory://a")
     ]
-    with pytest.raises(ConfigError, match="there is no setting NONSENSE"):
+    with pytest.raises(ConfigError, match="there is no setting CELERY_NONSENSE"):
         from_object(SimpleNamespace(CELERY_NONSENSE=1), namespace="CELERY")
 
 
