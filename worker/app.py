@@ -412,16 +412,12 @@ class App:
         self._configure_tasks(settled)
         settings = settled.settings
         named = [task.queue for task in self.tasks.values() if isinstance(task.queue, Queue)]
-        queues = {queue.name: queue for queue in (*named, *settings.task_queues)}
+        routed = settled.rules.router.queues()
+        queues = {queue.name: queue for queue in (*routed, *named, *settings.task_queues)}
         return AppInfo(
             name=self.name,
-            broker=settings.broker_url,
-            backend=settings.result_backend,
-            default_queue=settings.task_default_queue,
             tasks=[task.info() for _, task in sorted({**self._builtin, **self.tasks}.items())],
             queues=list(queues.values()),
-            accept=list(settings.accept_content),
-            result_ttl=settings.result_expires,
             steps={name: steps.paths for name, steps in self.steps.items()},
             commands=modules(),
             settings=msgspec.structs.replace(

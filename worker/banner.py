@@ -39,7 +39,7 @@ def lines(worker: Worker) -> Iterator[str]:
 
 
 def _results(worker: Worker) -> str:
-    backend, connection = worker.info.backend, worker.consumer.connection
+    backend, connection = worker.info.settings.result_backend, worker.consumer.connection
     if backend is None:
         store = connection.features.key_value
         return f"in the broker, {_kept(worker)}" if store else "by rpc"
@@ -54,5 +54,5 @@ def _queue(queue: Queue) -> str:
 
 
 def _kept(worker: Worker) -> str:
-    seconds = worker.info.result_ttl
+    seconds = worker.info.settings.result_expires
     return "for ever" if seconds is None else f"for {seconds:g} s"

@@ -247,19 +247,17 @@ class AppInfo(msgspec.Struct, tag="app", array_like=True):
     """What the worker must know of an app that it does not import itself.
 
     Attributes:
+        name: of the app.
+        tasks: all that it can run.
+        queues: definitions of queues that its settings or its tasks name.
+        settings: without what only the app's own process can use.
         steps: ``worker`` and ``consumer`` -> its own steps, as ``module:Name``.
         commands: modules that register commands for remote control, which the worker imports.
-        settings: without what only the app's own process can use.
     """
 
     name: str
-    broker: str | None
-    backend: str | None
-    default_queue: str
     tasks: list[TaskInfo]
-    queues: list[Queue]
-    accept: list[str]
-    result_ttl: float | None
+    queues: list[Queue] = []
+    settings: Settings = DEFAULTS
     steps: dict[str, list[str]] = {}
     commands: list[str] = []
-    settings: Settings = DEFAULTS

@@ -137,6 +137,11 @@ class Router:
                 return Routed(said, rule)
         return None
 
+    def queues(self) -> list[Queue]:
+        """Return the queues that rules name as values."""
+        said = [rule.says.get("queue") for rule in self.rules if isinstance(rule.says, Mapping)]
+        return [queue for queue in said if isinstance(queue, Queue)]
+
     def portable(self) -> list[dict[str, dict[str, Any]]] | None:
         """Return the rules that another process can use, as a value of the setting.
 

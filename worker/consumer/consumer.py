@@ -169,7 +169,7 @@ class TaskConsumer:
         options, info = self.worker.options, self.worker.info
         names = list(options.queues or info.settings.worker_queues)
         if not names:
-            names = [info.default_queue, *(queue.name for queue in info.queues)]
+            names = [info.settings.task_default_queue, *(queue.name for queue in info.queues)]
         names = [name for name in dict.fromkeys(names) if name not in options.exclude]
         if not names:
             raise UsageError("no queue is left to take from; say fewer after -X")

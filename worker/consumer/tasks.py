@@ -48,18 +48,20 @@ class Tasks(StartStopStep):
 
     def _make_settler(self, parent: TaskConsumer) -> Settler:
         info = parent.worker.info
-        if info.backend not in (None, *RPC) and self._backend is None:
-            self._backend = Connection(info.backend)
-        options = result_options(info.settings)
+        settings = info.settings
+        backend = settings.result_backend
+        if backend not in (None, *RPC) and self._backend is None:
+            self._backend = Connection(backend)
+        options = result_options(settings)
         deliverer = choose_deliverer(
-            parent.connection, self._backend, rpc_only=info.backend in RPC, options=options
+            parent.connection, self._backend, rpc_only=backend in RPC, options=options
         )
         sequel = Sequel(
             parent.connection,
             deliverer,
             composer=composer_of(info),
             chords=choose_chords(parent.connection, self._backend, ttl=options.ttl),
-            accept=info.accept,
+            accept=settings.accept_content,
             keep_errors={task.name for task in info.tasks if task.store_errors},
         )
         return Settler(parent.connection, sequel, dict(parent.queues))

@@ -39,12 +39,11 @@ class Pool:
 def consumer():
     """What commands get; its app has two tasks, and a secret in its settings."""
     worker = Worker(Pool(), WorkerOptions(name="w"))
-    settings = Settings(result_backend=f"redis://:{SECRET}@host/0", worker_drain=5.0)
-    tasks = [TaskInfo("app.one"), TaskInfo("app.two", rate_limit=2.0, hard_limit=9.0)]
-    worker._info = AppInfo(
-        "app", None, settings.result_backend, "q", tasks, [Queue("q")], ["json"], 1.0
+    settings = Settings(
+        result_backend=f"redis://:{SECRET}@host/0", worker_drain=5.0, task_default_queue="q"
     )
-    worker._info.settings = settings
+    tasks = [TaskInfo("app.one"), TaskInfo("app.two", rate_limit=2.0, hard_limit=9.0)]
+    worker._info = AppInfo("app", tasks, [Queue("q")], settings)
     worker.consumer = TaskConsumer(worker)
     with Connection("memory://") as connection:
         worker.consumer.connection = connection

@@ -141,7 +141,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self):
         self.pool = Pool()
         self.worker = Worker(self.pool, WorkerOptions(broker="memory://"))
-        self.worker._info = AppInfo("m", None, None, "q", [TaskInfo(NAME)], [], ["json"], 1.0)
+        self.worker._info = AppInfo("m", [TaskInfo(NAME)])
         self.consumer = self.worker.consumer = TaskConsumer(self.worker)
         self.broker = Broker()
         self.consumer.settler = self.worker.flights.settler = Settler(self.broker)

@@ -212,7 +212,7 @@ def test_what_a_pool_cannot_do_is_refused_with_the_one_that_can(start, kind):
 def test_limits_of_tasks_that_a_pool_cannot_keep_are_refused_at_start(abilities, refused):
     for letter, limits in (("h", {"hard_limit": 2.0}), ("s", {"soft_limit": 2.0})):
         task = TaskInfo("slow", **limits)
-        info = AppInfo("a", None, None, "q", [TaskInfo("other"), task], [], [], 1.0)
+        info = AppInfo("a", [TaskInfo("other"), task])
         if letter in refused:
             with pytest.raises(ConfigError, match="task slow has a .*time limit of 2 s"):
                 check_tasks(abilities, info)

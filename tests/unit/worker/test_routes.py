@@ -165,6 +165,8 @@ def test_the_worker_composes_by_the_same_routes() -> None:
     for name, queue in (("mail.bill", "post"), ("other", "usual")):
         letter = composer.compose(Signature(name, options={"task_id": "x"}))
         assert letter.queue is not None and letter.queue.name == queue
+        if queue == "post":
+            assert letter.queue.max_priority == 3
 
 
 def test_each_option_is_explained_by_who_says_it() -> None:
