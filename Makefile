@@ -13,7 +13,7 @@ help: ## this list
 	@echo "make test           everything, with real servers"
 	@echo "make test-fast      what needs no server, in under a minute"
 	@echo "make check          format, lint, types, import rules"
-	@echo "make docs-table     write the table of features into README.rst and docs/"
+	@echo "make docs-table     write the tables of features and settings into README.rst and docs/"
 	@echo "make bench          this project and the bare drivers; ARGS=--help says what can be chosen"
 	@echo "make bench-peers    the same with kombu, celery, dramatiq, taskiq, huey and procrastinate"
 	@echo "make services       start the servers for the tests and leave them running"
@@ -38,6 +38,7 @@ check: setup
 
 docs-table: setup
 	@.venv/bin/python tools/features_table.py
+	@.venv/bin/python tools/settings_table.py
 
 bench: setup
 	@.venv/bin/python -m benchmarks $(ARGS)

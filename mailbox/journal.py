@@ -7,6 +7,7 @@ journal is a value: the directory says where it is kept (`queue_core.mailbox.dir
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -41,10 +42,17 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def entry_of(command: Command, until: float) -> Entry:
-    """Return what the journal keeps of a command."""
-    body = command.body()
+    """Return what the journal keeps of a command.
+
+    Celery's programs send a command that nobody answers without a ticket. It gets one that every
+    node computes alike, so that such commands are told apart too.
+    """
+    body, headers = command.body(), command.headers()
     body.pop("reply_to", None)
-    return Entry(body, command.headers(), until)
+    if not command.ticket:
+        told = msgspec.json.encode([body, headers["clock"]], order="sorted")
+        body["ticket"] = hashlib.sha256(told).hexdigest()[:32]
+    return Entry(body, headers, until)
 
 
 def read_entries(raw: object) -> list[Entry]:

@@ -51,7 +51,7 @@ class Ticket(Generic[R]):
     Whoever waits keeps it: when it is dropped, so are its answers.
     """
 
-    __slots__ = ("__weakref__", "arrived", "late", "name", "open")
+    __slots__ = ("__weakref__", "arrived", "late", "name", "open", "wakes")
 
     def __init__(self, name: str) -> None:
         """Nothing arrived yet."""
@@ -59,6 +59,7 @@ class Ticket(Generic[R]):
         self.open = True
         self.arrived: deque[R] = deque()
         self.late = 0
+        self.wakes: list[Callable[[], None]] = []
 
 
 class _Own(Generic[R]):
@@ -194,6 +195,16 @@ class Replies(Generic[R]):
                     own.turn.notify_all()
         return True
 
+    def attend(self, ticket: Ticket[R], wake: Callable[[], None]) -> bool:
+        """Have ``wake`` called, once, when the next answer is there; return whether one is already.
+
+        It is called on the thread that took the answer, which somebody must do: `serve`.
+        """
+        with self._own().turn:
+            if not ticket.arrived and wake not in ticket.wakes:
+                ticket.wakes.append(wake)
+            return bool(ticket.arrived)
+
     def serve(self, stopping: threading.Event) -> None:
         """Take answers for everybody until told to stop; for a thread of its own.
 
@@ -225,7 +236,11 @@ class Replies(Generic[R]):
         try:
             ticket = self._find(own, self._ticket(message))
             if ticket is not None and (answer := self._read(message)) is not None:
-                ticket.arrived.append(answer)
+                with own.turn:
+                    ticket.arrived.append(answer)
+                    wakes, ticket.wakes = ticket.wakes, []
+                for wake in wakes:
+                    wake()
         except (Malformed, MessageError) as reason:
             self.malformed += 1
             logger.warning("a message in %s is no answer: %s", message.queue, reason)

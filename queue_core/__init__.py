@@ -35,7 +35,7 @@ from queue_core.errors import (
     Unsupported,
     UsageError,
 )
-from queue_core.message import Message, Properties, Publication
+from queue_core.message import Message, Properties, Publication, find_reader, fresh_id
 from queue_core.policy import Backoff, Clock, Deadline, SystemClock
 from queue_core.producer import Producer
 from queue_core.receipt import Receipt
@@ -44,7 +44,7 @@ from queue_core.schema import Schema
 from queue_core.serialization import Codec, Codecs, Limits, decode, encode
 from queue_core.simple_queue import SimpleQueue
 from queue_core.topology import Binding, Exchange, Queue
-from queue_core.transport import Features, KeyEntry, KeyValue, QueueInfo
+from queue_core.transport import Features, KeyEntry, KeyValue, KeyWrite, QueueInfo
 
 __version__ = "0.1.0.dev0"
 
@@ -71,6 +71,7 @@ __all__ = [
     "Features",
     "KeyEntry",
     "KeyValue",
+    "KeyWrite",
     "Limits",
     "Message",
     "MessageError",
@@ -102,7 +103,9 @@ __all__ = [
     "Weakness",
     "decode",
     "encode",
+    "find_reader",
     "find_transport",
+    "fresh_id",
     "known_schemes",
     "register_transport",
 ]

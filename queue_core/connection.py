@@ -25,6 +25,7 @@ from queue_core.transport import (
     Durability,
     Features,
     KeyValue,
+    KeyWrite,
     QueueInfo,
     SessionOptions,
     Transport,
@@ -406,6 +407,13 @@ class _RecoveredKeyValue:
         return self._recovery.call(
             lambda session, left: session.key_value().key_set(key, value, ttl=ttl),
             timeout=self._timeout,
+        )
+
+    def key_set_many(self, writes: Sequence[KeyWrite]) -> list[int | None]:
+        if any(write.version is not None for write in writes):
+            return self._once().key_set_many(writes)
+        return self._recovery.call(
+            lambda session, left: session.key_value().key_set_many(writes), timeout=self._timeout
         )
 
     def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:

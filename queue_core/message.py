@@ -8,6 +8,8 @@ are decoded only when somebody asks for them.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 import time
 from collections.abc import Sequence
@@ -79,14 +81,37 @@ class Publication(msgspec.Struct):
 class PropertyReader(Protocol):
     """How one transport's raw property bytes are read.
 
-    They stay undecoded until somebody asks.
+    They stay undecoded until somebody asks, and may travel to another process before: `find_reader`
+    finds the reader there by its ``home``.
     """
+
+    @property
+    def home(self) -> str:
+        """``module:attribute`` where this reader stands; importing the module loads no driver."""
 
     def content(self, raw: bytes) -> tuple[str, str, str | None]:
         """Return content type, content encoding and compression, as cheaply as possible."""
 
+    def find(self, raw: bytes, names: Sequence[str]) -> Headers:
+        """Return those of the headers ``names`` that are there, as cheaply as possible.
+
+        What else is there is not decoded. Raises DecodeError for bytes that are damaged before the
+        last of them.
+        """
+
     def properties(self, raw: bytes) -> Properties:
         """Decode everything. Raises DecodeError for damaged bytes."""
+
+
+@functools.cache
+def find_reader(home: str) -> PropertyReader:
+    """Return the reader that is called ``home``, importing its module at the first use.
+
+    Raises ImportError or AttributeError for a name that no `PropertyReader.home` ever was.
+    """
+    module, _, attribute = home.partition(":")
+    reader: PropertyReader = getattr(importlib.import_module(module), attribute)
+    return reader
 
 
 class Delivery(msgspec.Struct):
@@ -136,6 +161,10 @@ class Settlement(msgspec.Struct):
 
 class Settler(Protocol):
     """Where messages send their settlements. Implemented by the consumer."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the session that its messages came from has ended: they belong to others now."""
 
     def settle(self, settlement: Settlement) -> None:
         """Record the settlement; does not block. Raises StaleDelivery or Closed."""
@@ -222,6 +251,16 @@ class Message:
         """The application's headers."""
         return self.properties.headers
 
+    def find_headers(self, names: Sequence[str]) -> Headers:
+        """Return those of the headers ``names`` that are there; the others stay undecoded.
+
+        Raises DecodeError for damaged bytes.
+        """
+        if self._properties is None:
+            return self._delivery.reader.find(self._delivery.raw, names)
+        headers = self._properties.headers
+        return {name: headers[name] for name in names if name in headers}
+
     @property
     def delivery(self) -> Delivery:
         """The delivery as the transport gave it: raw bytes and token."""
@@ -251,6 +290,11 @@ class Message:
     def attempts(self) -> int:
         """Which delivery this is, 1 for the first; 0 where the transport cannot count."""
         return self._delivery.attempts
+
+    @property
+    def stale(self) -> bool:
+        """The session that it came from has ended: it is delivered again, and settling raises."""
+        return self._settler.over
 
     @property
     def settled(self) -> bool:

@@ -360,6 +360,15 @@ class KeyEntry(msgspec.Struct):
     version: int
 
 
+class KeyWrite(msgspec.Struct):
+    """One `KeyValue.key_set`, with its arguments."""
+
+    key: str
+    value: bytes
+    ttl: float | None = None
+    version: int | None = None
+
+
 # --- Store ----------------------------------------------------------------------------------------
 
 
@@ -577,6 +586,13 @@ class KeyValue(Protocol):
         Versions are positive and never used before for that key while it exists. ``ttl`` is in
         seconds; None is for ever. ``version`` None: always; 0: only if the key is
         absent; n: only if its version is n. None is returned when the condition did not hold.
+        """
+
+    def key_set_many(self, writes: Sequence[KeyWrite]) -> list[int | None]:
+        """Do `key_set` for each, whether or not others are refused, and return the answers.
+
+        They are made in few round trips, those of one key in their order; after an error any of
+        them may have happened. No more than a million bytes or so belong into one call.
         """
 
     def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:

@@ -8,44 +8,41 @@ as celery declares them, so that its programs can work beside ours.
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import inspect
 import os
-import socket
-import threading
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar, Unpack, overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
-from queue_core import (
-    ConfigError,
-    Connection,
-    Exchange,
-    Producer,
-    Publication,
-    Queue,
-    Unroutable,
-    UsageError,
-)
+import msgspec
+
+from queue_core import Connection, Queue, UsageError
+from queue_core.worker.blueprint import Steps, load
+from queue_core.worker.builtin import builtin_tasks
+from queue_core.worker.charter import Charter, Packages, Settled
+from queue_core.worker.composing import Composer, SendOptions
+from queue_core.worker.configuration import Level
+from queue_core.worker.control.registry import modules
+from queue_core.worker.current import make_current, shared
+from queue_core.worker.declaring import Declare, define, name_of, write_down
+from queue_core.worker.eager import run_eagerly
+from queue_core.worker.failure import Errors
+from queue_core.worker.hooks import Hooks, Middleware
 from queue_core.worker.outcome import AppInfo
-from queue_core.worker.protocol import task_body, task_headers
-from queue_core.worker.request import Request
-from queue_core.worker.results.base import Results
-from queue_core.worker.results.key_value import KeyValueResults
-from queue_core.worker.results.result import AsyncResult
-from queue_core.worker.results.rpc import ReplyQueue
-from queue_core.worker.task import SendOptions, Task
+from queue_core.worker.request import HOSTNAME, Request, current_request
+from queue_core.worker.results.result import AsyncResult, GroupResult
+from queue_core.worker.sending import Office
+from queue_core.worker.settings import Settings
+from queue_core.worker.signature import Signature, as_signature
+from queue_core.worker.task import Task
+
+if TYPE_CHECKING:
+    from queue_core.worker.control.client import Control
 
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound=Middleware)
+E = TypeVar("E", bound=type[Exception])
 
-DEFAULT_QUEUE = "celery"
-RPC = ("rpc", "rpc://")
-URL_VARIABLE = "QUEUE_CORE_URL"
+CONTROL = "queue_core.worker.control.client:Control"
 
 
 class App:
@@ -57,134 +54,112 @@ class App:
         *,
         broker: str | None = None,
         backend: str | None = None,
-        default_queue: str = DEFAULT_QUEUE,
+        default_queue: str | None = None,
         queues: Sequence[Queue] = (),
-        serializer: str = "json",
-        accept: Sequence[str] = ("json", "msgpack"),
-        result_ttl: float = 86400.0,
+        serializer: str | None = None,
+        accept: Sequence[str] | None = None,
+        result_ttl: float | None = None,
+        settings: object = None,
     ) -> None:
-        """Keep the settings; nothing is connected.
+        """Keep the settings; nothing is connected. It becomes the current app.
+
+        The environment, a file of settings and flags of the command line go before what is said
+        here; see `queue_core.worker.configuration`.
 
         Args:
             name: for people.
-            broker: the broker's URL; the environment's ``QUEUE_CORE_URL`` if None.
-            backend: where results are kept: a URL, or ``rpc://`` to send them to the waiting
-                process only. None: in the broker where it has a key-value store, by rpc elsewhere.
-            default_queue: for tasks without a queue of their own.
-            queues: definitions of queues that shall not be the plain durable ones: with
-                ``max_priority``, a dead-letter exchange ...
-            serializer: for arguments.
-            accept: the serializers that workers of this app decode.
-            result_ttl: seconds for which results are kept.
+            broker, backend, default_queue, queues, serializer, accept, result_ttl: the settings
+                ``broker_url``, ``result_backend``, ``task_default_queue``, ``task_queues``,
+                ``task_serializer``, ``accept_content``, ``result_expires``; see
+                `queue_core.worker.settings.Settings`.
+            settings: whatever `config_from_object` takes; the arguments here go before it.
+
+        Raises:
+            ConfigError: a setting is unknown or wrong.
         """
         self.name = name
-        self.broker = broker
-        self.backend = backend
-        self.default_queue = default_queue
-        self.accept = tuple(accept)
-        self.result_ttl = result_ttl
-        self._serializer = serializer
-        self._queues = {queue.name: queue for queue in queues}
-        if "" in self._queues:
-            raise ConfigError("the queues of an app need names")
+        self.hostname = HOSTNAME
+        """What requests and results say of where a task ran; a worker's name in a worker."""
+        self._control: Control | None = None
+        self.steps = {"worker": Steps(), "consumer": Steps()}
+        """Steps that its workers have besides their own; see `queue_core.worker.blueprint`."""
+        self.task = Declare(self._define)
+        """The decorator that makes tasks; see `queue_core.worker.declaring`."""
         self._tasks: dict[str, Task[..., Any]] = {}
-        self._request: ContextVar[Request | None] = ContextVar("request", default=None)
-        self._process: dict[int, _Process] = {}
+        self._builtin = {task.name: task for task in builtin_tasks()}
+        for task in self._builtin.values():
+            task.bind_to(self)
+        self._offices: dict[int, Office] = {}
+        self._charter = Charter(self._own_options, self._configure_tasks)
+        self._charter.say(
+            Level.APP,
+            f"App({name!r})",
+            broker_url=broker,
+            result_backend=backend,
+            task_default_queue=default_queue,
+            task_queues=tuple(queues) or None,
+            task_serializer=serializer,
+            accept_content=accept,
+            result_expires=result_ttl,
+        )
+        if settings is not None:
+            self._charter.take(settings)
+        self.hooks = Hooks()
+        """Who hears of what it does; see `queue_core.worker.hooks`."""
+        self.errors = Errors()
+        """Which exceptions are made of failures; see `allow_error`."""
+        make_current(self)
+
+    @property
+    def app(self) -> App:
+        """Itself: what its tasks and signatures ask for."""
+        return self
 
     # --- tasks -----------------------------------------------------------------------------------
 
-    @overload
-    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    def _define(self, *args: Any, **named: Any) -> Task[..., Any]:
+        return self.register_task(define(*args, **named, main=self.name))
 
-    @overload
-    def task(
-        self,
-        function: None = None,
-        /,
-        *,
-        name: str | None = None,
-        queue: Queue | str | None = None,
-        priority: int | None = None,
-        ignore_result: bool = False,
-        serializer: str | None = None,
-    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-
-    def task(
-        self,
-        function: Callable[..., Any] | None = None,
-        /,
-        *,
-        name: str | None = None,
-        queue: Queue | str | None = None,
-        priority: int | None = None,
-        ignore_result: bool = False,
-        serializer: str | None = None,
-    ) -> Any:
-        """Make a task of a function: ``@app.task`` or ``@app.task(queue="mail")``.
-
-        Args:
-            function: the function, when used without parentheses.
-            name: on the wire; ``module.function`` if None.
-            queue, priority, ignore_result, serializer: how it is sent unless the call says
-                otherwise; see `SendOptions`.
+    def register_task(self, task: Task[P, R]) -> Task[P, R]:
+        """Know a task, such as an instance of a class with a ``run``; return it.
 
         Raises:
-            ConfigError: the name is taken by another function, or the function is a coroutine.
+            ConfigError: the name is taken by another one.
         """
-        options: SendOptions = {
-            "queue": queue,
-            "priority": priority,
-            "ignore_result": ignore_result,
-            "serializer": serializer,
-        }
-
-        def define(target: Callable[P, R]) -> Task[P, R]:
-            return self._define(target, name or self._name_of(target), options)
-
-        return define if function is None else define(function)
-
-    def _define(self, function: Callable[P, R], name: str, options: SendOptions) -> Task[P, R]:
-        if inspect.iscoroutinefunction(function):
-            raise ConfigError(
-                f"task {name}: coroutine functions cannot be tasks in this version; use 'def'"
-            )
-        known = self._tasks.get(name)
-        if known is not None and known.function.__qualname__ != function.__qualname__:
-            raise ConfigError(
-                f"two functions want to be task {name!r}; give one of them another name="
-            )
-        if isinstance(options.get("queue"), Queue):
-            queue = options["queue"]
-            assert isinstance(queue, Queue)
-            self._queues.setdefault(queue.name, queue)
-        task = Task(self, function, name, options)
-        self._tasks[name] = task
+        if not hasattr(task, "function"):
+            task.define(None, name=task.name or name_of(type(task), self.name))
+        write_down(self._tasks, task)
+        task.bind_to(self)
+        self.adopt(task)
         return task
 
-    def _name_of(self, function: Callable[..., Any]) -> str:
-        module = function.__module__
-        if module == "__main__":
-            module = self.name or "__main__"
-        return f"{module}.{function.__qualname__.replace('<locals>.', '')}"
+    def adopt(self, task: Task[..., Any]) -> None:
+        """Configure a task by the settings, if those are settled yet."""
+        if (settled := self._charter.known) is not None:
+            with settled.explaining("task_annotations"):
+                task.configure(settled.settings)
 
     @property
     def tasks(self) -> Mapping[str, Task[..., Any]]:
-        """Every task by its name."""
-        return MappingProxyType(self._tasks)
+        """Every task by its name, shared ones included, but not celery's own, such as its map."""
+        return {**shared, **self._tasks} if shared else self._tasks
+
+    def find_task(self, name: str) -> Task[..., Any] | None:
+        """Return the task of this name, if the app knows it."""
+        return self._tasks.get(name) or shared.get(name) or self._builtin.get(name)
+
+    def middleware(self, function: F) -> F:
+        """Put ``function(task, request, call)`` around each run of a task; return it.
+
+        It returns what ``call()`` returns, or something else. The first one is the outermost.
+        """
+        self.hooks.around.append(function)
+        return function
 
     @property
     def request(self) -> Request | None:
         """The run that the current thread is in the middle of; None outside."""
-        return self._request.get()
-
-    @contextlib.contextmanager
-    def running(self, request: Request) -> Iterator[None]:
-        """Make ``request`` the current one; for those who run tasks."""
-        token = self._request.set(request)
-        try:
-            yield
-        finally:
-            self._request.reset(token)
+        return current_request()
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -203,20 +178,28 @@ class App:
             options: see `SendOptions`.
 
         Raises:
+            MessageError: an argument cannot be written; it is named.
             Unsupported: the broker cannot do what an option asks for, such as a countdown.
             QueueCoreError: see `queue_core.Producer.publish`.
         """
-        named = {} if kwargs is None else kwargs
-        publication, result = self._prepare(name, args, named, options)
-        here = self._here()
-        try:
-            here.producer.publish_many([publication])
-        except Unroutable:  # somebody deleted the queue since it was declared
-            here.declared.pop(publication.routing_key, None)
-            publication, result = self._prepare(
-                name, args, named, {**options, "task_id": result.id}
+        if isinstance(args, str | bytes):
+            raise UsageError(
+                f"the arguments of task {name} are a sequence, not a string: [{args!r}]"
             )
-            here.producer.publish_many([publication])
+        return self.send(Signature(name, list(args), dict(kwargs or {}), dict(options)))
+
+    def send(self, signature: Signature[R]) -> AsyncResult[R]:
+        """Send a signature: a task, or the first tasks of a chain, group or chord.
+
+        Blocks until the broker has them, and raises as `send_task` does. With the setting
+        ``task_always_eager`` they run here and now.
+        """
+        settings = self.settings
+        if not settings.task_always_eager:
+            return self._office().send(signature)
+        result: AsyncResult[R] = self.run_eagerly(signature)
+        if settings.task_eager_propagates:
+            result.get()
         return result
 
     def send_many(
@@ -233,190 +216,253 @@ class App:
             PublishError: one was not accepted; those before it were sent, later ones perhaps.
             QueueCoreError: see `queue_core.Producer.publish_many`.
         """
-        if options.get("task_id"):
-            raise UsageError("each of many tasks has an id of its own; task_id= cannot be given")
-        results: list[AsyncResult[Any]] = []
+        if self.settings.task_always_eager:
+            return [self.send_task(name, args, **options) for args in calls]
+        return self._office().send_many(name, calls, options)
 
-        def prepared() -> Iterator[Publication]:
-            for args in calls:
-                publication, result = self._prepare(name, args, {}, options)
-                results.append(result)
-                yield publication
+    # --- signatures ------------------------------------------------------------------------------
 
-        self._here().producer.publish_many(prepared())
-        return results
+    def signature(
+        self,
+        task: str | Mapping[str, Any] | Signature[Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        **options: Any,
+    ) -> Signature[Any]:
+        """Return a signature that this app sends, of a task by its name, or from its wire form.
 
-    def _prepare(
-        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: SendOptions
-    ) -> tuple[Publication, AsyncResult[Any]]:
-        """Declare what the call needs, encode it, and get ready for its result."""
-        if isinstance(args, str | bytes):
-            raise UsageError(
-                f"the arguments of task {name} are a sequence, not a string: [{args!r}]"
-            )
-        here = self._here()
-        queue = here.declare(self.queue(options.get("queue")))
-        task_id = options.get("task_id") or str(uuid.uuid4())
-        ignored = bool(options.get("ignore_result"))
-        results = None if ignored else here.results()
-        reply_to = None if results is None else results.reply_to()
-        kept = None if results is None else results.expect(task_id)
-        expires = options.get("expires")
-        parent = self.request
-        headers = task_headers(
-            name,
-            task_id,
-            args,
-            kwargs,
-            origin=f"gen{os.getpid()}@{here.host}",
-            root_id=parent.root_id if parent is not None else None,
-            parent_id=parent.id if parent is not None else None,
-            expires=None if expires is None else (_now() + timedelta(seconds=expires)).isoformat(),
-            ignore_result=ignored,
-        )
-        publication = here.producer.prepare(
-            task_body(args, kwargs),
-            queue.name,
-            headers={**headers, **(options.get("headers") or {})},
-            serializer=options.get("serializer") or self._serializer,
-            priority=options.get("priority") or 0,
-            delay=options.get("countdown") or 0.0,
-            ttl=expires,
-            correlation_id=task_id,
-            reply_to=reply_to,
-        )
-        return publication, AsyncResult(task_id, results, kept)
+        Raises:
+            DecodeError: ``task`` is a mapping that is no signature.
+        """
+        if isinstance(task, str):
+            made: Signature[Any] = Signature(task, list(args), dict(kwargs or {}), dict(options))
+            made.immutable = immutable
+        else:
+            made = as_signature(task).clone(args, kwargs, **options)
+        return made.bound(self)
 
-    def queue(self, queue: Queue | str | None = None) -> Queue:
-        """Return the definition of a queue: the app's own if it has one, else `plain_queue`."""
-        if isinstance(queue, Queue):
-            return queue
-        name = queue or self.default_queue
-        known = self._queues.get(name)
-        return known if known is not None else plain_queue(name)
+    def call(self, signature: Signature[Any]) -> Any:
+        """Run the task of a signature here and now, as a plain function.
+
+        Raises:
+            UsageError: this app does not know the task.
+        """
+        task = self.find_task(signature.task)
+        if task is None:
+            raise UsageError(f"the app has no task {signature.task!r}, it can only send it")
+        return task(*signature.args, **signature.kwargs)
+
+    def run_eagerly(self, signature: Signature[Any]) -> AsyncResult[Any]:
+        """Run a signature here and now, and everything that follows it; return its result.
+
+        Raises:
+            UsageError: this app does not know one of the tasks.
+        """
+        _ = self.settings  # which configure the tasks
+        return run_eagerly(self, signature)
 
     def AsyncResult(self, task_id: str) -> AsyncResult[Any]:  # noqa: N802 - celery's name
         """Return the handle on a task that was sent before.
 
+        In an error link the failed task is known already.
+
         Raises Unsupported where results reach only the sender.
         """
-        results = self._here().results()
-        return AsyncResult(task_id, results, results.recall(task_id))
+        request = self.request
+        failed = None if request is None else request.failed
+        if failed is not None and failed.id == task_id:
+            return AsyncResult(task_id, errors=self.errors, result=failed.result)
+        return self._office().result_of(task_id)
+
+    def GroupResult(self, group_id: str) -> GroupResult | None:  # noqa: N802 - as the other one
+        """Return the group that `GroupResult.save` kept, None if there is none of this id.
+
+        Raises Unsupported where there is no key-value store.
+        """
+        return self._office().group_of(group_id)
+
+    def allow_error(self, kind: E) -> E:
+        """Let failures of tasks be exceptions of this class again where they are waited for.
+
+        ``@app.allow_error`` before the class, which must take the arguments that its instances
+        have in ``args``. What is not allowed is a `queue_core.RemoteError`.
+        """
+        return self.errors.allow(kind)
+
+    # --- queues ----------------------------------------------------------------------------------
+
+    def queue(self, queue: Queue | str | None = None) -> Queue:
+        """Return the definition of a queue: the app's own if it has one, else a plain one.
+
+        Raises UsageError if it has none, and ``task_create_missing_queues`` is False.
+        """
+        return self._charter.settled.rules.queues.find(queue)
+
+    def _own_options(self, name: str) -> Mapping[str, Any]:
+        task = self.find_task(name)
+        return {} if task is None else task.send_options()
+
+    # --- settings --------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are now. The first time this reads file and environment.
+
+        Raises ConfigError if something that was said is wrong.
+        """
+        return self._charter.settled.settings
+
+    @property
+    def conf(self) -> Settings:
+        """The settings, by celery's name. To change them, use `config_from_object`."""
+        return self.settings
+
+    @property
+    def settled(self) -> Settled:
+        """The settings, where each was said, and what follows from them."""
+        return self._charter.settled
+
+    @property
+    def broker(self) -> str | None:
+        """The broker's URL, if any is said."""
+        return self.settings.broker_url
+
+    @property
+    def backend(self) -> str | None:
+        """Where results are kept, if that is said."""
+        return self.settings.result_backend
+
+    @property
+    def composer(self) -> Composer:
+        """What makes messages."""
+        return self._charter.settled.composer
+
+    def config_from_object(
+        self, found: object, *, silent: bool = False, namespace: str = ""
+    ) -> bool:
+        """Take settings from a module, an object, a dict, or a TOML file; return whether it did.
+
+        What was said before stays, unless this says something else. Names are celery's, of today
+        or of old; see `queue_core.worker.settings.Settings`.
+
+        Args:
+            found: the name of a module, ``module:attribute``, the path of a TOML file, a dict, or
+                any object whose attributes are settings.
+            silent: a module that does not exist is no error.
+            namespace: only names that begin with this and ``_`` are settings, such as ``CELERY``
+                in the settings of a Django project.
+
+        Raises:
+            ConfigError: a name is unknown, with the nearest one; a value is wrong; a setting of
+                celery's cannot be honoured. Says where.
+            UsageError: the app is connected already.
+        """
+        self._check_unused()
+        return self._charter.take(found, silent=silent, namespace=namespace)
+
+    def config_from_envvar(self, variable: str, *, silent: bool = False) -> bool:
+        """Take settings from the module or file that a variable of the environment names.
+
+        Raises as `config_from_object`, and ConfigError if there is no such variable and not
+        ``silent``.
+        """
+        self._check_unused()
+        return self._charter.take_variable(variable, silent=silent)
+
+    def autodiscover_tasks(self, packages: Packages, related_name: str | None = "tasks") -> None:
+        """Let workers import ``package.tasks`` of each package that has it.
+
+        ``packages`` may be a function that a worker calls; ``related_name`` is another name for
+        the module; None: the packages themselves.
+        """
+        self._charter.discover(packages, related_name)
+
+    def task_modules(self) -> Iterator[str]:
+        """Return the names of the modules with tasks, which workers import."""
+        return self._charter.task_modules()
+
+    def _configure_tasks(self, settled: Settled) -> None:
+        with settled.explaining("task_annotations"):
+            for task in self.tasks.values():
+                task.configure(settled.settings)
 
     # --- this process ----------------------------------------------------------------------------
 
     def use(self, *, broker: str | None = None, backend: str | None = None) -> None:
-        """Replace broker or backend (unless None).
+        """Replace broker or backend (unless None), whatever else is said of them.
 
         Raises UsageError once this process has used the app's connection.
         """
-        if os.getpid() in self._process:
-            raise UsageError(
-                "the app is connected already; set its broker before it sends anything"
-            )
-        self.broker = broker or self.broker
-        self.backend = backend or self.backend
+        self._check_unused()
+        self._charter.say(Level.FLAG, "the command line", broker_url=broker, result_backend=backend)
+
+    def _check_unused(self) -> None:
+        if os.getpid() in self._offices:
+            raise UsageError("the app is connected already; configure it before it sends anything")
 
     def connection(self) -> Connection:
         """Return this process's connection, which the app closes. Does not connect yet."""
-        return self._here().connection
+        return self._office().connection
 
     def info(self) -> AppInfo:
         """Say what a worker must know of this app."""
+        settled = self._charter.settled
+        self._configure_tasks(settled)
+        settings = settled.settings
+        named = [task.queue for task in self.tasks.values() if isinstance(task.queue, Queue)]
+        routed = settled.rules.router.queues()
+        queues = {queue.name: queue for queue in (*routed, *named, *settings.task_queues)}
         return AppInfo(
             name=self.name,
-            broker=self.broker,
-            backend=self.backend,
-            default_queue=self.default_queue,
-            tasks=sorted(self._tasks),
-            queues=list(self._queues.values()),
-            accept=list(self.accept),
-            result_ttl=self.result_ttl,
+            tasks=[task.info() for _, task in sorted({**self._builtin, **self.tasks}.items())],
+            queues=list(queues.values()),
+            steps={name: steps.paths for name, steps in self.steps.items()},
+            commands=modules(),
+            settings=msgspec.structs.replace(
+                settings, task_routes=settled.rules.router.portable(), task_annotations=None
+            ),
         )
+
+    @property
+    def control(self) -> Control:
+        """What gives its workers commands; see `queue_core.worker.control.client`."""
+        if self._control is None:
+            # A program that only sends tasks needs no mailbox, which takes a while to import.
+            self._control = load(CONTROL)(self.connection)
+        return self._control
 
     def close(self) -> None:
         """End this process's connection and its reply queue.
 
         May be called twice, and the app may be used again.
         """
-        here = self._process.pop(os.getpid(), None)
-        if here is not None:
-            here.close()
+        if self._control is not None:
+            self._control.close()
+        office = self._offices.pop(os.getpid(), None)
+        if office is not None:
+            office.close()
 
-    def _here(self) -> _Process:
+    def _office(self) -> Office:
         pid = os.getpid()
-        here = self._process.get(pid)
-        if here is None:
-            url = self.broker or os.environ.get(URL_VARIABLE)
-            if not url:
-                raise ConfigError(
-                    "the app has no broker: App(broker='sqlite:///queue.db'), "
-                    f"or the variable {URL_VARIABLE}"
-                )
-            here = self._process.setdefault(pid, _Process(url, self.backend))
-        return here
+        office = self._offices.get(pid)
+        if office is None:
+            settled = self._charter.settled
+            office = Office(
+                settled.settings,
+                composer=settled.composer,
+                find_task=self.find_task,
+                hooks=self.hooks,
+                revoke=self._revoke,
+                errors=self.errors,
+            )
+            office = self._offices.setdefault(pid, office)
+        return office
+
+    def _revoke(self, ids: Sequence[str], /, *, terminate: bool, signal: str) -> None:
+        self.control.revoke(list(ids), terminate=terminate, signal=signal)
 
     def __repr__(self) -> str:
         """Name the app."""
         return f"<App {self.name!r} with {len(self._tasks)} tasks>"
-
-
-class _Process:
-    """What an app holds in one process.
-
-    Locks are made in the process that uses them, so a fork inherits none that is held.
-    """
-
-    def __init__(self, url: str, backend: str | None) -> None:
-        self.connection = Connection(url)
-        self.producer: Producer = self.connection.producer()
-        self.host = socket.gethostname()
-        self._pid = os.getpid()
-        self._backend = backend
-        self._lock = threading.Lock()
-        self.declared: dict[str, Queue] = {}
-        self._results: Results | None = None
-        self._backend_connection: Connection | None = None
-
-    def declare(self, queue: Queue) -> Queue:
-        known = self.declared.get(queue.name)
-        if known is None:
-            known = self.declared[queue.name] = self.connection.declare(queue)
-        return known
-
-    def results(self) -> Results:
-        if self._results is None:
-            with self._lock:
-                if self._results is None:
-                    self._results = self._choose()
-                    atexit.register(self.close)
-        return self._results
-
-    def _choose(self) -> Results:
-        if self._backend in RPC or (
-            self._backend is None and not self.connection.features.key_value
-        ):
-            return ReplyQueue(self.connection)
-        if self._backend is None:
-            return KeyValueResults(self.connection)
-        self._backend_connection = Connection(self._backend)
-        return KeyValueResults(self._backend_connection)
-
-    def close(self) -> None:
-        atexit.unregister(self.close)
-        if os.getpid() != self._pid:
-            return  # the exit of a forked child, which must leave the parent's reply queue alone
-        if self._results is not None:
-            self._results.close()
-        if self._backend_connection is not None:
-            self._backend_connection.close()
-        self.connection.close()
-
-
-def plain_queue(name: str) -> Queue:
-    """Return what celery declares: a durable classic queue, and a direct exchange of its name."""
-    return Queue(name, exchange=Exchange(name), routing_key=name, queue_type="classic")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

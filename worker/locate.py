@@ -65,6 +65,20 @@ def find_app(spec: str) -> App:
     return found
 
 
+def load_app(spec: str, *, broker: str | None = None) -> App:
+    """Find an app as `find_app` does, and make it ready to run tasks: with all its modules.
+
+    Raises:
+        AppNotFound: as `find_app`, or a module with tasks cannot be imported.
+        ConfigError: its settings cannot be used.
+    """
+    app = find_app(spec)
+    app.use(broker=broker)
+    for name in app.task_modules():
+        _import(name, "")
+    return app
+
+
 def _import(name: str, attribute: str) -> ModuleType:
     try:
         return importlib.import_module(name)

@@ -1,180 +1,181 @@
-"""Celery's task message, protocol 2, and its result message, as plain values.
+"""Celery's task message, protocol 2, as plain values; protocol 1 is read too.
 
 Pure: nothing here sends, waits or looks at a clock. A task message is a table of headers, a body
-``[args, kwargs, embed]`` and the two properties ``correlation_id`` and ``reply_to``; a result is
-one JSON object. Both are what celery's own programs write and read, so that theirs and ours can
-share a queue. The wire cannot be changed later: names and order of fields here are a contract.
+``[args, kwargs, embed]`` and the two properties ``correlation_id`` and ``reply_to``. Celery's own
+programs write and read it, so that theirs and ours can share a queue. The wire cannot be changed
+later: names and order of fields here are a contract.
 
-What this version of the worker cannot honour (callbacks, chains, chords) is refused when a message
-is read, never ignored.
+``embed`` says what follows the task: callbacks and errbacks (its links and error links), the rest
+of its chain in reverse order, and the body of the chord that it is a part of, all of them
+signatures as objects. One key of it is ours: ``failed`` tells an error link what has failed; others
+do not look at it. What cannot be read is an error, never ignored: dropping a link would lose work.
 """
 
 from __future__ import annotations
 
-import reprlib
-import traceback
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import msgspec
 
-from queue_core import DecodeError, Unsupported
+from queue_core import DecodeError
+from queue_core.worker.failure import short_repr
 
-State = Literal["PENDING", "SUCCESS", "FAILURE"]
 Headers = dict[str, Any]
+_Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Wire = dict[str, Any]
+"""A signature as it travels; `queue_core.worker.signature` makes objects of it."""
 
-MAX_REPR = 1024
-_CANVAS = ("callbacks", "errbacks", "chain", "chord")
+_STANDARD = (
+    "lang task id shadow eta expires group group_index retries timelimit root_id parent_id "
+    "argsrepr kwargsrepr origin ignore_result replaced_task_nesting stamped_headers stamps"
+)
+STANDARD_HEADERS = frozenset([*_STANDARD.split(), "compression"])
+"""What the protocol itself writes; every other header is the sender's own."""
 
-_reprs = reprlib.Repr()
-_reprs.maxlevel = 4
-_reprs.maxlist = _reprs.maxtuple = _reprs.maxset = _reprs.maxdict = 20
-_reprs.maxstring = _reprs.maxother = 200
+
+class Embed(msgspec.Struct, frozen=True):
+    """What follows a task.
+
+    Attributes:
+        callbacks, errbacks: sent when the task has succeeded or failed.
+        chain: what comes next, the very next at the end.
+        chord: the body of the chord whose header the task is in.
+        failed: of an error link of ours: the failed run, see `queue_core.worker.request.FailedRun`.
+    """
+
+    callbacks: list[Wire] | None = None
+    errbacks: list[Wire] | None = None
+    chain: list[Wire] | None = None
+    chord: Wire | None = None
+    failed: dict[str, Any] | None = None
+
+    def as_wire(self) -> dict[str, Any]:
+        """Return it as it travels."""
+        embed: dict[str, Any] = {
+            "callbacks": self.callbacks,
+            "errbacks": self.errbacks,
+            "chain": self.chain,
+            "chord": self.chord,
+        }
+        if self.failed is not None:
+            embed["failed"] = self.failed
+        return embed
+
+
+NOTHING_FOLLOWS = Embed()
 
 
 class Call(msgspec.Struct):
-    """One request to run a task, as read from a message.
+    """One request to run a task, as read from a message or about to become one.
 
     Attributes:
         name: of the task.
-        id: of this run; the same when it is redelivered.
+        id: of this run; the same when it is redelivered or retried.
         args, kwargs: the arguments.
+        embed: what follows.
         retries: how often the task was retried before.
         root_id, parent_id: the run that began it all, and the one that sent this.
-        group: the group that it belongs to.
+        group, group_index: the group that it belongs to, and which of its members this is.
         ignore_result: nobody wants the result.
-        eta: ISO 8601, the time before which it must not start.
+        eta, expires: ISO 8601, the time before and the time after which it must not start.
+        hard_limit, soft_limit: seconds for which it may run; None: as the worker says.
+        shadow: another name for logs.
+        replaced_task_nesting: how often the task has replaced itself.
+        stamped_headers, stamps: carried along.
+        reply_to: the queue to which the result shall be sent.
     """
 
     name: str
     id: str
     args: list[Any]
     kwargs: dict[str, Any]
+    embed: Embed = NOTHING_FOLLOWS
     retries: int = 0
     root_id: str | None = None
     parent_id: str | None = None
     group: str | None = None
+    group_index: int | None = None
     ignore_result: bool = False
     eta: str | None = None
+    expires: str | None = None
+    hard_limit: float | None = None
+    soft_limit: float | None = None
+    shadow: str | None = None
+    replaced_task_nesting: int = 0
+    stamped_headers: list[str] | None = None
+    stamps: dict[str, Any] = {}
+    reply_to: str | None = None
 
 
-class Failure(msgspec.Struct):
-    """A failure as data: an exception object never travels.
-
-    Attributes:
-        type_name, module: of the exception's class.
-        arguments: its arguments, each a JSON value or its repr.
-        trace: the formatted traceback.
-    """
-
-    type_name: str
-    module: str
-    arguments: list[Any]
-    trace: str = ""
-
-    @property
-    def text(self) -> str:
-        """The arguments for people."""
-        return ", ".join(str(argument) for argument in self.arguments)
-
-    def __str__(self) -> str:
-        """``ValueError: text``."""
-        return f"{self.type_name}: {self.text}" if self.arguments else self.type_name
+# --- writing -------------------------------------------------------------------------------------
 
 
-class Result(msgspec.Struct):
-    """What became of a run, as read from a result message.
-
-    ``failure`` is set if and only if ``status`` is ``FAILURE``.
-    """
-
-    task_id: str
-    status: State
-    value: Any = None
-    failure: Failure | None = None
-
-
-# --- task messages -------------------------------------------------------------------------------
-
-
-def task_headers(
-    name: str,
-    task_id: str,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    *,
-    origin: str,
-    retries: int = 0,
-    root_id: str | None = None,
-    parent_id: str | None = None,
-    expires: str | None = None,
-    ignore_result: bool = False,
-) -> Headers:
+def task_headers(call: Call, *, origin: str) -> Headers:
     """Return the headers of a task message; ``task`` is what marks it as protocol 2."""
     return {
         "lang": "py",
-        "task": name,
-        "id": task_id,
-        "shadow": None,
-        "eta": None,
-        "expires": expires,
-        "group": None,
-        "group_index": None,
-        "retries": retries,
-        "timelimit": [None, None],
-        "root_id": root_id or task_id,
-        "parent_id": parent_id,
-        "argsrepr": short_repr(tuple(args)),
-        "kwargsrepr": short_repr(dict(kwargs)),
+        "task": call.name,
+        "id": call.id,
+        "shadow": call.shadow,
+        "eta": call.eta,
+        "expires": call.expires,
+        "group": call.group,
+        "group_index": call.group_index,
+        "retries": call.retries,
+        "timelimit": [call.hard_limit, call.soft_limit],
+        "root_id": call.root_id or call.id,
+        "parent_id": call.parent_id,
+        "argsrepr": short_repr(tuple(call.args)),
+        "kwargsrepr": short_repr(call.kwargs),
         "origin": origin,
-        "ignore_result": ignore_result,
-        "replaced_task_nesting": 0,
-        "stamped_headers": None,
-        "stamps": {},
+        "ignore_result": call.ignore_result,
+        "replaced_task_nesting": call.replaced_task_nesting,
+        "stamped_headers": call.stamped_headers,
+        "stamps": call.stamps,
     }
 
 
-def task_body(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+def task_body(call: Call) -> list[Any]:
     """Return the body of a task message, to be encoded by a serializer."""
-    return [list(args), dict(kwargs), dict.fromkeys(_CANVAS)]
+    return [call.args, call.kwargs, call.embed.as_wire()]
 
 
-def short_repr(value: object) -> str:
-    """Return a repr of at most 1,024 characters, for people. Long values are cut; never raises."""
-    text = _reprs.repr(value)
-    return text if len(text) <= MAX_REPR else f"{text[: MAX_REPR - 3]}..."
+# --- reading -------------------------------------------------------------------------------------
 
 
-def read_call(headers: Mapping[str, Any], payload: Any, correlation_id: str | None = None) -> Call:
+def read_call(
+    headers: Mapping[str, Any],
+    payload: Any,
+    correlation_id: str | None = None,
+    reply_to: str | None = None,
+) -> Call:
     """Read a task message of protocol 2, or of protocol 1 (no headers; the body is an object).
 
     Raises:
         DecodeError: it is not a task message; says what is missing.
-        Unsupported: it asks for callbacks, a chain or a chord.
     """
     if "task" in headers:
-        return _read_two(headers, payload, correlation_id)
+        if isinstance(payload, dict) and "args" in payload:  # between the protocols
+            payload = [payload.get("args"), payload.get("kwargs"), payload]
+        if not isinstance(payload, list | tuple) or len(payload) != 3:
+            raise DecodeError("the body of a task message is [args, kwargs, embed]; this is not")
+        args, kwargs, embed = payload
+        return _call(headers, args, kwargs, embed, headers.get("id") or correlation_id, reply_to)
     if isinstance(payload, dict) and "task" in payload:
-        return _read_one(payload)
+        one = {**payload, "group": payload.get("taskset") or payload.get("group")}
+        return _call(one, one.get("args"), one.get("kwargs"), one, one.get("id"), reply_to)
     raise DecodeError("not a task message: it has no header 'task' and no body with a 'task'")
 
 
-def _read_two(headers: Mapping[str, Any], payload: Any, correlation_id: str | None) -> Call:
-    if isinstance(payload, dict) and "args" in payload:
-        payload = [payload.get("args"), payload.get("kwargs"), payload]
-    if not isinstance(payload, list | tuple) or len(payload) != 3:
-        raise DecodeError("the body of a task message is [args, kwargs, embed]; this one is not")
-    args, kwargs, embed = payload
-    _refuse_canvas(headers["task"], embed)
-    return _call(headers, args, kwargs, headers.get("id") or correlation_id)
-
-
-def _read_one(body: dict[str, Any]) -> Call:
-    _refuse_canvas(body["task"], body)
-    return _call(body, body.get("args"), body.get("kwargs"), body.get("id"))
-
-
-def _call(fields: Mapping[str, Any], args: Any, kwargs: Any, task_id: Any) -> Call:
+def _call(
+    fields: Mapping[str, Any],
+    args: Any,
+    kwargs: Any,
+    embed: Any,
+    task_id: Any,
+    reply_to: str | None,
+) -> Call:
     args = [] if args is None else args
     kwargs = {} if kwargs is None else kwargs
     if not isinstance(args, list | tuple):
@@ -185,121 +186,100 @@ def _call(fields: Mapping[str, Any], args: Any, kwargs: Any, task_id: Any) -> Ca
         raise DecodeError("the keyword arguments of a task are a mapping whose keys are strings")
     if not isinstance(fields["task"], str) or not isinstance(task_id, str):
         raise DecodeError("the name and the id of a task are strings")
-    retries = fields.get("retries")
+    try:
+        known = msgspec.convert(fields, _Fields)
+    except msgspec.ValidationError:  # what is odd in a header that does not matter is left out
+        known = msgspec.convert(_sound(fields), _Fields)
+    hard, soft = known.timelimit or (None, None)
     return Call(
-        fields["task"],
+        known.task,
         task_id,
         list(args),
         kwargs,
-        retries if isinstance(retries, int) else 0,
-        _text(fields.get("root_id")),
-        _text(fields.get("parent_id")),
-        _text(fields.get("group")),
-        bool(fields.get("ignore_result")),
-        _text(fields.get("eta")),
+        read_embed(embed),
+        known.retries or 0,
+        known.root_id,
+        known.parent_id,
+        known.group,
+        known.group_index,
+        bool(known.ignore_result),
+        known.eta,
+        known.expires,
+        hard or None,
+        soft or None,
+        known.shadow,
+        known.replaced_task_nesting or 0,
+        known.stamped_headers,
+        known.stamps or {},
+        reply_to,
     )
 
 
-def _refuse_canvas(name: object, embed: Any) -> None:
-    if not isinstance(embed, Mapping):
-        return
-    for part in _CANVAS:
-        if embed.get(part):
-            raise Unsupported(
-                part,
-                "worker",
-                f"the message for task {name!r} carries one, and dropping it would lose work",
-            )
+class _Fields(msgspec.Struct):
+    """The headers that matter, or their like in a message of protocol 1."""
+
+    task: str
+    retries: int | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    ignore_result: bool | int | None = None
+    eta: str | None = None
+    expires: str | None = None
+    timelimit: tuple[_Seconds | None, _Seconds | None] | None = None
+    shadow: str | None = None
+    replaced_task_nesting: int | None = None
+    stamped_headers: list[str] | None = None
+    stamps: dict[str, Any] | None = None
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+def _sound(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of ``fields`` that are what they should be."""
+    found = {}
+    for field in msgspec.structs.fields(_Fields):
+        try:
+            found[field.name] = msgspec.convert(fields.get(field.name), field.type)
+        except msgspec.ValidationError:
+            continue
+    return found
 
 
-# --- results -------------------------------------------------------------------------------------
-
-
-def success(call: Call, value: Any, *, date_done: str) -> dict[str, Any]:
-    """Return the result message of a run that returned ``value``."""
-    return _result(call, "SUCCESS", value, None, date_done)
-
-
-def failure(call: Call, failed: Failure, *, date_done: str) -> dict[str, Any]:
-    """Return the result message of a run that failed."""
-    what = {
-        "exc_type": failed.type_name,
-        "exc_message": failed.arguments,
-        "exc_module": failed.module,
-    }
-    return _result(call, "FAILURE", what, failed.trace, date_done)
-
-
-def _result(
-    call: Call, status: State, value: Any, trace: str | None, date_done: str
-) -> dict[str, Any]:
-    message = {
-        "status": status,
-        "result": value,
-        "traceback": trace,
-        "children": [],
-        "date_done": date_done,
-        "task_id": call.id,
-    }
-    if call.parent_id:
-        message["parent_id"] = call.parent_id
-    if call.group:
-        message["group_id"] = call.group
-    return message
-
-
-def read_result(payload: Any) -> Result:
-    """Read a result message.
+def read_embed(embed: Any) -> Embed:
+    """Read the third part of a body.
 
     Raises:
-        DecodeError: it is none.
+        DecodeError: something in it is no signature.
     """
-    if not isinstance(payload, dict) or not isinstance(payload.get("task_id"), str):
-        raise DecodeError("not a result message: an object with a 'task_id' was expected")
-    status = payload.get("status")
-    if status == "SUCCESS":
-        return Result(payload["task_id"], "SUCCESS", payload.get("result"))
-    if status in ("FAILURE", "REVOKED"):
-        return Result(payload["task_id"], "FAILURE", None, _read_failure(payload))
-    return Result(payload["task_id"], "PENDING")
-
-
-def _read_failure(payload: dict[str, Any]) -> Failure:
-    trace = payload.get("traceback")
-    what = payload.get("result")
-    if not isinstance(what, dict):
-        return Failure(
-            str(payload["status"]).title(), "", [] if what is None else [what], str(trace or "")
-        )
-    text = what.get("exc_message", [])
-    return Failure(
-        str(what.get("exc_type", "Exception")),
-        str(what.get("exc_module") or ""),
-        list(text) if isinstance(text, list | tuple) else [text],
-        str(trace or ""),
+    if not embed or not isinstance(embed, Mapping):
+        return NOTHING_FOLLOWS
+    callbacks = _signatures(embed, "callbacks")
+    errbacks = _signatures(embed, "errbacks")
+    chain = _signatures(embed, "chain")
+    chord, failed = embed.get("chord"), embed.get("failed")
+    if not (callbacks or errbacks or chain or chord or failed):
+        return NOTHING_FOLLOWS
+    return Embed(
+        callbacks,
+        errbacks,
+        chain,
+        _signature(chord, "chord") if chord else None,
+        failed if isinstance(failed, dict) else None,
     )
 
 
-def describe_exception(error: BaseException, *, skip_frames: int = 0) -> Failure:
-    """Turn an exception into data, leaving out ``skip_frames`` of our own frames. Never raises."""
-    kind = type(error)
-    frames = error.__traceback__
-    for _ in range(skip_frames):
-        frames = frames.tb_next if frames is not None and frames.tb_next is not None else frames
-    try:
-        trace = "".join(traceback.format_exception(kind, error, frames))
-    except Exception as broken:  # a user's __str__ may do anything
-        trace = f"the traceback of {kind.__name__} cannot be shown: {type(broken).__name__}\n"
-    return Failure(
-        kind.__qualname__, kind.__module__, [_plain(argument) for argument in error.args], trace
-    )
+def _signatures(embed: Mapping[str, Any], part: str) -> list[Wire] | None:
+    found = embed.get(part)
+    if not found:
+        return None
+    if isinstance(found, Mapping):
+        found = [found]
+    if not isinstance(found, list | tuple):
+        raise DecodeError(f"the {part} of a task are a list, not {type(found).__name__}")
+    return [_signature(item, part) for item in found]
 
 
-def _plain(value: object) -> Any:
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    return short_repr(value)
+def _signature(item: Any, part: str) -> Wire:
+    if not isinstance(item, dict) or not isinstance(item.get("task"), str):
+        raise DecodeError(f"what is in the {part} of a task is no signature: it names no 'task'")
+    return item

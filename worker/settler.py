@@ -1,6 +1,12 @@
 """From outcomes to settlements: the one place where the worker acks, gives back and gives up.
 
-- A result is certain before its message is acked: stored before, or sent in the same step.
+- A result is certain before its message is acked: stored or sent before, or in the same step.
+- Results that nothing else goes with are stored or sent together, as many as there are when those
+  before are certain.
+- What follows a task - links, the next of its chain, its retry, its error links - is sent in one
+  step with the ack: neither happens without the other.
+- A task that did not fail by itself, since it was killed or not run at all, has error links and a
+  chain too: they are read here, by the same rules, without running anything of the user's.
 - A message that can never run (unknown task, unreadable body, a third crash) is copied to the dead
   letters of its queue, or to ``<queue>.dlq``, with the reason in the header ``qc-error``, and acked
   in the same step. Whoever waits for it gets a failure.
@@ -14,7 +20,6 @@ nor the consumer waits for it.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import threading
@@ -25,25 +30,34 @@ from concurrent.futures import ThreadPoolExecutor
 from queue_core import (
     Backoff,
     Connection,
-    DecodeError,
     Message,
-    Properties,
     Publication,
     PublishError,
     Queue,
     QueueCoreError,
     StaleDelivery,
-    TopologyMismatch,
     TransportError,
 )
-from queue_core.worker.outcome import Abandoned, Crashed, Done, Failed, Outcome, Rejected, Returned
-from queue_core.worker.protocol import Failure
-from queue_core.worker.results.base import Deliverer
-from queue_core.worker.trace import failure_reply
+from queue_core.worker.messages import label, properties_of
+from queue_core.worker.outcome import (
+    Abandoned,
+    Crashed,
+    Done,
+    Failed,
+    Outcome,
+    Rejected,
+    Retried,
+    Returned,
+    Skipped,
+    TimedOut,
+)
+from queue_core.worker.sequel import Sequel, replies_only
 
 logger = logging.getLogger(__name__)
 
 THREADS = 4
+TOGETHER = 500
+TOGETHER_BYTES = 1_000_000
 MAX_CRASHES = 3
 CRASHES_HEADER = "qc-crashes"
 ERROR_HEADER = "qc-error"
@@ -54,21 +68,32 @@ _FINISH = 15.0
 _RETURN_DELAY = 30.0
 
 
+_Replying = tuple[Message, Outcome, bytes]
+
+
 class Settler:
     """Settles messages according to outcomes. Thread-safe; owns `THREADS` threads until `close`."""
 
-    def __init__(
-        self, connection: Connection, deliverer: Deliverer, queues: Mapping[str, Queue]
-    ) -> None:
-        """``queues`` tells where the dead letters of each queue go."""
+    def __init__(self, connection: Connection, sequel: Sequel, queues: Mapping[str, Queue]) -> None:
+        """``queues`` tells where the dead letters of each queue go; it may be replaced later."""
         self._connection = connection
         self._producer = connection.producer()
-        self._deliverer = deliverer
-        self._queues = queues
+        self._sequel = sequel
+        self.queues = queues
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="settler")
+        self._notes = ThreadPoolExecutor(1, thread_name_prefix="states")
+        self._lock = threading.Lock()
+        self._replies: list[_Replying] = []
+        self._sending = False
         self._closing = threading.Event()
         self._away = False  # the last try found nobody
+        self._settling: set[Message] = set()
         self.counts: Counter[str] = Counter()
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was to be settled is."""
+        return not self._settling
 
     @property
     def can_delay(self) -> bool:
@@ -78,10 +103,84 @@ class Settler:
     def settle(self, message: Message, outcome: Outcome) -> None:
         """Settle now if that cannot block, else soon. Never raises."""
         self.counts[type(outcome).__name__.lower()] += 1
+        if _only_acks(outcome) and not message.settled:
+            try:
+                message.ack()
+                return
+            except QueueCoreError as error:
+                logger.debug("settling %s is tried again: %s", label(message), error)
+        self._settling.add(message)
         if isinstance(outcome, Returned | Abandoned):
             self._apply(message, outcome)
+        elif reply := replies_only(outcome):
+            with self._lock:
+                self._replies.append((message, outcome, reply))
+                begin, self._sending = not self._sending, True
+            if begin:
+                self._threads.submit(self._send_replies)
         else:
             self._threads.submit(self._apply, message, outcome)
+
+    def _send_replies(self) -> None:
+        """Send what there is until there is nothing; one thread at a time does that."""
+        while True:
+            with self._lock:
+                some = self._next_replies()
+                self._sending = bool(some)
+            if not some:
+                return
+            try:
+                self._send_together(some)
+            except Exception as error:
+                logger.debug("%d results are sent one by one: %s", len(some), error)
+                for message, outcome, _ in some:
+                    try:
+                        self._threads.submit(self._apply, message, outcome)
+                    except RuntimeError:  # the last ones, while we close
+                        self._apply(message, outcome)
+            else:
+                self._settling.difference_update(message for message, _, _ in some)
+
+    def _next_replies(self) -> list[_Replying]:
+        """Take some out, no more than are good for one step."""
+        size = 0
+        for count, (_, _, reply) in enumerate(self._replies):
+            size += len(reply)
+            if count >= TOGETHER or size > TOGETHER_BYTES:
+                some = self._replies[: count or 1]
+                break
+        else:
+            some = self._replies
+        self._replies = self._replies[len(some) :]
+        return some
+
+    def _send_together(self, some: Sequence[_Replying]) -> None:
+        """Make results certain and ack their messages: one in one step, many before the acks."""
+        then = self._sequel.of_replies((message, reply) for message, _, reply in some)
+        if len(some) == 1:
+            self._ack(some[0][0], then)
+            return
+        if then:
+            self._producer.publish_many(then)
+        for message, _, _ in some:
+            try:
+                self._ack(message, ())
+            except StaleDelivery as error:
+                logger.warning("%s: what it did may be done twice: %s", label(message), error)
+
+    def note(self, message: Message, state: bytes) -> None:
+        """Tell who asks for the task that it has come so far, soon and in this order.
+
+        Never raises; if that cannot be told, it is not.
+        """
+        self._notes.submit(self._note, message, state)
+
+    def _note(self, message: Message, state: bytes) -> None:
+        try:
+            if then := self._sequel.of_state(message, state):
+                self._producer.publish_many(then)
+        except QueueCoreError as error:
+            logger.debug("the state of %s is not told: %s", label(message), error)
 
     def close(self, *, patient: bool = True) -> None:
         """Finish what was begun; what finds the broker away goes back with the consumer's end.
@@ -91,78 +190,140 @@ class Settler:
         limit = threading.Timer(_FINISH if patient else 0.0, self._closing.set)
         limit.daemon = True
         limit.start()
+        self._notes.shutdown(wait=True, cancel_futures=True)
         self._threads.shutdown(wait=True)
         limit.cancel()
 
     def _apply(self, message: Message, outcome: Outcome) -> None:
+        try:
+            self._try(message, outcome)
+        finally:
+            self._settling.discard(message)
+
+    def _try(self, message: Message, outcome: Outcome) -> None:
         for attempt in itertools.count():
             last = attempt >= _TRIES - 1
             if self._closing.is_set() and self._away:
-                logger.error("%s stays unsettled and is delivered again", _label(message))
+                logger.error("%s stays unsettled and is delivered again", label(message))
                 return
             try:
                 self._step(message, outcome, last=last)
                 self._away = False
                 return
             except StaleDelivery as error:
-                logger.warning("%s: what it did may be done twice: %s", _label(message), error)
+                logger.warning("%s: what it did may be done twice: %s", label(message), error)
                 return
             except Exception as error:
                 self._away = isinstance(error, TransportError) and error.retryable
                 if last and not self._away:
-                    logger.exception("%s cannot be settled and is delivered again", _label(message))
+                    logger.exception("%s cannot be settled and is delivered again", label(message))
                     _put_back(message, _RETURN_DELAY if self.can_delay else 0.0)
                     return
                 level = logging.WARNING if attempt == _TRIES - 1 else logging.DEBUG
-                logger.log(level, "settling %s is tried again: %s", _label(message), error)
+                logger.log(level, "settling %s is tried again: %s", label(message), error)
                 self._closing.wait(_PATIENCE.delay(attempt))
 
     def _step(self, message: Message, outcome: Outcome, *, last: bool) -> None:
         """Settle one message by one outcome, once."""
-        if isinstance(outcome, Done | Failed):
-            try:
-                message.ack(then=self._reply(message, outcome.reply))
-            except PublishError as error:
-                if not last:
-                    raise
-                logger.error("the result of %s cannot be sent: %s", _label(message), error)
-                message.ack()
+        sequel = self._sequel
+        if isinstance(outcome, Done):
+            keep = bool(outcome.letters or outcome.chord)
+            then, over = sequel.of_done(message, outcome)
+            self._finish(message, then, keep=keep, last=last)
+            if over and outcome.chord is not None:
+                sequel.over(outcome.chord)
+        elif isinstance(outcome, Failed):
+            keep = bool(outcome.letters or outcome.chord)
+            self._finish(message, sequel.of_failed(message, outcome), keep=keep, last=last)
+        elif isinstance(outcome, Retried):
+            self._finish(message, sequel.of_retried(message, outcome), keep=True, last=last)
+        elif isinstance(outcome, Skipped):
+            then = sequel.of_unfinished(message, "TaskRevokedError", outcome.reason, skipped=True)
+            self._finish(message, then, keep=False, last=last)
+        elif isinstance(outcome, TimedOut):
+            reason = f"the task ran for more than {outcome.seconds:g} s"
+            then = sequel.of_unfinished(message, "TimeLimitExceeded", reason)
+            self._finish(message, then, keep=True, last=last)
         elif isinstance(outcome, Rejected):
-            logger.error("%s is given up: %s", _label(message), outcome.reason)
-            self._give_up(message, outcome.reason, outcome.reply)
+            self._rejected(message, outcome)
         elif isinstance(outcome, Crashed):
             self._crashed(message, outcome.how)
-        else:  # what was cut off in the middle did begin, and the next run shall know
-            message.requeue(counted=isinstance(outcome, Abandoned))
+        elif isinstance(outcome, Abandoned):
+            self._cut_off(message, "its worker had to end")
+        else:
+            self._give_back(message, counted=False)
 
-    def _reply(self, message: Message, reply: bytes | None) -> Sequence[Publication]:
-        """Make the result certain, or return what the ack must send with it."""
-        if reply is None or _properties(message).headers.get("ignore_result"):
-            return ()
-        return self._deliverer.deliver(message, task_id(message), reply)
+    # --- what goes with the ack -------------------------------------------------------------------
+
+    def _finish(self, message: Message, then: list[Publication], *, keep: bool, last: bool) -> None:
+        """Ack, and send ``then`` in the same step; if it is no more than a result, without it."""
+        try:
+            self._ack(message, then)
+        except PublishError as error:
+            if keep or not last:
+                raise
+            logger.error("the result of %s cannot be sent: %s", label(message), error)
+            self._ack(message, ())
+
+    def _ack(self, message: Message, then: Sequence[Publication]) -> None:
+        """Ack and send in one step; only send what was acked before its run."""
+        try:
+            if not message.settled:
+                message.ack(then=then)
+            elif then:
+                self._producer.publish_many(list(then))
+        except PublishError:
+            self._sequel.doubt()  # perhaps somebody deleted a queue
+            raise
+
+    def _give_back(self, message: Message, *, counted: bool) -> None:
+        """Return the message to its queue; what was acked before its run is sent again."""
+        if message.settled:
+            self._ack(message, [self._copy(message, "", message.queue, {})])
+        else:
+            message.requeue(counted=counted)
+
+    # --- what did not run, or did not come back ---------------------------------------------------
+
+    def _rejected(self, message: Message, outcome: Rejected) -> None:
+        if outcome.requeue:
+            logger.warning("%s goes back, as it asked for: %s", label(message), outcome.reason)
+            self._give_back(message, counted=True)
+            return
+        logger.error("%s is given up: %s", label(message), outcome.reason)
+        self._give_up(message, outcome.type_name, outcome.reason)
+
+    def _cut_off(self, message: Message, why: str) -> None:
+        """It began and did not end: once more, unless it was acked before, to run at most once."""
+        if message.settled:
+            self._ack(message, self._sequel.of_unfinished(message, "WorkerLost", why))
+        else:
+            message.requeue(counted=True)
 
     def _crashed(self, message: Message, how: str) -> None:
         """A child died while it ran this message: once more, unless it did so too often."""
+        if message.settled:
+            self._cut_off(message, f"the process that ran it died ({how})")
+            return
         counted = self._connection.features.attempts
         known = message.headers.get(CRASHES_HEADER)
         crashes = message.attempts if counted else (known if isinstance(known, int) else 0) + 1
         if crashes >= MAX_CRASHES:
             reason = f"crash loop: the process that ran it died {crashes} times ({how})"
-            logger.error("%s is given up: %s", _label(message), reason)
-            what = Failure("WorkerLost", __name__, [reason])
-            reply = failure_reply(task_id(message), task_name(message), what)
-            self._give_up(message, reason, reply)
+            logger.error("%s is given up: %s", label(message), reason)
+            self._give_up(message, "WorkerLost", reason)
             return
-        logger.warning("%s goes back: the process that ran it died (%s)", _label(message), how)
+        logger.warning("%s goes back: the process that ran it died (%s)", label(message), how)
         if counted:
             message.requeue()
         else:
             again = self._copy(message, "", message.queue, {CRASHES_HEADER: crashes})
-            message.ack(then=[again])
+            self._ack(message, [again])
 
-    def _give_up(self, message: Message, reason: str, reply: bytes | None) -> None:
+    def _give_up(self, message: Message, type_name: str, reason: str) -> None:
+        """To the dead letters, with the reason; whoever waits gets a failure."""
         headers = {ERROR_HEADER: reason[:1000], QUEUE_HEADER: message.queue}
-        queue = self._queues.get(message.queue)
+        queue = self.queues.get(message.queue)
         target = None if queue is None else queue.dead_letter_target
         if queue is not None and target is not None:
             key = queue.dead_letter_routing_key
@@ -170,15 +331,14 @@ class Settler:
             dead = self._copy(message, target, key, headers)
         else:
             name = f"{message.queue[:250]}.dlq"
-            with contextlib.suppress(TopologyMismatch):  # it is there, and used as it is
-                self._connection.declare(Queue(name))
+            self._sequel.declare(Queue(name))
             dead = self._copy(message, "", name, headers)
-        message.ack(then=[*self._reply(message, reply), dead])
+        self._ack(message, [*self._sequel.of_unfinished(message, type_name, reason), dead])
 
     def _copy(
         self, message: Message, exchange: str, key: str, headers: Mapping[str, object]
     ) -> Publication:
-        properties = _properties(message)
+        properties = properties_of(message)
         return self._producer.prepare(
             message.body,
             key,
@@ -195,33 +355,13 @@ class Settler:
         )
 
 
+def _only_acks(outcome: Outcome) -> bool:
+    """Whether there is nothing to do but to ack, which does not block."""
+    return isinstance(outcome, Done) and not (outcome.reply or outcome.letters or outcome.chord)
+
+
 def _put_back(message: Message, delay: float) -> None:
     try:
         message.requeue(delay)
     except QueueCoreError as error:
-        logger.debug("%s went back by itself: %s", _label(message), error)
-
-
-def _properties(message: Message) -> Properties:
-    """Return the properties, or empty ones if they are damaged: a message is kept all the same."""
-    try:
-        return message.properties
-    except DecodeError:
-        return Properties()
-
-
-def task_id(message: Message) -> str:
-    """Return the id of the task that the message asks for, or an empty string."""
-    properties = _properties(message)
-    known = properties.headers.get("id")
-    return known if isinstance(known, str) else properties.correlation_id or ""
-
-
-def task_name(message: Message) -> str:
-    """Return the name of the task that the message asks for, or an empty string."""
-    known = _properties(message).headers.get("task")
-    return known if isinstance(known, str) else ""
-
-
-def _label(message: Message) -> str:
-    return f"{task_name(message) or 'message'} {task_id(message)[:8]} from {message.queue}"
+        logger.debug("%s went back by itself: %s", label(message), error)

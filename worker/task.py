@@ -1,89 +1,381 @@
-"""A function that can run elsewhere: called, it is the function; with ``delay``, a message."""
+"""A function that can run elsewhere: called, it is the function; with ``delay``, a message.
+
+`Task` is what ``@app.task`` makes of a function. It can be subclassed: for ``base=``, so that
+several tasks share hooks and options, or with a `Task.run` of its own for
+``app.register_task(MyTask())``. What stands here as an attribute of the class is an option of each
+task; ``@app.task(name=value)`` sets it for one.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import itertools
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+)
 
-from queue_core import Queue, UsageError
-from queue_core.worker.request import Request
+from queue_core import Backoff, ConfigError, Queue, UsageError
+from queue_core.worker.annotations import annotations_of
+from queue_core.worker.canvas import chunks, xmap, xstarmap
+from queue_core.worker.composing import STANDARD_OPTIONS, SendOptions
+from queue_core.worker.current import current_app
+from queue_core.worker.endings import MaxRetriesExceeded, Replaced, Retry
+from queue_core.worker.outcome import TaskInfo
+from queue_core.worker.rates import is_shared, per_second
+from queue_core.worker.request import Request, current_request
 from queue_core.worker.results.result import AsyncResult
+from queue_core.worker.retrying import again, replacement
+from queue_core.worker.settings import DEFAULTS, Settings
+from queue_core.worker.signature import Signature
+
+if TYPE_CHECKING:
+    from queue_core.worker.app import App
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_ERRORS = frozenset({"autoretry_for", "dont_autoretry_for", "throws"})
 
-class SendOptions(TypedDict, total=False):
-    """How a task is sent; each of them replaces the task's own.
 
-    Keys:
-        queue: the queue, by name or as a value; it is declared if needed.
-        countdown: seconds before the task may start. The broker holds it back, not a worker.
-        priority: 0 to 9, higher first, in queues with ``max_priority``.
-        expires: seconds after which it is not worth starting any more.
-        task_id: a unique id; generated if not given.
-        headers: more headers for the message.
-        ignore_result: nobody will ask for the result.
-        serializer: for the arguments: ``json``, ``msgpack``, ...
-    """
+FROM_SETTINGS: Final[Mapping[str, str]] = {
+    "rate_limit": "task_default_rate_limit",
+    "acks_late": "task_acks_late",
+    "ignore_result": "task_ignore_result",
+    "store_errors_even_if_ignored": "task_store_errors_even_if_ignored",
+    "track_started": "task_track_started",
+}
+"""Option -> the setting that says it for tasks that do not."""
+
+_NOTHING: Final = object()
+
+
+class TaskOptions(TypedDict, total=False):
+    """The options of a task; see the attributes of `Task`."""
 
     queue: Queue | str | None
-    countdown: float | None
+    exchange: str | None
+    routing_key: str | None
     priority: int | None
-    expires: float | None
-    task_id: str | None
-    headers: Mapping[str, Any] | None
-    ignore_result: bool | None
     serializer: str | None
-
-
-class Sender(Protocol):
-    """What a task needs of its app."""
-
-    def send_task(
-        self,
-        name: str,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[SendOptions],
-    ) -> AsyncResult[Any]:
-        """Send a task by name; see `App.send_task`."""
-
-    def send_many(
-        self, name: str, calls: Iterable[Sequence[Any]], **options: Unpack[SendOptions]
-    ) -> list[AsyncResult[Any]]:
-        """Send a task many times; see `App.send_many`."""
-
-    @property
-    def request(self) -> Request | None:
-        """The run that the current thread is in the middle of."""
+    compression: str | None
+    expires: float | None
+    rate_limit: str | float | None
+    time_limit: float | None
+    soft_time_limit: float | None
+    max_retries: int | None
+    default_retry_delay: float
+    autoretry_for: Sequence[type[BaseException]]
+    dont_autoretry_for: Sequence[type[BaseException]]
+    retry_backoff: bool | float
+    retry_backoff_max: float
+    retry_jitter: bool
+    acks_late: bool
+    ignore_result: bool
+    store_errors_even_if_ignored: bool
+    track_started: bool
+    unique_for: float | None
+    strategy: str | None
+    throws: Sequence[type[BaseException]]
 
 
 class Task(Generic[P, R]):
-    """Made by ``@app.task``. Immutable; safe to use from any thread.
+    """Made by ``@app.task``. Safe to use from any thread once it is defined.
 
     Attributes:
         name: what it is called on the wire.
-        function: the function itself.
-        options: how it is sent unless the call says otherwise.
+        queue, exchange, routing_key, priority, serializer, compression, expires, ignore_result:
+            how it is sent unless the call says otherwise; see `SendOptions`.
+        rate_limit: ``"10/s"``, ``"100/m"``, ``"2/h"``: starts per worker; on all of them
+            together: ``"10/s cluster"``.
+        time_limit, soft_time_limit: seconds: after the soft one the task gets
+            `SoftTimeLimitExceeded`, after the hard one its process is killed.
+        max_retries: how often it is retried; None: for ever.
+        default_retry_delay: seconds before a retry that does not say.
+        autoretry_for, dont_autoretry_for: exceptions after which it is retried by itself, and
+            exceptions among those after which it is not.
+        retry_backoff: wait 1, 2, 4, 8 ... seconds before an automatic retry (a number: times that),
+            at most ``retry_backoff_max``; with ``retry_jitter`` any time up to that.
+        acks_late: ack after the run. False: before it, so that it runs at most once.
+        store_errors_even_if_ignored: keep failures although ``ignore_result``.
+        track_started: tell the backend when it starts.
+        unique_for: seconds during which the same arguments are not sent a second time.
+        strategy: ``module:name``, see `queue_core.worker.strategy`.
+        throws: exceptions that are no surprise: logged without a traceback.
     """
 
-    def __init__(
-        self, sender: Sender, function: Callable[P, R], name: str, options: SendOptions
-    ) -> None:
-        """Wrap ``function``; nothing is sent or connected."""
-        self.name = name
-        self.function = function
-        self.options = options
-        self._sender = sender
-        self._signature = inspect.signature(function)
-        functools.update_wrapper(cast(Callable[..., Any], self), function)
+    abstract: ClassVar[bool] = True
+
+    name: str = ""
+    queue: Queue | str | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
+    priority: int | None = None
+    serializer: str | None = None
+    compression: str | None = None
+    expires: float | None = None
+    rate_limit: str | float | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    max_retries: int | None = 3
+    default_retry_delay: float = 180.0
+    autoretry_for: Sequence[type[BaseException]] = ()
+    dont_autoretry_for: Sequence[type[BaseException]] = ()
+    retry_backoff: bool | float = False
+    retry_backoff_max: float = 600.0
+    retry_jitter: bool = True
+    acks_late: bool = True
+    ignore_result: bool | None = None
+    store_errors_even_if_ignored: bool = False
+    track_started: bool = False
+    unique_for: float | None = None
+    strategy: str | None = None
+    throws: Sequence[type[BaseException]] = ()
+
+    _app: App | None = None
+    _replaced: dict[str, Any] = {}
+    function: Callable[..., Any]
+    origin: Callable[..., Any]
+    signature_of_function: inspect.Signature
+
+    # --- being made ------------------------------------------------------------------------------
+
+    def define(
+        self,
+        function: Callable[..., Any] | None,
+        *,
+        name: str = "",
+        bind: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> Task[P, R]:
+        """Become the task of ``function``, or of `run` if None; return it. Made by ``@app.task``.
+
+        Raises:
+            ConfigError: an option is unknown or wrong.
+        """
+        for option, value in (options or {}).items():
+            self.set_option(option, value)
+        self.name = name or self.name
+        self.origin = function or self.run
+        if function is None:
+            self.function = self.run
+        else:
+            functools.update_wrapper(cast(Callable[..., Any], self), function)
+            self.function = functools.partial(function, self) if bind else function
+        self.signature_of_function = inspect.signature(self.function)
+        return self
+
+    def set_option(self, option: str, value: Any) -> None:
+        """Set one option, for annotations too.
+
+        Raises:
+            ConfigError: there is none of that name, or the value is wrong.
+        """
+        known = TaskOptions.__annotations__
+        if option not in known and not callable(getattr(Task, option, None)):
+            raise ConfigError(f"a task has no option {option!r}; it has {', '.join(sorted(known))}")
+        if option == "rate_limit":
+            per_second(value)
+        if option in _ERRORS:
+            value = (value,) if isinstance(value, type) else tuple(value)
+            if not all(isinstance(one, type) and issubclass(one, BaseException) for one in value):
+                raise ConfigError(f"{option} is a list of exception classes, not {value!r}")
+        hook = option not in known and callable(value)
+        setattr(self, option, types.MethodType(value, self) if hook else value)
+
+    def configure(self, settings: Settings) -> None:
+        """Take what the settings say: annotations, and the options that it says nothing of.
+
+        May be called again with other settings.
+
+        Raises:
+            ConfigError: an annotation is wrong.
+        """
+        for option, before in self._replaced.items():
+            if before is _NOTHING:
+                vars(self).pop(option, None)
+            else:
+                setattr(self, option, before)
+        self._replaced = {}
+        said = {
+            option: value
+            for option, name in FROM_SETTINGS.items()
+            if (value := getattr(settings, name)) != getattr(DEFAULTS, name)
+            and not self._says(option)
+        }
+        for option, value in {**said, **annotations_of(settings.task_annotations, self)}.items():
+            self._replaced[option] = vars(self).get(option, _NOTHING)
+            self.set_option(option, value)
+        vars(self).pop("hooks", None)
+
+    def _says(self, option: str) -> bool:
+        """Whether the task or one of its base classes has such an option of its own."""
+        bases = itertools.takewhile(lambda base: base is not Task, type(self).__mro__)
+        return option in vars(self) or any(option in vars(base) for base in bases)
+
+    def bind_to(self, app: App | None) -> None:
+        """Belong to ``app``; None: to whichever app is current when it is used."""
+        self._app = app
+
+    @property
+    def app(self) -> App:
+        """The app that it belongs to; of a shared task the current one.
+
+        Raises:
+            UsageError: it is a shared task, and there is no app yet.
+        """
+        return self._app or current_app()
+
+    # --- running ---------------------------------------------------------------------------------
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Do the work; for classes that are tasks themselves."""
+        raise NotImplementedError(f"task {self.name} has no run()")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here and now."""
-        return self.function(*args, **kwargs)
+        return cast(R, self.function(*args, **kwargs))
+
+    @property
+    def request(self) -> Request:
+        """The message that the current run of a task is about.
+
+        Raises UsageError outside of a run by a worker.
+        """
+        request = current_request()
+        if request is None:
+            raise UsageError(
+                f"task {self.name} has no request: it is not being run by a worker in this thread"
+            )
+        return request
+
+    @functools.cached_property
+    def hooks(self) -> frozenset[str]:
+        """The names of the hooks that are not empty."""
+        names = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
+        return frozenset(
+            name for name in names if getattr(self, name) != getattr(Task, name).__get__(self)
+        )
+
+    def before_start(self, task_id: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """Hook: it is about to run."""
+
+    def on_success(
+        self, retval: Any, task_id: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> None:
+        """Hook: it returned."""
+
+    def on_failure(
+        self,
+        exc: BaseException,
+        task_id: str,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        einfo: str,
+    ) -> None:
+        """Hook: it raised, for good; ``einfo`` is the formatted traceback."""
+
+    def on_retry(
+        self,
+        exc: BaseException,
+        task_id: str,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        einfo: str,
+    ) -> None:
+        """Hook: it will run again."""
+
+    def after_return(
+        self,
+        status: str,
+        retval: Any,
+        task_id: str,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        einfo: str,
+    ) -> None:
+        """Hook: it has ended, in any way; called after the others."""
+
+    def retry(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        max_retries: int | None = None,
+        **options: Unpack[SendOptions],
+    ) -> Retry:
+        """End this run and run the task again later: ``raise self.retry(exc=error, countdown=5)``.
+
+        Nothing is sent here: the new message is sent in one step with the ack of this one.
+
+        Args:
+            args, kwargs: instead of those of this run.
+            exc: why. It is raised when the task was retried often enough.
+            throw: raise the `Retry` here, instead of returning it to be raised.
+            max_retries: instead of the task's own.
+            options: how it is sent, see `SendOptions`; without ``countdown`` and ``eta`` after
+                `default_retry_delay` seconds.
+
+        Raises:
+            Retry: unless ``throw`` is False.
+            MaxRetriesExceeded: it was retried often enough, and there is no ``exc``.
+            UsageError: no task is running.
+        """
+        request = self.request
+        limit = self.max_retries if max_retries is None else max_retries
+        if limit is not None and request.retries >= limit:
+            if exc is not None:
+                raise exc
+            raise MaxRetriesExceeded(
+                f"task {self.name} ({request.id}) was retried {request.retries} times, its limit"
+            )
+        given = dict(options)
+        if given.get("countdown") is None and given.get("eta") is None:
+            given["countdown"] = self.default_retry_delay
+        ending = again(request, args, kwargs, given, exc)
+        if throw:
+            raise ending
+        return ending
+
+    def retry_after(self, error: BaseException) -> Retry | None:
+        """Return how to retry after ``error``, if the options say so; None: it failed."""
+        if not isinstance(error, tuple(self.autoretry_for)) or isinstance(
+            error, tuple(self.dont_autoretry_for)
+        ):
+            return None
+        request = self.request
+        if self.max_retries is not None and request.retries >= self.max_retries:
+            return None
+        delay = self.default_retry_delay
+        if self.retry_backoff:
+            backoff = Backoff(float(self.retry_backoff), self.retry_backoff_max)
+            delay = (backoff.delay if self.retry_jitter else backoff.ceiling)(request.retries)
+        return again(request, None, None, {"countdown": delay}, error)
+
+    def replace(self, signature: Signature[Any]) -> None:
+        """End this run and let ``signature`` take its place.
+
+        It gets this run's id, and whatever follows this one follows it.
+
+        Raises:
+            Replaced: always.
+        """
+        raise Replaced(replacement(self.request, signature))
+
+    # --- sending ---------------------------------------------------------------------------------
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Send the task with these arguments; blocks and raises as `apply_async` does."""
@@ -103,19 +395,22 @@ class Task(Generic[P, R]):
 
         Raises:
             TypeError: the arguments do not fit the function.
+            MessageError: an argument cannot be written; it is named.
             Unsupported: the broker cannot do what an option asks for, such as a countdown.
             QueueCoreError: see `queue_core.Producer.publish`.
         """
-        named = {} if kwargs is None else kwargs
-        try:
-            self._signature.bind(*args, **named)
-        except TypeError as error:
-            raise TypeError(
-                f"task {self.name}: {error}; its signature is {self.name}{self._signature}"
-            ) from None
-        merged = self.options.copy()
-        merged.update(options)
-        return self._sender.send_task(self.name, args, named, **merged)
+        self.check(args, kwargs)
+        return self.app.send_task(self.name, args, kwargs, **options)
+
+    def apply(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[SendOptions],
+    ) -> AsyncResult[R]:
+        """Run the task here and now as a worker would: with hooks, retries, links."""
+        self.check(args, kwargs)
+        return self.app.run_eagerly(self.signature(args, kwargs, **options))
 
     def send_many(
         self, calls: Iterable[Sequence[Any]], **options: Unpack[SendOptions]
@@ -125,23 +420,79 @@ class Task(Generic[P, R]):
         Blocks until the broker has every one; much faster than one `delay` after the other. Raises
         as `App.send_many` does; the arguments are not checked against the function.
         """
-        merged = self.options.copy()
-        merged.update(options)
-        return self._sender.send_many(self.name, calls, **merged)
+        return self.app.send_many(self.name, calls, **options)
 
-    @property
-    def request(self) -> Request:
-        """The message that the current run of a task is about.
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> None:
+        """Raise TypeError if the function does not take these arguments."""
+        try:
+            self.signature_of_function.bind(*args, **(kwargs or {}))
+        except TypeError as error:
+            shown = f"{self.name}{self.signature_of_function}"
+            raise TypeError(f"task {self.name}: {error}; its signature is {shown}") from None
 
-        Raises UsageError outside of a run by a worker.
-        """
-        request = self._sender.request
-        if request is None:
-            raise UsageError(
-                f"task {self.name} has no request: it is not being run by a worker in this thread"
-            )
-        return request
+    def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802 - celery's name
+        """Return the handle on a run that was sent before; see `App.AsyncResult`."""
+        return self.app.AsyncResult(task_id)
+
+    # --- signatures ------------------------------------------------------------------------------
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
+        """Return a signature with these arguments; further ones come before them."""
+        return self.signature(args, kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature[R]:
+        """Return a signature that takes no further arguments."""
+        return self.signature(args, kwargs).set(immutable=True)
+
+    def signature(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[SendOptions],
+    ) -> Signature[R]:
+        """Return a signature with these arguments and options."""
+        made: Signature[R] = Signature(self.name, list(args), dict(kwargs or {}), dict(options))
+        return made.bound(self)
+
+    def map(self, items: Iterable[Any]) -> Signature[list[R]]:
+        """Return a signature of one run that calls the task for each item."""
+        return cast(Signature[list[R]], xmap(self.s(), items))
+
+    def starmap(self, items: Iterable[Sequence[Any]]) -> Signature[list[R]]:
+        """As `map`, with the arguments of each call as a sequence."""
+        return cast(Signature[list[R]], xstarmap(self.s(), items))
+
+    def chunks(self, items: Iterable[Sequence[Any]], n: int) -> Signature[list[list[R]]]:
+        """Return a signature of a group of runs, each of which makes ``n`` calls."""
+        return cast(Signature[list[list[R]]], chunks(self.s(), items, n))
+
+    # --- information -----------------------------------------------------------------------------
+
+    def send_options(self) -> dict[str, Any]:
+        """Return the options with which it is sent unless the call says otherwise."""
+        return {
+            name: value for name in STANDARD_OPTIONS if (value := getattr(self, name)) is not None
+        }
+
+    def info(self) -> TaskInfo:
+        """Say what a worker must know of this task."""
+        queue = self.queue
+        return TaskInfo(
+            self.name,
+            str(self.signature_of_function),
+            (inspect.getdoc(self.origin) or "").partition("\n")[0],
+            self.acks_late,
+            per_second(self.rate_limit),
+            self.soft_time_limit,
+            self.time_limit,
+            bool(self.ignore_result),
+            self.track_started,
+            self.strategy,
+            queue.name if isinstance(queue, Queue) else queue,
+            is_shared(self.rate_limit),
+            self.store_errors_even_if_ignored,
+        )
 
     def __repr__(self) -> str:
         """Name the task."""
-        return f"<Task {self.name}{self._signature}>"
+        return f"<Task {self.name}{self.signature_of_function}>"

@@ -1,128 +1,227 @@
 """Running one job: from an encoded message to an outcome. Knows nothing of brokers, pools or acks.
 
 Whatever the message holds and whatever the task does, `run_job` returns an outcome and never
-raises: a worker must survive every message.
+raises: a worker must survive every message. What follows the run - links, the next of its chain, a
+retry - is composed here, by the app's own rules, and sent by the worker together with the ack.
 """
 
 from __future__ import annotations
 
 import difflib
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Generator, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from queue_core import MessageError, UsageError, decode, encode
+import msgspec
+
+from queue_core import MessageError, QueueCoreError, TooLarge, UsageError
+from queue_core.worker.aftermath import after_failing, encode_failure, encode_success
 from queue_core.worker.app import App
-from queue_core.worker.outcome import Done, Failed, Job, Outcome, Rejected
-from queue_core.worker.protocol import (
-    Call,
-    Failure,
-    describe_exception,
-    failure,
-    read_call,
-    success,
-)
+from queue_core.worker.canvas import unfold
+from queue_core.worker.failure import Failure, describe_exception
+from queue_core.worker.following import after_success, children, chord_part
+from queue_core.worker.messages import read_message
+from queue_core.worker.outcome import Done, Failed, Job, Letter, Ran, Rejected, Retried, Skipped
 from queue_core.worker.request import Request
+from queue_core.worker.results import wire
+from queue_core.worker.running import Ending, Guard, run, unguarded
+from queue_core.worker.signature import Signature
 from queue_core.worker.task import Task
 
 logger = logging.getLogger(__name__)
 
-_OUR_FRAMES = 2
+Steps = Generator[Awaitable[Any], Any, tuple[Ran, bool]]
 
 
-def run_job(app: App, job: Job) -> tuple[Outcome, bool]:
+def run_job(app: App, job: Job, guard: Guard = unguarded) -> tuple[Ran, bool]:
     """Run a job in this thread; return its outcome, and whether the process should be replaced.
 
-    The latter is so after a task that tried to end the process or ran out of memory.
+    The latter is so after a task that tried to end the process or ran out of memory. What an
+    ``async def`` task awaits runs on the event loop of this process while this thread waits.
+    """
+    steps = job_steps(app, job, guard)
+    try:
+        waiting = next(steps)
+        # asyncio takes tens of milliseconds to import, and most processes never need it.
+        from queue_core.worker import loops  # noqa: PLC0415
+
+        while True:
+            try:
+                value = loops.run(waiting)
+            except BaseException as error:
+                waiting = steps.throw(error)
+            else:
+                waiting = steps.send(value)
+    except StopIteration as end:
+        result: tuple[Ran, bool] = end.value
+        return result
+
+
+def job_steps(app: App, job: Job, guard: Guard = unguarded) -> Steps:
+    """Run a job; where the task gives something to await, yield it and be sent its value.
+
+    Returns what `run_job` returns. Everything but the awaiting happens in the calling thread.
     """
     try:
-        payload = decode(
-            job.body,
-            job.content_type,
-            job.content_encoding,
-            _text(job.headers.get("compression")),
-            accept=app.accept,
-        )
-        call = read_call(job.headers, payload, job.correlation_id)
-    except (MessageError, UsageError) as error:
-        return _rejected(
-            f"{type(error).__name__}: {error}", type(error).__name__, _nameless(job)
-        ), False
-    task = app.tasks.get(call.name)
-    if task is None:
-        return _rejected(_unknown(call.name, app.tasks), "NotRegistered", call), False
-    return _run(app, task, call, job)
-
-
-def _run(app: App, task: Task[..., Any], call: Call, job: Job) -> tuple[Outcome, bool]:
-    request = Request(
-        call.id,
-        call.name,
-        job.queue,
-        job.attempts,
-        job.redelivered,
-        call.retries,
-        call.root_id,
-        call.parent_id,
-        job.headers,
-    )
-    started = time.perf_counter()
-    try:
-        with app.running(request):
-            value = task.function(*call.args, **call.kwargs)
-        reply = encode(success(call, value, date_done=_now()), "json").body
+        properties = job.properties()
     except MessageError as error:
-        what = Failure("EncodeError", __name__, [f"the result cannot be sent: {error}"])
-        return _failed(call, what, time.perf_counter() - started), False
-    except (
-        BaseException
-    ) as error:  # SystemExit and the like, too, are failures of the task, not of the worker
-        what = describe_exception(error, skip_frames=_OUR_FRAMES - 1)
-        fatal = isinstance(error, MemoryError) or not isinstance(error, Exception)
-        return _failed(call, what, time.perf_counter() - started), fatal
-    return Done(reply, time.perf_counter() - started), False
-
-
-def failure_reply(task_id: str, name: str, what: Failure) -> bytes:
-    """Return the encoded failure of a task that never got as far as to fail by itself."""
-    return _encode_failure(Call(name, task_id, [], {}), what)
-
-
-def _failed(call: Call, what: Failure, seconds: float) -> Failed:
-    return Failed(_encode_failure(call, what), str(what)[:500], seconds, what.trace)
-
-
-def _rejected(reason: str, type_name: str, call: Call | None) -> Rejected:
-    if call is None:
-        return Rejected(reason)
-    return Rejected(reason, _encode_failure(call, Failure(type_name, __name__, [reason])))
-
-
-def _encode_failure(call: Call, what: Failure) -> bytes:
+        return Rejected(f"{type(error).__name__}: {error}"), False
     try:
-        return encode(failure(call, what, date_done=_now()), "json").body
-    except MessageError:
-        short = Failure(what.type_name, what.module, [repr(what.text[:500])])
-        return encode(failure(call, short, date_done=_now()), "json").body
+        call = read_message(properties, job.body, app.settings.accept_content)
+    except (MessageError, UsageError) as error:
+        return Rejected(f"{type(error).__name__}: {error}", type(error).__name__), False
+    task = app.find_task(call.name)
+    if task is None:
+        return Rejected(unknown_task(call.name, app.tasks), "NotRegistered"), False
+    if call.expires is not None and _is_over(call.expires):
+        return Skipped("expired"), False
+    request = Request(
+        call,
+        headers=properties.headers,
+        queue=job.queue,
+        attempts=job.attempts,
+        redelivered=job.redelivered,
+        priority=properties.priority,
+        hostname=app.hostname,
+    )
+    finished = _Finished(app, task, request)
+    ending = yield from run(
+        task,
+        request,
+        finished.of,
+        guard,
+        call.soft_limit or job.soft_limit,
+        call.hard_limit or job.hard_limit,
+    )
+    return finished.outcome(ending), ending.fatal
 
 
-def _nameless(job: Job) -> Call | None:
-    """As much of a call as the headers of an unreadable message give."""
-    task_id = _text(job.headers.get("id")) or job.correlation_id
-    return Call(job.name, task_id, [], {}) if task_id else None
+class _Finished:
+    """From the ending of one run to its outcome."""
+
+    def __init__(self, app: App, task: Task[..., Any], request: Request) -> None:
+        self._app = app
+        self._call = request.call
+        self._request = request
+        self._ignored = request.call.ignore_result or bool(task.ignore_result)
+        self._errors = not self._ignored or task.store_errors_even_if_ignored
+        self._ran = wire.Ran(request.hostname, request.queue, request.children)
+
+    def of(self, value: Any) -> object | Failure:
+        """Encode what was returned and what follows it, or say why that cannot be."""
+        call = self._call
+        part = chord_part(call) if not call.embed.chain else None
+        try:
+            following = after_success(call, value)
+            letters = self._letters(following)
+        except QueueCoreError as error:
+            return _not_sent("what follows the task", error)
+        self._request.children += [task.options["task_id"] for task in following]
+        try:
+            reply = b""
+            if not self._ignored or part is not None:
+                reply = encode_success(call, value, ran=self._ran)
+                if self._too_large(reply):
+                    reply = encode_success(call, value, ran=self._briefly())
+        except MessageError as error:
+            return Failure("EncodeError", __name__, [f"the result cannot be sent: {error}"])
+        if self._too_large(reply):
+            why = f"the result has {len(reply)} bytes, more than result_max_size; keep it elsewhere"
+            return Failure(TooLarge.__name__, TooLarge.__module__, [why])
+        return Done(reply, 0.0, letters, part)
+
+    def _briefly(self) -> wire.Ran:
+        return msgspec.structs.replace(self._ran, arguments=False)
+
+    def _too_large(self, reply: bytes) -> bool:
+        limit = self._app.settings.result_max_size
+        return limit is not None and len(reply) > limit
+
+    def outcome(self, ending: Ending) -> Ran:
+        """Return the outcome of a run that has ended."""
+        seconds = ending.seconds
+        if ending.retry is not None:
+            return self._retried(ending)
+        if ending.reject is not None:
+            return Rejected(ending.reject.reason, "Reject", ending.reject.requeue)
+        if ending.failure is not None:
+            return self._failed(ending.failure, seconds, expected=ending.expected)
+        if ending.replaced is not None:
+            return self._replaced(ending.replaced, seconds)
+        if ending.ignored:
+            return Done(b"", seconds)
+        done: Done = ending.finished
+        done.seconds = seconds
+        return done
+
+    def _retried(self, ending: Ending) -> Ran:
+        retry = ending.retry
+        assert retry is not None
+        why = describe_exception(retry.error or retry)
+        try:
+            letter = self._app.composer.compose(retry.again)
+        except QueueCoreError as error:
+            return self._failed(_not_sent("the retry", error), ending.seconds)
+        reply = b""
+        if not self._ignored:
+            reply = encode_failure(self._call, why, ran=self._ran, status="RETRY")
+        return Retried(letter, reply, str(why)[:500], retry.delay, ending.seconds)
+
+    def _replaced(self, by: Signature[Any], seconds: float) -> Ran:
+        try:
+            letters = self._letters(children(unfold(by), self._call))
+        except QueueCoreError as error:
+            return self._failed(_not_sent("what replaces the task", error), seconds)
+        return Done(b"", seconds, letters)
+
+    def _failed(self, failure: Failure, seconds: float, *, expected: bool = False) -> Failed:
+        after = after_failing(
+            self._app.composer,
+            self._call,
+            failure,
+            queue=self._request.queue,
+        )
+        reply = encode_failure(self._call, failure, ran=self._ran) if self._errors else b""
+        if self._too_large(reply):
+            reply = encode_failure(self._call, failure.cut(), ran=self._briefly())
+        return Failed(
+            reply,
+            str(failure)[:500],
+            seconds,
+            failure.trace,
+            after.letters,
+            after.chord,
+            after.replies,
+            expected,
+        )
+
+    def _letters(self, signatures: Iterable[Signature[Any]]) -> list[Letter]:
+        hook = self._app.hooks.before_publish
+        letters = []
+        for signature in signatures:
+            if hook:
+                hook.tell(signature)
+            letters.append(self._app.composer.compose(signature))
+        return letters
 
 
-def _unknown(name: str, tasks: Mapping[str, object]) -> str:
+def _not_sent(what: str, error: Exception) -> Failure:
+    return Failure(type(error).__name__, __name__, [f"{what} cannot be sent: {error}"])
+
+
+def unknown_task(name: str, tasks: Mapping[str, object]) -> str:
+    """Say that there is no such task, and name the nearest."""
     near = difflib.get_close_matches(name, list(tasks), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"there is no task {name!r}{hint}"
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
+def _is_over(moment: str) -> bool:
+    """Whether an ISO 8601 time is over; one that is not understood never is."""
+    try:
+        due = datetime.fromisoformat(moment)
+    except ValueError:
+        logger.warning("the expires %.60r of a task is no ISO 8601 time; it is ignored", moment)
+        return False
+    return (due if due.tzinfo is not None else due.replace(tzinfo=UTC)) <= datetime.now(UTC)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, TypeVar, cast
 
@@ -27,7 +27,7 @@ from queue_core.errors import (
     SessionLost,
     TransportError,
 )
-from queue_core.transport import KeyEntry, KeyValue, Store
+from queue_core.transport import KeyEntry, KeyValue, KeyWrite, Store
 
 __all__ = ["Pool", "PooledKeyValue", "close_quietly"]
 
@@ -175,6 +175,10 @@ class PooledKeyValue:
     ) -> int | None:
         """See `KeyValue.key_set`."""
         return self._call(lambda store: store.key_set(key, value, ttl=ttl, version=version))
+
+    def key_set_many(self, writes: Sequence[KeyWrite]) -> list[int | None]:
+        """See `KeyValue.key_set_many`."""
+        return self._call(lambda store: store.key_set_many(writes))
 
     def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:
         """See `KeyValue.key_increment`."""

@@ -12,12 +12,13 @@ The rules: what was encoded here is decoded here and nowhere else, and damaged b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from queue_core.errors import ConfigError, DecodeError
-from queue_core.message import Properties
+from queue_core.message import Headers, Properties
 
 __all__ = ["READER", "Head", "StoredReader", "encode", "head", "load"]
 
@@ -101,6 +102,7 @@ class StoredReader:
     """The `PropertyReader` of every store."""
 
     __slots__ = ()
+    home: str = f"{__name__}:READER"
 
     def content(self, raw: bytes) -> tuple[str, str, str | None]:
         """Return content type, content encoding and compression; headers stay undecoded."""
@@ -109,6 +111,11 @@ class StoredReader:
         except _BAD as error:
             raise _damaged(error) from error
         return found.content.content_type, found.content.content_encoding, found.compression
+
+    def find(self, raw: bytes, names: Sequence[str]) -> Headers:
+        """Return those of the headers that are there; decoding all is cheaper than looking."""
+        headers = load(raw).properties.headers
+        return {name: headers[name] for name in names if name in headers}
 
     def properties(self, raw: bytes) -> Properties:
         """Decode everything. Raises DecodeError for damaged bytes."""

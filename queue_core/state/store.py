@@ -27,6 +27,7 @@ from queue_core.transport import (
     Envelope,
     Features,
     KeyEntry,
+    KeyWrite,
     Lease,
     Limit,
     PutResult,
@@ -268,12 +269,23 @@ class StateStore:
         self, key: str, value: bytes, *, ttl: float | None = None, version: int | None = None
     ) -> int | None:
         """See `KeyValue.key_set`."""
+        return self.key_set_many([KeyWrite(key, value, ttl, version)])[0]
+
+    def key_set_many(self, writes: Sequence[KeyWrite]) -> list[int | None]:
+        """See `KeyValue.key_set_many`."""
+        answers: list[int | None] = []
         with self.step() as state:
             now = self.now()
-            found = state.live_value(key, now)
-            if version is not None and version != (found.version if found else 0):
-                return None
-            return state.set_value(key, value, None if ttl is None else now + ttl)
+            for write in writes:
+                found = state.live_value(write.key, now)
+                version = found.version if found else 0
+                expires = None if write.ttl is None else now + write.ttl
+                answers.append(
+                    state.set_value(write.key, write.value, expires)
+                    if write.version in (None, version)
+                    else None
+                )
+        return answers
 
     def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:
         """See `KeyValue.key_increment`."""

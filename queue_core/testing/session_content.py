@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from queue_core.message import Settlement
+from queue_core.message import Settlement, find_reader
 from queue_core.testing.session_bench import Bench, SessionTests
 from queue_core.testing.session_tap import properties_of
 
@@ -97,6 +97,18 @@ class ContentTests(SessionTests):
             "application/x-gzip",
         )
         assert second.reader.content(second.raw) == ("", "", None)
+
+    def test_headers_are_found_without_decoding_everything(self, bench: Bench) -> None:
+        queue = bench.queue()
+        bench.send(queue, b"", headers={"a": "x", "b": None, "c": [1, {"d": 2}], "e": 5})
+        bench.send(queue, b"")
+        first, second = bench.tap(queue).take(2)
+        reader = find_reader(first.reader.home)
+        assert reader.find(first.raw, ("e", "b", "none")) == {"b": None, "e": 5}
+        assert reader.find(first.raw, ("c",)) == {"c": [1, {"d": 2}]}
+        assert reader.find(first.raw, ()) == {}
+        assert reader.find(second.raw, ("a",)) == {}
+        assert reader.properties(first.raw) == first.reader.properties(first.raw)
 
     def test_properties_that_were_not_set_are_absent(self, bench: Bench) -> None:
         queue = bench.queue()

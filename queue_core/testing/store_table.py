@@ -7,7 +7,7 @@ import pytest
 
 from queue_core.errors import UsageError
 from queue_core.testing.store_bench import StoreBench, StoreTests, envelope
-from queue_core.transport import Change
+from queue_core.transport import Change, KeyWrite
 
 
 class TableTests(StoreTests):
@@ -183,6 +183,31 @@ class KeyTests(StoreTests):
         found = keys.key_get("k")
         assert found is not None and found.value == b"2"
         assert keys.key_get("absent") is None
+
+    def test_many_keys_are_set_in_one_step_each_by_its_own_condition(
+        self, bench: StoreBench
+    ) -> None:
+        if bench.lacks("key_value"):
+            return
+        keys = bench.keys()
+        assert keys.key_set_many([]) == []
+        old = keys.key_set("there", b"old")
+        writes = [
+            KeyWrite("z", b"new", version=0),
+            KeyWrite("there", b"refused", version=0),
+            KeyWrite("a", b"any", ttl=60.0),
+            KeyWrite("absent", b"refused", version=old),
+        ]
+        first, refused, anyhow, absent = keys.key_set_many(writes)
+        assert refused is None and absent is None and first and anyhow and first != anyhow
+        assert keys.key_set_many([KeyWrite("there", b"changed", version=old)]) != [None]
+        values = [keys.key_get(key) for key in ("z", "there", "a", "absent")]
+        assert [found and found.value for found in values] == [b"new", b"changed", b"any", None]
+        assert values[0] is not None and values[0].version == first
+        many = [KeyWrite(f"k{number}", b"%d" % number) for number in range(300)]
+        assert None not in keys.key_set_many(many)
+        found = keys.key_get("k299")
+        assert found is not None and found.value == b"299"
 
     def test_a_key_is_absent_after_its_ttl(self, bench: StoreBench) -> None:
         if bench.lacks("key_value"):

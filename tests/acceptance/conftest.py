@@ -22,12 +22,14 @@ HERE = Path(__file__).parent
 class WorkerProcess:
     """One ``queue-core worker`` and what it logged."""
 
-    def __init__(self, log: Path, arguments: list[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self, log: Path, arguments: list[str], environment: dict[str, str], folder: Path = HERE
+    ) -> None:
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "queue_core.worker.cli", "worker", *arguments],
-                cwd=HERE,
+                cwd=folder,
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

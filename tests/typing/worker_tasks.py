@@ -5,9 +5,9 @@ Every ``type: ignore`` here is an error that must be found; mypy reports one tha
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import Any, assert_type
 
-from queue_core.worker import App, AsyncResult, Task
+from queue_core.worker import App, AsyncResult, Signature, Task, shared_task
 
 app = App("types")
 
@@ -39,3 +39,57 @@ add.apply_async((1,), priority="high")  # type: ignore[arg-type]
 
 def takes(task: Task[[int], str]) -> str:
     return task.delay(3).get()
+
+
+@app.task(bind=True, max_retries=5, rate_limit="10/s", autoretry_for=[OSError])
+def fetch(self: Task[..., str], url: str) -> str:
+    if not url:
+        raise self.retry(countdown=2.0)
+    return f"{self.request.retries} {self.request.args}"
+
+
+class Telling(Task[..., Any]):
+    def on_failure(
+        self,
+        exc: BaseException,
+        task_id: str,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        einfo: str,
+    ) -> None:
+        print(self.request.args)
+
+
+@app.task(base=Telling)
+def told(n: int) -> str:
+    return str(n)
+
+
+@shared_task
+def halve(n: float) -> float:
+    return n / 2
+
+
+@shared_task(bind=True, name="twice")
+def twice(self: Task[..., float], n: float) -> float:
+    return 2 * n
+
+
+assert_type(fetch.delay("x").get(), str)
+assert_type(told.delay(3).get(), str)
+assert_type(halve.delay(3.0).get(), float)
+assert_type(twice.delay(3.0).get(), float)
+assert_type(add.s(1), Signature[int])
+assert_type(add.s(1).delay(2).get(), int)
+assert_type(add.si(1, 2).apply_async(countdown=3).get(), int)
+assert_type(add.apply((1, 2)).get(), int)
+assert_type(add.map([1, 2]), Signature[list[int]])
+
+add.apply_async((1, 2), link=told, link_error=[told, told.s()])
+add.apply_async((1, 2), link="told")  # type: ignore[arg-type]
+fetch.delay()  # type: ignore[call-arg]
+fetch.delay(3)  # type: ignore[arg-type]
+told.delay("3")  # type: ignore[arg-type]
+twice.delay(n="x")  # type: ignore[arg-type]
+app.task(max_retry=3)  # type: ignore[call-overload]
+app.task(priority="high")  # type: ignore[call-overload]

@@ -62,6 +62,14 @@ def test_the_table_of_features_is_what_the_transports_declare() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_tables_of_settings_are_what_the_code_has() -> None:
+    tool = ROOT / "tools" / "settings_table.py"
+    done = subprocess.run(
+        [sys.executable, str(tool), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_table_that_differs_is_found_and_written_anew(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,8 +21,6 @@ URL options: ``heartbeat`` (seconds; default half the lease), ``connect_timeout`
 from __future__ import annotations
 
 from queue_core.transport import Features, Session, SessionOptions, Transport
-from queue_core.transports.amqp.options import check_url, read_settings
-from queue_core.transports.amqp.session import AmqpSession
 from queue_core.transports.amqp.topology import FEATURES, NAME
 from queue_core.url import BrokerURL
 
@@ -30,17 +28,26 @@ __all__ = ["AmqpTransport", "transport"]
 
 
 class AmqpTransport:
-    """RabbitMQ over pika."""
+    """RabbitMQ over pika.
+
+    The driver is imported when a URL is used, so that a process which only reads properties
+    (`queue_core.find_reader`) need not load it.
+    """
 
     name: str = NAME
     features: Features = FEATURES
 
     def check(self, url: BrokerURL) -> None:
         """Raise ConfigError if an option is unknown or out of bounds."""
+        from queue_core.transports.amqp.options import check_url  # noqa: PLC0415
+
         check_url(url)
 
     def open(self, url: BrokerURL, options: SessionOptions) -> Session:
         """Connect within ``options.connect_timeout``; see `Transport.open`."""
+        from queue_core.transports.amqp.options import read_settings  # noqa: PLC0415
+        from queue_core.transports.amqp.session import AmqpSession  # noqa: PLC0415
+
         return AmqpSession(read_settings(url, options), options)
 
 

@@ -12,13 +12,20 @@ sent; a message without it is transient (1), as for every other client.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from struct import Struct
 from typing import Any, Final
 
 from queue_core.errors import DecodeError, UsageError
-from queue_core.message import Properties
+from queue_core.message import Headers, Properties
 from queue_core.transports.amqp.frames import short_string
-from queue_core.transports.amqp.tables import DAMAGED, decode_table, encode_table, find_text
+from queue_core.transports.amqp.tables import (
+    DAMAGED,
+    decode_table,
+    encode_table,
+    find_text,
+    find_values,
+)
 
 _CONTENT_TYPE: Final = 1 << 15
 _CONTENT_ENCODING: Final = 1 << 14
@@ -170,6 +177,7 @@ class AmqpPropertyReader:
     """Reads the raw property list of a delivery when somebody asks."""
 
     __slots__ = ()
+    home: str = f"{__name__}:READER"
 
     def content(self, raw: bytes) -> tuple[str, str, str | None]:
         """Return content type, encoding and compression; headers are walked, not decoded."""
@@ -185,6 +193,20 @@ class AmqpPropertyReader:
         except DAMAGED as error:
             raise DecodeError(f"damaged AMQP properties: {error}") from error
         return content_type, content_encoding, compression
+
+    def find(self, raw: bytes, names: Sequence[str]) -> Headers:
+        """Return those of the headers that are there; the table is walked as far as needed."""
+        try:
+            (flags,) = _FLAGS.unpack_from(raw)
+            if not flags & _HEADERS:
+                return {}
+            at = 2
+            for flag in (_CONTENT_TYPE, _CONTENT_ENCODING):
+                if flags & flag:
+                    at += 1 + raw[at]
+            return find_values(raw, at, names)
+        except DAMAGED as error:
+            raise DecodeError(f"damaged AMQP properties: {error}") from error
 
     def properties(self, raw: bytes) -> Properties:
         """Decode everything."""

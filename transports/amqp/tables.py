@@ -12,8 +12,10 @@ from __future__ import annotations
 import calendar
 import datetime
 import decimal
+import functools
+import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from struct import Struct
 from typing import Any, Final
 
@@ -49,6 +51,7 @@ _SIZES: Final[Mapping[int, int]] = {
     ord("T"): 8,
     ord("D"): 5,
 }
+_TEXT, _VOID, _TABLE, _LIST, _BOOL, _TIME = b"SVFAtT"
 _LONG_KINDS: Final = frozenset(b"SxAF")
 DAMAGED: Final = (struct.error, IndexError, ValueError, OverflowError, RecursionError)
 """What reading damaged bytes can raise; callers turn it into `DecodeError`."""
@@ -142,6 +145,11 @@ def _encode_int(key: str, value: int, parts: list[bytes]) -> None:
 
 
 def _encode_float(key: str, value: float, parts: list[bytes]) -> None:
+    if not math.isfinite(value):
+        raise UsageError(
+            f"AMQP header {key!r}: RabbitMQ cannot read {value}, and ends the connection; send it "
+            "as a string"
+        )
     parts.append(_DOUBLE.pack(b"d", value))
 
 
@@ -197,9 +205,22 @@ def _decode_table(data: bytes, at: int, depth: int) -> tuple[dict[str, Any], int
     at += 4
     table: dict[str, Any] = {}
     while at < end:
-        size = data[at]
-        key = data[at + 1 : at + 1 + size].decode("utf-8", "surrogateescape")
-        table[key], at = _decode_value(data, at + 1 + size, depth)
+        kind_at = at + 1 + data[at]
+        key = data[at + 1 : kind_at].decode("utf-8", "surrogateescape")
+        kind = data[kind_at]
+        # Most headers of a task are texts or nothing: these two are read without a call.
+        if kind == _TEXT:
+            at = kind_at + 5 + _U32.unpack_from(data, kind_at + 1)[0]
+            value = data[kind_at + 5 : at]
+            try:
+                table[key] = value.decode()
+            except UnicodeDecodeError:
+                table[key] = value
+        elif kind == _VOID:
+            at = kind_at + 1
+            table[key] = None
+        else:
+            table[key], at = _decode_value(data, kind_at, depth)
     if at != end:
         raise ValueError("an entry reaches beyond the table")
     return table, end
@@ -224,23 +245,23 @@ def _decode_value(data: bytes, at: int, depth: int) -> tuple[Any, int]:
     end = at + _SIZES[kind] if kind in _SIZES else -1
     if end < 0 or end > len(data):
         raise ValueError(f"unknown type {chr(kind)!r}" if end < 0 else "it is cut off")
-    if kind == ord("t"):
+    if kind == _BOOL:
         return data[at] != 0, end
-    if kind == ord("V"):
+    if kind == _VOID:
         return None, end
-    if kind == ord("T"):
+    if kind == _TIME:
         return _timestamp(int.from_bytes(data[at:end], "big")), end
     raw = int.from_bytes(data[at + 1 : end], "big", signed=True)
     return decimal.Decimal(raw).scaleb(-data[at]), end
 
 
 def _decode_long(kind: int, data: bytes, at: int, depth: int) -> tuple[Any, int]:
-    if kind == ord("F"):
+    if kind == _TABLE:
         if depth <= 0:
             raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         return _decode_table(data, at, depth - 1)
     end = _end(data, at)
-    if kind == ord("A"):
+    if kind == _LIST:
         if depth <= 0:
             raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         items = []
@@ -250,7 +271,7 @@ def _decode_long(kind: int, data: bytes, at: int, depth: int) -> tuple[Any, int]
             items.append(item)
         return items, end
     value = data[at + 4 : end]
-    if kind == ord("S"):
+    if kind == _TEXT:
         try:
             return value.decode(), end
         except UnicodeDecodeError:
@@ -270,23 +291,39 @@ def find_text(data: bytes, at: int, name: bytes) -> str | None:
 
     Raises one of `DAMAGED` when the table is damaged before that entry.
     """
+    value = find_values(data, at, (name.decode(),)).get(name.decode())
+    return value if isinstance(value, str) else None
+
+
+def find_values(data: bytes, at: int, names: Sequence[str]) -> dict[str, Any]:
+    """Return those entries of the table at ``at`` that are called ``names``; decode no others.
+
+    Raises one of `DAMAGED` when the table is damaged before the last of them.
+    """
+    wanted = _keys(tuple(names))
+    found: dict[str, Any] = {}
     end = _end(data, at)
     at += 4
-    while at < end:
-        size = data[at]
-        key_end = at + 1 + size
-        kind = data[key_end]
-        found = size == len(name) and data[at + 1 : key_end] == name
-        at = key_end + 1
-        if kind in _LONG_KINDS:
-            stop = _end(data, at)
-            if found and kind == ord("S"):
-                return data[at + 4 : stop].decode()
-            at = stop
+    while at < end and len(found) < len(wanted):
+        kind_at = at + 1 + data[at]
+        name = wanted.get(data[at + 1 : kind_at])
+        kind = data[kind_at]
+        if name is not None and name not in found:
+            if kind == _VOID:
+                found[name], at = None, kind_at + 1
+            else:
+                found[name], at = _decode_value(data, kind_at, MAX_DEPTH)
+        elif kind in _LONG_KINDS:
+            at = kind_at + 5 + _U32.unpack_from(data, kind_at + 1)[0]
         elif kind in _SIZES:
-            at += _SIZES[kind]
+            at = kind_at + 1 + _SIZES[kind]
         else:
             raise ValueError(f"unknown type {chr(kind)!r}")
-        if found:
-            return None
-    return None
+    if at > end:
+        raise ValueError("an entry reaches beyond the table")
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _keys(names: tuple[str, ...]) -> Mapping[bytes, str]:
+    return {name.encode(): name for name in names}

@@ -38,6 +38,7 @@ from queue_core.transport import (
     Entry,
     Envelope,
     KeyEntry,
+    KeyWrite,
     Lease,
     Limit,
     PutResult,
@@ -322,9 +323,15 @@ class RedisStore:
         self, key: str, value: bytes, *, ttl: float | None = None, version: int | None = None
     ) -> int | None:
         """See `KeyValue.key_set`."""
-        wanted = -1 if version is None else version
-        number = self._run("value", "set", key, ttl_of(ttl), wanted, more=[value])
-        return None if number is None else int(number)
+        return self.key_set_many([KeyWrite(key, value, ttl, version)])[0]
+
+    def key_set_many(self, writes: Sequence[KeyWrite]) -> list[int | None]:
+        """See `KeyValue.key_set_many`."""
+        plan: list[object] = []
+        for write in writes:
+            plan += [write.key, ttl_of(write.ttl), -1 if write.version is None else write.version]
+        numbers = self._run("value", "set", *plan, more=[write.value for write in writes])
+        return [None if number is None else int(number) for number in numbers]
 
     def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:
         """See `KeyValue.key_increment`."""

@@ -7,10 +7,11 @@ never given twice, not even after a removal.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from queue_core.errors import UsageError
-from queue_core.transport import KeyEntry
+from queue_core.transport import KeyEntry, KeyWrite
 from queue_core.transports.sql.database import Database, Steps, Undo
 from queue_core.transports.sql.statements import Statements
 
@@ -50,21 +51,42 @@ class Keys:
 
         def work(steps: Steps) -> int | None:
             self._purge_now_and_then(steps)
-            values = self._values(steps, key, value, ttl)
-            new = int(values["version"])
-            if version is None:
-                steps.run(self._statements.set_key, **values)
-                return new
-            row = steps.row(self._statements.hold_key, name=key)
-            if (row[1] if row is not None and row[2] else 0) != version:
+            new = self._put(steps, KeyWrite(key, value, ttl, version))
+            if new is None:
                 raise Undo
-            if row is not None:
-                steps.run(self._statements.set_key, **values)
-            elif not steps.run(self._statements.add_key, **values):
-                raise Undo  # somebody else was quicker
             return new
 
         return self._database.write(work)
+
+    def set_many(self, writes: Sequence[KeyWrite]) -> list[int | None]:
+        """See `KeyValue.key_set_many`: one transaction, in the order of keys, which all keep to."""
+        ordered = sorted(range(len(writes)), key=lambda index: writes[index].key)
+
+        def work(steps: Steps) -> list[int | None]:
+            self._purge_now_and_then(steps)
+            answers: list[int | None] = [None] * len(writes)
+            for index in ordered:
+                answers[index] = self._put(steps, writes[index])
+            return answers
+
+        return self._database.write(work) if writes else []
+
+    def _put(self, steps: Steps, write: KeyWrite) -> int | None:
+        """Set a key in the open write; return its version, None if the condition does not hold."""
+        values = self._values(steps, write.key, write.value, write.ttl)
+        new = int(values["version"])
+        if write.version is None:
+            steps.run(self._statements.set_key, **values)
+            return new
+        if write.version == 0 and steps.run(self._statements.add_key, **values):
+            return new
+        row = steps.row(self._statements.hold_key, name=write.key)
+        if (row[1] if row is not None and row[2] else 0) != write.version:
+            return None
+        if row is not None:
+            steps.run(self._statements.set_key, **values)
+            return new
+        return new if steps.run(self._statements.add_key, **values) else None
 
     def increment(self, key: str, amount: int, ttl: float | None) -> int:
         """See `KeyValue.key_increment`."""

@@ -26,6 +26,7 @@ from queue_core.transport import (
     Entry,
     Envelope,
     KeyEntry,
+    KeyWrite,
     Lease,
     Limit,
     PutResult,
@@ -309,6 +310,10 @@ class SqlStore:
     ) -> int | None:
         """See `KeyValue.key_set`."""
         return self._keys.set(key, value, ttl, version)
+
+    def key_set_many(self, writes: Sequence[KeyWrite]) -> list[int | None]:
+        """See `KeyValue.key_set_many`."""
+        return self._keys.set_many(writes)
 
     def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:
         """See `KeyValue.key_increment`."""

@@ -32,6 +32,9 @@ COMMANDS = {
     "status": ("queue_core.worker.cli.remote", "Show which nodes answer, and how quickly."),
     "purge": ("queue_core.worker.cli.purge", "Delete the messages that wait in a queue."),
     "db": ("queue_core.worker.cli.db", "Look at a database's tables; make or upgrade them."),
+    "graph": ("queue_core.worker.cli.graph", "Show the steps of a worker, in their order."),
+    "config": ("queue_core.worker.cli.config", "Show or check settings, and where they come from."),
+    "route": ("queue_core.worker.cli.route", "Explain which queue a task goes to, and why."),
     "explain": ("queue_core.worker.cli.look", "Say in words what a broker URL means."),
 }
 

@@ -7,6 +7,8 @@ and need nothing else take it as a word too: ``queue-core doctor URL``.
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,6 +17,7 @@ from click.core import ParameterSource
 
 from queue_core.worker.cli.errors import USAGE, CommandError
 from queue_core.worker.cli.types import patience
+from queue_core.worker.configuration import FILE_VARIABLE
 
 SCHEMA = 1
 """The number of what ``--json`` prints; it grows when a field changes or goes."""
@@ -42,6 +45,52 @@ def broker_or_word(command: C) -> C:
         "url", required=False, is_eager=True, expose_value=False, callback=_remember
     )
     return word(broker_option(command))
+
+
+def use_file(path: str | None) -> None:
+    """Let this process, and those that it starts, read their settings from this file, if any."""
+    if path is not None:
+        os.environ[FILE_VARIABLE] = os.path.abspath(path)
+
+
+def _with_this_folder(_context: click.Context, _option: click.Parameter, value: str | None) -> Any:
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return value
+
+
+def _app_option(required: bool) -> Callable[[C], C]:
+    return click.option(
+        "-A",
+        "--app",
+        required=required,
+        is_eager=True,
+        envvar="QUEUE_CORE_APP",
+        metavar="MODULE:APP",
+        callback=_with_this_folder,
+        help="The app.",
+    )
+
+
+app_option = _app_option(required=False)
+"""Add ``-A MODULE:APP``; the command gets it as ``app``, and the folder is in ``sys.path``."""
+
+needed_app_option = _app_option(required=True)
+"""The same where there is nothing to do without."""
+
+
+def config_option(command: C) -> C:
+    """Add ``--config FILE``, which is in use when the command runs."""
+    return click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE",
+        is_eager=True,
+        expose_value=False,
+        callback=lambda _context, _option, value: use_file(value),
+        show_default="queue-core.toml, or tool.queue-core in pyproject.toml",
+        help="A TOML file with settings.",
+    )(command)
 
 
 def timeout_option(default: str, words: str) -> Callable[[C], C]:

@@ -11,6 +11,9 @@ DAY = 86400.0
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)")
 
+_SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30}
+_SIZE = re.compile(r"(\d+)\s*(|K|M|G)I?B?")
+
 
 def duration(value: str) -> float:
     """Read ``30``, ``250ms``, ``10s``, ``5m`` or ``2h`` as seconds."""
@@ -26,6 +29,14 @@ def patience(value: str) -> float:
     if not 0 < seconds <= DAY:
         raise click.BadParameter(f"{value!r} is no time to wait; write 1s, for example")
     return seconds
+
+
+def size(value: str) -> int:
+    """Read ``500M``, ``2G`` or ``300000K`` as bytes."""
+    match = _SIZE.fullmatch(value.strip().upper())
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no size; write 500M or 2G")
+    return int(match[1]) << _SHIFTS[match[2]]
 
 
 def names(value: str) -> tuple[str, ...]:

@@ -1,30 +1,112 @@
 """What the worker asks of a pool.
 
 A pool runs jobs and reports outcomes. It knows nothing of brokers, acks or results, so that each
-kind - threads, processes, later an event loop - is a page of code, and the worker treats them
-alike.
+kind - processes, threads, an event loop - is a page of code, and the worker treats them alike. They
+do not all do the same: `Abilities` says what a kind of pool can do, and `check_tasks` refuses at
+start what it cannot, instead of leaving a limit unkept.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Protocol
 
-from queue_core.worker.outcome import AppInfo, Job, Report
+import msgspec
+
+from queue_core import ConfigError, UsageError
+from queue_core.worker.outcome import Accept, AppInfo, Job, Report
+from queue_core.worker.settings import Settings
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+"""By what a task can be terminated."""
+
+
+class Abilities(msgspec.Struct, frozen=True):
+    """What a kind of pool can do.
+
+    Attributes:
+        kind: as ``-P`` calls it.
+        separate: tasks run in other processes than the worker.
+        soft_limits: it can raise `SoftTimeLimitExceeded` in a task.
+        hard_limits: it can end a task that ran too long, and replace what it ran in.
+        terminate: it can end a certain running task.
+        resize: `Pool.grow` and `Pool.shrink`.
+        restart: `Pool.restart`, which imports the app anew.
+    """
+
+    kind: str
+    separate: bool = False
+    soft_limits: bool = False
+    hard_limits: bool = False
+    terminate: bool = False
+    resize: bool = False
+    restart: bool = False
+
+
+class Running(msgspec.Struct, frozen=True):
+    """One job that runs now.
+
+    Attributes:
+        ticket: the job's.
+        pid: the process that runs it.
+        since: when it began, on this process's monotonic clock.
+    """
+
+    ticket: int
+    pid: int
+    since: float
+
+
+class PoolInfo(msgspec.Struct, frozen=True):
+    """What a pool is doing right now.
+
+    Attributes:
+        kind: as ``-P`` calls it.
+        size: how many jobs it runs at once.
+        running: those that run now.
+        pids: of its child processes; empty if it has none.
+        limits: what it was configured with, such as ``max_tasks``, for people.
+    """
+
+    kind: str
+    size: int
+    running: tuple[Running, ...] = ()
+    pids: tuple[int, ...] = ()
+    limits: dict[str, float] = {}
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What the settings say of how long and how often tasks run, in seconds, counts and bytes."""
+
+    soft_limit: float | None
+    hard_limit: float | None
+    max_tasks: int | None
+    max_memory: int | None
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return the limits of the settings; 0 is none."""
+    memory = settings.worker_max_memory_per_child
+    return Limits(
+        settings.task_soft_time_limit or None,
+        settings.task_time_limit or None,
+        settings.worker_max_tasks_per_child or None,
+        memory * 1024 if memory else None,
+    )
+
+
+def usual_size(kind: str) -> int:
+    """How many tasks a pool runs at once unless somebody says otherwise."""
+    return 100 if kind == "asyncio" else os.cpu_count() or 1
 
 
 class Pool(Protocol):
-    """Runs jobs. ``submit``, ``stop`` and ``abort`` may be called from any thread."""
+    """Runs jobs. After `start` its methods may be called from any thread."""
 
-    def start(self, report: Report) -> AppInfo:
-        """Make the pool ready and return what the app says of itself.
-
-        Blocks until the app is imported.
-
-        ``report`` is called exactly once for each job that `submit` took.
-
-        Raises:
-            AppNotFound: the app cannot be imported.
-        """
+    @property
+    def abilities(self) -> Abilities:
+        """What it can do; asking for more raises UsageError."""
 
     @property
     def separate(self) -> bool:
@@ -32,7 +114,24 @@ class Pool(Protocol):
 
     @property
     def ahead(self) -> int:
-        """How many jobs it makes sense to give it at once, the running ones included."""
+        """How many jobs it makes sense to give it at once, the running ones included.
+
+        Changes with what it learns of them: more while they are short.
+        """
+
+    def start(self, report: Report, accept: Accept | None = None) -> AppInfo:
+        """Make the pool ready and return what the app says of itself.
+
+        Blocks until the app is imported.
+
+        Args:
+            report: called exactly once for each job that `submit` took.
+            accept: called when a job begins that wants to be announced (`Job.announce`). Never
+                called for one that was not begun.
+
+        Raises:
+            AppNotFound: the app cannot be imported.
+        """
 
     def submit(self, job: Job) -> None:
         """Take a job; does not block. After `stop` the job is reported as `Returned`."""
@@ -51,3 +150,82 @@ class Pool(Protocol):
 
         Does not block; safe in a signal handler.
         """
+
+    # --- control: none of these blocks -----------------------------------------------------------
+
+    def info(self) -> PoolInfo:
+        """Say what runs, and where."""
+
+    def grow(self, count: int = 1) -> int:
+        """Run ``count`` more jobs at once; return the new size.
+
+        Raises UsageError if the pool cannot do that.
+        """
+
+    def shrink(self, count: int = 1) -> int:
+        """Run ``count`` fewer at once, ending what runs in its own time; return the new size.
+
+        Raises UsageError if none would be left, or if the pool cannot do that.
+        """
+
+    def restart(self) -> None:
+        """Replace every process by one that imports the app anew.
+
+        An old process goes when its job has ended and its successor is ready, so that an app which
+        cannot be imported any more stops nothing. Raises UsageError if the pool cannot do that.
+        """
+
+    def withdraw(self, ticket: int) -> bool:
+        """Take back a job that was not started: it is reported as `Returned`.
+
+        Returns False, and does nothing, if it has begun, is about to, or has ended.
+        """
+
+    def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
+        """End one job, and no other: it is reported as `Terminated`.
+
+        One that was not started never is. In one that runs, SIGTERM and SIGINT raise
+        `TaskTerminated`, and its process is killed if it does not end within a second; SIGKILL
+        kills it at once. A job that ends by itself in the meantime is reported as what it ended in.
+
+        Returns False, and does nothing, if the pool does not have the job (any more).
+
+        Raises:
+            UsageError: the pool cannot do that, or it is another signal.
+        """
+
+
+def check_tasks(abilities: Abilities, info: AppInfo) -> None:
+    """Refuse what the pool cannot do for the app's tasks.
+
+    Raises:
+        ConfigError: names the task, what it asks for, and the pool that can do it.
+    """
+    for task in info.tasks:
+        if task.hard_limit is not None and not abilities.hard_limits:
+            raise ConfigError(
+                f"task {task.name} has a time limit of {task.hard_limit:g} s, and "
+                f"-P {abilities.kind} cannot end a task; use -P prefork, or take the limit away"
+            )
+        if task.soft_limit is not None and not abilities.soft_limits:
+            raise ConfigError(
+                f"task {task.name} has a soft time limit of {task.soft_limit:g} s, and "
+                f"-P {abilities.kind} cannot interrupt a task; use -P prefork or asyncio, or take "
+                "the limit away"
+            )
+
+
+def refuse(abilities: Abilities, what: str) -> UsageError:
+    """Return the error for something that a pool cannot do."""
+    return UsageError(f"-P {abilities.kind} cannot {what}; -P prefork can")
+
+
+def check_signal(number: int) -> None:
+    """Refuse a signal that `Pool.terminate` does not take.
+
+    Raises:
+        UsageError: names those that it takes.
+    """
+    if number not in SIGNALS:
+        names = ", ".join(known.name for known in SIGNALS)
+        raise UsageError(f"a task is terminated by one of {names}, not by signal {number}")

@@ -1,8 +1,11 @@
-"""A child process of the process pool: ``python -m queue_core.worker.pools.child SOCKET PIPE``.
+"""A child of the process pool: ``python -m queue_core.worker.pools.child SOCKET GRANTS PIPE``.
 
 It runs one job after another on its main thread, and nothing else: it has no connection to the
-broker unless a task sends something. Jobs come over a socket from the worker; between two jobs it
-reads what has arrived, so that a `Stop` finds the jobs behind the running one unstarted.
+broker unless a task sends something. Jobs come over a socket from the worker, ahead of time; which
+of them may start, over another one (`queue_core.worker.pools.grants`).
+
+Signals reach a task in two ways. SIGTERM and SIGINT end the job that the parent wants to end, and
+are ignored else. SIGALRM, from this process's own timer, is the soft time limit.
 
 It dies with its parent. The parent holds the other end of a pipe; when that closes, the kernel
 kills this process, even in the middle of a C function that holds the GIL (Linux). Elsewhere a
@@ -11,8 +14,8 @@ thread watches the pipe.
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
-import logging
 import os
 import select
 import signal
@@ -20,42 +23,52 @@ import socket
 import sys
 import threading
 from collections import deque
+from functools import partial
 
+from queue_core import ConfigError
 from queue_core.worker.app import App
-from queue_core.worker.locate import AppNotFound, find_app
-from queue_core.worker.outcome import Job
+from queue_core.worker.limits import SoftTimeLimitExceeded, TaskTerminated
+from queue_core.worker.locate import AppNotFound, load_app
+from queue_core.worker.logs import configure
+from queue_core.worker.outcome import Done, Job
 from queue_core.worker.pools.frames import (
     CHUNK,
+    Begun,
+    Cut,
     Ended,
     Leaving,
+    Limited,
     NotReady,
     Reader,
     Setup,
-    Stop,
     ToChild,
     pack,
 )
+from queue_core.worker.pools.grants import Granted
 from queue_core.worker.trace import run_job
-
-LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-5s %(message)s"
-LOG_TIME = "%H:%M:%S"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Serve until told to stop; return the exit code."""
-    socket_fd, pipe_fd = (int(text) for text in (sys.argv[1:] if argv is None else argv))
+    arguments = sys.argv[1:] if argv is None else argv
+    socket_fd, grants_fd, pipe_fd = (int(text) for text in arguments)
     die_with_parent(pipe_fd)
-    os.set_inheritable(socket_fd, False)
+    for fd in (socket_fd, grants_fd):
+        os.set_inheritable(fd, False)
     _ignore_signals()
+    granted = Granted(grants_fd)
     with socket.socket(fileno=socket_fd) as link:
-        child = _Child(link)
+        os.register_at_fork(after_in_child=partial(_step_aside, link, granted))
+        child = _Child(link, granted)
         setup = child.next()
         if not isinstance(setup, Setup):
             return 1
         app = _prepare(setup, link)
         if app is None:
             return 78
+        app.hooks.process_init.tell()
         child.serve(app)
+    app.hooks.process_shutdown.tell()
     app.close()
     return 0
 
@@ -87,43 +100,68 @@ def _watch(pipe_fd: int) -> None:
 def _ignore_signals() -> None:
     """The parent decides when to stop, also when a terminal or supervisor signals all processes.
 
-    A handler instead of SIG_IGN, which programs started by tasks would inherit.
+    A handler instead of SIG_IGN, which programs started by tasks would inherit. SIGQUIT, which a
+    terminal sends to all, writes the stacks of all threads to stderr.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda _number, _frame: None)
+    faulthandler.register(signal.SIGQUIT, all_threads=True)
+
+
+def _step_aside(link: socket.socket, granted: Granted) -> None:
+    """A process that a task has forked is no child of the worker.
+
+    It says nothing to the worker and takes no ticket, and ends by signals as other processes do.
+    """
+    link.close()
+    granted.close()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _prepare(setup: Setup, link: socket.socket) -> App | None:
     """Import the app and say what it is, or say why not."""
-    logging.basicConfig(level=setup.log_level, format=LOG_FORMAT, datefmt=LOG_TIME)
+    configure(setup.log_level, setup.log_format)
     sys.path[:] = setup.path
     try:
-        app = find_app(setup.app)
-        app.use(broker=setup.broker)
+        app = load_app(setup.app, broker=setup.broker)
+        app.hostname = setup.node or app.hostname
+        info = app.info()
     except AppNotFound as error:
         link.sendall(pack(NotReady(error.error, error.because, error.advice, error.trace)))
         return None
-    link.sendall(pack(app.info()))
+    except ConfigError as error:
+        link.sendall(pack(NotReady(str(error), "", "", "", settings=True)))
+        return None
+    link.sendall(pack(info))
     return app
 
 
 class _Child:
     """The loop: read, run, report."""
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, granted: Granted) -> None:
         self._link = link
+        self._granted = granted
         self._reader: Reader[ToChild] = Reader(ToChild)
         self._inbox: deque[ToChild] = deque()
 
     def serve(self, app: App) -> None:
-        """Run jobs until a `Stop`, the end of the stream, or a task that leaves a mess."""
-        while True:
-            message = self.next()
-            if not isinstance(message, Job) or self._stop_waits():
+        """Run jobs until told to stop, or until a task leaves a mess."""
+        guard = _Guard(self._link, self._granted)
+        while ticket := self._granted.next():
+            job = self._job(ticket)
+            if job is None:
                 break
-            outcome, fatal = run_job(app, message)
-            self._link.sendall(pack(Ended(message.ticket, outcome)))
-            if fatal:
+            if job.announce:
+                self._link.sendall(pack(Begun(ticket)))
+            guard.begin(job)
+            outcome, fatal = run_job(app, job, guard)
+            cut = guard.end()
+            done = Cut(ticket) if cut and not isinstance(outcome, Done) else Ended(ticket, outcome)
+            self._link.sendall(pack(done))
+            if fatal or cut:
                 break
         self._link.sendall(pack(Leaving()))
 
@@ -136,17 +174,69 @@ class _Child:
             self._inbox.extend(self._reader.feed(data))
         return self._inbox.popleft()
 
-    def _stop_waits(self) -> bool:
-        """Whether a `Stop` has arrived behind the jobs; does not wait."""
+    def _job(self, ticket: int) -> Job | None:
+        """Return the job with this ticket; those before it were taken back."""
         while True:
-            try:
-                data = self._link.recv(CHUNK, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                break
-            if not data:
-                break
-            self._inbox.extend(self._reader.feed(data))
-        return any(isinstance(message, Stop) for message in self._inbox)
+            message = self.next()
+            if not isinstance(message, Job) or message.ticket == ticket:
+                return message if isinstance(message, Job) else None
+
+
+class _Guard:
+    """Raises what the parent or a time limit asks for, inside the task's own code only."""
+
+    def __init__(self, link: socket.socket, granted: Granted) -> None:
+        self._link = link
+        self._granted = granted
+        self._job: Job | None = None
+        self._inside = False
+        self._soft: float | None = None
+        self._cut = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def begin(self, job: Job) -> None:
+        self._job, self._cut = job, False
+
+    def end(self) -> bool:
+        """The job is over; whether it was interrupted."""
+        self._job = None
+        return self._cut
+
+    def __call__(self, soft: float | None, hard: float | None) -> _Guard:
+        assert self._job is not None
+        if hard is not None and hard != self._job.hard_limit:
+            self._link.sendall(pack(Limited(self._job.ticket, hard)))
+        self._soft = soft
+        return self
+
+    def __enter__(self) -> None:
+        self._inside = True
+        if self._soft is not None:
+            signal.signal(signal.SIGALRM, self._on_alarm)
+            signal.setitimer(signal.ITIMER_REAL, self._soft)
+        if self._cut:
+            self._leave()
+            raise TaskTerminated
+
+    def __exit__(self, *_: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._soft is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+        self._inside = False
+
+    def _on_alarm(self, _number: int, _frame: object) -> None:
+        if self._inside and self._soft is not None:
+            raise SoftTimeLimitExceeded(self._soft)
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        """The parent wants a job to end; or somebody signals all processes, which it decides on."""
+        if self._job is not None and self._granted.cut(self._job.ticket):
+            self._cut = True
+            if self._inside:
+                raise TaskTerminated
 
 
 if __name__ == "__main__":

@@ -11,20 +11,12 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from queue_core.worker.outcome import (
-    Abandoned,
-    AppInfo,
-    Crashed,
-    Done,
-    Failed,
-    Job,
-    Rejected,
-    Returned,
-)
+from queue_core.worker.logs import Format
+from queue_core.worker.outcome import AppInfo, Job, Ran
 
 T = TypeVar("T")
 
-CHUNK = 256 * 1024
+CHUNK = 64 * 1024
 _LENGTH = 4
 
 
@@ -36,25 +28,29 @@ class Setup(msgspec.Struct, tag="setup", array_like=True):
         path: the parent's ``sys.path``.
         broker: replaces the app's own if not None.
         log_level: of the child's root logger.
+        log_format: how it logs, see `queue_core.worker.logs`.
+        node: the worker's name, for requests and results; empty: the host's.
     """
 
     app: str
     path: list[str]
     broker: str | None
     log_level: str
-
-
-class Stop(msgspec.Struct, tag="stop", array_like=True):
-    """To the child: finish what runs, start nothing more."""
+    log_format: Format = "pretty"
+    node: str = ""
 
 
 class NotReady(msgspec.Struct, tag="notready", array_like=True):
-    """From the child: the app cannot be imported. ``trace`` is for people who ask for it."""
+    """From the child: the app cannot be imported. ``trace`` is for people who ask for it.
+
+    With ``settings`` it can be imported, but its settings cannot be used.
+    """
 
     error: str
     because: str
     advice: str
     trace: str
+    settings: bool = False
 
 
 class Leaving(msgspec.Struct, tag="leaving", array_like=True):
@@ -65,20 +61,39 @@ class Ended(msgspec.Struct, tag="ended", array_like=True):
     """From the child: the outcome of one ticket."""
 
     ticket: int
-    outcome: Done | Failed | Rejected | Returned | Abandoned | Crashed
+    outcome: Ran
 
 
-ToChild = Setup | Job | Stop
-FromChild = AppInfo | NotReady | Leaving | Ended
+class Begun(msgspec.Struct, tag="begun", array_like=True):
+    """From the child: this ticket, which is to be announced, begins now."""
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=repr)
+    ticket: int
+
+
+class Cut(msgspec.Struct, tag="cut", array_like=True):
+    """From the child: this ticket's run was interrupted, as the parent asked for."""
+
+    ticket: int
+
+
+class Limited(msgspec.Struct, tag="limited", array_like=True):
+    """From the child: the message of this ticket, which begins now, has a time limit of its own.
+
+    ``seconds`` is the hard one, after which the parent kills the child.
+    """
+
+    ticket: int
+    seconds: float
+
+
+ToChild = Setup | Job
+FromChild = AppInfo | NotReady | Leaving | Begun | Ended | Cut | Limited
+
+_encoder = msgspec.msgpack.Encoder()
 
 
 def pack(message: ToChild | FromChild) -> bytes:
-    """Encode one message with its length in front.
-
-    A header value that msgpack does not know travels as its repr.
-    """
+    """Encode one message with its length in front."""
     body = _encoder.encode(message)
     return len(body).to_bytes(_LENGTH, "little") + body
 
@@ -90,6 +105,7 @@ class Reader(Generic[T]):
         """``kind`` is the union of messages to expect: `ToChild` or `FromChild`."""
         self._decoder = msgspec.msgpack.Decoder(kind)
         self._buffer = bytearray()
+        self._needed = 0  # how long it must be before it is worth looking at again
 
     def feed(self, data: bytes) -> Iterator[T]:
         """Add bytes and yield every message that is complete now.
@@ -98,18 +114,25 @@ class Reader(Generic[T]):
             msgspec.DecodeError: the other side sent something else; the stream is of no use any
             more.
         """
-        self._buffer += data
-        at = 0
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        at, end = 0, _LENGTH
         try:
-            while len(self._buffer) - at >= _LENGTH:
-                end = at + _LENGTH + int.from_bytes(self._buffer[at : at + _LENGTH], "little")
-                if len(self._buffer) < end:
+            while len(data) >= at + _LENGTH:
+                end = at + _LENGTH + int.from_bytes(data[at : at + _LENGTH], "little")
+                if len(data) < end:
                     break
-                message: T = self._decoder.decode(bytes(self._buffer[at + _LENGTH : end]))
-                at = end
+                message: T = self._decoder.decode(data[at + _LENGTH : end])
+                at, end = end, end + _LENGTH
                 yield message
         finally:
-            del self._buffer[:at]
+            if at < len(data):
+                self._buffer += data[at:]
+                self._needed = end - at
 
     @property
     def waiting(self) -> int:

@@ -1,9 +1,12 @@
-"""How many jobs may wait behind a running one, from how long their kind took so far. Pure.
+"""How many jobs may wait behind a running one, and in the worker, from how long they took. Pure.
 
 A second job on a busy child saves a round trip when tasks are short, and makes it wait for minutes
 when they are not. So a child gets a job behind another only while the work already there is
 expected to take less than `MAX_BEHIND` seconds together; a task that was never measured is expected
 to take for ever.
+
+The worker takes as many messages as will be run within `AHEAD` seconds, which is as long as one may
+wait here although another worker is idle.
 """
 
 from __future__ import annotations
@@ -14,7 +17,11 @@ from collections.abc import Iterable
 MAX_BEHIND = 0.005
 MAX_WINDOW = 16
 MAX_KINDS = 10_000
+AHEAD = 0.1
+UNKNOWN_AHEAD = 4
+MIN_AHEAD, MAX_AHEAD = 2, 64
 _WEIGHT = 0.2
+_WEIGHT_OF_ALL = 0.02
 
 
 class Pace:
@@ -23,9 +30,12 @@ class Pace:
     def __init__(self) -> None:
         """Know nothing yet."""
         self._average: dict[str, float] = {}
+        self._all: float | None = None
 
     def observe(self, name: str, seconds: float) -> None:
         """Take one run into account. A slow one counts at once, fast ones only bit by bit."""
+        known = self._all
+        self._all = seconds if known is None else known + _WEIGHT_OF_ALL * (seconds - known)
         known = self._average.get(name)
         if known is None:
             if len(self._average) >= MAX_KINDS:
@@ -37,6 +47,13 @@ class Pace:
     def expect(self, name: str) -> float:
         """Return the seconds that a task of this kind is expected to take; infinite if unknown."""
         return self._average.get(name, math.inf)
+
+    @property
+    def ahead(self) -> int:
+        """How many jobs to have at hand for each that runs."""
+        if self._all is None:
+            return UNKNOWN_AHEAD
+        return max(MIN_AHEAD, min(MAX_AHEAD, int(AHEAD / max(self._all, 1e-6))))
 
     def room(self, names: Iterable[str]) -> float:
         """Return the expected seconds of work of a child that has jobs of these kinds.

@@ -2,12 +2,11 @@
 
 The worker's process runs no user code: it hands encoded messages to children and gets outcomes
 back, over one stream socket per child. One thread, started here and ended by `stop`, does all of
-that. Children are started as fresh interpreters, never by fork, so that no lock and no socket of
-the worker is inherited.
+that; `crew.Crew` decides who gets what, who is charged and who is replaced, and this module does
+what it says.
 
-A child that dies is replaced. The job that it ran is reported as `Crashed`; those that waited
-behind it go to other children, as if nothing had happened. Children die with this process (see
-`queue_core.worker.pools.child`).
+A lock guards the crew. The thread holds it except while it waits, other callers hold it for a
+moment only, and outcomes are reported without it.
 """
 
 from __future__ import annotations
@@ -15,178 +14,115 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import selectors
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable
 
-import msgspec
-
-from queue_core import Backoff
+from queue_core import ConfigError, UsageError
 from queue_core.worker.locate import AppNotFound
-from queue_core.worker.outcome import (
-    Abandoned,
-    AppInfo,
-    Crashed,
-    Done,
-    Failed,
-    Job,
-    Outcome,
-    Report,
-    Returned,
+from queue_core.worker.outcome import Accept, AppInfo, Job, Outcome, Report, Returned
+from queue_core.worker.pools.base import (
+    Abilities,
+    PoolInfo,
+    Running,
+    check_signal,
+    limits_of,
+    usual_size,
 )
+from queue_core.worker.pools.children import Child, Children
+from queue_core.worker.pools.crew import START_TIMEOUT, Crew
 from queue_core.worker.pools.frames import (
-    CHUNK,
+    Begun,
+    Cut,
     Ended,
     FromChild,
     Leaving,
+    Limited,
     NotReady,
-    Reader,
     Setup,
-    Stop,
-    ToChild,
-    pack,
 )
-from queue_core.worker.pools.pace import Pace
+from queue_core.worker.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-START_TIMEOUT = 60.0
-EXIT_TIMEOUT = 2.0
-RESTARTS = Backoff(base=0.5, cap=30.0)
-_TICK = 0.5
-
-
-class _Child:
-    """One child process as its parent sees it: the socket, and the jobs that it was given in order.
-
-    The first of ``jobs`` is the one that runs.
-    """
-
-    def __init__(self, setup: Setup) -> None:
-        ours, theirs = socket.socketpair()
-        try:
-            watched, self._alive = os.pipe()  # ours to hold: closing it kills the child
-        except OSError:
-            ours.close()
-            theirs.close()
-            raise
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", __package__ + ".child", str(theirs.fileno()), str(watched)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), watched),
-            )
-        except BaseException:
-            ours.close()
-            os.close(self._alive)
-            raise
-        finally:
-            theirs.close()
-            os.close(watched)
-        ours.setblocking(False)
-        self.link = ours
-        self.reader: Reader[FromChild] = Reader(FromChild)
-        self.jobs: deque[Job] = deque()
-        self.ready = False  # it has imported the app
-        self.stopping = False  # it was told to stop
-        self.leaving = False  # it said that it starts nothing more
-        self.unsent = bytearray(pack(setup))
-        self.finished = 0
-
-    def queue(self, message: ToChild) -> None:
-        self.unsent += pack(message)
-
-    def send(self) -> bool:
-        """Send what the socket takes; return whether everything is sent."""
-        try:
-            while self.unsent:
-                del self.unsent[: self.link.send(self.unsent[:CHUNK])]
-        except BlockingIOError:
-            return False
-        except OSError:  # it died; reading will say so
-            self.unsent.clear()
-        return True
-
-    def receive(self) -> Iterable[FromChild] | None:
-        """Return the messages that have arrived; None when the child is gone."""
-        try:
-            data = self.link.recv(CHUNK)
-        except BlockingIOError:
-            return ()
-        except OSError:
-            return None
-        return self.reader.feed(data) if data else None
-
-    def kill(self) -> Iterable[FromChild]:
-        """Kill the process and yield what it had still sent."""
-        self.process.kill()
-        self.process.wait()
-        while messages := self.receive():
-            yield from messages
-
-    def end(self) -> str:
-        """Wait for the process, killing it if need be, and say how it ended."""
-        self.link.close()
-        os.close(self._alive)
-        try:
-            code = self.process.wait(EXIT_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+ABILITIES = Abilities(
+    "prefork",
+    separate=True,
+    soft_limits=True,
+    hard_limits=True,
+    terminate=True,
+    resize=True,
+    restart=True,
+)
+_TICK = 1.0
+_LOOK = 0.25
+_DYING = 0.01
 
 
 class ProcessPool:
     """Runs jobs in ``size`` child processes. See `queue_core.worker.pools.base.Pool`."""
 
-    def __init__(self, size: int, setup: Setup) -> None:
-        """Nothing is started yet."""
-        self._size = size
+    def __init__(
+        self,
+        size: int | None,
+        setup: Setup,
+        *,
+        max_tasks: int | None = None,
+        max_memory: int | None = None,
+        soft_limit: float | None = None,
+        hard_limit: float | None = None,
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            size: how many children; None: as the app's settings say, of which also the other
+                limits are taken that are None here.
+            setup: what they import, and how.
+            max_tasks: replace a child after so many jobs; None: never.
+            max_memory: replace a child, when its job has ended, that has more bytes of memory. It
+                is looked at four times a second. None: never.
+            soft_limit, hard_limit: seconds, for jobs that come without; None: none.
+        """
         self._setup = setup
-        self._pace = Pace()
-        self._children: list[_Child] = []
-        self._pending: deque[Job] = deque()
-        self._selector = selectors.DefaultSelector()
+        self._children = Children(setup)
+        self._sized = size is not None
+        self._crew = Crew(self._children, size or 1, max_tasks=max_tasks)
+        self._max_memory = max_memory
+        self._soft_limit, self._hard_limit = soft_limit, hard_limit
+        self._next_look = 0.0
         self._wake_in, self._wake_out = os.pipe()
         for end in (self._wake_in, self._wake_out):
             os.set_blocking(end, False)
-        self._lock = threading.RLock()  # abort() may interrupt its holder in a signal handler
+        self._lock = threading.Lock()
+        self._door = threading.RLock()  # abort() may interrupt its holder in a signal handler
+        self._woken = False
         self._submitted: deque[Job] = deque()
         self._report: Report | None = None
+        self._accept: Accept | None = None
         self._thread: threading.Thread | None = None
         self._info: AppInfo | None = None
         self._failed: NotReady | None = None
         self._known = threading.Event()
-        self._deadline: float | None = None
-        self._ended = False
-        self._clean = True
-        self._failures = 0
-        self._next_start = 0.0
+        self._closing = self._ended = False
 
-    @property
-    def separate(self) -> bool:
-        """They do."""
-        return True
+    abilities = ABILITIES
+    separate = True
 
     @property
     def ahead(self) -> int:
-        """Four jobs per child keep it busy with all but the shortest tasks."""
-        return self._size * 4
+        """Enough for a tenth of a second, which is more the shorter the tasks are."""
+        return self._crew.size * self._crew.pace.ahead
 
     @property
     def pids(self) -> list[int]:
         """The process ids of the children that are alive, for tests and status."""
-        return [child.process.pid for child in list(self._children)]
+        return list(self.info().pids)
 
-    def start(self, report: Report) -> AppInfo:
+    def start(self, report: Report, accept: Accept | None = None) -> AppInfo:
         """Start the children; return when the first of them has imported the app."""
-        self._report = report
+        self._report, self._accept = report, accept
         self._thread = threading.Thread(target=self._supervise, name="process pool", daemon=True)
         self._thread.start()
         if not self._known.wait(START_TIMEOUT):
@@ -195,216 +131,264 @@ class ProcessPool:
         if self._failed is not None:
             what = self._failed
             self.stop(0.0)
+            if what.settings:
+                raise ConfigError(what.error)
             raise AppNotFound(what.error, what.because, what.advice, what.trace)
         assert self._info is not None
+        self._configure(self._info.settings)
         return self._info
+
+    def _configure(self, settings: Settings) -> None:
+        """Take from the settings what was not given."""
+        limits = limits_of(settings)
+        with self._lock:
+            self._soft_limit = self._soft_limit or limits.soft_limit
+            self._hard_limit = self._hard_limit or limits.hard_limit
+            self._max_memory = self._max_memory or limits.max_memory
+            self._crew.max_tasks = self._crew.max_tasks or limits.max_tasks
+            if not self._sized:
+                size = settings.worker_concurrency or usual_size(ABILITIES.kind)
+                self._crew.resize(size - self._crew.size)
+                self._sized = True
+        self._wake()
 
     def submit(self, job: Job) -> None:
         """Hand the job to the thread."""
-        with self._lock:
-            stopping = self._ended or self._deadline is not None
-            if not stopping:
+        if job.soft_limit is None:
+            job.soft_limit = self._soft_limit
+        if job.hard_limit is None:
+            job.hard_limit = self._hard_limit
+        with self._door:
+            closing = self._closing
+            if not closing:
                 self._submitted.append(job)
-        if stopping:
-            self._tell(job.ticket, Returned())
+        if closing:
+            self._pass_on(job.ticket, Returned())
         else:
             self._wake()
 
     def stop(self, grace: float) -> bool:
-        """Let running tasks finish, kill those that do not, end every child and the thread."""
+        """Let running tasks finish, end those that do not, and every child, and the thread."""
+        with self._door:
+            self._closing = True
         with self._lock:
-            if self._deadline is None:
-                self._deadline = time.monotonic() + grace
+            self._crew.stop(time.monotonic(), grace)
         self._wake()
         if self._thread is None:
-            self._end_all()
+            self._close()
         elif self._thread is not threading.current_thread():
             self._thread.join()
-        return self._clean
+        return self._crew.clean
 
     def abort(self) -> None:
         """Kill what still runs."""
-        self._deadline = 0.0
+        self._crew.abort()
         self._wake()
 
-    def _wake(self) -> None:
-        with self._lock, contextlib.suppress(BlockingIOError):  # full: it is awake already
-            if self._wake_out >= 0:
-                os.write(self._wake_out, b"w")
+    # --- control ---------------------------------------------------------------------------------
 
-    # --- the thread ----------------------------------------------------------------------------
+    def info(self) -> PoolInfo:
+        """Say what runs, and where."""
+        with self._lock:
+            members = [member for member in self._crew.members.values() if not member.dying]
+            limits = {
+                "max_tasks": self._crew.max_tasks,
+                "max_memory": self._max_memory,
+                "soft_limit": self._soft_limit,
+                "hard_limit": self._hard_limit,
+            }
+            return PoolInfo(
+                ABILITIES.kind,
+                self._crew.size,
+                tuple(
+                    Running(member.jobs[0].ticket, member.pid, member.began)
+                    for member in members
+                    if member.jobs
+                ),
+                tuple(member.pid for member in members),
+                {name: limit for name, limit in limits.items() if limit is not None},
+            )
+
+    def grow(self, count: int = 1) -> int:
+        """Start more children."""
+        return self._resize(count)
+
+    def shrink(self, count: int = 1) -> int:
+        """Let children go, those first that have the least to do."""
+        return self._resize(-count)
+
+    def _resize(self, count: int) -> int:
+        with self._lock:
+            if self._crew.size + count < 1:
+                raise UsageError(
+                    f"a pool of {self._crew.size} cannot shrink by {-count}: one must stay; "
+                    "to stop taking tasks, pause the worker"
+                )
+            self._crew.resize(count)
+            size = self._crew.size
+        self._wake()
+        return size
+
+    def restart(self) -> None:
+        """Replace every child by one that imports the app anew."""
+        with self._lock:
+            self._crew.restart()
+        self._wake()
+
+    def withdraw(self, ticket: int) -> bool:
+        """Take back a job that was not started."""
+        with self._lock:
+            self._take_submitted()
+            done = self._crew.withdraw(ticket)
+        self._wake()
+        return done
+
+    def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
+        """End one job, and no other."""
+        check_signal(number)
+        with self._lock:
+            self._take_submitted()
+            done = self._crew.terminate(ticket, number, time.monotonic())
+        self._wake()
+        return done
+
+    # --- the thread ------------------------------------------------------------------------------
 
     def _supervise(self) -> None:
-        self._selector.register(self._wake_in, selectors.EVENT_READ, None)
+        self._children.watch(self._wake_in)
         try:
-            while True:
-                if self._deadline is None:
-                    self._refill()
-                    self._hand_out()
-                elif self._wind_down():
-                    break
-                self._wait()
+            while self._turn():
+                pass
         except Exception:
             logger.exception("the process pool failed; its jobs are given back")
-            self._clean = False
+            self._crew.clean = False
         finally:
-            self._end_all()
+            self._close()
 
-    def _wait(self) -> None:
-        for child in self._children:
-            events = selectors.EVENT_READ
-            if not child.send():
-                events |= selectors.EVENT_WRITE
-            if self._selector.get_key(child.link).events != events:
-                self._selector.modify(child.link, events, child)
-        for key, _ in self._selector.select(self._timeout()):
-            if key.data is None:
-                os.read(self._wake_in, 4096)
-            else:
-                self._hear(key.data)
+    def _turn(self) -> bool:
+        """Act, report, wait, listen; False when all is over."""
+        with self._lock:
+            now = time.monotonic()
+            self._look_after(now)
+            self._take_submitted()
+            self._crew.turn(now)
+            pause = min(self._crew.next_time() - now, self._tick())
+            told, self._children.told = self._children.told, []
+            ended = self._crew.ended
+        for ticket, outcome in told:
+            self._pass_on(ticket, outcome)
+        if ended:
+            return False
+        if self._submitted or self._children.told:
+            pause = 0.0
+        heard = self._children.wait(max(0.0, pause))
+        with self._lock:
+            for child in heard:
+                if child is None:
+                    os.read(self._wake_in, 4096)
+                    self._woken = False  # in this order: who finds it set has submitted before
+                else:
+                    self._hear(child, self._children.hear(child))
+        return True
 
-    def _timeout(self) -> float:
-        if self._deadline is not None:
-            return min(_TICK, max(0.0, self._deadline - time.monotonic()))
-        return _TICK
-
-    def _refill(self) -> None:
-        """Start children until there are enough, with growing pauses while they die young."""
-        while len(self._children) < self._size and time.monotonic() >= self._next_start:
-            try:
-                child = _Child(self._setup)
-            except OSError as error:  # no more processes, memory or descriptors for now
-                self._failures += 1
-                self._next_start = time.monotonic() + RESTARTS.delay(self._failures)
-                logger.error("a child cannot be started: %s", error)
-                return
-            self._children.append(child)
-            self._selector.register(child.link, selectors.EVENT_READ, child)
-
-    def _hand_out(self) -> None:
+    def _take_submitted(self) -> None:
         while self._submitted:
-            self._pending.append(self._submitted.popleft())
-        while self._pending:
-            child = self._least_loaded()
-            if child is None:
-                return
-            job = self._pending.popleft()
-            child.jobs.append(job)
-            child.queue(job)
+            self._crew.pending.append(self._submitted.popleft())
 
-    def _least_loaded(self) -> _Child | None:
-        best, least = None, float("inf")
-        for child in self._children:
-            if child.ready and not child.leaving and not child.stopping:
-                load = self._pace.room(job.name for job in child.jobs)
-                if load < least:
-                    best, least = child, load
-        return best
+    def _tick(self) -> float:
+        """How soon to look at the processes themselves."""
+        if any(child.silent or child.killed for child in self._children.by_pid.values()):
+            return _DYING
+        return _TICK if self._max_memory is None else _LOOK
 
-    def _hear(self, child: _Child) -> None:
-        try:
-            messages = child.receive()
-            if messages is not None:
-                for message in messages:
-                    self._on_message(child, message)
-                return
-        except msgspec.DecodeError:
-            logger.exception("child %d talks nonsense; it is replaced", child.process.pid)
-            child.process.kill()
-        self._on_death(child)
+    def _look_after(self, now: float) -> None:
+        """Bury the dead, and find those that use too much memory."""
+        look = now >= self._next_look
+        if look:
+            self._next_look = now + _LOOK
+        for child in list(self._children.by_pid.values()):
+            if (look or child.silent or child.killed) and (how := child.gone()) is not None:
+                self._hear(child, self._children.last_words(child))
+                self._on_death(child, how, now)
+                self._children.forget(child)
+            elif look and self._max_memory is not None:
+                memory = child.memory()
+                if memory is not None and memory > self._max_memory:
+                    self._crew.replace(child.pid)
 
-    def _on_message(self, child: _Child, message: FromChild) -> None:
+    def _hear(self, child: Child, messages: Iterable[FromChild]) -> None:
+        now = time.monotonic()
+        for message in messages:
+            if isinstance(message, Leaving):
+                child.said_goodbye = True
+                self._crew.on_leaving(child.pid, now)
+            elif not self._on_message(child.pid, message, now):
+                logger.error("child %d reports what it was not asked for", child.pid)
+                child.kill()
+        if child.silent and child.pid in self._children.by_pid:
+            self._crew.on_leaving(child.pid, now)
+
+    def _on_message(self, pid: int, message: FromChild, now: float) -> bool:
         if isinstance(message, Ended):
-            job = child.jobs.popleft()
-            child.finished += 1
-            if isinstance(message.outcome, Done | Failed):
-                self._pace.observe(job.name, message.outcome.seconds)
-            self._tell(message.ticket, message.outcome)
-        elif isinstance(message, Leaving):
-            child.leaving = True
-            self._pending.extendleft(reversed(child.jobs))
-            child.jobs.clear()
+            return self._crew.on_ended(pid, message.ticket, message.outcome, now)
+        if isinstance(message, Cut):
+            return self._crew.on_cut(pid, message.ticket, now)
+        if isinstance(message, Begun):
+            self._children.told.append((message.ticket, pid))
+        elif isinstance(message, Limited):
+            self._crew.on_limit(pid, message.ticket, message.seconds)
         elif isinstance(message, AppInfo):
-            child.ready = True
-            self._failures = 0
+            self._crew.on_ready(pid)
             self._info = self._info or message
             self._known.set()
-        elif self._info is None:
-            self._failed = self._failed or message
-            self._known.set()
-        else:
-            logger.error("a new child cannot start: %s %s", message.error, message.because)
-
-    def _on_death(self, child: _Child) -> None:
-        self._selector.unregister(child.link)
-        self._children.remove(child)
-        how = child.end()
-        if not child.ready:
-            if not self._known.is_set():
-                self._failed = NotReady(
-                    f"a child ended while it imported the app: {how}", "", "", ""
-                )
+        elif isinstance(message, NotReady):
+            if self._info is not None:
+                logger.error("a new child cannot start: %s %s", message.error, message.because)
+            else:
+                self._failed = self._failed or message
                 self._known.set()
-            self._failures += 1
-            self._next_start = time.monotonic() + RESTARTS.delay(self._failures)
-        if not child.leaving and self._deadline is None and child.ready:
-            logger.warning("child %d died (%s); it is replaced", child.process.pid, how)
-        if child.jobs:
-            self._tell(child.jobs.popleft().ticket, Crashed(how))
-            self._pending.extendleft(reversed(child.jobs))
+        return True
 
-    # --- the end -------------------------------------------------------------------------------
+    def _on_death(self, child: Child, how: str, now: float) -> None:
+        member = self._crew.members[child.pid]
+        if not member.ready and not self._known.is_set():
+            self._failed = NotReady(f"a child ended while it imported the app: {how}", "", "", "")
+            self._known.set()
+        if member.ready and not child.expected:
+            logger.warning("child %d died (%s); it is replaced", child.pid, how)
+        self._crew.on_died(child.pid, how, now)
 
-    def _wind_down(self) -> bool:
-        """One step of stopping; True when every child is gone."""
-        with self._lock:
-            self._pending.extend(self._submitted)
-            self._submitted.clear()
-        while self._pending:
-            self._tell(self._pending.popleft().ticket, Returned())
-        assert self._deadline is not None
-        over = time.monotonic() >= self._deadline
-        for child in list(self._children):
-            if over or not child.ready:
-                self._kill(child)
-            elif not child.stopping:
-                child.stopping = True
-                child.queue(Stop())
-        return not self._children
-
-    def _kill(self, child: _Child) -> None:
-        for message in child.kill():
-            self._on_message(child, message)
-        self._selector.unregister(child.link)
-        self._children.remove(child)
-        child.end()
-        if child.jobs:
-            self._clean = False
-            self._tell(child.jobs.popleft().ticket, Abandoned())
-        self._pending.extendleft(reversed(child.jobs))
-        while self._pending:
-            self._tell(self._pending.popleft().ticket, Returned())
-
-    def _end_all(self) -> None:
-        with self._lock:
+    def _close(self) -> None:
+        with self._door:
             if self._ended:
                 return
-            self._ended = True
-            self._pending.extend(self._submitted)
-            self._submitted.clear()
-        for child in list(self._children):
-            self._kill(child)
-        while self._pending:
-            self._tell(self._pending.popleft().ticket, Returned())
-        self._selector.close()
+            self._ended = self._closing = True
         with self._lock:
+            self._take_submitted()
+            self._crew.disband()
+            self._children.close()
+            told, self._children.told = self._children.told, []
+        for ticket, outcome in told:
+            self._pass_on(ticket, outcome)
+        with self._door:
             os.close(self._wake_in)
             os.close(self._wake_out)
             self._wake_out = -1
 
-    def _tell(self, ticket: int, outcome: Outcome) -> None:
+    def _wake(self) -> None:
+        if self._woken:
+            return
+        with self._door, contextlib.suppress(BlockingIOError):  # full: it is awake already
+            if self._wake_out >= 0:
+                self._woken = True
+                os.write(self._wake_out, b"w")
+
+    def _pass_on(self, ticket: int, outcome: Outcome | int) -> None:
         assert self._report is not None, "jobs come after start"
         try:
-            self._report(ticket, outcome)
+            if not isinstance(outcome, int):
+                self._report(ticket, outcome)
+            elif self._accept is not None:
+                self._accept(ticket, outcome)
         except Exception:
             logger.exception("the outcome of ticket %d could not be taken", ticket)

@@ -1,54 +1,85 @@
 """Tasks in threads of the worker's own process, or one at a time in the thread that consumes.
 
 Threads cost little and share everything, the interpreter lock too: right for tasks that wait for
-the network. They cannot be killed, so a task that outlives the grace of `stop` is left behind, and
-a task that crashes the interpreter takes the worker with it.
+the network. They cannot be interrupted or killed: no time limits, no terminating; a task that
+outlives the grace of `stop` is left behind, and one that crashes the interpreter takes the worker
+with it.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 import time
 from collections import deque
+from contextlib import AbstractContextManager
 
+from queue_core import UsageError
 from queue_core.worker.app import App
-from queue_core.worker.outcome import Abandoned, AppInfo, Job, Outcome, Report, Returned
+from queue_core.worker.outcome import (
+    Abandoned,
+    Accept,
+    AppInfo,
+    Done,
+    Failed,
+    Job,
+    Outcome,
+    Report,
+    Returned,
+    Terminated,
+)
+from queue_core.worker.pools.base import Abilities, PoolInfo, Running, check_tasks, refuse
+from queue_core.worker.pools.pace import Pace
+from queue_core.worker.running import unguarded
 from queue_core.worker.trace import run_job
 
 logger = logging.getLogger(__name__)
 
+THREADS = Abilities("threads", resize=True)
+SOLO = Abilities("solo")
 _TICK = 0.2
 
 
-class _Runs:
+class Runs:
     """Which tickets run, so that each is reported once: by its thread, or as abandoned."""
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    def __init__(self) -> None:
+        """Nothing runs."""
         self._changed = threading.Condition()
-        self._running: set[int] = set()
+        self._running: dict[int, float] = {}
         self._telling = 0
         self._closed = False
         self._aborted = False
         self.report: Report | None = None
+        self.accept: Accept | None = None
+        self.pace = Pace()
 
-    def run(self, job: Job) -> None:
-        """Run the job here and report it; not once `wait` was called, or if it was given up."""
+    def begin(self, job: Job) -> bool:
+        """Note that a job runs; False, and it is reported as returned, once `wait` was called."""
         with self._changed:
             closed = self._closed
             if not closed:
-                self._running.add(job.ticket)
+                self._running[job.ticket] = time.monotonic()
         if closed:
             self.tell(job.ticket, Returned())
-            return
-        outcome, _ = run_job(self._app, job)
+        elif job.announce and self.accept is not None:
+            try:
+                self.accept(job.ticket, os.getpid())
+            except Exception:
+                logger.exception("the beginning of ticket %d could not be told", job.ticket)
+        return not closed
+
+    def end(self, ticket: int, outcome: Outcome) -> None:
+        """Report a job that has ended, unless it was given up."""
+        if isinstance(outcome, Done | Failed):
+            self.pace.observe("", outcome.seconds)
         with self._changed:
-            mine = job.ticket in self._running
-            self._running.discard(job.ticket)
+            mine = self._running.pop(ticket, None) is not None
             self._telling += mine
         if mine:
-            self.tell(job.ticket, outcome)
+            self.tell(ticket, outcome)
             with self._changed:
                 self._telling -= 1
                 self._changed.notify_all()
@@ -80,35 +111,61 @@ class _Runs:
         """End a `wait` within a moment; takes no lock, since it may interrupt its holder."""
         self._aborted = True
 
+    def running(self) -> tuple[Running, ...]:
+        """What runs now."""
+        with self._changed:
+            pid = os.getpid()
+            return tuple(Running(ticket, pid, since) for ticket, since in self._running.items())
+
+
+class Unlimited:
+    """What stands around a task that cannot be interrupted: says so once if it should be."""
+
+    def __init__(self, kind: str) -> None:
+        """``kind`` is the pool's, as ``-P`` calls it."""
+        self._kind = kind
+        self._said = False
+
+    def __call__(self, soft: float | None, hard: float | None) -> AbstractContextManager[None]:
+        """A `queue_core.worker.trace.Guard`."""
+        if not (soft is None and hard is None) and not self._said:
+            self._said = True
+            logger.warning(
+                "messages ask for time limits, and -P %s keeps none; -P prefork does", self._kind
+            )
+        return unguarded(soft, hard)
+
 
 class ThreadPool:
     """Runs jobs in ``size`` threads. See `queue_core.worker.pools.base.Pool`."""
 
-    def __init__(self, size: int, app: App) -> None:
-        """Nothing is started yet."""
+    def __init__(self, size: int, app: App, *, runs: Runs | None = None) -> None:
+        """Nothing is started yet. ``runs``: share it with another pool, and `stop` ends both."""
         self._size = size
         self._app = app
-        self._runs = _Runs(app)
+        self._runs = runs or Runs()
+        self._guard = Unlimited(THREADS.kind)
+        self._threads = 0
         self._changed = threading.Condition()
         self._jobs: deque[Job] = deque()
         self._stopping = False
 
-    @property
-    def separate(self) -> bool:
-        """They do not."""
-        return False
+    abilities = THREADS
+    separate = False
 
     @property
     def ahead(self) -> int:
-        """Twice the threads: those that run, and the next ones."""
-        return self._size * 2
+        """Enough for a tenth of a second, which is more the shorter the tasks are."""
+        return self._size * self._runs.pace.ahead
 
-    def start(self, report: Report) -> AppInfo:
+    def start(self, report: Report, accept: Accept | None = None) -> AppInfo:
         """Start the threads."""
-        self._runs.report = report
-        for number in range(self._size):
-            threading.Thread(target=self._work, name=f"task thread {number}", daemon=True).start()
-        return self._app.info()
+        self._runs.report, self._runs.accept = report, accept
+        with self._changed:
+            self._hire()
+        info = self._app.info()
+        check_tasks(THREADS, info)
+        return info
 
     def submit(self, job: Job) -> None:
         """Put the job where a thread finds it."""
@@ -134,15 +191,66 @@ class ThreadPool:
         """Do not wait any longer."""
         self._runs.abort()
 
+    def info(self) -> PoolInfo:
+        """Say what runs."""
+        return PoolInfo(THREADS.kind, self._size, self._runs.running())
+
+    def grow(self, count: int = 1) -> int:
+        """Start more threads."""
+        with self._changed:
+            self._size += count
+            self._hire()
+            return self._size
+
+    def shrink(self, count: int = 1) -> int:
+        """End threads, each when its job has ended."""
+        with self._changed:
+            if count >= self._size:
+                raise UsageError(f"a pool of {self._size} cannot shrink by {count}: one must stay")
+            self._size -= count
+            self._changed.notify_all()
+            return self._size
+
+    def restart(self) -> None:
+        """Raise UsageError: the app was imported by this process, and cannot be again."""
+        raise refuse(THREADS, "import the app anew")
+
+    def withdraw(self, ticket: int) -> bool:
+        """Take back a job that no thread has taken."""
+        return self._forget(ticket, Returned())
+
+    def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
+        """End a job that no thread has taken; raise UsageError for one that runs."""
+        if any(running.ticket == ticket for running in self._runs.running()):
+            raise refuse(THREADS, "end a task that runs")
+        return self._forget(ticket, Terminated())
+
+    def _forget(self, ticket: int, outcome: Outcome) -> bool:
+        with self._changed:
+            found = [job for job in self._jobs if job.ticket == ticket]
+            for job in found:
+                self._jobs.remove(job)
+        for job in found:
+            self._runs.tell(job.ticket, outcome)
+        return bool(found)
+
+    def _hire(self) -> None:
+        while self._threads < self._size:
+            self._threads += 1
+            threading.Thread(target=self._work, name="task thread", daemon=True).start()
+
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._jobs and not self._stopping:
+                while not self._jobs and not self._stopping and self._threads <= self._size:
                     self._changed.wait()
-                if not self._jobs:
+                if self._stopping or self._threads > self._size:
+                    self._threads -= 1
+                    self._changed.notify()  # it may have been woken for a job
                     return
                 job = self._jobs.popleft()
-            self._runs.run(job)
+            if self._runs.begin(job):
+                self._runs.end(job.ticket, run_job(self._app, job, self._guard)[0])
 
 
 class SoloPool:
@@ -151,26 +259,28 @@ class SoloPool:
     def __init__(self, app: App) -> None:
         """Nothing to start."""
         self._app = app
-        self._runs = _Runs(app)
+        self._runs = Runs()
+        self._guard = Unlimited(SOLO.kind)
 
-    @property
-    def separate(self) -> bool:
-        """They do not."""
-        return False
+    abilities = SOLO
+    separate = False
 
     @property
     def ahead(self) -> int:
         """One."""
         return 1
 
-    def start(self, report: Report) -> AppInfo:
+    def start(self, report: Report, accept: Accept | None = None) -> AppInfo:
         """Remember whom to tell."""
-        self._runs.report = report
-        return self._app.info()
+        self._runs.report, self._runs.accept = report, accept
+        info = self._app.info()
+        check_tasks(SOLO, info)
+        return info
 
     def submit(self, job: Job) -> None:
         """Run the job; blocks until it has ended."""
-        self._runs.run(job)
+        if self._runs.begin(job):
+            self._runs.end(job.ticket, run_job(self._app, job, self._guard)[0])
 
     def stop(self, grace: float) -> bool:
         """Wait for the job that runs."""
@@ -179,3 +289,29 @@ class SoloPool:
     def abort(self) -> None:
         """Do not wait any longer."""
         self._runs.abort()
+
+    def info(self) -> PoolInfo:
+        """Say what runs."""
+        return PoolInfo(SOLO.kind, 1, self._runs.running())
+
+    def grow(self, count: int = 1) -> int:
+        """Raise UsageError."""
+        raise refuse(SOLO, "run more than one task at once")
+
+    def shrink(self, count: int = 1) -> int:
+        """Raise UsageError."""
+        raise refuse(SOLO, "run less than one task at once")
+
+    def restart(self) -> None:
+        """Raise UsageError: the app was imported by this process, and cannot be again."""
+        raise refuse(SOLO, "import the app anew")
+
+    def withdraw(self, ticket: int) -> bool:
+        """Return False: what it has, it runs."""
+        return False
+
+    def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
+        """Raise UsageError for the task that runs."""
+        if any(running.ticket == ticket for running in self._runs.running()):
+            raise refuse(SOLO, "end a task that runs")
+        return False

@@ -6,12 +6,16 @@ answers (`queue_core.mailbox.Replies`).
 The queue is declared when the first task is sent, expires when its process is gone, and works on
 every broker, since it needs nothing but the messaging API. A result reaches only the process that
 sent the task, and is dropped when nobody holds its `AsyncResult` any more.
+
+Where results are kept in a store, the same queue wakes those who wait for one
+(`queue_core.worker.results.key_value`); it is then declared by the first who has to wait.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Final
 
@@ -27,8 +31,8 @@ from queue_core import (
     Unsupported,
 )
 from queue_core.mailbox import Replies, Ticket
-from queue_core.worker.protocol import Result, read_result
-from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE
+from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE, Reply, Wake
+from queue_core.worker.results.wire import Result, read_result
 
 EXPIRES: Final = 3600.0
 PREFETCH: Final = 500
@@ -49,12 +53,15 @@ class ReplyQueue:
             connection,
             self._describe,
             ticket=lambda message: message.properties.correlation_id,
-            read=_read,
+            read=self._read,
             prefetch=PREFETCH,
         )
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
+        self._states: weakref.WeakKeyDictionary[Ticket[Result], Result] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def reply_to(self) -> str:
         """Return the queue's name, declaring it and starting the thread at the first call."""
@@ -87,11 +94,11 @@ class ReplyQueue:
             queue_type="classic",
         )
 
-    def expect(self, task_id: str) -> object:
+    def expect(self, task_id: str) -> Ticket[Result]:
         """Return the ticket for the result; it lives as long as the caller keeps it."""
         return self._replies.expect(task_id)
 
-    def recall(self, task_id: str) -> object:
+    def recall(self, task_id: str) -> tuple[Ticket[Result], bool]:
         """Return the ticket of a task that this process sent and still waits for."""
         ticket = self._replies.find(task_id)
         if ticket is None:
@@ -101,18 +108,44 @@ class ReplyQueue:
                 f"task {task_id} was sent by another process, and results reach only the one that "
                 "waits; name a backend: App(backend='sqlite:///results.db')",
             )
-        return ticket
+        return ticket, True
+
+    def share(self, task_id: str) -> Ticket[Result]:
+        """Return the ticket of a task, the same one for all who wait for it."""
+        with self._lock:
+            return self._replies.find(task_id) or self._replies.expect(task_id)
 
     def poll(self, task_id: str, kept: object) -> Result | None:
-        """Return the result if it came. Does not block."""
+        """Return what came last. Does not block."""
         assert isinstance(kept, Ticket), "made by expect"
-        return kept.arrived[0] if kept.arrived else None
+        return kept.arrived[0] if kept.arrived else self._states.get(kept)
 
-    def wait(self, task_id: str, kept: object, timeout: float | None) -> Result | None:
+    def wait(self, task_id: str, kept: object, deadline: Deadline) -> Result | None:
         """Wait for the thread to bring the result."""
         assert isinstance(kept, Ticket), "made by expect"
-        self._replies.wait(kept, Deadline.after(timeout, SystemClock()))
-        return self.poll(task_id, kept)
+        return self.poll(task_id, kept) if self._replies.wait(kept, deadline) else None
+
+    def attend(self, task_id: str, kept: object, wake: Wake) -> Result | None:
+        """Have the thread call ``wake``. Does not block."""
+        assert isinstance(kept, Ticket), "made by expect"
+        return self.poll(task_id, kept) if self._replies.attend(kept, wake) else None
+
+    def forget(self, task_id: str) -> None:
+        """Drop it when it comes."""
+        ticket = self._replies.find(task_id)
+        if ticket is not None:
+            self._replies.forget(ticket)
+            ticket.arrived.clear()
+
+    def _read(self, message: Message) -> Result | None:
+        """Read a result; what has not ended is only kept in mind."""
+        result = read_result(message.payload)
+        if result.ended:
+            return result
+        ticket = self._replies.find(message.properties.correlation_id or "")
+        if ticket is not None:
+            self._states[ticket] = result
+        return None
 
     def close(self) -> None:
         """Stop the thread and delete the queue.
@@ -125,11 +158,6 @@ class ReplyQueue:
             self._thread.join(timeout=_ENDING)
 
 
-def _read(message: Message) -> Result | None:
-    result = read_result(message.payload)
-    return None if result.status == "PENDING" else result
-
-
 class RpcDeliverer:
     """Sends results to the queue that the message names.
 
@@ -140,19 +168,29 @@ class RpcDeliverer:
         """``producer`` must be one of the default exchange."""
         self._producer = producer
 
-    def deliver(self, message: Message, task_id: str, reply: bytes) -> Sequence[Publication]:
-        """Return the reply, if the message asks for one. A process that is gone is no error."""
-        properties = message.properties
-        if not properties.reply_to:
-            return ()
-        return (
-            self._producer.prepare(
-                reply,
-                properties.reply_to,
-                correlation_id=properties.correlation_id or task_id,
-                mandatory=False,
-                durable=False,
-                content_type=RESULT_TYPE,
-                content_encoding=RESULT_ENCODING,
-            ),
-        )
+    def deliver(self, replies: Sequence[Reply]) -> list[Publication]:
+        """Return those that somebody asked for. A process that is gone is no error."""
+        found = []
+        for message, task_id, body in replies:
+            properties = message.properties
+            if properties.reply_to:
+                known = task_id or properties.correlation_id
+                found.append(reply_to(self._producer, properties.reply_to, known, body))
+        return found
+
+    def note(self, state: Reply) -> list[Publication]:
+        """Return it, if somebody asked for the result."""
+        return self.deliver([state])
+
+
+def reply_to(producer: Producer, queue: str, task_id: str | None, reply: bytes) -> Publication:
+    """Return what tells a process of a result; that it may be gone is no error."""
+    return producer.prepare(
+        reply,
+        queue,
+        correlation_id=task_id,
+        mandatory=False,
+        durable=False,
+        content_type=RESULT_TYPE,
+        content_encoding=RESULT_ENCODING,
+    )

@@ -34,6 +34,12 @@ FULL = Properties(
     delivery_mode=1,
 )
 
+READERS = (
+    READER.properties,
+    READER.content,
+    lambda raw: READER.find(raw, ("compression", "none")),
+)
+
 
 def by_pika(raw: bytes) -> pika.BasicProperties:
     found = pika.BasicProperties()
@@ -97,6 +103,7 @@ def test_any_properties_come_back_and_content_is_found_in_them(properties: Prope
         properties.content_encoding,
         compression if isinstance(compression, str) else None,
     )
+    assert READER.find(raw, tuple(properties.headers)) == properties.headers
 
 
 def test_content_is_found_without_the_rest() -> None:
@@ -106,7 +113,7 @@ def test_content_is_found_without_the_rest() -> None:
 
 @given(st.binary(max_size=60))
 def test_damaged_bytes_raise_decode_errors_and_nothing_else(raw: bytes) -> None:
-    for read in (READER.properties, READER.content):
+    for read in READERS:
         try:
             read(raw)
         except DecodeError:
@@ -117,7 +124,7 @@ def test_damaged_bytes_raise_decode_errors_and_nothing_else(raw: bytes) -> None:
 def test_one_wrong_byte_raises_a_decode_error_at_most(place: int, value: int) -> None:
     raw = bytearray(encode_properties(FULL))
     raw[place % len(raw)] = value
-    for read in (READER.properties, READER.content):
+    for read in READERS:
         try:
             read(bytes(raw))
         except DecodeError:

@@ -40,6 +40,22 @@ def test_an_entry_is_the_command_without_the_caller():
     assert (command.method, command.arguments, command.reply_to) == ("revoke", {"id": "a"}, None)
 
 
+def test_commands_without_a_ticket_are_told_apart_by_what_they_say():
+    """Celery's programs send none with a command that nobody answers."""
+
+    def told(task, clock=1):
+        return entry_of(Command("revoke", {"task_id": [task]}, "", clock=clock), 100.0)
+
+    journal = Journal()
+    assert journal.add(told("a"), 0) and journal.add(told("b"), 0)
+    assert not journal.add(told("a"), 0)
+    assert [item.command().arguments["task_id"] for item in journal] in (
+        [["a"], ["b"]],
+        [["b"], ["a"]],
+    )
+    assert told("a").ticket == told("a").ticket != told("a", 2).ticket
+
+
 def test_what_is_no_entry_is_left_out_when_read():
     good = Journal([entry("a")]).plain(0)[0]
     assert [e.ticket for e in read_entries([good, 5, {}, {**good, "body": {}}])] == ["a"]

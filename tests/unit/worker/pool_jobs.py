@@ -1,5 +1,7 @@
 """Tasks for the pool tests; children import this module."""
 
+import ctypes
+import multiprocessing
 import os
 import signal
 import threading
@@ -7,6 +9,7 @@ import time
 from pathlib import Path
 
 from queue_core.worker import App
+from queue_core.worker.limits import SoftTimeLimitExceeded
 
 app = App("pool jobs")
 
@@ -38,3 +41,83 @@ def die() -> None:
 @app.task(name="leave")
 def leave() -> None:
     raise SystemExit(3)
+
+
+@app.task(name="sleep")
+def sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@app.task(name="stubborn")
+def stubborn(path: str, seconds: float) -> None:
+    """Say that it runs; then block every signal and hold the interpreter lock."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    Path(f"{path}.{os.getpid()}.runs").touch()
+    ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
+
+
+@app.task(name="patient")
+def patient() -> str:
+    try:
+        time.sleep(30.0)
+    except SoftTimeLimitExceeded as error:
+        return f"stopped after {error.seconds:g} s"
+    return "slept"
+
+
+@app.task(name="tidy")
+def tidy(path: str) -> None:
+    """Say that it runs, and say in the end that it was told to end."""
+    Path(f"{path}.{os.getpid()}.runs").touch()
+    try:
+        time.sleep(30.0)
+    finally:
+        Path(f"{path}.tidied").touch()
+
+
+kept = []
+
+
+@app.task(name="swell")
+def swell(megabytes: int) -> int:
+    kept.append(bytes(megabytes * 1024 * 1024).replace(b"\0", b"x"))
+    return os.getpid()
+
+
+@app.task(name="abort")
+def abort() -> None:
+    os.abort()
+
+
+@app.task(name="quit")
+def quit_() -> None:
+    os._exit(0)
+
+
+@app.task(name="orphan")
+def orphan(path: str) -> None:
+    """Leave a process behind that holds all descriptors, and die."""
+    if os.fork() == 0:
+        deadline = time.monotonic() + 20.0
+        while not Path(path).exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="family")
+def family() -> int | None:
+    """Start a process, end it by SIGTERM, and return its exit code."""
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30.0,))
+    process.start()
+    process.terminate()
+    process.join(10.0)
+    return process.exitcode
+
+
+@app.task(name="twin")
+def twin() -> int:
+    """Return twice."""
+    os.fork()
+    return os.getpid()

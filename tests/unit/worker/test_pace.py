@@ -2,7 +2,14 @@
 
 import math
 
-from queue_core.worker.pools.pace import MAX_BEHIND, MAX_WINDOW, Pace
+from queue_core.worker.pools.pace import (
+    MAX_AHEAD,
+    MAX_BEHIND,
+    MAX_WINDOW,
+    MIN_AHEAD,
+    UNKNOWN_AHEAD,
+    Pace,
+)
 
 
 def test_an_idle_child_always_has_room():
@@ -41,3 +48,23 @@ def test_one_slow_run_stops_the_queueing_and_many_fast_ones_allow_it_again():
     for _ in range(50):
         pace.observe("mixed", 0.0001)
     assert pace.expect("mixed") < MAX_BEHIND
+
+
+def test_as_many_are_held_as_are_run_in_a_tenth_of_a_second():
+    pace = Pace()
+    assert pace.ahead == UNKNOWN_AHEAD
+    for _ in range(1000):
+        pace.observe("a", 0.0001)
+    assert pace.ahead == MAX_AHEAD
+    for _ in range(1000):
+        pace.observe("b", 0.01)
+    assert 9 <= pace.ahead <= 11
+    pace.observe("c", 60.0)
+    assert pace.ahead == MIN_AHEAD
+
+
+def test_a_rare_slow_task_does_not_empty_the_hands():
+    pace = Pace()
+    for number in range(2000):
+        pace.observe("a" if number % 97 else "slow", 0.0001 if number % 97 else 0.05)
+    assert pace.ahead == MAX_AHEAD

@@ -1,7 +1,5 @@
 """Pools: every job that was taken is reported once, whatever becomes of it."""
 
-import itertools
-import json
 import os
 import signal
 import subprocess
@@ -15,46 +13,13 @@ import pytest
 from queue_core import Backoff
 from queue_core.testing.eventually import eventually
 from queue_core.worker.locate import AppNotFound, find_app
-from queue_core.worker.outcome import Abandoned, Crashed, Done, Failed, Job, Returned
+from queue_core.worker.outcome import Abandoned, Crashed, Done, Failed, Returned
 from queue_core.worker.pools.frames import Setup
 from queue_core.worker.pools.processes import ProcessPool
 from queue_core.worker.pools.threads import SoloPool, ThreadPool
-from queue_core.worker.protocol import task_body, task_headers
+from tests.unit.worker.reports import Reports
 
 HERE = str(Path(__file__).parent)
-
-
-class Reports:
-    """Collects outcomes; a ticket that is reported twice is an error."""
-
-    def __init__(self):
-        self.outcomes = {}
-        self.twice = []
-        self._tickets = itertools.count(1)
-        self._lock = threading.Lock()
-
-    def __call__(self, ticket, outcome):
-        with self._lock:
-            if ticket in self.outcomes:
-                self.twice.append(ticket)
-            self.outcomes[ticket] = outcome
-
-    def job(self, name, *args):
-        ticket = next(self._tickets)
-        headers = task_headers(name, str(ticket), args, {}, origin="o")
-        body = json.dumps(task_body(args, {})).encode()
-        return Job(ticket, name, "q", 1, False, "application/json", "utf-8", headers, None, body)
-
-    def wait(self, count):
-        eventually(lambda: len(self.outcomes) >= count, 20.0, what=f"{count} outcomes")
-        assert not self.twice
-        return self.outcomes
-
-    def value(self, job):
-        eventually(lambda: job.ticket in self.outcomes, 20.0, what=f"outcome of {job.name}")
-        outcome = self.outcomes[job.ticket]
-        assert isinstance(outcome, Done), outcome
-        return json.loads(outcome.reply)["result"]
 
 
 @pytest.fixture
@@ -97,7 +62,7 @@ def runs(gate, count):
 
 def test_jobs_are_run_and_reported(pool, reports):
     info = pool.start(reports)
-    assert info.name == "pool jobs" and "add" in info.tasks
+    assert info.name == "pool jobs" and "add" in [task.name for task in info.tasks]
     jobs = [reports.job("add", number, 1) for number in range(200)]
     for job in jobs:
         pool.submit(job)
@@ -256,7 +221,7 @@ def test_large_messages_pass_in_both_directions(processes, reports, path):
 
 
 def test_a_child_that_cannot_be_started_is_tried_again(path, reports, monkeypatch):
-    monkeypatch.setattr("queue_core.worker.pools.processes.RESTARTS", Backoff(base=0.01, cap=0.01))
+    monkeypatch.setattr("queue_core.worker.pools.crew.RESTARTS", Backoff(base=0.01, cap=0.01))
     pool = make("processes", path, size=1)
     pool.start(reports)
     popen, refused = subprocess.Popen, []

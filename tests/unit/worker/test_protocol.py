@@ -6,19 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queue_core import DecodeError, Unsupported
-from queue_core.worker.protocol import (
-    MAX_REPR,
-    Call,
-    describe_exception,
-    failure,
-    read_call,
-    read_result,
-    short_repr,
-    success,
-    task_body,
-    task_headers,
-)
+from queue_core import DecodeError
+from queue_core.worker.failure import MAX_REPR, describe_exception, short_repr
+from queue_core.worker.protocol import Call, Embed, read_call, task_body, task_headers
+from queue_core.worker.results.wire import Ran, failure, read_result, success
 
 # What celery 5.7 sends for add.delay(2, 3): captured, shortened where values are free.
 CELERY_HEADERS = {
@@ -52,11 +43,11 @@ json_values = st.recursive(
 
 
 def test_our_message_has_the_same_headers_and_body_as_celerys():
-    task_id = CELERY_HEADERS["id"]
-    ours = task_headers("proj.add", task_id, (2, 3), {}, origin="gen4711@host")
+    call = Call("proj.add", CELERY_HEADERS["id"], [2, 3], {})
+    ours = task_headers(call, origin="gen4711@host")
     assert ours == CELERY_HEADERS
     assert list(ours) == list(CELERY_HEADERS)
-    assert task_body((2, 3), {}) == CELERY_BODY
+    assert task_body(call) == CELERY_BODY
 
 
 def test_celerys_message_is_read():
@@ -75,11 +66,62 @@ def test_protocol_1_is_read():
     assert read_call({}, body) == Call("old.add", "x", [1], {"b": 2}, retries=3)
 
 
+def wire(name, **fields):
+    fixed = {"args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}
+    return {"task": name, **fixed, **fields}
+
+
+def test_what_celerys_message_says_of_followers_and_limits_is_read():
+    headers = {
+        **CELERY_HEADERS,
+        "timelimit": [10, 5],
+        "group": "g",
+        "group_index": 3,
+        "expires": "2026-01-01T00:00:00+00:00",
+        "eta": "2025-01-01T00:00:00+00:00",
+        "replaced_task_nesting": 1,
+        "stamped_headers": ["who"],
+        "stamps": {"who": "me"},
+        "shadow": "other",
+    }
+    embed = {
+        "callbacks": [wire("log")],
+        "errbacks": [wire("alarm")],
+        "chain": [wire("last"), wire("next")],
+        "chord": wire("body", chord_size=2),
+    }
+    call = read_call(headers, [[2], {"b": 3}, embed], reply_to="replies")
+    assert call.embed == Embed(**embed)
+    assert (call.hard_limit, call.soft_limit) == (10, 5)
+    assert (call.group, call.group_index, call.reply_to) == ("g", 3, "replies")
+    assert task_headers(call, origin="gen4711@host") == {
+        **headers,
+        "argsrepr": "(2,)",
+        "kwargsrepr": "{'b': 3}",
+    }
+    assert task_body(call) == [[2], {"b": 3}, embed]
+
+
+def test_protocol_1_has_followers_too():
+    body = {
+        "task": "old.add",
+        "id": "x",
+        "taskset": "g",
+        "timelimit": [None, 4],
+        "callbacks": [wire("log")],
+        "errbacks": None,
+        "chord": wire("body"),
+    }
+    call = read_call({}, body)
+    assert call.embed == Embed(callbacks=[wire("log")], chord=wire("body"))
+    assert (call.group, call.soft_limit) == ("g", 4)
+
+
 @pytest.mark.parametrize("part", ["callbacks", "errbacks", "chain", "chord"])
-def test_what_cannot_be_honoured_is_refused_and_not_dropped(part):
-    body = [[], {}, {part: [{"task": "next"}]}]
-    with pytest.raises(Unsupported, match=part):
-        read_call({"task": "t", "id": "x"}, body)
+@pytest.mark.parametrize("damaged", [3, ["x"], [{}], [{"task": 4}], "text"])
+def test_a_follower_that_cannot_be_read_is_an_error_and_not_dropped(part, damaged):
+    with pytest.raises(DecodeError, match=part):
+        read_call({"task": "t", "id": "x"}, [[], {}, {part: damaged}])
 
 
 @pytest.mark.parametrize(
@@ -101,7 +143,7 @@ def test_headers_that_name_no_task_are_a_decode_error(headers):
 def test_whatever_arrives_is_read_or_refused(headers, body):
     try:
         call = read_call(headers, body)
-    except (DecodeError, Unsupported):
+    except DecodeError:
         return
     assert isinstance(call.name, str) and isinstance(call.id, str)
 
@@ -115,20 +157,31 @@ def test_whatever_arrives_as_a_result_is_read_or_refused(payload):
 
 
 def test_a_success_makes_the_round_trip():
-    call = Call("t", "x", [], {}, parent_id="p", group="g")
-    message = json.loads(json.dumps(success(call, [1, 2], date_done="2026-01-01T00:00:00+00:00")))
+    call = Call("t", "x", [1], {"b": 2}, parent_id="p", group="g", retries=1)
+    ran = Ran("worker@host", "q", ["child"])
+    message = success(call, [1, 2], date_done="2026-01-01T00:00:00+00:00", ran=ran)
+    message = json.loads(json.dumps(message))
     assert message == {
         "status": "SUCCESS",
         "result": [1, 2],
         "traceback": None,
-        "children": [],
+        "children": [[["child", None], None]],
         "date_done": "2026-01-01T00:00:00+00:00",
         "task_id": "x",
+        "name": "t",
+        "args": [1],
+        "kwargs": {"b": 2},
+        "worker": "worker@host",
+        "retries": 1,
+        "queue": "q",
         "parent_id": "p",
         "group_id": "g",
     }
     result = read_result(message)
     assert (result.task_id, result.status, result.value) == ("x", "SUCCESS", [1, 2])
+    assert (result.name, result.args, result.kwargs) == ("t", [1], {"b": 2})
+    assert (result.worker, result.queue, result.retries) == ("worker@host", "q", 1)
+    assert (result.parent_id, result.group_id, result.children) == ("p", "g", ["child"])
 
 
 def test_a_failure_travels_as_data():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 
 import pytest
@@ -18,11 +19,14 @@ from queue_core import (
     StaleDelivery,
 )
 from queue_core.testing.eventually import eventually
+from queue_core.worker import App
 from queue_core.worker import settler as settling
-from queue_core.worker.app import plain_queue
+from queue_core.worker.composing import composer_of
 from queue_core.worker.outcome import Abandoned, Crashed, Done, Rejected, Returned
-from queue_core.worker.protocol import task_headers
+from queue_core.worker.protocol import Call, task_headers
 from queue_core.worker.results.rpc import RpcDeliverer
+from queue_core.worker.sequel import Sequel
+from queue_core.worker.settings import plain_queue
 from queue_core.worker.settler import Settler
 
 numbers = itertools.count()
@@ -36,12 +40,20 @@ class Deliverer:
         self.error = error or ConnectionLost("the result store is away")
         self.stored = []
 
-    def deliver(self, message, task_id, reply):
+    def deliver(self, replies):
         if self.failures:
             self.failures -= 1
             raise self.error
-        self.stored.append((task_id, reply))
-        return ()
+        self.stored += [(task_id, body) for _, task_id, body in replies]
+        return []
+
+
+COMPOSER = composer_of(App("settler").info())
+
+
+def make(connection, deliverer, queues, **options):
+    sequel = Sequel(connection, deliverer, composer=COMPOSER, **options)
+    return Settler(connection, sequel, queues)
 
 
 @pytest.fixture
@@ -59,13 +71,13 @@ def consumer(connection):
 
 @pytest.fixture
 def settler(connection):
-    made = Settler(connection, RpcDeliverer(connection.producer()), {"q": plain_queue("q")})
+    made = make(connection, RpcDeliverer(connection.producer()), {"q": plain_queue("q")})
     yield made
     made.close()
 
 
 def take(connection, consumer, **options):
-    headers = task_headers("t", "id-1", (), {}, origin="o")
+    headers = task_headers(Call("t", "id-1", [], {}), origin="o")
     connection.producer().publish(
         [[], {}, {}], "q", headers=headers, correlation_id="id-1", **options
     )
@@ -96,7 +108,7 @@ def test_nobody_waits_any_more_and_the_message_is_acked(connection, consumer, se
 
 def test_the_message_is_acked_only_once_the_result_is_stored(connection, consumer):
     deliverer = Deliverer(failures=2)
-    settler = Settler(connection, deliverer, {})
+    settler = make(connection, deliverer, {})
     settler.settle(take(connection, consumer), Done(b"{}", 0.1))
     assert not deliverer.stored
     eventually(lambda: empty(connection))
@@ -105,7 +117,7 @@ def test_the_message_is_acked_only_once_the_result_is_stored(connection, consume
 
 
 def test_a_message_whose_result_cannot_be_stored_stays_unacked(connection, consumer):
-    settler = Settler(connection, Deliverer(failures=10**6), {})
+    settler = make(connection, Deliverer(failures=10**6), {})
     message = take(connection, consumer)
     settler.settle(message, Done(b"{}", 0.1))
     began = time.monotonic()
@@ -147,7 +159,7 @@ def test_dead_letters_go_where_the_queue_says(connection):
     connection.declare(Queue("graveyard"))
     definition = Queue("own", dead_letter_exchange="", dead_letter_routing_key="graveyard")
     connection.declare(definition)
-    settler = Settler(connection, RpcDeliverer(connection.producer()), {"own": definition})
+    settler = make(connection, RpcDeliverer(connection.producer()), {"own": definition})
     connection.producer().publish(b"odd", "own")
     with connection.consumer("own", decode=False) as consumer:
         message = consumer.receive(5)
@@ -210,7 +222,7 @@ def hasty(monkeypatch):
 @pytest.mark.usefixtures("hasty")
 def test_a_result_store_that_is_away_for_long_is_waited_for(connection, consumer):
     deliverer = Deliverer(failures=50)
-    settler = Settler(connection, deliverer, {})
+    settler = make(connection, deliverer, {})
     settler.settle(take(connection, consumer), Done(b"{}", 0.1))
     eventually(lambda: empty(connection))
     assert deliverer.stored == [("id-1", b"{}")]
@@ -220,7 +232,7 @@ def test_a_result_store_that_is_away_for_long_is_waited_for(connection, consumer
 @pytest.mark.usefixtures("hasty")
 def test_a_message_that_cannot_be_settled_goes_back_and_is_not_kept(connection, consumer):
     deliverer = Deliverer(failures=10**9, error=AccessRefused("may not write results"))
-    settler = Settler(connection, deliverer, {})
+    settler = make(connection, deliverer, {})
     settler.settle(take(connection, consumer), Done(b"{}", 0.1))
     eventually(lambda: connection.inspect("q").delayed == 1)
     assert connection.inspect("q").unacked == 0
@@ -231,7 +243,7 @@ def test_closing_does_not_wait_long_for_a_result_store_that_is_away(
     connection, consumer, monkeypatch
 ):
     monkeypatch.setattr(settling, "_FINISH", 0.2)
-    settler = Settler(connection, Deliverer(failures=10**9), {})
+    settler = make(connection, Deliverer(failures=10**9), {})
     for _ in range(20):
         settler.settle(take(connection, consumer), Done(b"{}", 0.1))
     began = time.monotonic()
@@ -246,3 +258,31 @@ def test_a_dead_letter_queue_with_other_arguments_is_used_as_it_is(connection, c
     settler.settle(take(connection, consumer), Rejected("no task"))
     eventually(lambda: empty(connection))
     assert connection.inspect("q.dlq").ready == 1
+
+
+@pytest.mark.parametrize("error", [None, ConnectionLost("the broker is away")])
+def test_results_that_end_while_others_are_sent_are_sent_together(
+    connection, consumer, settler, monkeypatch, error
+):
+    connection.declare(Queue("replies"))
+    sizes, busy = [], threading.Event()
+    publish = settler._producer.publish_many
+
+    def publish_many(publications):
+        sizes.append(len(publications))
+        if error is not None:
+            raise error
+        return publish(publications)
+
+    monkeypatch.setattr(settler._producer, "publish_many", publish_many)
+    for _ in range(settling.THREADS):
+        settler._threads.submit(busy.wait, 10)
+    for number in range(42):
+        message = take(connection, consumer, reply_to="replies")
+        settler.settle(message, Done(b'{"x": %d}' % number, 0.1))
+    busy.set()
+    eventually(lambda: empty(connection) and settler.idle)
+    assert sizes == [42]
+    with connection.consumer("replies") as replies:
+        assert sorted(replies.receive(5).payload["x"] for _ in range(42)) == list(range(42))
+        assert replies.receive(0.01) is None

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from queue_core.testing.eventually import eventually
+from queue_core.worker.signals import Signals
 
 # The kernel may give a signal to any thread, and Python runs its handler in the main thread only,
 # once that does something: here it waits in select, and is not interrupted.
@@ -31,3 +42,103 @@ def test_a_signal_that_another_thread_gets_stops_the_worker() -> None:
         [sys.executable, "-P", "-c", PROGRAM], timeout=20, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+COMMAND = [sys.executable, "-P", "-m", "queue_core.worker.cli", "worker", "-A", "pool_jobs:app"]
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], Callable]]]:
+    """Start a worker; give it and what waits for a text in its log."""
+    started = []
+
+    def start(*arguments: str):
+        log = tmp_path / "log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [*COMMAND, "-b", f"sqlite:///{tmp_path}/b.db", "-c", "1", *arguments],
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                text=True,
+            )
+        started.append(process)
+
+        def logged(text: str) -> str:
+            eventually(lambda: text in log.read_text() or process.poll() is not None, 20.0)
+            assert text in log.read_text()
+            return log.read_text()
+
+        logged("ready in")
+        return process, logged
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_quit_writes_the_stacks_of_all_threads_and_the_worker_goes_on(worker):
+    process, logged = worker()
+    process.send_signal(signal.SIGQUIT)
+    logged("Current thread")
+    assert "signals.py" in logged("worker/consumer/loop.py")
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+def test_hang_up_replaces_the_children(worker):
+    process, logged = worker()
+
+    def children() -> list[int]:
+        threads = Path(f"/proc/{process.pid}/task").glob("*/children")
+        return sorted(int(pid) for item in threads for pid in item.read_text().split())
+
+    before = children()
+    assert len(before) == 1
+    process.send_signal(signal.SIGHUP)
+    logged("the children are replaced")
+    eventually(lambda: len(children()) == 1 and children() != before, 20.0)
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+def test_a_worker_can_log_objects_for_programs(worker):
+    process, logged = worker("--log-format", "json", "-l", "debug")
+    process.terminate()
+    assert process.wait(20) == 0
+    for line in logged("stopped").splitlines():
+        told = json.loads(line)
+        assert {"time", "level", "logger", "message", "pid"} <= told.keys()
+
+
+@pytest.fixture
+def signals() -> Iterator[Signals]:
+    made = Signals(now=lambda: None, hang_up=lambda: None)
+    yield made
+    made.close()
+
+
+def test_what_is_posted_is_done_by_who_waits_also_if_that_paused_meanwhile(signals):
+    done = []
+    signals.post(lambda: done.append(1))
+    assert signals.pause(0.0) is False  # it notices, and has no time for it
+    began = time.monotonic()
+    assert signals.pause(0.2) is False
+    assert time.monotonic() - began > 0.15
+    signals.post(signals.stop)
+    signals.wait()
+    assert done == [1]
+
+
+def test_the_second_stop_is_passed_on_at_once():
+    struck = []
+    signals = Signals(now=lambda: struck.append(1), hang_up=lambda: None)
+    signals.stop()
+    assert signals.stopping and struck == []
+    signals.stop()
+    assert struck == [1]
+    signals.close()
+    signals.stop()  # too late, and no error

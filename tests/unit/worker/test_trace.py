@@ -4,9 +4,12 @@ import json
 
 import pytest
 
+from queue_core import Properties
+from queue_core.emulation import stored
 from queue_core.worker import App
 from queue_core.worker.outcome import Done, Failed, Job, Rejected
-from queue_core.worker.protocol import read_result, task_body, task_headers
+from queue_core.worker.protocol import Call, task_body, task_headers
+from queue_core.worker.results.wire import read_result
 from queue_core.worker.trace import run_job
 
 app = App("trace")
@@ -44,18 +47,23 @@ def who() -> list[object]:
 
 
 def job(name="add", args=(), kwargs=None, **changes):
-    kwargs = kwargs or {}
+    call = Call(name, "id-1", list(args), kwargs or {}, **changes.pop("call", {}))
+    content = {
+        "content_type": "application/json",
+        "content_encoding": "utf-8",
+        "headers": task_headers(call, origin="o"),
+        "correlation_id": "id-1",
+    }
+    content |= {field: changes.pop(field) for field in content if field in changes}
     fields = {
         "ticket": 1,
         "name": name,
         "queue": "q",
         "attempts": 2,
         "redelivered": True,
-        "content_type": "application/json",
-        "content_encoding": "utf-8",
-        "headers": task_headers(name, "id-1", args, kwargs, origin="o"),
-        "correlation_id": "id-1",
-        "body": json.dumps(task_body(args, kwargs)).encode(),
+        "raw": stored.encode("", "q", Properties(**content)),
+        "reader": stored.READER.home,
+        "body": json.dumps(task_body(call)).encode(),
     }
     return Job(**(fields | changes))
 
@@ -101,7 +109,7 @@ def test_an_unknown_task_is_rejected_with_the_nearest_name():
     outcome, _ = run_job(app, job("ad"))
     assert isinstance(outcome, Rejected)
     assert outcome.reason == "there is no task 'ad'; did you mean 'add'?"
-    assert reply(outcome).failure.type_name == "NotRegistered"
+    assert outcome.type_name == "NotRegistered"
 
 
 @pytest.mark.parametrize(
@@ -116,18 +124,50 @@ def test_an_unknown_task_is_rejected_with_the_nearest_name():
         {"body": b"[" * 5000 + b"]" * 5000},
     ],
 )
-def test_an_unreadable_message_is_rejected_and_who_waits_hears_of_it(changes):
+def test_an_unreadable_message_is_rejected(changes):
     outcome, fatal = run_job(app, job(args=(1, 2), **changes))
     assert isinstance(outcome, Rejected) and not fatal
-    assert reply(outcome).task_id == "id-1"
 
 
-def test_a_message_without_any_id_is_rejected_without_a_reply():
+def test_a_message_without_any_id_is_rejected():
     outcome, _ = run_job(app, job(headers={}, correlation_id=None))
-    assert isinstance(outcome, Rejected) and outcome.reply is None
+    assert isinstance(outcome, Rejected)
 
 
 def test_a_task_can_ask_what_it_runs_for():
     outcome, _ = run_job(app, job("who"))
     assert reply(outcome).value == ["id-1", "q", 2, True]
     assert app.request is None
+
+
+small = App("small", settings={"result_max_size": 2000})
+
+
+@small.task(name="echo")
+def echo(text: str, size: int = 0) -> str:
+    if size < 0:
+        raise ValueError(text)
+    return "x" * size
+
+
+def test_a_result_that_is_too_large_is_a_failure_of_its_own_type():
+    outcome, _ = run_job(small, job("echo", ("a", 3000)))
+    assert isinstance(outcome, Failed)
+    result = read_result(json.loads(outcome.reply))
+    assert result.failure.type_name == "TooLarge" and "result_max_size" in result.failure.text
+    assert result.args == ["a", 3000] and len(outcome.reply) <= 2000
+
+
+def test_arguments_that_are_too_large_to_be_told_are_left_out():
+    outcome, _ = run_job(small, job("echo", ("a" * 3000, 3)))
+    assert isinstance(outcome, Done)
+    result = read_result(json.loads(outcome.reply))
+    assert (result.value, result.args) == ("xxx", None)
+
+
+def test_a_failure_that_is_too_large_is_cut():
+    outcome, _ = run_job(small, job("echo", ("a" * 30_000, -1)))
+    assert isinstance(outcome, Failed)
+    result = read_result(json.loads(outcome.reply))
+    assert result.failure.type_name == "ValueError" and len(result.failure.text) <= 1000
+    assert result.args is None and len(outcome.reply) < 15_000

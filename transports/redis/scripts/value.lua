@@ -1,13 +1,19 @@
 -- KeyValue. A key is a hash: v the value, n its version, x when it expires (0: never). Redis deletes
 -- it a minute after it expired; x decides.
--- Plan: {"get", key} | {"set", key, ttl, version, value} | {"increment", key, ttl, amount} |
--- {"delete", key, version}; ttl in microseconds or -1, version -1 for any; a value is ARGV[2].
--- Answers: get {version, value} or nothing; set the version or nothing; increment the number as
--- text, or 0 if it is none; delete 1 or 0.
+-- Plan: {"get", key} | {"set", key, ttl, version, key, ttl, version ...} |
+-- {"increment", key, ttl, amount} | {"delete", key, version}; ttl in microseconds or -1, version -1
+-- for any; the values to set are ARGV[2] and so on.
+-- Answers: get {version, value} or nothing; set for each the version or nothing; increment the
+-- number as text, or 0 if it is none; delete 1 or 0.
 
-local command, name = plan[1], P .. 'key:' .. plan[2]
-local version, expires = unpack(call('HMGET', name, 'n', 'x'))
-local alive = version and (expires == '0' or tonumber(expires) > time())
+local command = plan[1]
+local name, version, alive
+
+local function look_at(key)
+  name = P .. 'key:' .. key
+  local number, expires = unpack(call('HMGET', name, 'n', 'x'))
+  version, alive = number, number and (expires == '0' or tonumber(expires) > time())
+end
 
 local function live_for(ttl)
   if ttl < 0 then
@@ -21,17 +27,25 @@ local function until_of(ttl)
   return ttl < 0 and '0' or string.format('%.0f', time() + ttl)
 end
 
+if command == 'set' then
+  local answers = {}
+  for at = 2, #plan, 3 do
+    local ttl, wanted = plan[at + 1], plan[at + 2]
+    look_at(plan[at])
+    local answer = false
+    if wanted < 0 or wanted == (alive and tonumber(version) or 0) then
+      answer = string.format('%.0f', fresh_number())
+      call('HSET', name, 'v', ARGV[#answers + 2], 'n', answer, 'x', until_of(ttl))
+      live_for(ttl)
+    end
+    answers[#answers + 1] = answer
+  end
+  return answers
+end
+
+look_at(plan[2])
 if command == 'get' then
   return alive and {version, call('HGET', name, 'v')} or {}
-elseif command == 'set' then
-  local ttl, wanted = plan[3], plan[4]
-  if wanted >= 0 and wanted ~= (alive and tonumber(version) or 0) then
-    return false
-  end
-  local number = string.format('%.0f', fresh_number())
-  call('HSET', name, 'v', ARGV[2], 'n', number, 'x', until_of(ttl))
-  live_for(ttl)
-  return number
 elseif command == 'increment' then
   local ttl, amount = plan[3], plan[4]
   if alive then

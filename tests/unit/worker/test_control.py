@@ -1,0 +1,168 @@
+"""Commands of remote control, called as a node calls them; nothing is connected."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from queue_core import ConfigError, Connection, Queue, UsageError
+from queue_core.mailbox import Panel
+from queue_core.worker.consumer.consumer import TaskConsumer
+from queue_core.worker.consumer.control import Control
+from queue_core.worker.control import asking, control_command, inspect_command, telling
+from queue_core.worker.control.registry import modules, registered
+from queue_core.worker.outcome import AppInfo, TaskInfo
+from queue_core.worker.pools.base import Abilities, PoolInfo
+from queue_core.worker.runner import Worker, WorkerOptions
+from queue_core.worker.settings import Settings
+
+SECRET = "hunter2"
+
+
+class Pool:
+    """A pool that can do nothing."""
+
+    abilities = Abilities("threads")
+    ahead = 2
+
+    def info(self):
+        return PoolInfo("threads", 2)
+
+    def abort(self):
+        raise AssertionError("nobody asked for that")
+
+
+@pytest.fixture
+def consumer():
+    """What commands get; its app has two tasks, and a secret in its settings."""
+    worker = Worker(Pool(), WorkerOptions(name="w"))
+    settings = Settings(
+        result_backend=f"redis://:{SECRET}@host/0", worker_drain=5.0, task_default_queue="q"
+    )
+    tasks = [TaskInfo("app.one"), TaskInfo("app.two", rate_limit=2.0, hard_limit=9.0)]
+    worker._info = AppInfo("app", tasks, [Queue("q")], settings)
+    worker.consumer = TaskConsumer(worker)
+    with Connection("memory://") as connection:
+        worker.consumer.connection = connection
+        yield worker.consumer
+    worker._signals.close()
+
+
+def test_settings_are_told_without_passwords(consumer):
+    told = asking.conf(consumer)
+    assert told["result_backend"] == "redis://:***@host/0"
+    assert told["worker_drain"] == 5.0 and told["worker_queues"] == ["q"]
+    assert "task_serializer" not in told
+    everything = asking.conf(consumer, with_defaults=True)
+    assert everything["task_serializer"] == "json" and everything["task_always_eager"] is False
+    assert SECRET not in str(everything) + asking.report(consumer)["ok"]
+
+
+def test_tasks_are_told_with_what_is_set_of_them(consumer):
+    assert asking.registered(consumer) == ["app.one", "app.two [rate_limit=2.0 hard_limit=9.0]"]
+    assert asking.registered(consumer, ["hard_limit"]) == ["app.one", "app.two [hard_limit=9.0]"]
+
+
+@pytest.mark.parametrize("said", [None, "", "SIGTERM", "sigterm", "TERM", 15, "15"])
+def test_a_signal_has_many_names(said):
+    assert telling.number_of(said) == signal.SIGTERM
+
+
+@pytest.mark.parametrize("said", ["SIGNOTHING", 99, "-1", "0"])
+def test_what_is_no_signal_is_refused(said):
+    with pytest.raises(UsageError, match="there is no signal"):
+        telling.number_of(said)
+
+
+def test_limits_that_the_pool_cannot_keep_are_refused(consumer):
+    with pytest.raises(UsageError, match="-P threads cannot keep these limits; -P prefork can"):
+        telling.time_limit(consumer, "app.one", hard=1.0)
+
+
+def test_a_rate_limit_for_all_workers_needs_a_store(consumer, monkeypatch):
+    assert telling.rate_limit(consumer, "app.one", "3/s cluster")["ok"].startswith("new rate")
+    assert consumer.tasks["app.one"].rate_shared
+    monkeypatch.setattr(Connection, "features", SimpleNamespace(key_value=False), raising=False)
+    with pytest.raises(UsageError, match="takes a broker with a key-value store"):
+        telling.rate_limit(consumer, "app.two", "3/s cluster")
+    assert consumer.tasks["app.two"].rate_limit == 2.0
+
+
+def test_queues_of_others_are_named_with_ours(consumer):
+    for command in (telling.cancel_consumer, telling.pause, telling.resume):
+        with pytest.raises(UsageError, match="does not take from 'x'; it takes from q"):
+            command(consumer, "x")
+    with pytest.raises(UsageError, match="add_consumer takes no durable"):
+        telling.add_consumer(consumer, "x", durable=False)
+    assert telling.add_consumer(consumer, "q") == {"ok": "already consuming from q"}
+
+
+def test_a_level_that_is_none_is_refused(consumer):
+    with pytest.raises(UsageError, match="there is no level 'loud'"):
+        telling.log_level(consumer, "loud")
+
+
+def test_celerys_names_are_known_too():
+    panel = Panel(asking.panel, telling.panel)
+    for alias in ("active", "reserved", "schedule", "revoked", "tasks", "conf"):
+        assert f"dump_{alias}" in panel
+    for name in (
+        *("stats", "active_queues", "query_task", "report", "memsample", "revoke", "terminate"),
+        *("rate_limit", "time_limit", "pool_grow", "pool_shrink", "pool_restart", "shutdown"),
+        *("add_consumer", "cancel_consumer", "pause", "resume", "log_level"),
+    ):
+        assert panel.find(name).meta.help
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """An empty list of an app's commands, for this test."""
+    monkeypatch.setattr("queue_core.worker.control.registry._commands", [])
+
+
+def test_a_module_that_is_imported_again_registers_its_commands_anew(registry):
+    def define(answer):
+        @inspect_command
+        def mine(consumer):
+            return answer
+
+    define(1)
+    define(2)
+    [(handler, options)] = registered()
+    assert handler(None) == 2 and options == {"kind": "inspect"}
+    assert modules() == [__name__]
+
+
+def test_a_command_with_a_name_of_ours_is_refused(registry, consumer):
+    @control_command(name="revoke")
+    def mine(consumer):
+        return None
+
+    with pytest.raises(ConfigError, match="there is a command 'revoke' already"):
+        Control(consumer).create(consumer)
+
+
+def test_commands_that_cannot_be_imported_are_named(consumer):
+    consumer.worker.info.commands.append("no_such_module")
+    with pytest.raises(ConfigError, match="commands in module 'no_such_module' cannot be imported"):
+        Control(consumer).create(consumer)
+
+
+def test_a_worker_is_as_its_options_say_and_else_as_the_settings_do(consumer):
+    worker = consumer.worker
+    assert (worker.drain, worker.lease, worker.prefetch, worker.statedb) == (5.0, 30.0, None, "")
+    assert worker.controlled
+    worker._info.settings = Settings(
+        worker_prefetch_multiplier=3, worker_state_db="state-%p", worker_enable_remote_control=False
+    )
+    assert worker.prefetch == 6  # the pool runs two at once
+    assert worker.statedb == f"state-{os.getpid()}" and not worker.controlled
+    worker.options = WorkerOptions(
+        drain=1.0, lease=2.0, prefetch=7, statedb="", control=True, queues=["x"]
+    )
+    assert (worker.drain, worker.lease, worker.prefetch, worker.statedb) == (1.0, 2.0, 7, "")
+    assert worker.controlled
+    assert list(TaskConsumer(worker).queues) == ["x"]

@@ -1,0 +1,499 @@
+"""The supervisor of the process pool against children that start, finish, crash and hang."""
+
+import signal
+from collections import deque
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from queue_core.worker.outcome import Abandoned, Crashed, Done, Job, Returned, Terminated, TimedOut
+from queue_core.worker.pools.crew import (
+    CUT_GRACE,
+    EXIT_TIMEOUT,
+    OVERDUE,
+    RESTARTS,
+    START_TIMEOUT,
+    Crew,
+)
+
+OURS = "killed by the crew"
+
+
+class FakeChild:
+    """What a child process would do."""
+
+    def __init__(self):
+        self.ready = False
+        self.granted = deque()
+        self.running = None
+        self.stopping = False
+        self.cut = None
+        self.dead = None  # how it died
+        self.told = deque()  # what it said and the crew did not hear yet
+
+    def begin(self):
+        if self.dead is None and self.ready and self.running is None and self.granted:
+            self.running = self.granted.popleft()
+
+
+class FakeOutside:
+    """Children in memory; checks that what the crew asks for makes sense."""
+
+    def __init__(self):
+        self.children = {}
+        self.begun = {}  # ticket -> pid
+        self.finished = set()
+        self.outcomes = {}
+        self.refuse = False
+        self.pids = iter(range(1000, 10**9))
+
+    def start(self):
+        if self.refuse:
+            raise BlockingIOError("no more processes")
+        pid = next(self.pids)
+        self.children[pid] = FakeChild()
+        return pid
+
+    def give(self, pid, jobs):
+        child = self.children[pid]
+        assert child.ready and not child.stopping
+        child.granted.extend(job.ticket for job in jobs)
+
+    def take_back(self, pid):
+        child = self.children[pid]
+        found = list(child.granted)
+        child.granted.clear()
+        return found
+
+    def stop(self, pid):
+        self.children[pid].stopping = True
+
+    def cut(self, pid, ticket, number):
+        child = self.children[pid]
+        assert not child.granted, "it could begin something else"
+        if child.running == ticket:
+            child.cut = ticket
+
+    def kill(self, pid):
+        child = self.children[pid]
+        assert not child.granted, "it could begin something else"
+        if child.dead is None:
+            child.dead = OURS
+
+    def tell(self, ticket, outcome):
+        assert ticket not in self.outcomes, "told twice"
+        self.outcomes[ticket] = outcome
+
+    # --- what children do ---
+
+    def begin(self, pid):
+        child = self.children[pid]
+        before = child.running
+        child.begin()
+        if child.running is not None and child.running != before:
+            assert child.running not in self.begun, "begun twice"
+            self.begun[child.running] = pid
+
+    def finish(self, pid):
+        child = self.children[pid]
+        if child.dead is None and child.running is not None:
+            if child.cut == child.running:
+                child.told.append(("cut", child.running))
+            else:
+                self.finished.add(child.running)
+                child.told.append(("ended", child.running))
+            child.running = child.cut = None
+
+    def leave(self, pid):
+        """What a child does that was told to stop and has nothing to do."""
+        child = self.children[pid]
+        if child.stopping and child.ready and child.running is None and child.dead is None:
+            child.told.append(("leaving",))
+            child.dead = "exit code 0"
+
+
+def job(ticket, name="t", hard=None):
+    return Job(ticket, name, "q", 1, False, b"", "r", b"", None, hard)
+
+
+class Supervising(RuleBasedStateMachine):
+    @initialize(size=st.integers(1, 3), max_tasks=st.sampled_from([None, None, 1, 3, 12]))
+    def begin(self, size, max_tasks):
+        self.now = 100.0
+        self.out = FakeOutside()
+        self.crew = Crew(self.out, size, max_tasks=max_tasks)
+        self.tickets = 0
+        self.unwanted = set()  # tickets that somebody wanted to end
+        self.limited = set()  # tickets with a time limit
+        self.stopped = self.aborted = False
+        self.crew.turn(self.now)
+
+    def pids(self, number):
+        return sorted(self.crew.members)[number : number + 1]
+
+    def hear(self, pid, count=1):
+        child = self.out.children[pid]
+        for _ in range(count):
+            if not child.told:
+                break
+            what, *rest = child.told.popleft()
+            if what == "ended":
+                assert self.crew.on_ended(pid, rest[0], Done(b"", 0.001), self.now)
+            elif what == "cut":
+                assert self.crew.on_cut(pid, rest[0], self.now)
+            else:
+                self.crew.on_leaving(pid, self.now)
+
+    def bury(self, pid):
+        child = self.out.children[pid]
+        if child.dead is not None:
+            self.hear(pid, len(child.told))
+            running = child.running
+            self.crew.on_died(pid, child.dead, self.now)
+            if running is not None:
+                self.check_death(running, child.dead)
+            del self.out.children[pid]
+
+    def check_death(self, running, how):
+        outcome = self.out.outcomes[running]
+        if how != OURS:
+            assert not isinstance(outcome, Done | Returned)
+        elif not self.stopped:
+            assert isinstance(outcome, TimedOut | Terminated), "an innocent was killed"
+        else:
+            assert isinstance(outcome, TimedOut | Terminated | Abandoned)
+
+    @precondition(lambda self: not self.stopped)
+    @rule(
+        name=st.sampled_from("abc"), hard=st.sampled_from([None, None, 0.5]), many=st.integers(1, 5)
+    )
+    def submit(self, name, hard, many):
+        for _ in range(many):
+            self.tickets += 1
+            self.crew.pending.append(job(self.tickets, name, hard))
+            if hard is not None:
+                self.limited.add(self.tickets)
+        self.crew.turn(self.now)
+
+    @rule(number=st.integers(0, 4), ok=st.booleans())
+    def import_app(self, number, ok):
+        for pid in self.pids(number):
+            child = self.out.children[pid]
+            if not child.ready and child.dead is None:
+                if ok:
+                    child.ready = True
+                    self.crew.on_ready(pid)
+                else:
+                    child.dead = "exit code 78"
+
+    @rule(number=st.integers(0, 4))
+    def start_job(self, number):
+        for pid in self.pids(number):
+            self.out.begin(pid)
+
+    @rule(number=st.integers(0, 4), again=st.booleans())
+    def finish_job(self, number, again):
+        for pid in self.pids(number):
+            self.out.finish(pid)
+            if again:
+                self.out.begin(pid)
+
+    @rule(number=st.integers(0, 4), count=st.integers(1, 9))
+    def listen(self, number, count):
+        for pid in self.pids(number):
+            self.hear(pid, count)
+        self.crew.turn(self.now)
+
+    @rule(number=st.integers(0, 4))
+    def crash(self, number):
+        for pid in self.pids(number):
+            child = self.out.children[pid]
+            child.dead = child.dead or "SIGSEGV"
+
+    @rule(number=st.integers(0, 4))
+    def find_dead(self, number):
+        for pid in self.pids(number):
+            self.out.leave(pid)
+            self.bury(pid)
+        self.crew.turn(self.now)
+
+    @rule(seconds=st.sampled_from([0.0, 0.001, OVERDUE, 0.2, 0.6, CUT_GRACE, EXIT_TIMEOUT]))
+    def wait(self, seconds):
+        self.now += seconds
+        self.crew.turn(self.now)
+
+    @rule(refuse=st.booleans())
+    def lack_of_processes(self, refuse):
+        self.out.refuse = refuse
+
+    @precondition(lambda self: self.tickets)
+    @rule(back=st.integers(0, 6), number=st.sampled_from([signal.SIGTERM, signal.SIGKILL]))
+    def terminate(self, back, number):
+        ticket = max(1, self.tickets - back)
+        known = ticket not in self.out.outcomes
+        begun = ticket in self.out.begun
+        self.unwanted.add(ticket)
+        done = self.crew.terminate(ticket, number, self.now)
+        assert known or not done
+        if known and not begun:
+            assert done and self.out.outcomes[ticket] == Terminated()
+        self.crew.turn(self.now)
+
+    @precondition(lambda self: self.tickets)
+    @rule(back=st.integers(0, 6))
+    def withdraw(self, back):
+        ticket = max(1, self.tickets - back)
+        possible = ticket not in self.out.outcomes and ticket not in self.out.begun
+        assert self.crew.withdraw(ticket) == possible
+        if possible:
+            assert self.out.outcomes[ticket] == Returned()
+        self.crew.turn(self.now)
+
+    @rule(number=st.integers(0, 4))
+    def own_limit(self, number):
+        for pid in self.pids(number):
+            running = self.out.children[pid].running
+            if running is not None:
+                self.limited.add(running)
+                self.crew.on_limit(pid, running, 0.3)
+
+    @rule(count=st.integers(-2, 2))
+    def resize(self, count):
+        if self.crew.size + count >= 1:
+            self.crew.resize(count)
+            self.crew.turn(self.now)
+
+    @rule()
+    def restart(self):
+        self.crew.restart()
+        self.crew.turn(self.now)
+
+    @precondition(lambda self: self.tickets > 3)
+    @rule(grace=st.sampled_from([0.0, 1.0]))
+    def stop(self, grace):
+        self.stopped = True
+        self.crew.stop(self.now, grace)
+        self.crew.turn(self.now)
+
+    @precondition(lambda self: self.stopped)
+    @rule()
+    def abort(self):
+        self.crew.abort()
+        self.crew.turn(self.now)
+
+    def teardown(self):
+        if not hasattr(self, "crew"):
+            return
+        if not self.stopped:
+            self.settle_down()
+        self.crew.stop(self.now, 0.0)
+        self.stopped = True
+        for _ in range(50):
+            self.crew.turn(self.now)
+            if self.crew.ended:
+                break
+            for pid in list(self.crew.members):
+                self.out.leave(pid)
+                self.bury(pid)
+            due = self.crew.next_time()
+            self.now = max(self.now, due if due < 1e9 else self.now) + 0.001
+        assert self.crew.ended, "it does not end"
+        assert set(self.out.outcomes) == set(range(1, self.tickets + 1)), "not all are told"
+        self.check_outcomes()
+
+    def settle_down(self):
+        """Left alone with well-behaved children, it runs everything with as many as it should."""
+        self.out.refuse = False
+        for _ in range(200):
+            self.crew.turn(self.now)
+            for pid in list(self.crew.members):
+                child = self.out.children[pid]
+                if not child.ready and child.dead is None:
+                    child.ready = True
+                    self.crew.on_ready(pid)
+                self.out.begin(pid)
+                self.out.finish(pid)
+                self.hear(pid, 9)
+                self.out.leave(pid)
+                self.bury(pid)
+            self.now += 0.5
+        assert len(self.out.outcomes) == self.tickets, "something was forgotten"
+        there = [pid for pid in self.crew.members if self.out.children[pid].dead is None]
+        assert len(there) == self.crew.size
+        assert self.crew.next_time() > self.now
+
+    def check_outcomes(self):
+        for ticket, outcome in self.out.outcomes.items():
+            if isinstance(outcome, Done):
+                assert ticket in self.out.finished
+            elif isinstance(outcome, Returned):
+                assert ticket not in self.out.begun
+            elif isinstance(outcome, Crashed):
+                assert outcome.how != OURS
+                assert ticket in self.out.begun and ticket not in self.out.finished
+            elif isinstance(outcome, TimedOut | Abandoned):
+                assert ticket in self.out.begun and ticket not in self.out.finished
+            else:
+                assert ticket not in self.out.finished
+            assert ticket in self.unwanted or not isinstance(outcome, Terminated)
+            assert ticket in self.limited or not isinstance(outcome, TimedOut)
+
+
+TestSupervising = Supervising.TestCase
+TestSupervising.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+def crew_of(size, **options):
+    outside = FakeOutside()
+    crew = Crew(outside, size, **options)
+    crew.turn(0.0)
+    for pid in list(crew.members):
+        outside.children[pid].ready = True
+        crew.on_ready(pid)
+    return outside, crew
+
+
+def warm(outside, crew, now=0.0):
+    """Teach it that tasks called t are short."""
+    crew.pending.append(job(10**6))
+    crew.turn(now)
+    (pid,) = [pid for pid, child in outside.children.items() if child.granted]
+    outside.begin(pid)
+    outside.finish(pid)
+    crew.on_ended(pid, 10**6, Done(b"", 0.0001), now)
+
+
+def test_a_terminate_that_comes_when_the_next_task_runs_hits_nobody():
+    outside, crew = crew_of(1)
+    warm(outside, crew)
+    crew.pending.extend([job(1), job(2), job(3)])
+    crew.turn(0.0)
+    (pid,) = crew.members
+    outside.begin(pid)
+    outside.finish(pid)  # the crew does not know yet that 1 has ended
+    outside.begin(pid)
+    assert not crew.terminate(1, signal.SIGKILL, 0.0)
+    assert outside.children[pid].dead is None
+    assert outside.children[pid].running == 2
+    assert crew.on_ended(pid, 1, Done(b"", 0.001), 0.0)
+    crew.turn(0.0)
+    assert list(outside.children[pid].granted) == [3]
+
+
+def test_a_time_limit_that_is_over_when_the_next_task_runs_hits_nobody():
+    outside, crew = crew_of(1)
+    warm(outside, crew)
+    crew.pending.extend([job(1, hard=1.0), job(2)])
+    crew.turn(0.0)
+    (pid,) = crew.members
+    outside.begin(pid)
+    outside.finish(pid)
+    outside.begin(pid)
+    crew.turn(1.5)
+    assert outside.children[pid].dead is None
+    assert crew.on_ended(pid, 1, Done(b"", 0.001), 1.5)
+
+
+def test_what_waits_behind_a_long_task_is_taken_back_and_given_to_another_child():
+    outside, crew = crew_of(2)
+    warm(outside, crew)
+    crew.pending.extend(job(number) for number in range(1, 7))
+    crew.turn(0.0)
+    first, second = outside.children
+    outside.begin(first)
+    outside.begin(second)
+    waiting = list(outside.children[first].granted)
+    assert waiting
+    for ticket in [outside.children[second].running, *outside.children[second].granted]:
+        outside.begin(second)
+        outside.finish(second)
+        crew.on_ended(second, ticket, Done(b"", 0.0001), 0.001)
+    crew.turn(OVERDUE)
+    assert not outside.children[first].granted
+    assert list(outside.children[second].granted) == waiting
+
+
+def test_children_that_die_young_are_started_later_and_later():
+    outside, crew = crew_of(1)
+    (pid,) = crew.members
+    crew.on_died(pid, "SIGKILL", 0.0)
+    crew.turn(0.0)
+    now, pauses = 0.0, []
+    for _ in range(30):
+        (pid,) = crew.members
+        crew.on_died(pid, "exit code 78", now)
+        crew.turn(now)
+        due = crew.next_time()
+        pauses.append(due - now)
+        now = due
+        crew.turn(now)
+        assert len(crew.members) == 1
+    assert max(pauses) <= RESTARTS.cap
+    assert sum(pauses) > 30.0
+
+
+def test_a_child_whose_task_is_being_ended_gets_nothing_else():
+    outside, crew = crew_of(1)
+    warm(outside, crew)
+    crew.pending.append(job(1))
+    crew.turn(0.0)
+    (pid,) = crew.members
+    outside.begin(pid)
+    assert crew.terminate(1, signal.SIGTERM, 0.0)
+    crew.pending.append(job(2))
+    crew.turn(0.0)
+    assert not outside.children[pid].granted
+    outside.finish(pid)
+    assert crew.on_cut(pid, 1, 0.0)
+    crew.turn(0.0)
+    assert list(outside.children[pid].granted) == [2]
+
+
+def test_a_child_that_never_gets_ready_is_killed_and_its_successor_comes_later():
+    outside, crew = crew_of(1)
+    (pid,) = crew.members
+    crew.on_died(pid, "SIGKILL", 0.0)
+    crew.turn(0.0)
+    (pid,) = crew.members
+    assert crew.next_time() == START_TIMEOUT
+    crew.turn(START_TIMEOUT)
+    assert outside.children[pid].dead == OURS
+    crew.on_died(pid, OURS, START_TIMEOUT)
+    crew.turn(START_TIMEOUT)
+    assert not crew.members or crew.next_time() > START_TIMEOUT
+
+
+def test_the_successor_of_a_child_with_few_jobs_to_go_is_started_before_it_is_needed():
+    outside, crew = crew_of(1, max_tasks=20)
+    (old,) = crew.members
+    for number in range(1, 18):
+        crew.pending.append(job(number))
+        crew.turn(0.0)
+        outside.begin(old)
+        outside.finish(old)
+        crew.on_ended(old, number, Done(b"", 0.0001), 0.0)
+        crew.turn(0.0)
+    assert list(crew.members) == [old]
+    crew.pending.append(job(18))
+    crew.turn(0.0)
+    assert crew.next_time() <= 0.0
+    crew.turn(0.0)
+    _, new = crew.members
+    outside.begin(old)
+    outside.finish(old)
+    crew.on_ended(old, 18, Done(b"", 0.0001), 0.0)
+    crew.pending.append(job(19))
+    crew.turn(0.0)
+    assert list(outside.children[old].granted) == [19], "it works until the other one is ready"
+    outside.children[new].ready = True
+    crew.on_ready(new)
+    crew.turn(0.0)
+    assert outside.children[old].stopping
+    crew.turn(0.0)
+    assert list(outside.children[new].granted) == [19]

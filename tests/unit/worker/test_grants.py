@@ -1,0 +1,107 @@
+"""Which of two processes has a ticket."""
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queue_core.worker.pools.grants import STOP, Granted, Grants
+
+
+@pytest.fixture
+def ends():
+    with_parent = Grants()
+    child = Granted(with_parent.child_fd)
+    yield with_parent, child
+    child._socket.detach()  # in one process both have the same descriptor
+    with_parent.close()
+
+
+def test_tickets_are_read_one_at_a_time_and_in_order(ends):
+    parent, child = ends
+    parent.give([1, 2])
+    parent.give([3, STOP])
+    assert [child.next() for _ in range(4)] == [1, 2, 3, STOP]
+
+
+def test_what_was_not_read_can_be_taken_back(ends):
+    parent, child = ends
+    parent.give([1, 2, 3])
+    assert child.next() == 1
+    assert parent.take_back() == [2, 3]
+    assert parent.take_back() == []
+    parent.give([4])
+    assert child.next() == 4
+
+
+def test_a_child_waits_for_its_next_ticket(ends):
+    parent, child = ends
+    read = []
+    waiting = threading.Thread(target=lambda: read.append(child.next()))
+    waiting.start()
+    parent.give([7])
+    waiting.join(5.0)
+    assert read == [7]
+
+
+def test_a_running_job_is_cut_once(ends):
+    parent, child = ends
+    parent.give([1])
+    assert child.next() == 1
+    assert not child.cut(1)
+    parent.give([-1, STOP])
+    assert child.cut(1)
+    assert not child.cut(1)
+    assert child.next() == STOP
+
+
+def test_a_cut_for_a_job_that_has_ended_hits_no_other(ends):
+    parent, child = ends
+    parent.give([-1, 2])
+    assert child.next() == 2
+    parent.give([-1, 3])
+    assert not child.cut(2)
+    assert child.next() == 3
+
+
+def test_looking_for_a_cut_takes_no_ticket(ends):
+    parent, child = ends
+    parent.give([2])
+    assert not child.cut(1)
+    assert child.next() == 2
+
+
+def test_a_dead_child_does_not_mind():
+    parent = Grants()
+    parent.give([1])
+    parent._theirs.close()
+    parent.give([2])
+    parent.close()
+    parent.close()
+
+
+@given(st.lists(st.one_of(st.integers(1, 5), st.just("read"), st.just("back")), max_size=30))
+def test_each_ticket_is_with_one_side_exactly(steps):
+    parent = Grants()
+    child = Granted(parent.child_fd)
+    given_, read, back, held = 0, [], [], 0
+    try:
+        for step in steps:
+            if step == "back":
+                back += parent.take_back()
+                held = 0
+            elif step == "read":
+                if held:
+                    read.append(child.next())
+                    held -= 1
+            else:
+                parent.give(range(given_ + 1, given_ + step + 1))
+                given_ += step
+                held += step
+        back += parent.take_back()
+        assert sorted(read + back) == list(range(1, given_ + 1))
+        assert read == sorted(read)
+    finally:
+        child._socket.detach()
+        parent.close()

@@ -1,0 +1,129 @@
+"""Functions that hear of what an app does, and functions around each run."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from queue_core.worker import App, Task
+
+numbers = itertools.count()
+
+
+@pytest.fixture
+def app():
+    made = App("hooks", broker=f"memory://hooks-{next(numbers)}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def heard(app):
+    """Everything that is told of runs."""
+    said = []
+    hooks = app.hooks
+    hooks.prerun(lambda task, request: said.append(("prerun", task.name, request.args)))
+    hooks.success(lambda task, request, value: said.append(("success", value)))
+    hooks.failure(lambda task, request, error, trace: said.append(("failure", repr(error))))
+    hooks.retry(lambda task, request, error: said.append(("retry", repr(error))))
+    hooks.postrun(lambda task, request, status: said.append(("postrun", status)))
+    return said
+
+
+def test_who_wants_to_hears_how_tasks_begin_and_end(app, heard):
+    @app.task(name="divide", bind=True, max_retries=1)
+    def divide(self: Task, a: int, b: int) -> float:
+        try:
+            return a / b
+        except ZeroDivisionError as error:
+            raise self.retry(exc=error) from None
+
+    divide.apply((4, 2))
+    assert heard == [("prerun", "divide", [4, 2]), ("success", 2.0), ("postrun", "SUCCESS")]
+    heard.clear()
+    divide.apply((1, 0))
+    error = "ZeroDivisionError('division by zero')"
+    assert heard == [
+        ("prerun", "divide", [1, 0]),
+        ("retry", error),
+        ("postrun", "RETRY"),
+        ("prerun", "divide", [1, 0]),
+        ("failure", error),
+        ("postrun", "FAILURE"),
+    ]
+
+
+def test_one_that_raises_is_logged_and_the_others_hear_all_the_same(app, heard, caplog):
+    app.hooks.prerun(lambda task, request: 1 / 0)
+
+    @app.task
+    def quiet() -> int:
+        return 1
+
+    assert quiet.apply().get() == 1
+    assert "prerun failed" in caplog.text and heard[-1] == ("postrun", "SUCCESS")
+
+
+def test_one_that_was_removed_hears_no_more(app, heard):
+    function = app.hooks.success(lambda *told: heard.append("more"))
+    app.hooks.success.remove(function)
+
+    @app.task
+    def quiet() -> int:
+        return 1
+
+    quiet.apply()
+    assert "more" not in heard
+
+
+def test_a_message_can_be_changed_before_it_is_sent(app):
+    sent = []
+    app.hooks.after_publish(sent.append)
+
+    @app.hooks.before_publish
+    def trace(signature):
+        signature.options["headers"] = {"trace": signature.task}
+
+    app.send_task("t")
+    app.send_many("u", [(1,), (2,)])
+    headers = [letter.publication.properties.headers for letter in sent]
+    assert [(each["task"], each["trace"]) for each in headers] == [("t", "t")] + 2 * [("u", "u")]
+
+
+def test_middleware_is_around_each_run_the_first_outermost(app):
+    order = []
+
+    @app.middleware
+    def outer(task, request, call):
+        order.append(("outer", task.name, request.id))
+        try:
+            return call() + 1
+        finally:
+            order.append("outer ends")
+
+    @app.middleware
+    def inner(task, request, call):
+        order.append("inner")
+        return call() * 10
+
+    @app.task(name="two")
+    def two() -> int:
+        order.append("run")
+        return 2
+
+    result = two.apply()
+    assert result.get() == 21
+    assert order == [("outer", "two", result.id), "inner", "run", "outer ends"]
+
+
+def test_middleware_may_refuse_a_run(app):
+    @app.middleware
+    def closed(task, request, call):
+        raise PermissionError("closed")
+
+    @app.task
+    def never() -> None:
+        raise AssertionError
+
+    assert never.apply().failed()

@@ -1,0 +1,336 @@
+"""Messages in flight, with a worker in this process on the memory broker."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from queue_core import Connection, Message, Queue, RemoteError
+from queue_core.testing.eventually import eventually
+from queue_core.worker import App
+from queue_core.worker.blueprint import ConsumerStep, StartStopStep
+from queue_core.worker.delivery import ActiveRequest, seconds_until
+from queue_core.worker.pools.threads import ThreadPool
+from queue_core.worker.runner import DRAINED, Worker, WorkerOptions
+from queue_core.worker.strategy import default
+
+numbers = itertools.count()
+
+
+@pytest.fixture
+def app():
+    made = App("flight", broker=f"memory://flight-{next(numbers)}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def run(app):
+    """Start a worker with these options; it ends with the test."""
+    started = []
+
+    def start(**options):
+        options = {"control": False, **options}
+        worker = Worker(ThreadPool(1, app), WorkerOptions(broker=app.broker, **options))
+        codes = []
+        thread = threading.Thread(target=lambda: codes.append(worker.run()), daemon=True)
+        thread.start()
+        started.append((worker, thread))
+        assert worker.ready.wait(10.0)
+        return worker, thread, codes
+
+    yield start
+    for worker, thread in started:
+        worker.stop()
+        thread.join(20.0)
+        assert not thread.is_alive()
+
+
+def send(app, name, **headers):
+    """Send a task as a program of celery's may, with these headers."""
+    task_id = str(uuid.uuid4())
+    app.connection().declare(app.queue())
+    app.connection().producer().publish(
+        [[], {}, {}],
+        app.queue().name,
+        headers={"lang": "py", "task": name, "id": task_id, **headers},
+        correlation_id=task_id,
+    )
+    return app.AsyncResult(task_id)
+
+
+def test_moments_are_read_with_and_without_a_zone(caplog):
+    past = datetime.now(UTC) - timedelta(seconds=60)
+    assert seconds_until(past.isoformat(), "eta") == pytest.approx(-60, abs=5)
+    assert seconds_until(past.replace(tzinfo=None).isoformat(), "eta") == pytest.approx(-60, abs=5)
+    assert seconds_until(None, "eta") is None
+    assert seconds_until("soon", "eta") is None and seconds_until(3, "eta") is None
+    assert "the eta 'soon' of a task is no ISO 8601 time" in caplog.text
+
+
+def test_a_task_that_came_too_late_is_not_run_and_says_so(app, run):
+    ran = threading.Event()
+
+    @app.task(name="never")
+    def never() -> None:
+        ran.set()
+
+    past = (datetime.now(UTC) - timedelta(seconds=5)).isoformat()
+    result = send(app, "never", expires=past)
+    run()
+    with pytest.raises(RemoteError, match="(?i)expired"):
+        result.get(10)
+    assert not ran.is_set()
+
+
+def test_a_task_that_is_early_waits_in_the_broker(app, run):
+    @app.task(name="now")
+    def now() -> str:
+        return "ran"
+
+    worker, _, _ = run()
+    due = datetime.now(UTC) + timedelta(seconds=1)
+    result = send(app, "now", eta=due.isoformat())
+    assert result.get(10) == "ran"
+    assert datetime.now(UTC) >= due
+    assert len(worker.flights) == 0
+
+
+def test_where_the_broker_holds_nothing_back_the_worker_does(app, run, monkeypatch):
+    monkeypatch.setattr("queue_core.worker.settler.Settler.can_delay", False)
+
+    @app.task(name="now")
+    def now() -> str:
+        return "ran"
+
+    worker, _, _ = run(prefetch=10)
+    later = (datetime.now(UTC) + timedelta(seconds=60)).isoformat()
+    soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+    waiting = send(app, "now", eta=later)
+    revoked = send(app, "now", eta=later)
+    eventually(lambda: len(worker.flights.all("scheduled")) == 2, 10.0)
+    assert send(app, "now", eta=soon).get(10) == "ran"
+    worker.revoked.add([revoked.id])
+    (request,) = worker.flights.find([revoked.id])
+    assert request.terminate(worker.pool, 0)
+    assert not request.terminate(worker.pool, 0)
+    with pytest.raises(RemoteError, match="(?i)revoked"):
+        revoked.get(10)
+    worker.stop()
+    eventually(lambda: app.connection().inspect(app.queue()).ready == 1, 10.0)
+    assert not waiting.ready()
+
+
+def test_an_early_ack_is_certain_before_the_run_and_its_result_comes_all_the_same(app, run):
+    seen = []
+
+    @app.task(acks_late=False)
+    def once() -> int:
+        seen.append(len(worker.flights))
+        info = app.connection().inspect(app.queue())
+        seen.append((info.ready, info.unacked))
+        return 5
+
+    worker, _, _ = run()
+    assert once.delay().get(10) == 5
+    assert seen == [1, (0, 0)]
+
+
+class Counting(ActiveRequest):
+    """Counts what becomes of its messages."""
+
+    __slots__ = ()
+    seen: list[str] = []
+
+    def on_success(self, outcome):
+        self.seen.append(f"success {self.name}")
+        super().on_success(outcome)
+
+    def on_failure(self, outcome):
+        self.seen.append(f"failure {self.name}")
+        super().on_failure(outcome)
+
+
+def counting(task, consumer):
+    """A strategy with requests of another class."""
+    return default(task, consumer, Counting)
+
+
+def broken(task, consumer):
+    """A strategy that cannot cope."""
+
+    def strategy(message, headers):
+        raise LookupError("no idea")
+
+    return strategy
+
+
+def test_a_task_may_have_a_strategy_with_requests_of_its_own(app, run):
+    Counting.seen.clear()
+
+    @app.task(name="good", strategy=f"{__name__}:counting")
+    def good() -> int:
+        return 1
+
+    @app.task(name="bad", strategy=f"{__name__}:counting")
+    def bad() -> int:
+        raise ValueError("x")
+
+    run()
+    assert good.delay().get(10) == 1
+    with pytest.raises(ValueError):
+        bad.delay().get(10)
+    assert Counting.seen == ["success good", "failure bad"]
+
+
+def test_a_strategy_that_fails_gives_up_its_message_and_nothing_else(app, run):
+    @app.task(strategy=f"{__name__}:broken")
+    def lost() -> int:
+        return 1
+
+    @app.task
+    def good() -> int:
+        return 2
+
+    worker, _, _ = run()
+    with pytest.raises(RemoteError, match="no idea"):
+        lost.delay().get(10)
+    assert good.delay().get(10) == 2
+    assert worker.consumer.counts == {"invalid task": 1}
+    eventually(lambda: app.connection().inspect("celery.dlq").ready == 1, 10.0)
+
+
+def test_unknown_tasks_are_counted_and_given_up(app, run):
+    worker, _, _ = run()
+    with pytest.raises(RemoteError, match="there is no task 'no.such'"):
+        app.send_task("no.such").get(10)
+    assert worker.consumer.counts == {"unknown task": 1}
+
+
+def test_a_burst_ends_when_the_queues_are_empty(app):
+    ran = []
+
+    @app.task
+    def note(number: int) -> None:
+        ran.append(number)
+
+    note.send_many([(number,) for number in range(20)])
+    worker = Worker(ThreadPool(2, app), WorkerOptions(broker=app.broker, burst=True, control=False))
+    assert worker.run() == DRAINED
+    assert sorted(ran) == list(range(20))
+
+
+def test_a_check_takes_nothing(app):
+    @app.task
+    def never() -> None:
+        raise AssertionError("taken")
+
+    never.delay()
+    worker = Worker(ThreadPool(2, app), WorkerOptions(broker=app.broker, check=True, control=False))
+    assert worker.run() == DRAINED
+    assert app.connection().inspect(app.queue()).ready == 1
+
+
+def test_queues_can_be_left_out():
+    app = App("many", broker=f"memory://flight-{next(numbers)}", queues=[Queue("a"), Queue("b")])
+    worker = Worker(
+        ThreadPool(1, app),
+        WorkerOptions(broker=app.broker, check=True, control=False, exclude=["celery", "a"]),
+    )
+    assert worker.run() == DRAINED
+    assert list(worker.consumer.queues) == ["b"]
+    app.close()
+
+
+def test_a_message_that_comes_again_since_its_session_ended_is_not_run_again(app, run):
+    gate, runs = threading.Event(), []
+
+    @app.task
+    def hold() -> str:
+        runs.append(1)
+        gate.wait(20)
+        return "done"
+
+    worker, _, _ = run(node="n", prefetch=10)
+    results = [hold.delay() for _ in range(2)]
+    eventually(lambda: runs and len(worker.flights) == 2, 10.0)
+    with Connection(app.broker, node="n") as thief:
+        thief.connect()  # the session of the same name ends, and its messages go back
+        eventually(lambda: all(item.message.redelivered for item in worker.flights.all()), 10.0)
+        assert len(worker.flights) == 2
+    gate.set()
+    assert [result.get(10) for result in results] == ["done", "done"]
+    assert len(runs) == 2
+    eventually(lambda: app.connection().inspect(app.queue()).ready == 0, 10.0)
+
+
+def test_a_message_that_comes_again_since_its_ack_was_lost_is_acked_again(app, run, monkeypatch):
+    runs = []
+
+    @app.task
+    def once() -> int:
+        runs.append(1)
+        return len(runs)
+
+    lost = []
+    ack = Message.ack
+
+    def lose(message, then=None):
+        if lost or message.queue != app.queue().name:
+            return ack(message, then)
+        lost.append(message)
+        with Connection(app.broker, node="n") as thief:
+            thief.connect()  # the session of the same name ends, and its messages go back
+        return ack(message, then)
+
+    monkeypatch.setattr(Message, "ack", lose)
+    run(node="n")
+    assert once.delay().get(10) == 1
+    eventually(lambda: app.connection().inspect(app.queue()).ready == 0, 10.0)
+    assert once.delay().get(10) == 2
+    assert len(lost) == 1 and len(runs) == 2
+
+
+class Prices(ConsumerStep):
+    """A step that takes messages of its own."""
+
+    heard: list[object] = []
+
+    def get_consumers(self, parent):
+        queue = parent.connection.declare(Queue("prices"))
+        yield parent.connection.consumer(queue), lambda message: self.heard.append(message.payload)
+
+
+def test_a_step_of_the_app_takes_messages_of_its_own_until_the_worker_stops(app, run):
+    Prices.heard.clear()
+    app.steps["consumer"].add(Prices)
+    worker, thread, codes = run()
+    producer = app.connection().producer()
+    producer.publish({"tea": 3}, "prices")
+    eventually(lambda: Prices.heard == [{"tea": 3}], 10.0)
+    eventually(lambda: app.connection().inspect("prices").unacked == 0, 10.0)
+    worker.stop()
+    thread.join(20.0)
+    assert codes == [DRAINED]
+    producer.publish({"tea": 4}, "prices")
+    assert app.connection().inspect("prices").ready == 1
+
+
+class Unable(StartStopStep):
+    """A step that does not start."""
+
+    def start(self, parent):
+        raise RuntimeError("no disk")
+
+
+def test_a_step_of_the_app_that_does_not_start_ends_the_worker_with_its_error(app):
+    app.steps["worker"].add(Unable)
+    pool = ThreadPool(1, app)
+    worker = Worker(pool, WorkerOptions(broker=app.broker, control=False))
+    with pytest.raises(RuntimeError, match="no disk"):
+        worker.run()
+    assert not worker.ready.is_set()

@@ -1,0 +1,220 @@
+"""Coroutine tasks: on every kind of pool, and many at once on the asyncio pool."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from queue_core import ConfigError, UsageError
+from queue_core.testing.eventually import eventually
+from queue_core.worker.locate import find_app
+from queue_core.worker.outcome import (
+    Abandoned,
+    AppInfo,
+    Done,
+    Failed,
+    Returned,
+    TaskInfo,
+    Terminated,
+)
+from queue_core.worker.pools.base import check_tasks
+from queue_core.worker.pools.coroutines import ASYNCIO, AsyncioPool
+from queue_core.worker.pools.frames import Setup
+from queue_core.worker.pools.make import PoolOptions, make_pool
+from queue_core.worker.pools.processes import ABILITIES, ProcessPool
+from queue_core.worker.pools.threads import SOLO, THREADS, SoloPool, ThreadPool
+from tests.unit.worker.reports import Reports
+
+HERE = str(Path(__file__).parent)
+APP = "pool_coroutines:app"
+
+
+@pytest.fixture
+def reports():
+    return Reports()
+
+
+@pytest.fixture
+def start(monkeypatch, reports):
+    """Start a pool of a kind; it ends with the test."""
+    monkeypatch.syspath_prepend(HERE)
+    pools = []
+
+    def started(kind="asyncio", size=2):
+        if kind == "prefork":
+            pool = ProcessPool(size, Setup(APP, list(sys.path), None, "WARNING"))
+        elif kind == "solo":
+            pool = SoloPool(find_app(APP))
+        else:
+            pool = {"asyncio": AsyncioPool, "threads": ThreadPool}[kind](size, find_app(APP))
+        pools.append(pool)
+        pool.start(reports)
+        return pool
+
+    yield started
+    for pool in pools:
+        pool.abort()
+        pool.stop(0.0)
+
+
+def runs(mark, count=1):
+    eventually(lambda: len(list(mark.parent.glob(f"{mark.name}.*.runs"))) >= count, 20.0)
+
+
+@pytest.mark.parametrize("kind", ["prefork", "threads", "solo", "asyncio"])
+def test_every_pool_runs_coroutines_on_one_thread_of_its_process(start, reports, tmp_path, kind):
+    pool = start(kind, 1)
+    (tmp_path / "gate").touch()
+    jobs = [reports.job("wait_for", str(tmp_path / "gate")) for _ in range(3)]
+    for job in jobs:
+        pool.submit(job)
+    assert {reports.value(job) for job in jobs} == {"event loop"}
+
+
+@pytest.mark.parametrize("kind", ["threads", "asyncio"])
+def test_each_coroutine_sees_its_own_request(start, reports, kind):
+    pool = start(kind, 50)
+    jobs = [reports.job("who") for _ in range(50)]
+    for job in jobs:
+        pool.submit(job)
+    assert [reports.value(job) for job in jobs] == [str(job.ticket) for job in jobs]
+
+
+def test_as_many_coroutines_run_at_once_as_the_pool_is_large(start, reports, tmp_path):
+    pool = start(size=100)
+    gate = tmp_path / "gate"
+    jobs = [reports.job("wait_for", str(gate)) for _ in range(101)]
+    for job in jobs:
+        pool.submit(job)
+    runs(gate, 100)
+    assert len(pool.info().running) == 100
+    assert pool.grow(1) == 101
+    runs(gate, 101)
+    gate.touch()
+    reports.wait(101)
+
+
+def test_a_plain_function_does_not_hold_up_the_loop(start, reports):
+    pool = start(size=1)
+    slow, quick = reports.job("busy", 2.0), reports.job("sleep", 0.01)
+    pool.submit(slow)
+    pool.submit(quick)
+    assert reports.value(quick) == 0.01
+    assert slow.ticket not in reports.outcomes
+    assert reports.value(slow) == 2.0
+
+
+@pytest.mark.parametrize("kind", ["prefork", "asyncio"])
+def test_a_soft_limit_is_raised_where_the_coroutine_waits(start, reports, kind):
+    pool = start(kind)
+    caught, uncaught = reports.job("patient", soft=0.2), reports.job("sleep", 30.0, soft=0.2)
+    pool.submit(caught)
+    pool.submit(uncaught)
+    assert reports.value(caught) == "stopped after 0.2 s"
+    outcome = reports.outcome(uncaught)
+    assert isinstance(outcome, Failed) and "SoftTimeLimitExceeded" in outcome.error
+
+
+@pytest.mark.parametrize("kind", ["prefork", "asyncio"])
+def test_a_coroutine_is_terminated_and_may_put_things_in_order(start, reports, tmp_path, kind):
+    pool = start(kind)
+    job = reports.job("tidy", str(tmp_path / "mark"))
+    pool.submit(job)
+    runs(tmp_path / "mark")
+    assert pool.terminate(job.ticket)
+    assert reports.outcome(job) == Terminated()
+    assert (tmp_path / "mark.tidied").exists()
+
+
+def test_a_plain_function_cannot_be_terminated(start, reports):
+    pool = start()
+    job = reports.job("busy", 0.5)
+    pool.submit(job)
+    eventually(lambda: pool.info().running)
+    with pytest.raises(UsageError, match="-P prefork can"):
+        pool.terminate(job.ticket)
+    assert reports.value(job) == 0.5
+
+
+@pytest.mark.parametrize("kind", ["prefork", "threads", "asyncio"])
+@pytest.mark.parametrize("task", ["leave", "impolite"])
+def test_a_coroutine_that_leaves_has_failed_and_the_loop_goes_on(start, reports, kind, task):
+    pool = start(kind, 1)
+    job, after = reports.job(task), reports.job("sleep", 0.0)
+    pool.submit(job)
+    assert isinstance(reports.outcome(job), Failed)
+    pool.submit(after)
+    assert reports.value(after) == 0.0
+
+
+def test_stop_gives_back_what_waits_and_lets_what_runs_finish(start, reports, tmp_path):
+    pool = start(size=1)
+    gate = tmp_path / "gate"
+    running, waiting = reports.job("wait_for", str(gate)), reports.job("sleep", 0.0)
+    pool.submit(running)
+    runs(gate)
+    pool.submit(waiting)
+    ending = threading.Thread(target=pool.stop, args=(20.0,))
+    ending.start()
+    assert reports.outcome(waiting) == Returned()
+    gate.touch()
+    ending.join(20.0)
+    assert isinstance(reports.outcomes[running.ticket], Done)
+    late = reports.job("sleep", 0.0)
+    pool.submit(late)
+    assert reports.outcomes[late.ticket] == Returned()
+
+
+def test_what_does_not_end_in_time_is_abandoned_and_may_put_things_in_order(
+    start, reports, tmp_path
+):
+    pool = start()
+    job = reports.job("tidy", str(tmp_path / "mark"))
+    pool.submit(job)
+    runs(tmp_path / "mark")
+    began = time.monotonic()
+    assert not pool.stop(0.2)
+    assert time.monotonic() - began < 5.0
+    assert reports.outcomes == {job.ticket: Abandoned()}
+    assert (tmp_path / "mark.tidied").exists()
+
+
+def test_a_job_that_was_not_started_can_be_withdrawn(start, reports, tmp_path):
+    pool = start(size=1)
+    gate = tmp_path / "gate"
+    running, waiting = reports.job("wait_for", str(gate)), reports.job("sleep", 0.0)
+    pool.submit(running)
+    runs(gate)
+    pool.submit(waiting)
+    assert pool.withdraw(waiting.ticket)
+    assert reports.outcome(waiting) == Returned()
+    assert not pool.withdraw(running.ticket)
+    gate.touch()
+    assert reports.value(running)
+
+
+@pytest.mark.parametrize("kind", ["threads", "solo", "asyncio"])
+def test_what_a_pool_cannot_do_is_refused_with_the_one_that_can(start, kind):
+    pool = start(kind)
+    with pytest.raises(UsageError, match="-P prefork can"):
+        pool.restart()
+    for option in ("hard_limit", "soft_limit", "max_tasks", "max_memory"):
+        with pytest.raises(ConfigError, match=f"-P {kind} keeps no --.*; use -P prefork"):
+            make_pool(PoolOptions(kind, **{option: 1}), APP, None, "INFO")
+
+
+@pytest.mark.parametrize(
+    ("abilities", "refused"),
+    [(ABILITIES, ""), (ASYNCIO, "h"), (THREADS, "hs"), (SOLO, "hs")],
+)
+def test_limits_of_tasks_that_a_pool_cannot_keep_are_refused_at_start(abilities, refused):
+    for letter, limits in (("h", {"hard_limit": 2.0}), ("s", {"soft_limit": 2.0})):
+        task = TaskInfo("slow", **limits)
+        info = AppInfo("a", [TaskInfo("other"), task])
+        if letter in refused:
+            with pytest.raises(ConfigError, match="task slow has a .*time limit of 2 s"):
+                check_tasks(abilities, info)
+        else:
+            check_tasks(abilities, info)

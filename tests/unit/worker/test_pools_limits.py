@@ -1,0 +1,357 @@
+"""The process pool: time limits, ending one task, replacing and resizing."""
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from queue_core import UsageError
+from queue_core.testing.eventually import eventually
+from queue_core.worker.outcome import (
+    Abandoned,
+    Crashed,
+    Done,
+    Failed,
+    Returned,
+    Terminated,
+    TimedOut,
+)
+from queue_core.worker.pools.frames import Setup
+from queue_core.worker.pools.processes import ProcessPool
+from tests.unit.worker.reports import Reports
+
+HERE = str(Path(__file__).parent)
+
+
+@pytest.fixture
+def reports():
+    return Reports()
+
+
+@pytest.fixture
+def start(monkeypatch, reports):
+    """Start a pool; it ends with the test."""
+    monkeypatch.syspath_prepend(HERE)
+    pools = []
+
+    def started(size=1, **options):
+        pools.append(
+            ProcessPool(size, Setup("pool_jobs:app", list(sys.path), None, "WARNING"), **options)
+        )
+        pools[-1].start(reports)
+        return pools[-1]
+
+    yield started
+    for pool in pools:
+        pool.abort()
+        pool.stop(0.0)
+
+
+def runs(mark, count=1):
+    eventually(lambda: len(list(mark.parent.glob(f"{mark.name}.*.runs"))) >= count, 20.0)
+
+
+def warm(pool, reports):
+    """Teach the pool that add takes no time, so that it sends several of them at once."""
+    jobs = [reports.job("add", 1, 1) for _ in range(50)]
+    for job in jobs:
+        pool.submit(job)
+    reports.wait(len(reports.outcomes.keys() | {job.ticket for job in jobs}))
+
+
+def test_a_task_can_end_by_itself_at_its_soft_limit(start, reports):
+    pool = start()
+    job = reports.job("patient", soft=0.2)
+    pool.submit(job)
+    assert reports.value(job) == "stopped after 0.2 s"
+    pid = reports.job("pid")
+    pool.submit(pid)
+    assert reports.value(pid) in pool.pids, "the child lives on"
+
+
+def test_a_task_that_ignores_its_soft_limit_fails_by_it(start, reports):
+    pool = start()
+    job = reports.job("sleep", 30.0, soft=0.2)
+    pool.submit(job)
+    outcome = reports.outcome(job)
+    assert isinstance(outcome, Failed) and "SoftTimeLimitExceeded" in outcome.error
+
+
+def test_a_limit_that_was_not_reached_is_forgotten(start, reports):
+    pool = start()
+    short = reports.job("sleep", 0.0, soft=0.3, hard=0.6)
+    long = reports.job("sleep", 1.0)
+    pool.submit(short)
+    pool.submit(long)
+    assert reports.value(short) == 0.0
+    assert reports.value(long) == 1.0
+
+
+def test_the_limits_of_a_message_go_before_those_of_its_task(start, reports):
+    pool = start(2)
+    soft = reports.job("patient", soft=20.0, own=(None, 0.2))
+    hard = reports.job("sleep", 30.0, hard=20.0, own=(0.4, None))
+    pool.submit(soft)
+    pool.submit(hard)
+    assert reports.value(soft) == "stopped after 0.2 s"
+    assert reports.outcome(hard) == TimedOut(0.4)
+
+
+def test_a_task_that_blocks_signals_and_holds_the_lock_is_killed_at_its_hard_limit(
+    start, reports, tmp_path
+):
+    pool = start(2)
+    job = reports.job("stubborn", str(tmp_path / "mark"), 20.0, soft=0.2, hard=2.0)
+    pool.submit(job)
+    runs(tmp_path / "mark")
+    began = time.monotonic()
+    victim = pool.info().running[0].pid
+    assert reports.outcome(job) == TimedOut(2.0)
+    assert time.monotonic() - began < 3.0
+    eventually(lambda: len(pool.pids) == 2 and victim not in pool.pids, 10.0)
+    others = [reports.job("add", number, 1) for number in range(10)]
+    for other in others:
+        pool.submit(other)
+    assert [reports.value(other) for other in others] == list(range(1, 11))
+
+
+def test_what_waits_behind_a_task_that_hangs_goes_to_another_child(start, reports, tmp_path):
+    pool = start(2)
+    warm(pool, reports)
+    gate = tmp_path / "gate"
+    # It is taken for a short one: the name is that of add, and so others are sent behind it.
+    hanging = reports.job("wait_for", str(gate))
+    hanging.name = "add"
+    behind = [reports.job("add", number, 0) for number in range(20)]
+    pool.submit(hanging)
+    for job in behind:
+        pool.submit(job)
+    assert [reports.value(job) for job in behind] == list(range(20))
+    assert hanging.ticket not in reports.outcomes
+    gate.touch()
+    assert reports.value(hanging)
+
+
+def test_a_task_is_terminated_and_may_put_things_in_order(start, reports, tmp_path):
+    pool = start(2)
+    mark = tmp_path / "mark"
+    job, other = reports.job("tidy", str(mark)), reports.job("wait_for", str(tmp_path / "gate"))
+    pool.submit(job)
+    pool.submit(other)
+    runs(mark)
+    runs(tmp_path / "gate")
+    assert pool.terminate(job.ticket)
+    assert reports.outcome(job) == Terminated()
+    assert Path(f"{mark}.tidied").exists()
+    assert not pool.terminate(job.ticket), "it is over"
+    (tmp_path / "gate").touch()
+    assert reports.value(other)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_task_that_cannot_be_interrupted_is_killed(start, reports, tmp_path, number):
+    pool = start()
+    job = reports.job("stubborn", str(tmp_path / "mark"), 20.0)
+    pool.submit(job)
+    runs(tmp_path / "mark")
+    began = time.monotonic()
+    assert pool.terminate(job.ticket, number)
+    assert reports.outcome(job) == Terminated()
+    assert time.monotonic() - began < 3.0
+    after = reports.job("add", 1, 2)
+    pool.submit(after)
+    assert reports.value(after) == 3
+
+
+def test_other_signals_are_refused(start):
+    with pytest.raises(UsageError, match="SIGTERM, SIGINT, SIGKILL"):
+        start().terminate(1, signal.SIGUSR1)
+
+
+def test_terminating_tasks_that_are_just_ending_hits_no_other(start, reports):
+    pool = start(2)
+    warm(pool, reports)
+    draw = random.Random(7)
+    jobs = [reports.job("add", number, 0) for number in range(400)]
+    chosen = set()
+    for job in jobs:
+        pool.submit(job)
+        if draw.random() < 0.1:
+            target = draw.choice(jobs[max(0, job.ticket - 70) : job.ticket - 50])
+            number = draw.choice([signal.SIGTERM, signal.SIGKILL])
+            if pool.terminate(target.ticket, number):
+                chosen.add(target.ticket)
+    reports.wait(450)
+    for job in jobs:
+        outcome = reports.outcomes[job.ticket]
+        assert isinstance(outcome, Done) or (outcome == Terminated() and job.ticket in chosen)
+
+
+def test_a_job_that_was_not_started_can_be_withdrawn_and_never_runs(start, reports, tmp_path):
+    pool = start()
+    gate = tmp_path / "gate"
+    running, waiting = reports.job("wait_for", str(gate)), reports.job("add", 1, 1)
+    pool.submit(running)
+    runs(gate)
+    pool.submit(waiting)
+    assert pool.withdraw(waiting.ticket)
+    assert reports.outcome(waiting) == Returned()
+    assert not pool.withdraw(running.ticket)
+    assert not pool.withdraw(waiting.ticket)
+    gate.touch()
+    assert reports.value(running)
+
+
+def test_a_child_that_ran_its_number_of_tasks_is_replaced(start, reports):
+    pool = start(2, max_tasks=1)
+    jobs = [reports.job("pid") for _ in range(8)]
+    for job in jobs:
+        pool.submit(job)
+    assert len({reports.value(job) for job in jobs}) == 8
+
+
+def test_a_child_that_uses_too_much_memory_is_replaced_when_its_task_has_ended(start, reports):
+    pool = start(1, max_memory=150 * 1024 * 1024)
+    small = reports.job("swell", 1)
+    pool.submit(small)
+    first = reports.value(small)
+    large = reports.job("swell", 200)
+    pool.submit(large)
+    assert reports.value(large) == first
+    eventually(lambda: first not in pool.pids and pool.pids, 20.0)
+    after = reports.job("pid")
+    pool.submit(after)
+    assert reports.value(after) != first
+
+
+def test_a_pool_grows_and_shrinks(start, reports, tmp_path):
+    pool = start(1)
+    assert pool.grow(2) == 3
+    gate = tmp_path / "gate"
+    jobs = [reports.job("wait_for", str(gate)) for _ in range(3)]
+    for job in jobs:
+        pool.submit(job)
+    runs(gate, 3)
+    assert pool.shrink(2) == 1
+    with pytest.raises(UsageError, match="one must stay"):
+        pool.shrink(1)
+    gate.touch()
+    assert all(reports.value(job) for job in jobs)
+    eventually(lambda: len(pool.pids) == 1, 20.0)
+
+
+def test_a_restart_replaces_every_child_and_loses_nothing(start, reports, tmp_path):
+    pool = start(2)
+    eventually(lambda: len(pool.pids) == 2)
+    before = set(pool.pids)
+    gate = tmp_path / "gate"
+    running = reports.job("wait_for", str(gate))
+    pool.submit(running)
+    runs(gate)
+    pool.restart()
+    jobs = [reports.job("add", number, 0) for number in range(20)]
+    for job in jobs:
+        pool.submit(job)
+    assert [reports.value(job) for job in jobs] == list(range(20))
+    gate.touch()
+    assert reports.value(running) in before
+    eventually(lambda: len(pool.pids) == 2 and not before & set(pool.pids), 20.0)
+
+
+def test_a_restart_that_cannot_import_the_app_leaves_the_old_children(start, reports, monkeypatch):
+    pool = start(1)
+    before = pool.pids
+    pool._children._setup = Setup("pool_jobs:gone", list(sys.path), None, "ERROR")
+    pool.restart()
+    eventually(lambda: set(pool.pids) - set(before), 10.0, what="a successor is tried")
+    eventually(lambda: pool.pids == before, 20.0, what="the successor is gone")
+    job = reports.job("pid")
+    pool.submit(job)
+    assert [reports.value(job)] == before
+
+
+@pytest.mark.parametrize(("task", "how"), [("abort", "SIGABRT"), ("quit", "exit code 0")])
+def test_how_a_child_ended_is_named(start, reports, task, how):
+    pool = start()
+    job = reports.job(task)
+    pool.submit(job)
+    assert reports.outcome(job) == Crashed(how)
+
+
+def test_a_stop_interrupts_what_does_not_end_in_time(start, reports, tmp_path):
+    pool = start()
+    job = reports.job("tidy", str(tmp_path / "mark"))
+    pool.submit(job)
+    runs(tmp_path / "mark")
+    assert not pool.stop(0.1)
+    assert reports.outcomes == {job.ticket: Abandoned()}
+    assert (tmp_path / "mark.tidied").exists()
+
+
+def test_what_runs_is_told(start, reports, tmp_path):
+    pool = start(1, max_tasks=100)
+    gate = tmp_path / "gate"
+    job = reports.job("wait_for", str(gate))
+    pool.submit(job)
+    runs(gate)
+    info = pool.info()
+    assert (info.kind, info.size, info.limits) == ("prefork", 1, {"max_tasks": 100})
+    (running,) = info.running
+    assert running.ticket == job.ticket and (running.pid,) == info.pids
+    assert running.pid != os.getpid() and running.since <= time.monotonic()
+    gate.touch()
+    reports.wait(1)
+    assert pool.info().running == ()
+
+
+def test_a_process_that_a_task_left_behind_does_not_hide_its_death(start, reports, tmp_path):
+    pool = start()
+    job = reports.job("orphan", str(tmp_path / "gate"))
+    pool.submit(job)
+    try:
+        assert reports.outcome(job) == Crashed("SIGKILL")
+    finally:
+        (tmp_path / "gate").touch()
+    assert threading.active_count() < 20
+
+
+def test_a_process_that_a_task_forks_ends_by_signals_as_others_do(start, reports):
+    pool = start()
+    job = reports.job("family")
+    pool.submit(job)
+    assert reports.value(job) == -signal.SIGTERM
+
+
+def test_a_task_that_returns_in_two_processes_is_reported_by_one(start, reports):
+    pool = start()
+    job, after = reports.job("twin"), reports.job("pid")
+    pool.submit(job)
+    pid = reports.value(job)
+    assert pid in pool.pids
+    pool.submit(after)
+    assert reports.value(after) == pid
+
+
+def test_a_job_that_is_to_be_announced_is_before_its_outcome(monkeypatch, reports):
+    monkeypatch.syspath_prepend(HERE)
+    told = []
+    pool = ProcessPool(1, Setup("pool_jobs:app", list(sys.path), None, "WARNING"))
+    try:
+        pool.start(
+            lambda ticket, outcome: (told.append((ticket, "ended")), reports(ticket, outcome)),
+            lambda ticket, pid: told.append((ticket, pid)),
+        )
+        announced, other = reports.job("pid"), reports.job("pid")
+        announced.announce = True
+        pool.submit(announced)
+        pool.submit(other)
+        pid = reports.value(announced)
+        reports.wait(2)
+        assert told == [(1, pid), (1, "ended"), (2, "ended")]
+    finally:
+        pool.stop(5.0)

@@ -1,0 +1,205 @@
+"""Sending: uniqueness, transactions, patience, and what the message says."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy
+
+from queue_core import ConfigError, MessageError, Unsupported, UsageError
+from queue_core.worker import App, group
+from queue_core.worker.composing import Composer
+from queue_core.worker.settings import plain_queue
+from queue_core.worker.unique import unique_key
+
+numbers = itertools.count()
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.fixture
+def app():
+    made = App("sending", broker=f"memory://sending-{next(numbers)}")
+    yield made
+    made.close()
+
+
+def waiting(app, queue="celery"):
+    return app.connection().inspect(queue).ready
+
+
+# --- the message ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def composer():
+    defaults = {"slow": {"queue": "slow", "priority": 3, "serializer": "msgpack"}}
+    return Composer(
+        lambda name, options: plain_queue(options.get("queue") or "default"),
+        lambda signature: defaults.get(signature.task, {}),
+        now=lambda: NOW,
+    )
+
+
+def compose(composer, name="t", *args, **options):
+    return composer.compose(App("x").signature(name, args, task_id="id", **options))
+
+
+def test_a_message_goes_to_the_queue_by_its_name(composer):
+    letter = compose(composer)
+    assert (letter.publication.exchange, letter.publication.routing_key) == ("", "default")
+    assert letter.queue == plain_queue("default")
+
+
+def test_the_tasks_own_options_count_unless_the_call_says_otherwise(composer):
+    letter = compose(composer, "slow", priority=5)
+    assert (letter.queue.name, letter.publication.properties.priority) == ("slow", 5)
+    assert letter.publication.properties.content_type == "application/x-msgpack"
+
+
+def test_an_exchange_and_a_key_are_used_as_they_are(composer):
+    letter = compose(composer, exchange="events", routing_key="a.b")
+    assert letter.queue is None
+    assert (letter.publication.exchange, letter.publication.routing_key) == ("events", "a.b")
+    letter = compose(composer, queue="q", routing_key="other")
+    assert (letter.publication.exchange, letter.publication.routing_key) == ("q", "other")
+    assert letter.queue.name == "q"
+
+
+@pytest.mark.parametrize(
+    ("options", "delay", "ttl"),
+    [
+        ({"countdown": 2.5}, 2.5, None),
+        ({"countdown": -1}, 0, None),
+        ({"eta": NOW + timedelta(seconds=7)}, 7, None),
+        ({"eta": (NOW + timedelta(seconds=7)).replace(tzinfo=None)}, 7, None),
+        ({"eta": "2026-01-02T03:04:15+00:00"}, 10, None),
+        ({"eta": NOW - timedelta(days=1)}, 0, None),
+        ({"expires": 60}, 0, 60),
+        ({"expires": NOW + timedelta(minutes=2)}, 0, 120),
+        ({"expires": timedelta(minutes=2), "countdown": 3}, 3, 120),
+    ],
+)
+def test_times_are_seconds_or_moments(composer, options, delay, ttl):
+    publication = compose(composer, **options).publication
+    assert (publication.delay, publication.properties.expiration) == (delay, ttl)
+    assert publication.properties.headers["eta"] is None
+    if ttl is not None:
+        end = (NOW + timedelta(seconds=ttl)).isoformat()
+        assert publication.properties.headers["expires"] == end
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"countdown": "soon"},
+        {"eta": 3},
+        {"eta": "tomorrow"},
+        {"expires": True},
+        {"priority": 1.5},
+        {"headers": {"": 1}},
+        {"headers": {"x": object()}},
+        {"headers": {"id": "x"}},
+        {"countdown": 5, "expires": 5},
+    ],
+)
+def test_an_option_that_is_wrong_is_a_config_error(composer, options):
+    with pytest.raises(ConfigError):
+        compose(composer, **options)
+
+
+def test_limits_and_names_travel_in_the_headers(composer):
+    headers = compose(composer, time_limit=9, soft_time_limit=4, shadow="s", headers={"mine": 1})
+    headers = headers.publication.properties.headers
+    assert (headers["timelimit"], headers["shadow"], headers["mine"]) == ([9, 4], "s", 1)
+
+
+# --- from an app ---------------------------------------------------------------------------------
+
+
+def test_an_argument_that_cannot_be_sent_leaves_nothing_behind(app):
+    @app.task(name="late", unique_for=60)
+    def late(what: object) -> None: ...
+
+    for _ in range(2):
+        with pytest.raises(MessageError):
+            late.delay(object())
+    assert app.send_task("other").id and waiting(app) == 1
+
+
+def test_the_same_arguments_are_sent_once_in_a_while(app):
+    @app.task(name="mail", unique_for=60)
+    def mail(to: str, *, text: str = "") -> None: ...
+
+    first = mail.delay("ann", text="hi")
+    assert mail.delay("ann", text="hi").id == first.id
+    assert mail.delay("bob", text="hi").id != first.id
+    assert mail.delay("ann", text="ho").id != first.id
+    assert waiting(app) == 3
+    with pytest.raises(UsageError, match="one by one"):
+        mail.send_many([("ann",)])
+
+
+def test_what_could_not_be_sent_may_be_sent_again(app):
+    @app.task(name="once", unique_for=60)
+    def once() -> None: ...
+
+    with pytest.raises(ConfigError):
+        once.apply_async(queue="{}")
+    assert once.delay().id and waiting(app) == 1
+
+
+def test_arguments_are_the_same_if_they_are_written_the_same():
+    app = App("unique")
+    one = app.signature("t", [{"a": 1, "b": [2]}], {"x": 1, "y": 2})
+    other = app.signature("t", ({"b": (2,), "a": 1},), {"y": 2, "x": 1})
+    assert unique_key(one) == unique_key(other)
+    assert unique_key(one) != unique_key(app.signature("t", [{"a": 1}]))
+    assert unique_key(one) != unique_key(app.signature("u", one.args, one.kwargs))
+
+
+def test_a_broker_without_a_store_cannot_keep_tasks_unique():
+    app = App("no store", broker="amqp://nobody@127.0.0.1:1//", backend="rpc://")
+
+    @app.task(unique_for=60, ignore_result=True)
+    def once() -> None: ...
+
+    with pytest.raises(Unsupported, match="backend"):
+        once.delay()
+    app.close()
+
+
+def test_a_task_is_sent_if_and_only_if_the_transaction_commits(tmp_path):
+    url = f"sqlite:///{tmp_path}/shop.db"
+    app = App("shop", broker=url, backend="rpc://")
+    app.connection().declare(app.queue())
+    engine = sqlalchemy.create_engine(url)
+    try:
+        with engine.connect() as connection:
+            with connection.begin() as transaction:
+                app.send_task("buy", (1,), transaction=connection, ignore_result=True)
+                transaction.rollback()
+            with connection.begin():
+                app.send_task("buy", (2,), transaction=connection, ignore_result=True)
+        with app.connection().consumer(app.queue()) as consumer:
+            message = consumer.receive(5)
+            assert message is not None and message.payload[0] == [2]
+            assert consumer.receive(0.1) is None
+            message.ack()
+    finally:
+        engine.dispose()
+        app.close()
+
+
+def test_nothing_of_a_group_is_sent_if_one_of_its_tasks_cannot_be(app):
+    with pytest.raises(MessageError):
+        group(app.signature("t", (1,)), app.signature("t", (object(),))).delay()
+    assert app.send_task("other").id and waiting(app) == 1
+
+
+def test_who_does_not_want_to_wait_for_the_broker_is_told_soon():
+    app = App("away", broker="amqp://nobody@127.0.0.1:1//")
+    with pytest.raises(Exception, match="127.0.0.1"):
+        app.send_task("t", retry=False, ignore_result=True)
+    app.close()

@@ -1,0 +1,107 @@
+"""What there is to say and to send when a task did not succeed, as values.
+
+The same for a task that failed in a child, for one whose process was killed, and for one that could
+not be run at all: its own result, failures for the rest of its chain, which will never run, its
+error links, and the part in a chord that it does not play. It reads the message, but runs nothing
+of the user's.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from queue_core import MessageError, QueueCoreError
+from queue_core.worker.canvas import freeze, unfold
+from queue_core.worker.composing import Composer, call_of
+from queue_core.worker.failure import Failure
+from queue_core.worker.following import after_failure, children, lost
+from queue_core.worker.outcome import ChordPart, Letter, Reply
+from queue_core.worker.protocol import Call
+from queue_core.worker.results import wire
+from queue_core.worker.signature import as_signature
+
+logger = logging.getLogger(__name__)
+
+
+class Aftermath(msgspec.Struct):
+    """What follows a task that did not succeed.
+
+    Attributes:
+        letters: its error links.
+        replies: failures for the tasks that will never run because of it.
+        chord: the part in a chord that fails with it.
+    """
+
+    letters: list[Letter] = []
+    replies: list[Reply] = []
+    chord: ChordPart | None = None
+
+
+def after_failing(
+    composer: Composer,
+    call: Call,
+    failure: Failure,
+    *,
+    queue: str = "",
+    errbacks: bool = True,
+) -> Aftermath:
+    """Return what follows now that ``call`` did not succeed; never raises.
+
+    Signatures that are damaged are logged: there is nobody else to tell.
+    """
+    try:
+        ids, chord = lost(call)
+        found = after_failure(call, failure, queue) if errbacks else []
+        letters = [composer.compose(signature) for signature in found]
+    except QueueCoreError as error:
+        logger.error("what follows the failure of %s %s is damaged: %s", call.name, call.id, error)
+        return Aftermath()
+    never = [Call("", task_id, [], {}, root_id=call.root_id) for task_id in ids]
+    return Aftermath(letters, [Reply(one.id, encode_failure(one, failure)) for one in never], chord)
+
+
+def after_chord(
+    composer: Composer, part: ChordPart, failure: Failure, *, queue: str = ""
+) -> Aftermath:
+    """Return what follows now that one part of a chord did not succeed: its body fails."""
+    whole = Aftermath([], [], None)
+    body, _ = freeze(as_signature(part.body))
+    error = Failure(
+        "ChordError", "celery.exceptions", [f"a part of the chord failed: {failure}"], failure.trace
+    )
+    for task in children(unfold(body), None):
+        call = call_of(task, task.options)
+        after = after_failing(composer, call, error, queue=queue)
+        whole.letters += after.letters
+        whole.replies += [Reply(call.id, encode_failure(call, error)), *after.replies]
+        whole.chord = whole.chord or after.chord
+    return whole
+
+
+def encode_success(call: Call, value: Any, *, ran: wire.Ran | None = None) -> bytes:
+    """Return the encoded result of a run that returned ``value``.
+
+    Raises:
+        MessageError: it has no form in JSON.
+    """
+    return wire.encode_result(wire.success(call, value, date_done=_now(), ran=ran))
+
+
+def encode_failure(
+    call: Call, failure: Failure, *, ran: wire.Ran | None = None, status: str = "FAILURE"
+) -> bytes:
+    """Return the encoded result of a run that failed, or did not take place; never raises."""
+    message = wire.failure(call, failure, date_done=_now(), ran=ran, status=status)
+    try:
+        return wire.encode_result(message)
+    except MessageError:
+        short = Failure(failure.type_name, failure.module, [repr(failure.text[:500])])
+        return wire.encode_result({**message, "result": short.as_wire(), "traceback": ""})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

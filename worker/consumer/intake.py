@@ -1,0 +1,159 @@
+"""Which queues are consumed, and by which `queue_core.Consumer`.
+
+Both may change while messages of theirs are in flight. A `queue_core.Consumer` cannot stop taking
+from a queue and keep what it took from there, so every change - another queue, one fewer, a pause,
+another prefetch - replaces it by a new one. The old one takes nothing more, and is closed when
+everything that it took is settled.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from queue_core import Connection, Consumer, Queue, QueueCoreError
+from queue_core.worker.runner import Worker
+from queue_core.worker.settler import Settler
+
+logger = logging.getLogger(__name__)
+
+RETIRED: Final = 5.0
+"""Seconds for which what nothing is taken from any more is kept at least."""
+
+
+class Intake:
+    """Where messages come from. Thread-safe.
+
+    Attributes:
+        queues: those that are consumed, by name.
+        paused: the names of those that nothing is taken from for now.
+        taker: takes from the others; None if there is nothing to take.
+        changed: notified when there is another taker.
+    """
+
+    def __init__(self, worker: Worker, queues: Iterable[Queue]) -> None:
+        """Nothing is consumed before `open` and `take_from`."""
+        self.queues = {queue.name: queue for queue in queues}
+        self.paused: set[str] = set()
+        self.taker: Consumer | None = None
+        self._changing = threading.RLock()
+        self.changed = threading.Condition(self._changing)
+        self._worker = worker
+        self._connection: Connection | None = None
+        self._settler: Settler | None = None
+        self._retired: list[tuple[float, Consumer]] = []
+        self._ending = False
+        self._ahead = 0
+
+    def open(self, connection: Connection, settler: Settler) -> None:
+        """Say where to take from, and who settles what is taken."""
+        self._connection, self._settler = connection, settler
+
+    def take_from(self, queues: Mapping[str, Queue]) -> None:
+        """From now on consume these queues; blocks for round trips.
+
+        Raises:
+            QueueCoreError: one cannot be declared or consumed; all is as it was.
+        """
+        assert self._connection is not None and self._settler is not None, "it is open"
+        with self._changing:
+            for queue in queues.values():
+                self._connection.declare(queue)
+            if self._ending:
+                return
+            wanted = [queue for queue in queues.values() if queue.name not in self.paused]
+            self._ahead = self._wanted_ahead()
+            fresh = None
+            if wanted and not self._worker.options.check:
+                prefetch = max(1, self._ahead // len(wanted))
+                fresh = self._connection.consumer(*wanted, prefetch=prefetch, decode=False)
+                try:
+                    fresh.start()
+                except QueueCoreError:
+                    fresh.close()
+                    raise
+            before, self.taker = self.taker, fresh
+            self.queues = dict(queues)
+            self._settler.queues = {**self._settler.queues, **queues}
+            self.changed.notify_all()
+        self._retire(before)
+
+    def renew(self) -> None:
+        """Consume the same queues again, with the prefetch that is right now."""
+        with self._changing:
+            self.take_from(self.queues)
+
+    def retune(self) -> None:
+        """Hold twice as many messages, or half, when the pool runs shorter or longer tasks now."""
+        if not self._ahead / 2 < self._wanted_ahead() < self._ahead * 2:
+            self.renew()
+
+    def _wanted_ahead(self) -> int:
+        return self._worker.prefetch or self._worker.pool.ahead
+
+    def add(self, queue: Queue) -> None:
+        """Consume from one more queue. Raises as `take_from`."""
+        with self._changing:
+            self.take_from({**self.queues, queue.name: queue})
+
+    def cancel(self, name: str) -> None:
+        """Take nothing more from a queue; what is here from it is finished."""
+        with self._changing:
+            self.take_from({other: queue for other, queue in self.queues.items() if other != name})
+
+    def pause(self, name: str = "") -> None:
+        """Take nothing more from a queue, or from any, until `resume`."""
+        with self._changing:
+            self.paused |= {name} if name else set(self.queues)
+            self.renew()
+
+    def resume(self, name: str = "") -> None:
+        """Take from a queue, or from all, again."""
+        with self._changing:
+            self.paused -= {name} if name else set(self.paused)
+            self.renew()
+
+    def exhausted(self) -> bool:
+        """Whether nothing is here, and nothing waits in the queues."""
+        assert self._connection is not None and self._settler is not None, "it is open"
+        if len(self._worker.flights) or not self._settler.idle:
+            return False
+        return not any(self._connection.inspect(queue).ready for queue in self.queues.values())
+
+    def stop(self, *, ever: bool = False) -> None:
+        """Take nothing, until `take_from` or for ever; what was fetched goes back."""
+        with self._changing:
+            self._ending = self._ending or ever
+            before, self.taker = self.taker, None
+            self.changed.notify_all()
+        self._retire(before)
+
+    def close(self, patience: float) -> None:
+        """Make all settlements certain, and give back the rest."""
+        self.stop(ever=True)
+        retired, self._retired = self._retired, []
+        for _, taker in retired:
+            _close(taker, patience)
+
+    def _retire(self, taker: Consumer | None) -> None:
+        if taker is not None:
+            taker.stop()
+            self._retired.append((time.monotonic(), taker))
+        in_use = {id(request.taker) for request in self._worker.flights.all()}
+        for since, old in list(self._retired):
+            # A message may be on its way to the consumer, or to the broker.
+            idle = self._settler is not None and self._settler.idle
+            if idle and time.monotonic() - since > RETIRED and id(old) not in in_use:
+                self._retired.remove((since, old))
+                _close(old, 1.0)
+
+
+def _close(taker: Consumer, patience: float) -> None:
+    try:
+        taker.flush(patience)
+    except QueueCoreError as error:
+        logger.warning("some settlements are not certain: %s", error)
+    taker.close()

@@ -1,0 +1,84 @@
+"""The last step: the thread that takes messages."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Final
+
+from queue_core import Closed
+from queue_core.worker.blueprint import StartStopStep
+from queue_core.worker.consumer.consumer import SETTLING, TaskConsumer
+
+logger = logging.getLogger(__name__)
+
+RECEIVE: Final = 1.0
+"""Seconds of one wait for messages."""
+JOIN: Final = 2.0
+LOOK: Final = 0.25
+"""Seconds between two looks at how many messages to hold."""
+
+
+class Loop(StartStopStep):
+    """Takes one message after the other; never waits for a task."""
+
+    requires = ("Tasks",)
+    last = True
+
+    def __init__(self, parent: TaskConsumer) -> None:
+        """Nothing runs."""
+        super().__init__(parent)
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, parent: TaskConsumer) -> None:
+        """Start the thread; the one before has ended, or is about to."""
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(parent, self._stopping), name="consumer", daemon=True
+        )
+        self._thread.start()
+
+    def close(self, parent: TaskConsumer) -> None:
+        """Take nothing more."""
+        self._stopping.set()
+
+    def stop(self, parent: TaskConsumer) -> None:
+        """Take nothing more.
+
+        The thread is waited for in `shutdown`: the pool shall give back what it did not start
+        before another task ends, and it may run its tasks in this very thread.
+        """
+        self._stopping.set()
+
+    def shutdown(self, parent: TaskConsumer) -> None:
+        """Wait for the thread."""
+        if self._thread is not None:
+            self._thread.join(SETTLING if parent.worker.clean else JOIN)
+
+    def _run(self, parent: TaskConsumer, stopping: threading.Event) -> None:
+        look = time.monotonic() + LOOK
+        try:
+            while not stopping.is_set():
+                if (now := time.monotonic()) >= look:
+                    look = now + LOOK
+                    parent.intake.retune()
+                taker = parent.intake.taker
+                if taker is None:
+                    with parent.intake.changed:
+                        parent.intake.changed.wait_for(
+                            lambda: parent.intake.taker is not None or stopping.is_set(), RECEIVE
+                        )
+                    continue
+                message = taker.receive(timeout=RECEIVE)
+                if message is not None:
+                    parent.take(message, taker)
+                elif parent.worker.options.burst and parent.intake.exhausted():
+                    parent.worker.stop()
+                    return
+        except Closed:
+            logger.debug("the consumer is closed")
+        except Exception as error:
+            if not stopping.is_set():
+                parent.trouble(error)

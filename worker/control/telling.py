@@ -1,0 +1,198 @@
+"""The commands with which a worker is told to do something.
+
+Names, arguments and the shape of the answers are celery's, so that ``celery control`` works on our
+workers. What cannot be done is an error, whose text is the answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal as signals
+from collections.abc import Iterable
+from typing import Any
+
+from queue_core import Exchange, Queue, UsageError
+from queue_core.mailbox import Panel
+from queue_core.worker.consumer.consumer import TaskConsumer
+from queue_core.worker.rates import is_shared, per_second
+from queue_core.worker.revoked import KEPT
+
+logger = logging.getLogger(__name__)
+
+panel = Panel()
+
+Said = dict[str, str]
+
+
+@panel.control_command(variadic="task_id", journal=KEPT)
+def revoke(
+    consumer: TaskConsumer,
+    task_id: list[str] | str,
+    terminate: bool = False,
+    signal: str | int | None = None,
+) -> Said:
+    """Do not start these tasks; with TERMINATE end those that run, by SIGNAL."""
+    return _revoke(consumer, task_id, number_of(signal) if terminate else 0)
+
+
+@panel.control_command(variadic="task_id", journal=KEPT)
+def terminate(consumer: TaskConsumer, signal: str | int, task_id: list[str] | str) -> Said:
+    """End these tasks by SIGNAL, and do not start them."""
+    return _revoke(consumer, task_id, number_of(signal))
+
+
+def _revoke(consumer: TaskConsumer, task_id: list[str] | str, number: int) -> Said:
+    ids = [task_id] if isinstance(task_id, str) else task_id
+    worker = consumer.worker
+    worker.revoked.add(ids)  # before we look: what comes later finds it there
+    ended = [
+        request.id for request in worker.flights.find(ids) if request.terminate(worker.pool, number)
+    ]
+    words = f"tasks {', '.join(ids)} flagged as revoked"
+    return {"ok": f"{words}; ended here: {', '.join(ended)}" if ended else words}
+
+
+def number_of(signal: str | int | None) -> int:
+    """Return the number of a signal: ``"SIGTERM"``, ``"term"``, 15, or None for SIGTERM.
+
+    Raises:
+        UsageError: there is no such signal.
+    """
+    if signal is None or signal == "":
+        return int(signals.SIGTERM)
+    text = str(signal).upper()
+    try:
+        if text.isdigit():
+            return int(signals.Signals(int(text)))
+        return int(signals.Signals[text if text.startswith("SIG") else f"SIG{text}"])
+    except (KeyError, ValueError):
+        raise UsageError(f"there is no signal {signal!r}; SIGTERM and SIGKILL are two") from None
+
+
+@panel.control_command
+def rate_limit(consumer: TaskConsumer, task_name: str, rate_limit: str | float | None) -> Said:
+    """Start a task at most so often: 10/s, 100/m, 2/h; 0 is without a limit.
+
+    With the word cluster, as in "10/s cluster": on all workers together.
+    """
+    rate = per_second(rate_limit)
+    consumer.change_task(task_name, rate_limit=rate, rate_shared=is_shared(rate_limit))
+    if rate is None:
+        return {"ok": "rate limit disabled successfully"}
+    return {"ok": "new rate limit set successfully"}
+
+
+@panel.control_command
+def time_limit(
+    consumer: TaskConsumer, task_name: str, soft: float | None = None, hard: float | None = None
+) -> Said:
+    """Limit the seconds that a task may run, from its next start on."""
+    abilities = consumer.worker.pool.abilities
+    if (soft and not abilities.soft_limits) or (hard and not abilities.hard_limits):
+        raise UsageError(f"-P {abilities.kind} cannot keep these limits; -P prefork can")
+    consumer.change_task(task_name, soft_limit=soft or None, hard_limit=hard or None)
+    return {"ok": "time limits set successfully"}
+
+
+@panel.control_command
+def pool_grow(consumer: TaskConsumer, n: int = 1) -> Said:
+    """Run N more tasks at once."""
+    size = consumer.worker.pool.grow(n)
+    consumer.intake.renew()  # more may be here now
+    return {"ok": f"pool will grow to {size}"}
+
+
+@panel.control_command
+def pool_shrink(consumer: TaskConsumer, n: int = 1) -> Said:
+    """Run N fewer tasks at once."""
+    size = consumer.worker.pool.shrink(n)
+    consumer.intake.renew()
+    return {"ok": f"pool will shrink to {size}"}
+
+
+@panel.control_command
+def pool_restart(
+    consumer: TaskConsumer,
+    modules: list[str] | None = None,
+    reload: bool = False,
+    reloader: Any = None,
+) -> Said:
+    """Replace every child process, each when its task has ended; the app is imported anew."""
+    if modules:
+        raise UsageError("new children import the app as it is then; modules cannot be named")
+    consumer.worker.pool.restart()
+    return {"ok": "reload started"}
+
+
+@panel.control_command
+def add_consumer(
+    consumer: TaskConsumer,
+    queue: str,
+    exchange: str | None = None,
+    exchange_type: str | None = None,
+    routing_key: str | None = None,
+    **options: Any,
+) -> Said:
+    """Take from QUEUE too; it is declared if need be."""
+    if queue in consumer.queues:
+        return {"ok": f"already consuming from {queue}"}
+    if options := {name: value for name, value in options.items() if value is not None}:
+        raise UsageError(f"add_consumer takes no {', '.join(options)}; define the queue in the app")
+    found = consumer.definition(queue)
+    if exchange is not None:
+        target = Exchange(exchange, exchange_type or "direct")  # type: ignore[arg-type] # checked
+        found = Queue(queue, exchange=target, routing_key=routing_key or queue)
+    consumer.intake.add(found)
+    return {"ok": f"add consumer {queue}"}
+
+
+@panel.control_command
+def cancel_consumer(consumer: TaskConsumer, queue: str) -> Said:
+    """Take nothing more from QUEUE; what is here from it is finished."""
+    if queue not in consumer.queues:
+        raise UsageError(_not_ours(queue, consumer.queues))
+    consumer.intake.cancel(queue)
+    return {"ok": f"no longer consuming from {queue}"}
+
+
+@panel.control_command
+def pause(consumer: TaskConsumer, queue: str = "") -> Said:
+    """Take nothing from QUEUE, or from any queue, until resume."""
+    _check(consumer, queue)
+    consumer.intake.pause(queue)
+    return {"ok": f"paused {queue}".rstrip()}
+
+
+@panel.control_command
+def resume(consumer: TaskConsumer, queue: str = "") -> Said:
+    """Take from QUEUE, or from all queues, again."""
+    _check(consumer, queue)
+    consumer.intake.resume(queue)
+    return {"ok": f"resumed {queue}".rstrip()}
+
+
+def _check(consumer: TaskConsumer, queue: str) -> None:
+    if queue and queue not in consumer.queues:
+        raise UsageError(_not_ours(queue, consumer.queues))
+
+
+def _not_ours(queue: str, queues: Iterable[str]) -> str:
+    return f"this worker does not take from {queue!r}; it takes from {', '.join(queues)}"
+
+
+@panel.control_command
+def log_level(consumer: TaskConsumer, level: str) -> Said:
+    """Log from LEVEL on: debug, info, warning, error. For the worker's own process."""
+    known = logging.getLevelNamesMapping()
+    if level.upper() not in known:
+        raise UsageError(f"there is no level {level!r}; debug, info, warning and error are some")
+    logging.getLogger().setLevel(level.upper())
+    return {"ok": f"logging from {level.lower()} on"}
+
+
+@panel.control_command(kind="admin")
+def shutdown(consumer: TaskConsumer) -> Said:
+    """Stop as on SIGTERM: tasks that run may finish."""
+    logger.info("told to shut down by remote control")
+    consumer.worker.stop()
+    return {"ok": "shutting down"}

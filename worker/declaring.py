@@ -1,0 +1,118 @@
+"""``@app.task`` and ``@shared_task``: from a function to a task with a name of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, Unpack, overload
+
+from queue_core import ConfigError
+from queue_core.worker.task import Task, TaskOptions
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Book = MutableMapping[str, Task[..., Any]]
+"""Tasks by their names."""
+
+
+class Declare:
+    """A decorator that makes tasks of functions: ``@app.task`` or ``@app.task(queue="mail")``.
+
+    Both the arguments of ``delay`` and the type of its result are those of the function.
+    """
+
+    def __init__(self, define: Callable[..., Task[..., Any]]) -> None:
+        """``define`` is called with the function, and name, base, bind and options by name."""
+        self._define = define
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+    @overload
+    def __call__(
+        self,
+        function: None = None,
+        /,
+        *,
+        bind: Literal[True],
+        name: str | None = None,
+        base: type[Task[..., Any]] | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+
+    @overload
+    def __call__(
+        self,
+        function: None = None,
+        /,
+        *,
+        bind: Literal[False] = False,
+        name: str | None = None,
+        base: type[Task[..., Any]] | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+    def __call__(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        bind: bool = False,
+        name: str | None = None,
+        base: type[Task[..., Any]] | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Any:
+        """Make a task of a function.
+
+        Args:
+            function: the function, when used without parentheses.
+            bind: give the function its task as the first argument, ``self``.
+            name: on the wire; ``module.function`` if None.
+            base: a subclass of `Task`, whose hooks and options it gets.
+            options: see `TaskOptions`.
+
+        Raises:
+            ConfigError: the name is taken by another function, or an option is unknown or wrong.
+        """
+
+        def define(target: Callable[..., Any]) -> Task[..., Any]:
+            return self._define(target, name=name, base=base, bind=bind, options=options)
+
+        return define if function is None else define(function)
+
+
+def define(
+    target: Callable[..., Any],
+    *,
+    name: str | None,
+    base: type[Task[..., Any]] | None,
+    bind: bool,
+    options: TaskOptions,
+    main: str = "",
+) -> Task[..., Any]:
+    """Return a new task of a function; ``main`` stands for the module of a program."""
+    task = (base or Task)()
+    called = name or task.name or name_of(target, main)
+    return task.define(target, name=called, bind=bind, options=options)
+
+
+def name_of(target: Callable[..., Any], main: str = "") -> str:
+    """Return what a function or class is called as a task: ``module.function``."""
+    module = target.__module__
+    if module == "__main__" and main:
+        module = main
+    return f"{module}.{target.__qualname__.replace('<locals>.', '')}"
+
+
+def write_down(book: Book, task: Task[..., Any]) -> None:
+    """Know a task by its name.
+
+    Raises:
+        ConfigError: the name is taken by another one.
+    """
+    known = book.get(task.name)
+    if known is not None and known.origin.__qualname__ != task.origin.__qualname__:
+        raise ConfigError(
+            f"two functions want to be task {task.name!r}; give one of them another name="
+        )
+    book[task.name] = task

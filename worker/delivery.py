@@ -1,0 +1,417 @@
+"""One message in flight, as the worker's own process sees it, and all that are.
+
+An `ActiveRequest` is made for a message by its task's strategy (`queue_core.worker.strategy`), is
+handed to the pool, and ends with an outcome, which it logs and passes on to the settler. It decodes
+nothing but a few headers; what is in the message only the process that runs the task knows. A task
+may have a class of its own, which changes what happens at each of these moments.
+
+Its state is ``arrived``, then ``reserved`` while the pool has it, and ``ended`` with its outcome.
+Where the broker cannot hold it back until its time, it is ``scheduled`` before and waits here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from queue_core import Closed, Consumer, Message, StaleDelivery
+from queue_core.worker.outcome import (
+    Crashed,
+    Done,
+    Failed,
+    Job,
+    Outcome,
+    Rejected,
+    Retried,
+    Returned,
+    Skipped,
+    TaskInfo,
+    Terminated,
+    TimedOut,
+)
+from queue_core.worker.pools.base import Pool, Running
+from queue_core.worker.results.wire import state as encode_state
+from queue_core.worker.settler import Settler
+
+logger = logging.getLogger(__name__)
+
+READ: Final = ("task", "id", "eta", "expires")
+"""The headers that the worker's own process looks at."""
+MAX_REMEMBERED: Final = 512
+"""Outcomes that are kept for the case that their messages come again."""
+MAX_REMEMBERED_BYTES: Final = 16384
+"""Of body and result together; larger ones are run again."""
+
+State = Literal["arrived", "scheduled", "reserved", "ended"]
+
+
+class ActiveRequest:
+    """One message that is here: from its arrival to its outcome.
+
+    Attributes:
+        message: as it was taken.
+        headers: those of `READ` that it has.
+        task: what is known of its task.
+        flights: where it belongs.
+        received: when it came, on the monotonic clock.
+        state: ``scheduled`` waits for its time; ``reserved`` is with the pool, and perhaps running.
+        revoked: somebody does not want it to run, or to go on.
+        acknowledged: it was acked before its run.
+        due: when it may start, in seconds since 1970, if it is scheduled.
+        taker: what took it.
+    """
+
+    __slots__ = (
+        "acknowledged",
+        "due",
+        "flights",
+        "headers",
+        "message",
+        "received",
+        "revoked",
+        "state",
+        "taker",
+        "task",
+        "ticket",
+    )
+
+    def __init__(
+        self, message: Message, headers: Mapping[str, Any], task: TaskInfo, flights: Flights
+    ) -> None:
+        """Nothing happens yet."""
+        self.message = message
+        self.headers = headers
+        self.task = task
+        self.flights = flights
+        self.received = time.monotonic()
+        self.state: State = "arrived"
+        self.revoked = False
+        self.acknowledged = False
+        self.due = 0.0
+        self.taker: Consumer | None = None
+        self.ticket = next(flights.tickets)
+
+    # --- what it is -------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The task's id; empty if the message does not say."""
+        known = self.headers.get("id")
+        return known if isinstance(known, str) else self.message.properties.correlation_id or ""
+
+    @property
+    def name(self) -> str:
+        """The task's name; empty if the message does not say."""
+        known = self.headers.get("task")
+        return known if isinstance(known, str) else ""
+
+    def job(self) -> Job:
+        """Return what the pool gets."""
+        message = self.message
+        delivery = message.delivery
+        task = self.task
+        return Job(
+            self.ticket,
+            self.name,
+            delivery.queue,
+            delivery.attempts,
+            delivery.redelivered,
+            delivery.raw,
+            delivery.reader.home,
+            delivery.body,
+            task.soft_limit,
+            task.hard_limit,
+            task.track_started,
+        )
+
+    def info(self, running: Running | None = None) -> dict[str, Any]:
+        """Return what ``inspect active`` and its like say, in celery's words."""
+        properties = self.message.properties
+        headers = properties.headers
+        now, monotonic = time.time(), time.monotonic()
+        return {
+            "id": self.id,
+            "name": self.name,
+            "args": headers.get("argsrepr"),
+            "kwargs": headers.get("kwargsrepr"),
+            "type": self.name,
+            "hostname": self.flights.hostname,
+            "time_start": None if running is None else now - (monotonic - running.since),
+            "acknowledged": self.acknowledged,
+            "delivery_info": {
+                "exchange": self.message.exchange,
+                "routing_key": self.message.routing_key,
+                "priority": properties.priority,
+                "redelivered": self.message.redelivered,
+                "queue": self.message.queue,
+                "attempts": self.message.attempts,
+            },
+            "worker_pid": None if running is None else running.pid,
+        }
+
+    def wait(self) -> float:
+        """Return how many seconds it must not start yet."""
+        return seconds_until(self.headers.get("eta"), "eta") or 0.0
+
+    def expired(self) -> bool:
+        """Whether it came too late to be worth running."""
+        left = seconds_until(self.headers.get("expires"), "expires")
+        return left is not None and left <= 0
+
+    # --- what is done with it ---------------------------------------------------------------------
+
+    def execute_using_pool(self, pool: Pool) -> None:
+        """Hand it to the pool, unless it was revoked; acknowledge it first if it must be early."""
+        self.state = "reserved"
+        self.flights.board(self)  # before we look: who revokes it from now on finds it there
+        if self.revoked or (self.flights.revoked and self.id in self.flights.revoked):
+            self.skip("revoked")
+            return
+        if not self.task.acks_late:
+            self.acknowledge()
+        if self.task.track_started:
+            self.tell("RECEIVED")
+        pool.submit(self.job())
+
+    def acknowledge(self) -> None:
+        """Ack before the run, which so happens at most once; blocks until the ack is certain.
+
+        What is given back later, since it was not started after all, is sent again.
+
+        Raises:
+            StaleDelivery: it came too late; somebody else has the message.
+            QueueCoreError: it is not certain; somebody else may have the message.
+        """
+        if not self.acknowledged:
+            self.message.ack()
+            if self.taker is not None:
+                self.taker.flush()
+            self.acknowledged = True
+
+    def reject(self, reason: str) -> None:
+        """Give it up: it goes to the dead letters."""
+        self.end(Rejected(reason))
+
+    def skip(self, reason: Literal["revoked", "expired"]) -> None:
+        """Do not run it, and tell whoever waits for it."""
+        self.end(Skipped(reason))
+
+    def terminate(self, pool: Pool, number: int) -> bool:
+        """Do not let it start or, if it runs, go on; return whether there was anything to do.
+
+        ``number`` is the signal that the process which runs it gets.
+        """
+        self.revoked = True
+        if self.state == "scheduled":
+            if mine := self.flights.leave(self):
+                self.on_outcome(Skipped("revoked"))
+            return mine
+        return pool.withdraw(self.ticket) or (number > 0 and pool.terminate(self.ticket, number))
+
+    # --- how it ended, on the pool's threads ------------------------------------------------------
+
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Choose the handler for what the pool says."""
+        if isinstance(outcome, Done):
+            self.on_success(outcome)
+        elif isinstance(outcome, Failed):
+            self.on_failure(outcome)
+        elif isinstance(outcome, Retried):
+            self.on_retry(outcome)
+        elif isinstance(outcome, TimedOut):
+            self.on_timeout(outcome)
+        elif isinstance(outcome, Skipped):
+            self.on_skip(outcome)
+        elif isinstance(outcome, Terminated) or (
+            self.revoked and isinstance(outcome, Returned | Crashed)
+        ):
+            self.on_skip(Skipped("revoked"))
+        elif isinstance(outcome, Rejected):
+            self.on_reject(outcome)
+        else:
+            self.settle(outcome)
+
+    def on_accepted(self, pid: int) -> None:
+        """It begins to run, in this process. Called only for tasks with ``track_started``."""
+        self.tell("STARTED", {"pid": pid, "hostname": self.flights.hostname})
+
+    def tell(self, status: str, info: object = None) -> None:
+        """Have its state noted where its result will be, unless nobody wants that."""
+        if not (self.task.ignore_result or self.message.headers.get("ignore_result")):
+            self.flights.settler.note(self.message, encode_state(self.id, status, info))
+
+    def on_success(self, outcome: Done) -> None:
+        """It returned."""
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("done   %s  %.0f ms", self, outcome.seconds * 1000)
+        self.settle(outcome)
+
+    def on_failure(self, outcome: Failed) -> None:
+        """It raised."""
+        level = logging.INFO if outcome.expected else logging.ERROR
+        logger.log(level, "failed %s: %s", self, outcome.error)
+        logger.debug("%s", outcome.trace)
+        self.settle(outcome)
+
+    def on_retry(self, outcome: Retried) -> None:
+        """It wants to run again."""
+        logger.warning("retry  %s: %s  next in %.1f s", self, outcome.error, outcome.delay)
+        self.settle(outcome)
+
+    def on_timeout(self, outcome: TimedOut) -> None:
+        """It ran for longer than its hard limit, and its process was killed."""
+        logger.error("failed %s: killed after %g s, its time limit", self, outcome.seconds)
+        self.settle(outcome)
+
+    def on_skip(self, outcome: Skipped) -> None:
+        """It was not run, or not to its end: revoked or expired."""
+        logger.warning("%s %s", outcome.reason, self)
+        self.settle(outcome)
+
+    def on_reject(self, outcome: Rejected) -> None:
+        """Its message cannot be run, and never will be; the settler says so."""
+        self.settle(outcome)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Pass the outcome on; after this the message is not ours any more."""
+        self.flights.settler.settle(self.message, outcome)
+
+    def end(self, outcome: Outcome) -> None:
+        """End it here, without the pool."""
+        self.on_outcome(outcome)
+        self.flights.leave(self)
+
+    def give_back(self, seconds: float = 0.0) -> None:
+        """Return the message to its queue, uncounted, for so many seconds."""
+        if not self.flights.leave(self) and self.state == "scheduled":
+            return  # somebody else has dealt with it
+        try:
+            self.message.requeue(seconds, counted=False)
+        except (StaleDelivery, Closed) as error:
+            logger.debug("%s went back by itself: %s", self, error)
+
+    def __str__(self) -> str:
+        """Name and short id, for the log."""
+        return f"{self.name or 'message'} {self.id[:8]}"
+
+
+class Flights:
+    """The requests that are here. Thread-safe: nearly each of its steps is one of a dict's.
+
+    Attributes:
+        revoked: ids of tasks that shall not run.
+        hostname: the worker's name, for `ActiveRequest.info`.
+        totals: how many messages of each task ended here.
+    """
+
+    def __init__(self, revoked: Iterable[str], hostname: str) -> None:
+        """Nothing is here."""
+        self.revoked: Any = revoked
+        self.hostname = hostname
+        self.tickets = itertools.count(1)
+        self.totals: Counter[str] = Counter()
+        self._here: dict[int, ActiveRequest] = {}
+        self._ending = threading.Lock()
+        self._done: dict[str, tuple[bytes, Done | Failed]] = {}
+        self._settler: Settler | None = None
+
+    @property
+    def settler(self) -> Settler:
+        """Who settles them."""
+        assert self._settler is not None, "outcomes follow messages, and those follow the settler"
+        return self._settler
+
+    @settler.setter
+    def settler(self, settler: Settler) -> None:
+        self._settler = settler
+
+    def board(self, request: ActiveRequest) -> None:
+        """It is here until `leave`."""
+        self._here[request.ticket] = request
+
+    def leave(self, request: ActiveRequest) -> bool:
+        """It is not here any more; return whether it was, which is True for one caller."""
+        return self._here.pop(request.ticket, None) is not None
+
+    def report(self, ticket: int, outcome: Outcome) -> None:
+        """Take a pool's report."""
+        request = self._here[ticket]
+        with self._ending:  # from now on nothing is adopted for it
+            request.state = "ended"
+            if isinstance(outcome, Done | Failed):
+                self._remember(request, outcome)
+        if not isinstance(outcome, Returned):
+            self.totals[request.name] += 1
+        try:
+            request.on_outcome(outcome)
+        finally:
+            del self._here[ticket]  # not before it is the settler's
+
+    def _remember(self, request: ActiveRequest, outcome: Done | Failed) -> None:
+        body = request.message.body
+        if len(body) + len(outcome.reply) <= MAX_REMEMBERED_BYTES:
+            self._done[request.id] = (body, outcome)
+            if len(self._done) > MAX_REMEMBERED:
+                del self._done[next(iter(self._done))]
+
+    def done(self, task_id: str, message: Message) -> Done | Failed | None:
+        """Return what became of a message here, if it was not long ago.
+
+        It comes again when its session ended before the broker heard of the ack.
+        """
+        body, outcome = self._done.get(task_id, (b"", None))
+        return outcome if body == message.body else None
+
+    def adopt(self, request: ActiveRequest, message: Message, taker: Consumer) -> bool:
+        """Settle this message when the request ends, instead of its own; False if it is too late.
+
+        It is the same one, delivered again since the session of the first delivery had ended.
+        """
+        with self._ending:
+            if request.state == "ended" or self._here.get(request.ticket) is not request:
+                return False
+            request.message, request.taker = message, taker
+            return True
+
+    def accept(self, ticket: int, pid: int) -> None:
+        """Take a pool's word that a job begins."""
+        self._here[ticket].on_accepted(pid)
+
+    def all(self, state: State | None = None) -> list[ActiveRequest]:
+        """Return those that are here, in the order of their arrival."""
+        return [item for item in list(self._here.values()) if state in (None, item.state)]
+
+    def find(self, ids: Iterable[str]) -> list[ActiveRequest]:
+        """Return those that have one of these ids."""
+        wanted = set(ids)
+        return [request for request in self.all() if request.id in wanted]
+
+    def get(self, ticket: int) -> ActiveRequest | None:
+        """Return the request of a ticket, if it is here."""
+        return self._here.get(ticket)
+
+    def __len__(self) -> int:
+        """How many are here."""
+        return len(self._here)
+
+
+def seconds_until(moment: object, what: str) -> float | None:
+    """Return how long it is until an ISO 8601 time, negative if it is over.
+
+    None if there is none, or it is not understood, which is logged.
+    """
+    if moment is None:
+        return None
+    try:
+        due = datetime.fromisoformat(moment)  # type: ignore[arg-type] # TypeError is expected
+    except (ValueError, TypeError):
+        logger.warning("the %s %.60r of a task is no ISO 8601 time; it is ignored", what, moment)
+        return None
+    due = due if due.tzinfo is not None else due.replace(tzinfo=UTC)
+    return (due - datetime.now(UTC)).total_seconds()

@@ -1,0 +1,225 @@
+"""Tasks that are coroutine functions, many at once, on the event loop of the worker's own process.
+
+Right for tasks that wait for the network and were written for asyncio: thousands may be in flight.
+Soft time limits and terminating reach them where they wait; one that computes without ever waiting
+holds up all others, and cannot be ended. Tasks that are plain functions run beside them in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import signal
+import threading
+from collections import deque
+from typing import Any
+
+from queue_core.worker.app import App
+from queue_core.worker.limits import SoftTimeLimitExceeded, TaskTerminated
+from queue_core.worker.loops import Run, loop_here
+from queue_core.worker.outcome import (
+    Accept,
+    AppInfo,
+    Done,
+    Job,
+    Outcome,
+    Report,
+    Returned,
+    Terminated,
+)
+from queue_core.worker.pools.base import Abilities, PoolInfo, check_signal, check_tasks, refuse
+from queue_core.worker.pools.threads import Runs, ThreadPool
+from queue_core.worker.trace import job_steps
+
+ASYNCIO = Abilities("asyncio", soft_limits=True, terminate=True, resize=True)
+_TIDYING = 1.0
+
+
+class AsyncioPool:
+    """Runs up to ``size`` coroutines at once. See `queue_core.worker.pools.base.Pool`."""
+
+    def __init__(self, size: int, app: App) -> None:
+        """Nothing is started yet."""
+        self._size = size
+        self._app = app
+        self._runs = Runs()
+        self._threads = ThreadPool(size, app, runs=self._runs)
+        self._loop = loop_here()
+        self._lock = threading.Lock()
+        self._jobs: deque[Job] = deque()
+        self._stopping = False
+        self._flights: dict[int, _Flight] = {}  # of the loop's thread
+        self._empty = threading.Event()
+
+    abilities = ASYNCIO
+    separate = False
+
+    @property
+    def ahead(self) -> int:
+        """Those that run, and as many that may be next."""
+        return self._size * 2
+
+    def start(self, report: Report, accept: Accept | None = None) -> AppInfo:
+        """Start the threads; the loop runs already."""
+        info = self._app.info()
+        check_tasks(ASYNCIO, info)
+        self._runs.report, self._runs.accept = report, accept
+        self._threads.grow(0)
+        return info
+
+    def submit(self, job: Job) -> None:
+        """Hand the job to the loop, or to the threads if its task is a plain function."""
+        task = self._app.tasks.get(job.name)
+        if task is None or not inspect.iscoroutinefunction(task.function):
+            self._threads.submit(job)
+            return
+        with self._lock:
+            if not self._stopping:
+                self._jobs.append(job)
+                self._loop.call_soon_threadsafe(self._fill)
+                return
+        self._runs.tell(job.ticket, Returned())
+
+    def stop(self, grace: float) -> bool:
+        """Give back what waits, wait for what runs, interrupt what does not end."""
+        with self._lock:
+            self._stopping = True
+            waiting = list(self._jobs)
+            self._jobs.clear()
+        for job in waiting:
+            self._runs.tell(job.ticket, Returned())
+        clean = self._threads.stop(grace)  # what runs on the loop is waited for, too
+        if not clean:
+            self._loop.call_soon_threadsafe(self._cut_all)
+            self._empty.wait(_TIDYING)
+        return clean
+
+    def abort(self) -> None:
+        """Do not wait any longer."""
+        self._threads.abort()
+
+    def info(self) -> PoolInfo:
+        """Say what runs."""
+        return PoolInfo(ASYNCIO.kind, self._size, self._runs.running())
+
+    def grow(self, count: int = 1) -> int:
+        """Let more run at once."""
+        self._size = self._threads.grow(count)
+        self._loop.call_soon_threadsafe(self._fill)
+        return self._size
+
+    def shrink(self, count: int = 1) -> int:
+        """Let less run at once; what runs may finish."""
+        self._size = self._threads.shrink(count)
+        return self._size
+
+    def restart(self) -> None:
+        """Raise UsageError: the app was imported by this process, and cannot be again."""
+        raise refuse(ASYNCIO, "import the app anew")
+
+    def withdraw(self, ticket: int) -> bool:
+        """Take back a job that was not started."""
+        return self._forget(ticket, Returned()) or self._threads.withdraw(ticket)
+
+    def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
+        """Raise `TaskTerminated` where the coroutine waits; a plain function cannot be ended."""
+        check_signal(number)
+        if self._forget(ticket, Terminated()):
+            return True
+        flight = self._flights.get(ticket)
+        if flight is None:
+            return self._threads.terminate(ticket, number)
+        self._loop.call_soon_threadsafe(flight.terminate)
+        return True
+
+    def _forget(self, ticket: int, outcome: Outcome) -> bool:
+        with self._lock:
+            found = [job for job in self._jobs if job.ticket == ticket]
+            for job in found:
+                self._jobs.remove(job)
+        for job in found:
+            self._runs.tell(job.ticket, outcome)
+        return bool(found)
+
+    # --- the loop's thread -----------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        while len(self._flights) < self._size:
+            with self._lock:
+                job = self._jobs.popleft() if self._jobs else None
+            if job is None:
+                break
+            if self._runs.begin(job):
+                flight = self._flights[job.ticket] = _Flight(self._loop)
+                flight.task = self._loop.create_task(self._run(job, flight))
+
+    async def _run(self, job: Job, flight: _Flight) -> None:
+        steps = job_steps(self._app, job, flight)
+        try:
+            waiting = next(steps)
+            while True:
+                value, error = await flight.wait_for(waiting)
+                waiting = steps.send(value) if error is None else steps.throw(error)
+        except StopIteration as end:
+            outcome: Outcome = end.value[0]
+        if flight.terminated and not isinstance(outcome, Done):
+            outcome = Terminated()
+        del self._flights[job.ticket]
+        self._runs.end(job.ticket, outcome)
+        self._fill()
+        self._land()
+
+    def _cut_all(self) -> None:
+        """Let what runs put things in order; it was reported as abandoned."""
+        for flight in self._flights.values():
+            flight.terminate()
+        self._land()
+
+    def _land(self) -> None:
+        if self._stopping and not self._flights:
+            self._empty.set()
+
+
+class _Flight:
+    """One coroutine on its way: the guard around it, and what interrupts it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._run: Run[Any] | None = None
+        self._soft: float | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.terminated = False
+
+    async def wait_for(self, awaitable: Any) -> tuple[Any, BaseException | None]:
+        """Await it; return its value and what it raised."""
+        self._run = Run(awaitable)
+        try:
+            if self.terminated:
+                self._run.cut(TaskTerminated())
+            return await self._run.result()
+        finally:
+            self._run = None
+
+    def terminate(self) -> None:
+        """End it where it waits."""
+        self.terminated = True
+        self._cut(TaskTerminated())
+
+    def __call__(self, soft: float | None, hard: float | None) -> _Flight:
+        """A `queue_core.worker.trace.Guard`."""
+        self._soft = soft
+        return self
+
+    def __enter__(self) -> None:
+        if self._soft is not None:
+            error = SoftTimeLimitExceeded(self._soft)
+            self._alarm = self._loop.call_later(self._soft, self._cut, error)
+
+    def __exit__(self, *_: object) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def _cut(self, error: BaseException) -> None:
+        if self._run is not None:
+            self._run.cut(error)

@@ -1,0 +1,218 @@
+"""Celery's result message: one JSON object, as a plain value.
+
+Pure. Celery's clients read what is written here, and ours what celery's workers write. The last six
+fields, which tell what was run, are those of its ``result_extended``; ours are always there, so
+that whoever holds an id can ask what failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from queue_core import DecodeError, MessageError, encode
+from queue_core.worker.failure import Failure, read_failure
+from queue_core.worker.protocol import Call
+
+State = str
+"""``UNKNOWN PENDING RECEIVED STARTED RETRY SUCCESS FAILURE REVOKED``, or what a program made up."""
+
+ENDED: Final = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
+"""The states that are the last."""
+_FAILED: Final = frozenset({"FAILURE", "REVOKED", "RETRY"})
+
+
+class Result(msgspec.Struct):
+    """What became of a run so far, as read from a result message.
+
+    Attributes:
+        task_id: of the run.
+        status: how it ended, or where it is.
+        value: what it returned; while it is ``STARTED``, by which process of whom it is run.
+        failure: what went wrong: if it is ``FAILURE`` or ``REVOKED``, and before a ``RETRY``.
+        name, args, kwargs: what was run; None if the message does not say.
+        worker, queue: where, and where it was taken from.
+        retries: how often it was tried again.
+        parent_id, group_id: the run that sent it, and its group.
+        children: the ids of the runs that it sent itself.
+        date_done: ISO 8601.
+    """
+
+    task_id: str
+    status: State
+    value: Any = None
+    failure: Failure | None = None
+    name: str | None = None
+    args: list[Any] | None = None
+    kwargs: dict[str, Any] | None = None
+    worker: str | None = None
+    queue: str | None = None
+    retries: int = 0
+    parent_id: str | None = None
+    group_id: str | None = None
+    children: list[str] = []
+    date_done: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self.status in ENDED
+
+
+class Ran(msgspec.Struct):
+    """Where a run took place, for its result message; ``arguments`` says whether they are told."""
+
+    worker: str = ""
+    queue: str = ""
+    children: Sequence[str] = ()
+    arguments: bool = True
+
+
+def success(call: Call, value: Any, *, date_done: str, ran: Ran | None = None) -> dict[str, Any]:
+    """Return the result message of a run that returned ``value``."""
+    return _message(call, "SUCCESS", value, None, date_done, ran)
+
+
+def failure(
+    call: Call, failed: Failure, *, date_done: str, ran: Ran | None = None, status: str = "FAILURE"
+) -> dict[str, Any]:
+    """Return the result message of a run that failed, or with ``RETRY`` of one that is tried again.
+
+    ``REVOKED`` is for one that was not run at all.
+    """
+    return _message(call, status, failed.as_wire(), failed.trace, date_done, ran)
+
+
+def _message(
+    call: Call, status: str, value: Any, trace: str | None, date_done: str, ran: Ran | None
+) -> dict[str, Any]:
+    ran = ran or Ran()
+    message = {
+        "status": status,
+        "result": value,
+        "traceback": trace,
+        "children": [[[child, None], None] for child in ran.children],
+        "date_done": date_done,
+        "task_id": call.id,
+        "name": call.name,
+        "args": call.args if ran.arguments else None,
+        "kwargs": call.kwargs if ran.arguments else None,
+        "worker": ran.worker or None,
+        "retries": call.retries,
+        "queue": ran.queue or None,
+    }
+    if call.parent_id:
+        message["parent_id"] = call.parent_id
+    if call.group:
+        message["group_id"] = call.group
+    return message
+
+
+def encode_result(message: dict[str, Any]) -> bytes:
+    """Encode a result message.
+
+    Raises:
+        MessageError: what the task returned has no form in JSON. Arguments that have none, which
+            another serializer brought, are left out.
+    """
+    try:
+        return encode(message, "json").body
+    except MessageError:
+        return encode({**message, "args": None, "kwargs": None}, "json").body
+
+
+def state(task_id: str, status: State, info: Any = None) -> bytes:
+    """Return the encoded message of a run that has not ended."""
+    return encode_result(
+        {
+            "status": status,
+            "result": info,
+            "traceback": None,
+            "children": [],
+            "date_done": None,
+            "task_id": task_id,
+        }
+    )
+
+
+class Head(msgspec.Struct):
+    """What of a stored result message concerns those who keep it.
+
+    Attributes:
+        status: as in `Result`.
+        waiting: the queues of processes that want to be told when the run has ended. Those are
+            not celery's.
+    """
+
+    status: State = "PENDING"
+    waiting: list[str] = []
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self.status in ENDED
+
+
+_heads = msgspec.json.Decoder(Head)
+
+
+def read_head(body: bytes) -> Head:
+    """Read the head of an encoded result message; one that is damaged has an empty one."""
+    try:
+        return _heads.decode(body)
+    except msgspec.MsgspecError:
+        return Head()
+
+
+def with_waiting(body: bytes, queues: Sequence[str]) -> bytes:
+    """Add to an encoded result message, which names none yet, who waits for the end."""
+    return body[:-1] + b',"waiting":' + msgspec.json.encode(queues) + b"}" if queues else body
+
+
+def read_result(payload: Any) -> Result:
+    """Read a result message.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    if not isinstance(payload, dict) or not isinstance(payload.get("task_id"), str):
+        raise DecodeError("not a result message: an object with a 'task_id' was expected")
+    status = payload.get("status")
+    status = status if isinstance(status, str) else "PENDING"
+    failed = status in _FAILED
+    args, kwargs = payload.get("args"), payload.get("kwargs")
+    retries = payload.get("retries")
+    return Result(
+        payload["task_id"],
+        status,
+        None if failed else payload.get("result"),
+        read_failure(payload.get("result"), payload.get("traceback"), status.title())
+        if failed
+        else None,
+        _text(payload.get("name")),
+        args if isinstance(args, list) else None,
+        kwargs if isinstance(kwargs, dict) else None,
+        _text(payload.get("worker")),
+        _text(payload.get("queue")),
+        retries if isinstance(retries, int) else 0,
+        _text(payload.get("parent_id")),
+        _text(payload.get("group_id")),
+        _children(payload.get("children")),
+        _text(payload.get("date_done")),
+    )
+
+
+def _children(value: object) -> list[str]:
+    """Return the ids of ``[[[id, parent], null], ...]``, leaving out what is something else."""
+    found = []
+    for child in value if isinstance(value, list) else []:
+        match child:
+            case [[str(task_id), *_], *_]:
+                found.append(task_id)
+    return found
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,88 @@
+"""The message that a running task is sent again as: the same call, later or with another task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from queue_core import UsageError
+from queue_core.worker.canvas import Part, attach, freeze
+from queue_core.worker.composing import instant, utcnow
+from queue_core.worker.endings import Retry
+from queue_core.worker.protocol import STANDARD_HEADERS
+from queue_core.worker.request import Request
+from queue_core.worker.signature import GROUP, Signature, as_signature, join
+
+
+def again(
+    request: Request,
+    args: Sequence[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+    error: BaseException | None,
+) -> Retry:
+    """Return the retry of the run: the same id and followers, one more in ``retries``."""
+    call = request.call
+    given = {name: value for name, value in options.items() if value is not None}
+    if "countdown" in given:
+        delay = max(0.0, float(given["countdown"]))
+    else:
+        delay = max(0.0, (instant("eta", given["eta"]) - utcnow()).total_seconds())
+    custom = {
+        name: value
+        for name, value in request.headers.items()
+        if name not in STANDARD_HEADERS and not name.startswith("x-")
+    }
+    signature: Signature[Any] = Signature(
+        call.name,
+        list(call.args if args is None else args),
+        dict(call.kwargs if kwargs is None else kwargs),
+        {
+            "queue": request.queue or None,
+            "headers": {**custom, **(given.pop("headers", None) or {})},
+            "priority": request.priority,
+            "task_id": call.id,
+            "retries": call.retries + 1,
+            "root_id": call.root_id,
+            "parent_id": call.parent_id,
+            "group_id": call.group,
+            "group_index": call.group_index,
+            "link": call.embed.callbacks,
+            "link_error": call.embed.errbacks,
+            "chain": call.embed.chain,
+            "chord": call.embed.chord,
+            "failed": call.embed.failed,
+            "expires": call.expires,
+            "time_limit": call.hard_limit,
+            "soft_time_limit": call.soft_limit,
+            "ignore_result": call.ignore_result or None,
+            "shadow": call.shadow,
+            "reply_to": call.reply_to,
+            "replaced_task_nesting": call.replaced_task_nesting,
+            "stamps": call.stamps,
+            "stamped_headers": call.stamped_headers,
+            **given,
+        },
+    )
+    return Retry(signature, delay, error)
+
+
+def replacement(request: Request, signature: Signature[Any]) -> Signature[Any]:
+    """Return ``signature`` with the id of the run, and with all that follows the run behind it.
+
+    Raises:
+        UsageError: it is a group, which has no single result; ``group | task`` has.
+    """
+    if signature.task == GROUP:
+        raise UsageError("a group cannot replace a task; use a chord: group(...) | task.s()")
+    call = request.call
+    new = signature.clone(task_id=call.id)
+    for callback in call.embed.callbacks or ():
+        new.link(as_signature(callback))
+    for errback in call.embed.errbacks or ():
+        new.link_error(as_signature(errback))
+    if call.group is not None:
+        new = attach(new, Part(call.group, call.group_index, call.embed.chord))
+    new.options["replaced_task_nesting"] = call.replaced_task_nesting + 1
+    whole = join([new, *(as_signature(step) for step in reversed(call.embed.chain or []))])
+    return freeze(whole, reply_to=call.reply_to)[0]

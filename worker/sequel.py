@@ -1,0 +1,218 @@
+"""What is sent together with the ack of a message: results, links, retries, the body of a chord.
+
+Given a message and what became of its task, `Sequel` makes results certain and says what has to go
+with the ack; it acks nothing itself. Counting the parts of a chord may block for round trips, and
+so may a result store; both may be done again for the same message without harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from queue_core import (
+    Connection,
+    Message,
+    MessageError,
+    Publication,
+    Queue,
+    TopologyMismatch,
+    UsageError,
+    decode,
+)
+from queue_core.worker.aftermath import Aftermath, after_chord, after_failing, encode_failure
+from queue_core.worker.canvas import freeze, unfold
+from queue_core.worker.composing import Composer
+from queue_core.worker.failure import Failure
+from queue_core.worker.following import children
+from queue_core.worker.messages import label, properties_of, read_message, task_id, task_name
+from queue_core.worker.outcome import ChordPart, Done, Failed, Letter, Outcome, Reply, Retried
+from queue_core.worker.protocol import Call
+from queue_core.worker.results import base as delivering
+from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE, Deliverer
+from queue_core.worker.results.chords import Chords
+from queue_core.worker.results.wire import read_result
+from queue_core.worker.signature import as_signature
+
+logger = logging.getLogger(__name__)
+
+
+class Sequel:
+    """What follows messages. Thread-safe; blocks for round trips."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        deliverer: Deliverer,
+        *,
+        composer: Composer,
+        chords: Chords | None = None,
+        accept: Sequence[str] = ("json", "msgpack"),
+        keep_errors: Collection[str] = (),
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            connection, deliverer: to the broker, and where results go.
+            composer: makes messages of what follows tasks.
+            chords: counts their parts; None: nothing can.
+            accept: the serializers of messages that may be decoded here.
+            keep_errors: names of tasks whose failures are kept even if their results are ignored.
+        """
+        self._connection = connection
+        self._deliverer = deliverer
+        self._composer = composer
+        self._chords = chords
+        self._accept = tuple(accept)
+        self._keep_errors = keep_errors
+        self._declared: set[str] = set()
+
+    def of_replies(self, results: Iterable[tuple[Message, bytes]]) -> list[Publication]:
+        """What follows tasks that have an encoded result, and nothing else: see `replies_only`."""
+        return self._deliverer.deliver(
+            [delivering.Reply(message, task_id(message), body) for message, body in results]
+        )
+
+    def of_done(self, message: Message, outcome: Done) -> tuple[list[Publication], bool]:
+        """What follows a task that returned, and whether its chord is `over` with that."""
+        then = self._reply(message, task_id(message), outcome.reply)
+        then += self._letters(outcome.letters)
+        if outcome.chord is None:
+            return then, False
+        body = self._counted(message, outcome.chord, outcome.reply)
+        return then + body, bool(body)
+
+    def of_failed(self, message: Message, outcome: Failed) -> list[Publication]:
+        """What follows a task that raised."""
+        after = Aftermath(outcome.letters, outcome.others, outcome.chord)
+        then = self._reply(message, task_id(message), outcome.reply)
+        return then + self._after(message, after, outcome.error)
+
+    def of_retried(self, message: Message, outcome: Retried) -> list[Publication]:
+        """The same task again; a broker that holds nothing back gets it at once, with its time."""
+        publication = outcome.again.publication
+        if publication.delay and not self._connection.features.delay:
+            due = datetime.now(UTC) + timedelta(seconds=publication.delay)
+            publication.properties.headers["eta"] = due.isoformat()
+            publication.delay = 0.0
+        then = self._reply(message, task_id(message), outcome.reply)
+        return then + self._letters([outcome.again])
+
+    def of_unfinished(
+        self, message: Message, type_name: str, reason: str, *, skipped: bool = False
+    ) -> list[Publication]:
+        """What follows a task that could not fail by itself: killed, or not run at all.
+
+        With ``skipped`` it has no error links: nothing went wrong.
+        """
+        failure = Failure(type_name, "celery.exceptions", [reason])
+        properties = properties_of(message)
+        try:
+            call = read_message(properties, message.body, self._accept)
+        except MessageError:
+            if not task_id(message):
+                return []
+            call = Call(task_name(message), task_id(message), [], {})
+        reply = encode_failure(call, failure, status="REVOKED" if skipped else "FAILURE")
+        after = after_failing(
+            self._composer,
+            call,
+            failure,
+            queue=message.queue,
+            errbacks=not skipped,
+        )
+        if not call.ignore_result or (call.name in self._keep_errors and not skipped):
+            after.replies = [Reply(call.id, reply), *after.replies]
+        return self._after(message, after, str(failure))
+
+    def of_state(self, message: Message, state: bytes) -> list[Publication]:
+        """What tells where a task is that has not ended."""
+        return self._deliverer.note(delivering.Reply(message, task_id(message), state))
+
+    def over(self, part: ChordPart) -> None:
+        """The body of a chord is on its way: its parts can be forgotten."""
+        if self._chords is not None:
+            self._chords.forget(part)
+
+    def declare(self, queue: Queue | None) -> None:
+        """Make sure that a queue is there, as it is known to be after the first time."""
+        if queue is None or queue.name in self._declared:
+            return
+        with contextlib.suppress(TopologyMismatch):  # it is there, and used as it is
+            self._connection.declare(queue)
+        self._declared.add(queue.name)
+
+    def doubt(self) -> None:
+        """Somebody may have deleted a queue: declare them again when they are needed."""
+        self._declared.clear()
+
+    # --- parts -----------------------------------------------------------------------------------
+
+    def _reply(self, message: Message, of_task: str, reply: bytes) -> list[Publication]:
+        """Make a result certain, or return what has to be sent."""
+        if not reply:
+            return []
+        return self._deliverer.deliver([delivering.Reply(message, of_task, reply)])
+
+    def _letters(self, letters: Sequence[Letter]) -> list[Publication]:
+        for letter in letters:
+            self.declare(letter.queue)
+        return [letter.publication for letter in letters]
+
+    def _after(self, message: Message, after: Aftermath, error: str) -> list[Publication]:
+        """What goes with the ack of a task that did not succeed."""
+        then = self._letters(after.letters)
+        for reply in after.replies:
+            then += self._reply(message, reply.task_id, reply.body)
+        part = after.chord
+        if part is not None and (chords := self._counting(message, part)) is not None:
+            if chords.failed(part):
+                failure = Failure("Exception", "", [error])
+                body = after_chord(self._composer, part, failure, queue=message.queue)
+                then += self._after(message, body, error)
+        return then
+
+    def _counted(self, message: Message, part: ChordPart, reply: bytes) -> list[Publication]:
+        """Count a part that succeeded; the last one brings the body."""
+        chords = self._counting(message, part)
+        replies = None if chords is None else chords.succeeded(part, reply)
+        if replies is None:
+            return []
+        try:
+            if len(replies) < part.size:
+                raise UsageError("the results of its parts have expired")
+            return self._letters(self._body(message, part, replies))
+        except (MessageError, UsageError) as error:
+            logger.error("the body of chord %s cannot be sent: %s", part.group, error)
+            failure = Failure(type(error).__name__, __name__, [str(error)])
+            after = after_chord(self._composer, part, failure, queue=message.queue)
+            return self._after(message, after, str(failure))
+
+    def _body(self, message: Message, part: ChordPart, replies: Sequence[bytes]) -> list[Letter]:
+        values = [read_result(decode(body, RESULT_TYPE, RESULT_ENCODING)).value for body in replies]
+        body, _ = freeze(as_signature(part.body))
+        root = properties_of(message).headers.get("root_id")
+        parent = Call("", task_id(message), [], {}, root_id=root if isinstance(root, str) else None)
+        return [self._composer.compose(task) for task in children(unfold(body, [values]), parent)]
+
+    def _counting(self, message: Message, part: ChordPart) -> Chords | None:
+        """Where to count the part; None, with a reason in the log, if it cannot be."""
+        chords = self._chords
+        if chords is not None and part.size > 0 and 0 <= part.index <= part.size:
+            return chords
+        why = (
+            "there is no store to count its parts in; give the app a backend="
+            if chords is None
+            else "its sender counts its parts elsewhere"
+        )
+        logger.error("the chord %s of %s cannot go on: %s", part.group, label(message), why)
+        return None
+
+
+def replies_only(outcome: Outcome) -> bytes:
+    """Return the encoded result of a task that has one, and that nothing else follows."""
+    if not isinstance(outcome, Done | Failed) or outcome.letters or outcome.chord:
+        return b""
+    return b"" if isinstance(outcome, Failed) and outcome.others else outcome.reply

@@ -1,0 +1,1 @@
+"""The worker's own steps; see `queue_core.worker.runner`."""

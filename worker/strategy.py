@@ -1,0 +1,66 @@
+"""Strategies: what makes a request of a message, chosen by the message's task.
+
+A task may name its own (``@app.task(strategy="module:name")``): a function that is called once with
+what is known of the task and the consumer, and returns the strategy. That is called with each
+message and those of its headers that are in `queue_core.worker.delivery.READ`, and returns a
+request, which is given to the pool, or None if it dealt with the message. It runs on the thread
+that takes messages, and must not block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from queue_core import Message
+from queue_core.worker.delivery import ActiveRequest, Flights
+from queue_core.worker.outcome import TaskInfo
+from queue_core.worker.rates import Bucket
+
+Strategy = Callable[[Message, Mapping[str, Any]], ActiveRequest | None]
+
+DEFAULT: Final = "queue_core.worker.strategy:default"
+
+
+class Keeper(Protocol):
+    """What strategies need of the consumer."""
+
+    @property
+    def flights(self) -> Flights:
+        """The requests that are here."""
+
+    def bucket(self, task: TaskInfo) -> Bucket | None:
+        """What counts the runs of a task; None if it has no rate limit."""
+
+    def hold(self, request: ActiveRequest, seconds: float) -> None:
+        """Keep a message away from the pool for so many seconds."""
+
+
+def default(
+    task: TaskInfo, consumer: Keeper, kind: type[ActiveRequest] = ActiveRequest
+) -> Strategy:
+    """Return the strategy of tasks without one of their own.
+
+    It skips what is revoked or expired, and holds back what is not due or would be too much.
+    ``kind`` is the class of the requests.
+    """
+    flights, bucket = consumer.flights, consumer.bucket(task)
+    revoked = flights.revoked
+
+    def strategy(message: Message, headers: Mapping[str, Any]) -> ActiveRequest | None:
+        request = kind(message, headers, task, flights)
+        if revoked and request.id in revoked:
+            request.skip("revoked")
+            return None
+        if headers.get("expires") is not None and request.expired():
+            request.skip("expired")
+            return None
+        if headers.get("eta") is not None and (wait := request.wait()) > 0:
+            consumer.hold(request, wait)
+            return None
+        if bucket is not None and (wait := bucket.take()) > 0:
+            consumer.hold(request, wait)
+            return None
+        return request
+
+    return strategy

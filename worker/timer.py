@@ -1,0 +1,74 @@
+"""One thread that calls functions at their time, for everything in a worker that waits."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+from collections.abc import Callable
+
+from queue_core import Clock, SystemClock
+
+logger = logging.getLogger(__name__)
+
+
+class Timer:
+    """Calls functions later, on a thread of its own. They must not block for long. Thread-safe."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        """Start nothing yet."""
+        self._clock = clock or SystemClock()
+        self._changed = threading.Condition()
+        self._entries: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = itertools.count()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+
+    def call_later(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call this in so many seconds, unless the timer is stopped before."""
+        with self._changed:
+            due = self._clock.monotonic() + seconds
+            heapq.heappush(self._entries, (due, next(self._numbers), call))
+            self._changed.notify()
+
+    def start(self) -> None:
+        """Start the thread, once."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="timer", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Call nothing more; blocks until a call that is under way has returned."""
+        with self._changed:
+            self._stopped = True
+            self._entries.clear()
+            self._changed.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def run_due(self) -> float | None:
+        """Call what is due; return the seconds until the next, None if there is none."""
+        while True:
+            with self._changed:
+                if not self._entries:
+                    return None
+                wait = self._entries[0][0] - self._clock.monotonic()
+                if wait > 0:
+                    return wait
+                _, _, call = heapq.heappop(self._entries)
+            try:
+                call()
+            except Exception:
+                logger.exception("a timed call failed")
+
+    def _run(self) -> None:
+        while not self._stopped:
+            wait = self.run_due()
+            with self._changed:
+                if not self._stopped and (wait is None) == (not self._entries):
+                    self._changed.wait(wait)
+
+    def __len__(self) -> int:
+        """How many calls wait."""
+        return len(self._entries)
