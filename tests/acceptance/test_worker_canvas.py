@@ -82,9 +82,7 @@ class TestFollowing:
         result = task("divide", 1, 0).apply_async(link_error=handler)
         with pytest.raises(ZeroDivisionError, match="division by zero"):
             result.get(30)
-        assert notes.wait() == [
-            f"{result.id} FAILURE division by zero [1, 0] {{}}"
-        ]
+        assert notes.wait() == [f"{result.id} FAILURE division by zero [1, 0] {{}}"]
 
     def test_an_error_handler_of_three_arguments_gets_request_error_and_traceback(
         self, task, notes
