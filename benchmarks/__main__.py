@@ -87,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         help="default .queue-core/bench/latest.json; beside it a log",
     )
+    add(
+        "--add-to",
+        metavar="FILE",
+        help="keep what FILE has of cases that this run does not measure",
+    )
     add("--publish", action="store_true", help="write benchmarks/results.json, plot and README")
     add("--report", metavar="FILE", help="measure nothing, print what FILE says")
     return parser
@@ -122,9 +127,9 @@ def _measure(options: argparse.Namespace) -> Results:
         seconds = 0.15 if options.quick else 0.5 * options.scale
         trials = 2 if options.thorough else 1
         plan = Plan(cases, urls, contestants, rounds, seconds, trials, options.count)
-        results = Results(about=_about(rounds))
+        results = _load(Path(options.add_to)) if options.add_to else Results(about=_about(rounds))
         for rows in run(plan, desk, _tell):
-            results.rows += rows
+            results.replace(rows)
             _note_server(results, rows)
             for row in rows:
                 _tell(f"  {row.contestant}: {row.error or row.median()}")

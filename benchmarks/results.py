@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -44,6 +44,15 @@ class Results:
     def __init__(self, rows: Iterable[Row] = (), about: Mapping[str, Any] | None = None) -> None:
         self.rows = list(rows)
         self.about: dict[str, Any] = dict(about or {})
+
+    def replace(self, rows: Sequence[Row]) -> None:
+        """Add the rows of one case and broker, in the place of those that are there.
+
+        So everybody in a case was measured in the same run.
+        """
+        measured = {(row.case, row.broker) for row in rows}
+        self.rows = [row for row in self.rows if (row.case, row.broker) not in measured]
+        self.rows += rows
 
     def row(self, case: str, broker: str, contestant: str) -> Row | None:
         """One row, if it was measured."""

@@ -49,6 +49,20 @@ def test_results_survive_the_way_through_json() -> None:
     assert after.as_json() == before.as_json()
 
 
+def test_what_is_measured_again_replaces_a_case_with_everybody_in_it() -> None:
+    results = Results(
+        [Row("a", "redis", name, "msg/s") for name in ("ours", "raw")]
+        + [Row("a", "sqlite", "ours", "msg/s"), Row("b", "redis", "ours", "msg/s")]
+    )
+    results.replace([Row("a", "redis", "ours", "msg/s", [{"value": 1.0}])])
+    assert results.median("a", "redis", "ours") == 1.0
+    assert [(row.case, row.broker, row.contestant) for row in results.rows] == [
+        ("a", "sqlite", "ours"),
+        ("b", "redis", "ours"),
+        ("a", "redis", "ours"),
+    ]
+
+
 @pytest.mark.parametrize(("ours", "verdict"), [(150.0, "reached"), (149.0, "**short**")])
 def test_a_goal_is_reached_at_its_limit_and_not_below(ours: float, verdict: str) -> None:
     lines = goals(results(row("ours", ours), row("kombu", 10)))
