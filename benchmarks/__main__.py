@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--add-to",
         metavar="FILE",
-        help="keep what FILE has of cases that this run does not measure",
+        help="keep what FILE has of other cases",
     )
     add("--publish", action="store_true", help="write benchmarks/results.json, plot and README")
     add("--report", metavar="FILE", help="measure nothing, print what FILE says")
