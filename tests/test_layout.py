@@ -143,5 +143,15 @@ def test_importing_the_package_loads_no_driver_and_nothing_heavy() -> None:
     assert loaded.strip() == "[]"
 
 
+def test_a_remote_command_loads_nothing_that_tasks_are_made_with() -> None:
+    code = "import sys, queue_core.worker.cli.remote; print('queue_core.worker.app' in sys.modules)"
+    assert run(code).strip() == "False"
+
+
+def test_every_public_name_of_the_worker_can_be_loaded() -> None:
+    code = "import queue_core.worker as w; print(all(getattr(w, name) for name in w.__all__))"
+    assert run(code).strip() == "True"
+
+
 def test_the_standard_librarys_mailbox_is_not_shadowed() -> None:
     assert "maildir" in run("import mailbox; print([n.lower() for n in dir(mailbox)])")

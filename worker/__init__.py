@@ -2,17 +2,26 @@
 
 Built on nothing but the facade `queue_core`, so that it works on every broker that the facade works
 on, and speaking celery's message protocol, so that its programs can work beside.
+
+The names are loaded when they are used: a command such as ``queue-core inspect`` lives in this
+package, needs none of them, and shall be quick.
 """
 
-from queue_core.worker.app import App
-from queue_core.worker.canvas import chain, chord, group
-from queue_core.worker.endings import Ignore, MaxRetriesExceeded, Reject, Retry
-from queue_core.worker.limits import SoftTimeLimitExceeded, TaskTerminated
-from queue_core.worker.request import FailedRun, Request
-from queue_core.worker.results.result import AsyncResult, GroupResult
-from queue_core.worker.shared import shared_task
-from queue_core.worker.signature import Signature
-from queue_core.worker.task import Task
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from queue_core.worker.app import App
+    from queue_core.worker.canvas import chain, chord, group
+    from queue_core.worker.endings import Ignore, MaxRetriesExceeded, Reject, Retry
+    from queue_core.worker.limits import SoftTimeLimitExceeded, TaskTerminated
+    from queue_core.worker.request import FailedRun, Request
+    from queue_core.worker.results.result import AsyncResult, GroupResult
+    from queue_core.worker.shared import shared_task
+    from queue_core.worker.signature import Signature
+    from queue_core.worker.task import Task
 
 __all__ = [
     "App",
@@ -33,3 +42,36 @@ __all__ = [
     "group",
     "shared_task",
 ]
+
+_MODULES = {
+    "App": "app",
+    "AsyncResult": "results.result",
+    "FailedRun": "request",
+    "GroupResult": "results.result",
+    "Ignore": "endings",
+    "MaxRetriesExceeded": "endings",
+    "Reject": "endings",
+    "Request": "request",
+    "Retry": "endings",
+    "Signature": "signature",
+    "SoftTimeLimitExceeded": "limits",
+    "Task": "task",
+    "TaskTerminated": "limits",
+    "chain": "canvas",
+    "chord": "canvas",
+    "group": "canvas",
+    "shared_task": "shared",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load one of ``__all__`` at its first use (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

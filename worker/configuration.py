@@ -26,9 +26,8 @@ from queue_core import ConfigError
 from queue_core.worker.blueprint import load
 from queue_core.worker.celery_settings import known_name, nearest_name, refusal
 from queue_core.worker.settings import DEFAULTS, FIELDS, STRUCTURED, Settings, read_setting
+from queue_core.worker.variables import FILE_VARIABLE, URL_VARIABLE
 
-URL_VARIABLE: Final = "QUEUE_CORE_URL"
-FILE_VARIABLE: Final = "QUEUE_CORE_CONFIG"
 _VARIABLE: Final = "QUEUE_CORE_"
 
 

@@ -9,27 +9,8 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from queue_core import ConfigError
+from queue_core.worker.absent import AppNotFound
 from queue_core.worker.app import App
-
-
-class AppNotFound(ConfigError):
-    """The app cannot be imported.
-
-    Attributes:
-        error: what is wrong, one line.
-        because: why, or empty.
-        advice: what to try, or empty.
-        trace: the traceback of the app's own failure, or empty.
-    """
-
-    def __init__(self, error: str, because: str = "", advice: str = "", trace: str = "") -> None:
-        """Keep the parts for the command line."""
-        self.error = error
-        self.because = because
-        self.advice = advice
-        self.trace = trace
-        super().__init__("; ".join(part for part in (error, because, advice) if part))
 
 
 def find_app(spec: str) -> App:

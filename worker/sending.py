@@ -23,7 +23,6 @@ from queue_core import (
 )
 from queue_core.worker.canvas import Handle, freeze, unfold
 from queue_core.worker.composing import Composer, check_options
-from queue_core.worker.configuration import URL_VARIABLE
 from queue_core.worker.failure import Errors
 from queue_core.worker.following import children
 from queue_core.worker.hooks import Hooks
@@ -39,6 +38,7 @@ from queue_core.worker.settings import Settings
 from queue_core.worker.signature import CHAIN, CHORD, GROUP, Signature, members
 from queue_core.worker.task import Task
 from queue_core.worker.unique import unique_key
+from queue_core.worker.variables import URL_VARIABLE
 
 RPC: Final = ("rpc", "rpc://")
 _HURRY: Final = 1.0

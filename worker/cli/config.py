@@ -12,8 +12,6 @@ from queue_core.worker.celery_settings import why_needless
 from queue_core.worker.charter import Settled
 from queue_core.worker.cli.options import app_option, config_option, json_option, print_json
 from queue_core.worker.configuration import (
-    FILE_VARIABLE,
-    URL_VARIABLE,
     Configuration,
     Level,
     masked,
@@ -22,6 +20,7 @@ from queue_core.worker.configuration import (
 )
 from queue_core.worker.locate import find_app
 from queue_core.worker.settings import FIELDS
+from queue_core.worker.variables import FILE_VARIABLE, URL_VARIABLE
 
 _PREFIX = "QUEUE_CORE_"
 

@@ -32,7 +32,7 @@ from queue_core import (
     Unsupported,
     UsageError,
 )
-from queue_core.worker.locate import AppNotFound
+from queue_core.worker.absent import AppNotFound
 
 FAILED, USAGE, PARTLY, NOTHING = 1, 2, 3, 4
 UNREACHABLE, BUG, TIMED_OUT, DAMAGED, REFUSED, CONFIG = 69, 70, 75, 76, 77, 78

@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from queue_core.worker.cli.errors import USAGE, CommandError
 from queue_core.worker.cli.types import patience
-from queue_core.worker.configuration import FILE_VARIABLE
+from queue_core.worker.variables import FILE_VARIABLE
 
 SCHEMA = 1
 """The number of what ``--json`` prints; it grows when a field changes or goes."""

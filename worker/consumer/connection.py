@@ -8,8 +8,8 @@ from typing import Any
 from queue_core import ConfigError
 from queue_core import Connection as BrokerConnection
 from queue_core.worker.blueprint import StartStopStep
-from queue_core.worker.configuration import URL_VARIABLE
 from queue_core.worker.consumer.consumer import TaskConsumer
+from queue_core.worker.variables import URL_VARIABLE
 
 
 class Connection(StartStopStep):

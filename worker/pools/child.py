@@ -26,9 +26,10 @@ from collections import deque
 from functools import partial
 
 from queue_core import ConfigError
+from queue_core.worker.absent import AppNotFound
 from queue_core.worker.app import App
 from queue_core.worker.limits import SoftTimeLimitExceeded, TaskTerminated
-from queue_core.worker.locate import AppNotFound, load_app
+from queue_core.worker.locate import load_app
 from queue_core.worker.logs import configure
 from queue_core.worker.outcome import Done, Job
 from queue_core.worker.pools.frames import (

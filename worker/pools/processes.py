@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from queue_core import ConfigError, UsageError
-from queue_core.worker.locate import AppNotFound
+from queue_core.worker.absent import AppNotFound
 from queue_core.worker.outcome import Accept, AppInfo, Job, Outcome, Report, Returned
 from queue_core.worker.pools.base import (
     Abilities,

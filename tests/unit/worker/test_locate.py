@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from queue_core.worker.locate import AppNotFound, find_app
+from queue_core.worker.absent import AppNotFound
+from queue_core.worker.locate import find_app
 
 numbers = itertools.count()
 APP = "from queue_core.worker import App\napp = App('x')\n"

@@ -12,7 +12,8 @@ import pytest
 
 from queue_core import Backoff
 from queue_core.testing.eventually import eventually
-from queue_core.worker.locate import AppNotFound, find_app
+from queue_core.worker.absent import AppNotFound
+from queue_core.worker.locate import find_app
 from queue_core.worker.outcome import Abandoned, Crashed, Done, Failed, Returned
 from queue_core.worker.pools.frames import Setup
 from queue_core.worker.pools.processes import ProcessPool
