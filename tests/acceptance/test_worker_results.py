@@ -203,19 +203,23 @@ class TestStoreThatIsDown:
     def backend(self, tmp_path):
         return f"sqlite:///{tmp_path}/results.db"
 
-    def test_no_task_is_acked_before_its_result_is_kept(self, app, send, worker, queue, tmp_path):
+    def test_no_task_is_acked_before_its_result_is_kept(
+        self, broker_url, app, send, worker, queue, tmp_path
+    ):
         assert send("add", 1, 1).get(30) == 2
         lock = sqlite3.connect(f"{tmp_path}/results.db", isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
         try:
             result = send("add", 2, 2)
             time.sleep(1.0)
-            info = app.connection().inspect(queue)
-            assert info.ready + info.unacked == 1
+            assert not worker.consumer.settler.idle
+            counts = app.connection().inspect(queue)
+            assert counts.unacked == 1 or broker_url.startswith("amqp")  # which does not tell
         finally:
             lock.execute("ROLLBACK")
             lock.close()
         assert result.get(60) == 4
+        eventually(lambda: worker.consumer.settler.idle, 20.0)
         eventually(lambda: app.connection().inspect(queue).unacked == 0, 20.0)
 
 
