@@ -14,6 +14,12 @@ from queue_core.worker import App
 from queue_core.worker.limits import SoftTimeLimitExceeded
 
 app = App("pool tasks", backend=os.environ.get("JOBS_BACKEND"))
+limited = App("limited")
+
+
+@limited.task(soft_time_limit=0.3)
+def slow() -> None:
+    time.sleep(1.0)
 
 
 def note(path: str, word: str) -> None:
@@ -46,7 +52,7 @@ def stubborn(path: str, seconds: float) -> None:
     note(path, "through")
 
 
-@app.task(soft_time_limit=0.3)
+@app.task
 def polite() -> str:
     try:
         time.sleep(30.0)

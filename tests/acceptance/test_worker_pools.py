@@ -53,7 +53,7 @@ def test_w11_a_task_that_cannot_be_interrupted_is_killed_at_its_limit_and_not_ru
 
 def test_a_task_may_put_things_in_order_at_its_soft_limit(start, send):
     start("-c", "1")
-    assert send("polite").get(20) == "in order"
+    assert send("polite", soft_time_limit=0.3).get(20) == "in order"
 
 
 def test_the_limits_of_a_call_go_before_those_of_its_task(start, send, note):
@@ -75,7 +75,7 @@ def test_w4_w5_w6_a_task_that_always_kills_its_process_is_given_up_and_named(
         send("crash", how).get(40)
     assert [result.get(30) for result in good] == list(range(20))
     eventually(lambda: app.connection().inspect(f"{queue}.dlq").ready == 1, 10.0)
-    assert worker.log.count(f"died ({name})") == 3
+    assert worker.log.count(f"died ({name}); it is replaced") == 3
 
 
 @pytest.mark.parametrize("how", ["sys.exit", "interrupt"])
@@ -89,14 +89,14 @@ def test_w7_a_task_that_leaves_has_failed_and_the_worker_lives(start, send, how)
 
 def test_w7_a_process_that_ends_in_silence_is_no_success(start, send):
     start("-c", "1")
-    with pytest.raises(RemoteError, match="crash loop: .* exit code 0"):
+    with pytest.raises(RemoteError, match="crash loop: .*exit code 0"):
         send("crash", "_exit").get(40)
 
 
 def test_w8_a_task_that_runs_out_of_memory_fails_and_the_next_one_has_a_fresh_process(start, send):
     start("-c", "1")
     before = send("pid").get(20)
-    with pytest.raises(RemoteError, match="MemoryError"):
+    with pytest.raises(MemoryError):
         send("hoard").get(20)
     assert send("pid").get(20) != before
 
@@ -150,12 +150,13 @@ def test_coroutine_tasks_run_on_the_event_loop_of_their_process(start, send, not
 @pytest.mark.parametrize("broker_url", ["sqlite"], indirect=True)  # nothing is connected
 def test_limits_that_a_pool_cannot_keep_are_refused_at_start(start_worker, pool):
     for arguments, what in (
-        (("-A", "pool_tasks:app"), "task pool_tasks.polite has a soft time limit of 0.3 s"),
-        (("--max-tasks", "3"), f"-P {pool} keeps no --max-tasks; use -P prefork"),
+        (("-A", "pool_tasks:limited"), "task pool_tasks.slow has a soft time limit of 0.3 s"),
+        (("--max-tasks", "3"), f"-P {pool} keeps no --max-tasks"),
     ):
         worker = start_worker("-P", pool, *arguments)
         assert worker.end(20.0) == 78, worker.log
         assert what in worker.log
+        assert "use -P prefork" in worker.log
 
 
 def test_children_decode_messages_without_loading_a_driver(start, send):

@@ -114,11 +114,11 @@ def _step_aside(link: socket.socket, granted: Granted) -> None:
 
     It says nothing to the worker and takes no ticket, and ends by signals as other processes do.
     """
-    link.close()
-    granted.close()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
+    link.close()
+    granted.close()
 
 
 def _prepare(setup: Setup, link: socket.socket) -> App | None:

@@ -109,8 +109,11 @@ def orphan(path: str) -> None:
 @app.task(name="family")
 def family() -> int | None:
     """Start a process, end it by SIGTERM, and return its exit code."""
-    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30.0,))
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    process = context.Process(target=lambda: (begun.set(), time.sleep(30.0)))
     process.start()
+    begun.wait(10.0)
     process.terminate()
     process.join(10.0)
     return process.exitcode

@@ -1,0 +1,97 @@
+"""Workers that stand still, die with much in their hands, or hold on to something for long."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from queue_core.testing.eventually import eventually
+
+
+@pytest.fixture
+def note(tmp_path: Path) -> Path:
+    return tmp_path / "note"
+
+
+def lines(note: Path) -> list[str]:
+    return note.read_text().split() if note.exists() else []
+
+
+def go(note: Path) -> None:
+    Path(f"{note}.go").touch()
+
+
+def resident(pid: int) -> int:
+    """The bytes of memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def test_a_worker_that_is_killed_with_a_hundred_messages_loses_none(
+    app, queue, start_worker, note, is_alive
+):
+    worker = start_worker("-c", "2", "--prefetch", "100").ready()
+    children = eventually(lambda: len(worker.children()) == 2 and worker.children())
+    results = [app.send_task("jobs.start", (str(note),), queue=queue) for _ in range(60)]
+    held = [app.send_task("jobs.hold", (f"{note}-h",), queue=queue) for _ in range(2)]
+    results += [app.send_task("jobs.start", (str(note),), queue=queue) for _ in range(60)]
+    eventually(lambda: len(lines(Path(f"{note}-h"))) == 2, 30.0, what="both children are busy")
+    worker.kill()
+    eventually(lambda: not any(is_alive(child) for child in children), 1.0)
+    go(Path(f"{note}-h"))
+    start_worker("-c", "2")
+    assert all(result.get(40) for result in [*results, *held])
+    runs = len(lines(note)) + len(lines(Path(f"{note}-h")))
+    assert 122 <= runs <= 122 + 100
+
+
+def test_a_task_that_runs_for_many_leases_runs_once(app, queue, start_worker, note):
+    workers = [start_worker("-c", "1", "--lease", "1s").ready() for _ in range(2)]
+    held = app.send_task("jobs.hold", (str(note),), queue=queue)
+    eventually(lambda: len(lines(note)) == 1, 20.0)
+    time.sleep(6.0)
+    assert len(lines(note)) == 1
+    go(note)
+    assert held.get(20)[1] is False
+    for worker in workers:
+        worker.signal(signal.SIGTERM)
+        assert worker.end() == 0, worker.log
+    assert len(lines(note)) == 1
+
+
+def test_a_worker_that_stood_still_comes_back_and_changes_nothing(app, queue, start_worker, note):
+    frozen = start_worker("-c", "1", "--lease", "1s").ready()
+    held = app.send_task("jobs.hold", (str(note),), queue=queue)
+    eventually(lambda: len(lines(note)) == 1, 20.0)
+    frozen.signal(signal.SIGSTOP)
+    other = start_worker("-c", "1", "--lease", "1s").ready()
+    eventually(lambda: len(lines(note)) == 2, 40.0, what="the other one runs it")
+    go(note)
+    assert held.get(30)[1] is True
+    other.signal(signal.SIGTERM)
+    assert other.end() == 0, other.log
+    frozen.signal(signal.SIGCONT)
+    assert app.send_task("jobs.add", (1, 2), queue=queue).get(40) == 3
+    assert len(lines(note)) == 2
+    frozen.signal(signal.SIGTERM)
+    assert frozen.end() == 0, frozen.log
+    assert app.connection().inspect(queue).ready == 0
+
+
+def test_tasks_that_are_due_in_an_hour_take_no_memory_and_no_place(app, queue, start_worker):
+    worker = start_worker("-c", "1").ready()
+    assert app.send_task("jobs.add", (1, 1), queue=queue).get(30) == 2
+    before = resident(worker.process.pid)
+    app.send_many(
+        "jobs.add", [(number, 1) for number in range(2000)], queue=queue, countdown=3600.0
+    )
+    began = time.monotonic()
+    due = app.send_many("jobs.add", [(number, 1) for number in range(100)], queue=queue)
+    assert [result.get(30) for result in due] == [number + 1 for number in range(100)]
+    assert time.monotonic() - began < 10.0
+    assert resident(worker.process.pid) - before < 10_000_000
+    worker.signal(signal.SIGTERM)
+    assert worker.end() == 0, worker.log
