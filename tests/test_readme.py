@@ -17,6 +17,8 @@ from sybil import Document, Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.rest import CodeBlockParser, SkipParser
 
+from queue_core.worker.control import registry
+
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.rst"
 DOCUMENTS = [README, *sorted((ROOT / "docs").rglob("*.rst"))]
@@ -42,6 +44,7 @@ def parsed(path: Path) -> Document:
 
 @pytest.fixture
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(registry, "_commands", list(registry._commands))  # some documents add some
     modules = set(sys.modules)
     before = Path.cwd()
     os.chdir(tmp_path)

@@ -1,17 +1,29 @@
 """Tasks with links, retries and hooks; worker processes import this module."""
 
+import asyncio
 import os
 import time
 from typing import Any
 
 from queue_core.worker import App, Reject, Task, group
 
-app = App("canvas jobs", backend=os.environ.get("JOBS_BACKEND"))
+app = App("canvas jobs", backend=os.environ.get("JOBS_BACKEND") or None)
 
 
 @app.task(name="canvas.add")
 def add(a: int, b: int) -> int:
     return a + b
+
+
+@app.task(name="canvas.add_at_most_once", acks_late=False)
+def add_at_most_once(a: int, b: int) -> int:
+    return a + b
+
+
+@app.task(name="canvas.later")
+async def later(a: int) -> list[Any]:
+    await asyncio.sleep(0.01)
+    return [later.request.id, a]
 
 
 @app.task(name="canvas.total")

@@ -1,5 +1,6 @@
 """Tasks whose settings are a module's with celery's old names."""
 
+import os
 import time
 
 from queue_core.worker import App
@@ -25,5 +26,15 @@ def now():
 
 
 @app.task
-def pid_and_settings():
+def sleep(seconds):
+    time.sleep(seconds)
+
+
+@app.task
+def pid():
+    return os.getpid()
+
+
+@app.task
+def some_settings():
     return [app.settings.worker_concurrency, now.rate_limit]

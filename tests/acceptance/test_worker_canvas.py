@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import threading
 
@@ -23,10 +24,11 @@ def processes(start_worker):
 
 
 @pytest.fixture
-def worker(broker_url, backend, queue):
+def worker(broker_url, backend, queue, monkeypatch):
     """A worker in this process, which is there at once."""
-    app = canvas_jobs.app
-    app.use(broker=broker_url, backend=backend)
+    monkeypatch.setenv("JOBS_BACKEND", backend or "")
+    app = importlib.reload(canvas_jobs).app
+    app.use(broker=broker_url)
     worker = Worker(ThreadPool(2, app), WorkerOptions(queues=[queue], lease=2.0, control=False))
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
@@ -124,6 +126,15 @@ class TestFollowing:
         with pytest.raises(RemoteError, match="Reject: no use"):
             task("reject", True).delay().get(30)
         eventually(lambda: app.connection().inspect(f"{queue}.dlq").ready == 1, 20.0)
+
+    def test_what_was_acked_before_its_run_has_links_too(self, task, notes):
+        task("add_at_most_once", 1, 2).apply_async(link=task("note", notes.path))
+        assert notes.wait() == ["3"]
+
+    def test_a_coroutine_is_a_task_like_others(self, task, notes):
+        first = task("add", 1, 2)
+        result = (first | task("later") | task("note", notes.path)).delay()
+        assert notes.wait() == [str([result.parent.id, 3])]
 
     def test_a_child_knows_its_parent_and_root(self, task, queue):
         result = task("family", queue).delay()

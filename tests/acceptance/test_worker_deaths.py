@@ -175,5 +175,6 @@ def test_a_worker_survives_the_loss_of_its_connections(broker_url, app, queue, s
             assert app.send_task("jobs.add", (number, 1), queue=queue).get(30) == number + 1
         go(note)
         assert held.get(30)
+        assert len(lines(note)) == 1  # it came again each time, and the run went on
         worker.signal(signal.SIGTERM)
         assert worker.end() == 0, worker.log

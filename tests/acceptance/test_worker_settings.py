@@ -112,7 +112,7 @@ def test_an_annotation_limits_the_rate_and_the_app_says_how_many_children(
 ) -> None:
     worker = start().ready()
     assert "3 at once" in worker.log
-    assert sender.send_task("settings_jobs.pid_and_settings").get(20) == [3, "1/s"]
+    assert sender.send_task("settings_jobs.some_settings").get(20) == [3, "1/s"]
     started = sorted(result.get(20) for result in sender.send_many("settings_jobs.now", [()] * 3))
     assert started[-1] - started[0] > 1.5
 
@@ -125,6 +125,23 @@ def test_a_file_says_which_pool_and_goes_before_the_module(
     )
     worker = start().ready()
     assert "threads, 5 at once" in worker.log
+
+
+def test_limits_of_the_settings_hold_unless_the_command_line_says_others(
+    place: Place, start: Callable[..., WorkerProcess], sender: App
+) -> None:
+    (place.folder / "queue-core.toml").write_text(
+        'task_time_limit = "1s"\nworker_max_tasks_per_child = 1\n'
+    )
+    worker = start("-c", "1").ready()
+    assert "1 at once" in worker.log
+    with pytest.raises(Exception, match="1 s"):
+        sender.send_task("settings_jobs.sleep", (30,)).get(20)
+    pids = {sender.send_task("settings_jobs.pid").get(20) for _ in range(2)}
+    assert len(pids) == 2
+    worker.kill()
+    start("-c", "1", "--time-limit", "20s").ready()
+    assert sender.send_task("settings_jobs.sleep", (1.5,)).get(20) is None
 
 
 def test_settings_are_shown_with_their_places_and_without_passwords(place: Place) -> None:

@@ -104,9 +104,16 @@ def revoked(consumer: TaskConsumer) -> list[str]:
 def registered(
     consumer: TaskConsumer, taskinfoitems: list[str] | None = None, builtins: bool | None = None
 ) -> list[str]:
-    """The tasks that this worker knows, each with what is set of TASKINFOITEMS."""
+    """The tasks that this worker knows, each with what is set of TASKINFOITEMS.
+
+    With BUILTINS also those that every app has.
+    """
     wanted = taskinfoitems or ["rate_limit", "soft_limit", "hard_limit"]
-    return [_described(task, wanted) for _, task in sorted(consumer.tasks.items())]
+    return [
+        _described(task, wanted)
+        for name, task in sorted(consumer.tasks.items())
+        if builtins or not name.startswith("celery.")
+    ]
 
 
 def _described(task: TaskInfo, wanted: list[str]) -> str:

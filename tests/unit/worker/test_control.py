@@ -42,7 +42,11 @@ def consumer():
     settings = Settings(
         result_backend=f"redis://:{SECRET}@host/0", worker_drain=5.0, task_default_queue="q"
     )
-    tasks = [TaskInfo("app.one"), TaskInfo("app.two", rate_limit=2.0, hard_limit=9.0)]
+    tasks = [
+        TaskInfo("celery.chord"),
+        TaskInfo("app.one"),
+        TaskInfo("app.two", rate_limit=2.0, hard_limit=9.0),
+    ]
     worker._info = AppInfo("app", tasks, [Queue("q")], settings)
     worker.consumer = TaskConsumer(worker)
     with Connection("memory://") as connection:
@@ -63,6 +67,7 @@ def test_settings_are_told_without_passwords(consumer):
 
 def test_tasks_are_told_with_what_is_set_of_them(consumer):
     assert asking.registered(consumer) == ["app.one", "app.two [rate_limit=2.0 hard_limit=9.0]"]
+    assert "celery.chord" in asking.registered(consumer, builtins=True)
     assert asking.registered(consumer, ["hard_limit"]) == ["app.one", "app.two [hard_limit=9.0]"]
 
 
