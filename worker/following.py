@@ -22,6 +22,8 @@ from queue_core.worker.signature import CHAIN, CHORD, Signature, as_signature, m
 def after_success(call: Call, value: Any) -> list[Signature[Any]]:
     """Return the tasks to send now that ``call`` has returned ``value``.
 
+    The results of its links go to who waits for its own.
+
     Raises:
         DecodeError, UsageError: one of the signatures is damaged.
     """
@@ -30,7 +32,8 @@ def after_success(call: Call, value: Any) -> list[Signature[Any]]:
         return []
     sent: list[Signature[Any]] = []
     for callback in embed.callbacks or ():
-        sent += unfold(freeze(as_signature(callback))[0], [value])
+        frozen, _ = freeze(as_signature(callback), reply_to=call.reply_to)
+        sent += unfold(frozen, [value])
     if embed.chain:
         *rest, following = embed.chain
         sent += unfold(freeze(as_signature(following))[0], [value], rest)

@@ -220,7 +220,7 @@ class TestStoreThatIsDown:
             lock.close()
         assert result.get(60) == 4
         eventually(lambda: worker.consumer.settler.idle, 20.0)
-        eventually(lambda: app.connection().inspect(queue).unacked == 0, 20.0)
+        eventually(lambda: not app.connection().inspect(queue).unacked, 20.0)
 
 
 @pytest.mark.parametrize("broker_url", SERVERS, indirect=True)

@@ -316,8 +316,9 @@ def test_links_get_the_result_and_the_chain_goes_on():
         callbacks=[s("log", "x").as_wire(), s("log").set(immutable=True).as_wire()],
         chain=[s("last").as_wire(), s("next", 2).set(task_id="id-n").as_wire()],
     )
-    call = Call("t", "id-t", [], {}, embed, root_id="root")
+    call = Call("t", "id-t", [], {}, embed, root_id="root", reply_to="replies")
     log, silent, following = after_success(call, 5)
+    assert log.options["reply_to"] == silent.options["reply_to"] == "replies"
     assert (log.args, silent.args, following.args) == ([5, "x"], [], [5, 2])
     assert following.id == "id-n"
     assert [step["task"] for step in following.options["chain"]] == ["last"]
