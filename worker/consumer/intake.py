@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from queue_core import Connection, Consumer, Queue, QueueCoreError
+from queue_core import Connection, Consumer, Queue, QueueCoreError, QueueNotFound
 from queue_core.worker.runner import Worker
 from queue_core.worker.settler import Settler
 
@@ -45,6 +45,7 @@ class Intake:
         self._connection: Connection | None = None
         self._settler: Settler | None = None
         self._retired: list[tuple[float, Consumer]] = []
+        self._declared: set[str] = set()
         self._ending = False
         self._ahead = 0
 
@@ -61,7 +62,7 @@ class Intake:
         assert self._connection is not None and self._settler is not None, "it is open"
         with self._changing:
             for queue in queues.values():
-                self._connection.declare(queue)
+                self._declare(self._connection, queue)
             if self._ending:
                 return
             wanted = [queue for queue in queues.values() if queue.name not in self.paused]
@@ -80,6 +81,16 @@ class Intake:
             self._settler.queues = {**self._settler.queues, **queues}
             self.changed.notify_all()
         self._retire(before)
+
+    def _declare(self, connection: Connection, queue: Queue) -> None:
+        """Declare a queue; say so if it was there once, and somebody has deleted it."""
+        if queue.name in self._declared:
+            try:
+                connection.inspect(queue)
+            except QueueNotFound:
+                logger.warning("queue %s is declared again", queue.name)
+        connection.declare(queue)
+        self._declared.add(queue.name)
 
     def renew(self) -> None:
         """Consume the same queues again, with the prefetch that is right now."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
-from queue_core import ConfigError, Connection, QueueNotFound
+from queue_core import ConfigError, Connection
 from queue_core.worker.blueprint import StartStopStep
 from queue_core.worker.composing import composer_of
 from queue_core.worker.consumer.consumer import SETTLING, TaskConsumer, no_store
@@ -15,8 +14,6 @@ from queue_core.worker.results.options import result_options
 from queue_core.worker.sending import RPC
 from queue_core.worker.sequel import Sequel
 from queue_core.worker.settler import Settler
-
-logger = logging.getLogger(__name__)
 
 
 class Tasks(StartStopStep):
@@ -39,11 +36,6 @@ class Tasks(StartStopStep):
             self._settler = parent.settler = self._make_settler(parent)
             parent.flights.settler = self._settler
             parent.intake.open(parent.connection, self._settler)
-        for queue in parent.queues.values() if parent.restarts else ():
-            try:
-                parent.connection.inspect(queue)
-            except QueueNotFound:
-                logger.warning("queue %s is declared again", queue.name)
         parent.intake.renew()
 
     def _make_settler(self, parent: TaskConsumer) -> Settler:
