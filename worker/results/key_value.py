@@ -49,6 +49,8 @@ logger = logging.getLogger(__name__)
 PREFIX = "celery-task-meta-"
 UNKNOWN: Final = "UNKNOWN"
 _FIRST: Final = 1.0
+_LOOKS: Final = (0.002, 0.004)
+"""Seconds before more looks for a result that comes at once: they cost less than leaving word."""
 _MAX_WAITING: Final = 100
 """How many queues are told of one result: those that came last."""
 _TRIES: Final = 1000
@@ -114,12 +116,14 @@ class KeyValueResults:
     def wait(self, task_id: str, kept: object, deadline: Deadline) -> Result | None:
         """Wait for the message, and look into the store every few seconds."""
         assert isinstance(kept, Kept), "made by expect"
-        pause, looked = _FIRST, False
+        pause, looks = _FIRST, [0.0, *_LOOKS]
         while True:
             try:
-                # Who asks for what is there already need not leave word.
-                result = self._ask(task_id, kept) if looked else self.poll(task_id, kept)
-                looked = True
+                if looks:
+                    time.sleep(deadline.bound(looks.pop(0)))
+                    result = self.poll(task_id, kept)
+                else:
+                    result = self._ask(task_id, kept)
             except TransportError as error:
                 if not error.retryable:
                     raise
@@ -130,7 +134,7 @@ class KeyValueResults:
                 return result
             if deadline.expired:
                 return None
-            if kept.ticket is not None:
+            if kept.ticket is not None and not looks:
                 short = Deadline.after(deadline.bound(pause), SystemClock())
                 result = self._replies.wait(task_id, kept.ticket, short)
                 if result is not None:
