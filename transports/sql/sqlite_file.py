@@ -11,6 +11,7 @@ import contextlib
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from typing import Final, cast
 
@@ -35,6 +36,8 @@ _CACHE_KIB: Final = 8192
 _LOG_PAGES: Final = 4000
 _LOG_LIMIT: Final = 64 * 1024 * 1024
 _LOG_STEP: Final = 256 * 1024
+_PLENTY: Final = 1024 * 1024 * 1024
+_MOMENT: Final = 0.05
 
 
 def check(url: BrokerURL) -> None:
@@ -83,6 +86,8 @@ class SqliteFile:
         "side",
         "synchronous",
         "_directory",
+        "_free",
+        "_free_at",
         "_log",
         "_max_size",
         "_upgrade",
@@ -98,6 +103,7 @@ class SqliteFile:
         self.patience = url.option("timeout", float, 5.0) / 2
         self.poll = url.option("poll", float, 0.05)
         self.max_pages = 0
+        self._free, self._free_at = 0, 0.0
         self._max_size = url.option("max_size", int, 0)
         self.synchronous = url.option("synchronous", str, "full").upper()
         self._upgrade = url.option("upgrade", bool, True)
@@ -158,9 +164,15 @@ class SqliteFile:
         return status.st_dev, status.st_ino
 
     def free(self) -> int:
-        """Return the bytes that are left on the disk."""
-        disk = os.statvfs(self._directory)
-        return disk.f_bavail * disk.f_frsize
+        """Return the bytes that are left on the disk; where it is plenty, as of a moment ago.
+
+        Asking costs as much as a statement. No writers fill the plenty within that moment.
+        """
+        now = time.monotonic()
+        if self._free < _PLENTY or now > self._free_at + _MOMENT:
+            disk = os.statvfs(self._directory)
+            self._free, self._free_at = disk.f_bavail * disk.f_frsize, now
+        return self._free
 
     def filesystem(self) -> str:
         """Return the type of the file system, such as ``ext4``; empty where nobody tells."""
