@@ -36,6 +36,7 @@ _CACHE_KIB: Final = 8192
 _LOG_PAGES: Final = 4000
 _LOG_LIMIT: Final = 64 * 1024 * 1024
 _LOG_STEP: Final = 256 * 1024
+_LONG_LOG: Final = _LOG_PAGES * 4096
 _PLENTY: Final = 1024 * 1024 * 1024
 _MOMENT: Final = 0.05
 
@@ -89,6 +90,7 @@ class SqliteFile:
         "_free",
         "_free_at",
         "_log",
+        "_log_is_long",
         "_max_size",
         "_upgrade",
     )
@@ -100,6 +102,7 @@ class SqliteFile:
         self.side = f"{self.path}-side"
         self._directory = os.path.dirname(self.path)
         self._log = f"{self.path}-wal"
+        self._log_is_long = False
         self.patience = url.option("timeout", float, 5.0) / 2
         self.poll = url.option("poll", float, 0.05)
         self.max_pages = 0
@@ -116,6 +119,7 @@ class SqliteFile:
                 f"{self.place} needs SQLite {least}, and this Python has {sqlite3.sqlite_version}"
             )
         self._check_place()
+        self._log_is_long = False  # who was the last to close the file has removed it
         engine = create_engine(
             URL.create("sqlite+pysqlite", database=self.path),
             poolclass=NullPool,
@@ -187,9 +191,14 @@ class SqliteFile:
 
         SQLite writes over what is at its end, as it does where the log begins anew. Appended
         zeros can never take the place of something, whoever else writes, and fail without harm.
+        A log that holds what comes between two checkpoints is long enough, and not looked at again.
         """
+        if self._log_is_long:
+            return
         try:
-            excess = os.stat(self._log).st_size % _LOG_STEP
+            size = os.stat(self._log).st_size
+            self._log_is_long = size >= _LONG_LOG
+            excess = size % _LOG_STEP
             if excess:
                 descriptor = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
                 try:

@@ -345,3 +345,13 @@ def test_where_the_disk_has_plenty_it_is_not_asked_again_at_once(
     monkeypatch.setattr("os.statvfs", statvfs(1 << 10))
     assert [file.free(), file.free()] == [1 << 22, 1 << 22]
     assert len(asked) == 3
+
+
+def test_the_log_is_lengthened_until_it_is_long_enough(path: Path) -> None:
+    log = path.with_name(f"{path.name}-wal")
+    file = SqliteFile(parse(f"sqlite:///{path}"))
+    for size, lengthened in ((1, 1 << 18), (16 << 20, 16 << 20), ((16 << 20) + 1, (16 << 20) + 1)):
+        with log.open("wb") as opened:
+            opened.truncate(size)
+        file.lengthen_log()
+        assert log.stat().st_size == lengthened
