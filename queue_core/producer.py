@@ -304,6 +304,8 @@ class Producer:
                     f"{_described(batch[0])} was not confirmed in time: {error}",
                     _before(receipts, waiting[0]),
                 ) from error
+            if not receipts and all([outcome.status == "confirmed" for outcome in outcomes]):
+                return [Receipt(publication, "confirmed") for publication in publications]
             unknown, why = [], ""
             for index, outcome in zip(waiting, outcomes, strict=True):
                 if outcome.status == "confirmed":

@@ -59,6 +59,8 @@ def check_routing_key(key: str) -> str:
     Raises:
         ConfigError: it is no string, longer than 255 bytes, or holds control characters.
     """
+    if isinstance(key, str) and len(key) <= MAX_NAME_BYTES and key.isascii() and key.isprintable():
+        return key
     if not isinstance(key, str):
         raise ConfigError(f"a routing key is a string, not {type(key).__name__}")
     try:

@@ -56,6 +56,7 @@ class Pool:
         self._freed = threading.Condition(self._lock)
         self._idle: list[Store] = []
         self._used = 0
+        self._waiting = 0
         self._closed = False
 
     def open(self) -> Store:
@@ -74,9 +75,7 @@ class Pool:
     def take(self, timeout: float) -> Store:
         """Take a handle out of the pool; `give` or `discard` must follow."""
         with self._lock:
-            if self._used >= MAX_HANDLES and not self._freed.wait_for(
-                lambda: self._closed or self._used < MAX_HANDLES, min(timeout, 1e6)
-            ):
+            if self._used >= MAX_HANDLES and not self._wait(timeout):
                 raise ConnectTimeout(
                     f"all {MAX_HANDLES} store handles of this connection were in use"
                     f" for {timeout:g} seconds"
@@ -90,15 +89,27 @@ class Pool:
             return self._open()
         except BaseException:
             with self._lock:
-                self._used -= 1
-                self._freed.notify()
+                self._free()
             raise
+
+    def _wait(self, timeout: float) -> bool:
+        self._waiting += 1
+        try:
+            return self._freed.wait_for(
+                lambda: self._closed or self._used < MAX_HANDLES, min(timeout, 1e6)
+            )
+        finally:
+            self._waiting -= 1
+
+    def _free(self) -> None:
+        self._used -= 1
+        if self._waiting:  # a condition takes as long to find that out as the rest of `give`
+            self._freed.notify()
 
     def give(self, store: Store) -> None:
         """Put a handle back."""
         with self._lock:
-            self._used -= 1
-            self._freed.notify()
+            self._free()
             if not self._closed:
                 self._idle.append(store)
                 return
@@ -107,8 +118,7 @@ class Pool:
     def discard(self, store: Store, *, lost: bool) -> None:
         """Throw a handle away; ``lost`` throws the idle ones away too."""
         with self._lock:
-            self._used -= 1
-            self._freed.notify()
+            self._free()
             others = self._idle if lost else []
             if lost:
                 self._idle = []

@@ -61,6 +61,10 @@ class Steps:
         self.cursor.execute(statement.text, statement.bind(now=self.now, **values))
         return self.cursor.fetchone()
 
+    def check_room(self) -> None:
+        """See `Dialect.check_room`."""
+        self._dialect.check_room(self.cursor)
+
     def lock_queues(self, queues: Sequence[str]) -> None:
         """See `Dialect.lock_queues`."""
         self._dialect.lock_queues(self.cursor, queues)

@@ -227,7 +227,7 @@ class Dialect(Protocol):
     def check_room(self, cursor: Cursor) -> None:
         """Raise BrokerFull while a publish would take the room that settling needs.
 
-        Called before each publish.
+        Called within each put that brings something new.
         """
 
     def listens(self, queues: Sequence[str]) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from queue_core.message import Token
 from queue_core.transport import Envelope, Limit, PutResult
 from queue_core.transports.sql.database import Steps, Undo
-from queue_core.transports.sql.statements import SWEEP, Statement, Statements
+from queue_core.transports.sql.statements import SWEEP, Statements, Versions
 from queue_core.transports.sql.tables import DEAD, DELAYED, EXPIRED, FREE, READY
 
 
@@ -21,11 +21,14 @@ class Careful(Exception):  # noqa: N818 - it is no error
     """Something was stale or stored before: take everything back and find out what."""
 
 
-def stale_entries(steps: Steps, find: Statement, versions: Mapping[str, int]) -> list[str]:
+def stale_entries(steps: Steps, find: Versions, versions: Mapping[str, int]) -> list[str]:
     """Return the names whose entry has another version; ``find`` may lock those that exist."""
     if not versions:
         return []
-    found = dict(steps.rows(find, names=steps.names(versions)))
+    if len(versions) == 1:
+        found = dict(steps.rows(find.one, entry=next(iter(versions))))
+    else:
+        found = dict(steps.rows(find.many, names=steps.names(versions)))
     return [name for name, version in versions.items() if found.get(name, 0) != version]
 
 
@@ -84,6 +87,8 @@ class Put:
         Raises `Undo` with the answer if nothing may remain of it, or `Careful`.
         """
         statements = self._statements
+        if any([one.cause is None for one in self._batch]):  # the others replace what they settle
+            steps.check_room()
         if 0 in self._versions.values():  # an entry that does not exist cannot be locked
             steps.rows(statements.share_counter)
         if names := stale_entries(steps, statements.share_entries, self._versions):

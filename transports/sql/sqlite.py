@@ -22,12 +22,12 @@ The rules:
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
+import msgspec
 from msgspec.structs import replace
 from sqlalchemy import Connection, FromClause, Select, Table, bindparam, func, select, update
 from sqlalchemy.dialects import sqlite
@@ -50,6 +50,7 @@ from queue_core.transports.sql.wakeup import Wakeup
 
 _RESERVE: Final = 16 * 1024 * 1024
 _left_alone: list[object] = []
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class SqliteLanguage:
@@ -169,11 +170,11 @@ class SqliteDialect:
 
     def numbers(self, values: Iterable[int]) -> object:
         """A JSON list."""
-        return json.dumps(list(values))
+        return _encode(list(values)).decode()
 
     def names(self, values: Iterable[str]) -> object:
         """A JSON list."""
-        return json.dumps(list(values))
+        return _encode(list(values)).decode()
 
     def begin(self, cursor: Cursor, *, lasting: bool) -> None:
         """Take the turn, and SQLite's write lock."""

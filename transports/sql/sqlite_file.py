@@ -11,6 +11,7 @@ import contextlib
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from typing import Final, cast
 
@@ -35,6 +36,9 @@ _CACHE_KIB: Final = 8192
 _LOG_PAGES: Final = 4000
 _LOG_LIMIT: Final = 64 * 1024 * 1024
 _LOG_STEP: Final = 256 * 1024
+_LONG_LOG: Final = _LOG_PAGES * 4096
+_PLENTY: Final = 1024 * 1024 * 1024
+_MOMENT: Final = 0.05
 
 
 def check(url: BrokerURL) -> None:
@@ -83,7 +87,10 @@ class SqliteFile:
         "side",
         "synchronous",
         "_directory",
+        "_free",
+        "_free_at",
         "_log",
+        "_log_is_long",
         "_max_size",
         "_upgrade",
     )
@@ -95,9 +102,11 @@ class SqliteFile:
         self.side = f"{self.path}-side"
         self._directory = os.path.dirname(self.path)
         self._log = f"{self.path}-wal"
+        self._log_is_long = False
         self.patience = url.option("timeout", float, 5.0) / 2
         self.poll = url.option("poll", float, 0.05)
         self.max_pages = 0
+        self._free, self._free_at = 0, 0.0
         self._max_size = url.option("max_size", int, 0)
         self.synchronous = url.option("synchronous", str, "full").upper()
         self._upgrade = url.option("upgrade", bool, True)
@@ -110,6 +119,7 @@ class SqliteFile:
                 f"{self.place} needs SQLite {least}, and this Python has {sqlite3.sqlite_version}"
             )
         self._check_place()
+        self._log_is_long = False  # who was the last to close the file has removed it
         engine = create_engine(
             URL.create("sqlite+pysqlite", database=self.path),
             poolclass=NullPool,
@@ -158,9 +168,15 @@ class SqliteFile:
         return status.st_dev, status.st_ino
 
     def free(self) -> int:
-        """Return the bytes that are left on the disk."""
-        disk = os.statvfs(self._directory)
-        return disk.f_bavail * disk.f_frsize
+        """Return the bytes that are left on the disk; where it is plenty, as of a moment ago.
+
+        Asking costs as much as a statement. No writers fill the plenty within that moment.
+        """
+        now = time.monotonic()
+        if self._free < _PLENTY or now > self._free_at + _MOMENT:
+            disk = os.statvfs(self._directory)
+            self._free, self._free_at = disk.f_bavail * disk.f_frsize, now
+        return self._free
 
     def filesystem(self) -> str:
         """Return the type of the file system, such as ``ext4``; empty where nobody tells."""
@@ -175,15 +191,22 @@ class SqliteFile:
 
         SQLite writes over what is at its end, as it does where the log begins anew. Appended
         zeros can never take the place of something, whoever else writes, and fail without harm.
+        A log that holds what comes between two checkpoints is long enough, and not looked at again.
         """
-        with contextlib.suppress(OSError):
-            excess = os.stat(self._log).st_size % _LOG_STEP
+        if self._log_is_long:
+            return
+        try:
+            size = os.stat(self._log).st_size
+            self._log_is_long = size >= _LONG_LOG
+            excess = size % _LOG_STEP
             if excess:
                 descriptor = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
                 try:
                     os.write(descriptor, bytes(_LOG_STEP - excess))
                 finally:
                     os.close(descriptor)
+        except OSError:  # noqa: S110, SIM105 - suppress() costs each commit a microsecond
+            pass
 
     def make_side(self) -> None:
         """Make the directory beside the database, as open to others as the database is."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -107,6 +107,16 @@ class Change:
     choose: Statement | None
     apply: Statement | None
     read: Statement | None
+
+
+class Versions(NamedTuple):
+    """Two statements that read name and version: of the entry ``entry``, and of all ``names``.
+
+    The first costs SQLite a fifth of what a list of one name does.
+    """
+
+    one: Statement
+    many: Statement
 
 
 def compile_statement(element: ClauseElement, language: Language) -> Statement:
@@ -394,10 +404,12 @@ class Statements:
         e = entry.c
         named = e.name == bindparam("entry")
         some = self._language.among(e.name, "names")
-        versions = select(e.name, e.version).where(some)
-        self.versions = self._compile(versions)
-        self.share_entries = self._compile(self._language.share(versions.order_by(e.name)))
-        self.hold_entries = self._compile(self._language.hold(versions.order_by(e.name)))
+        one = select(e.name, e.version).where(named)
+        many = select(e.name, e.version).where(some).order_by(e.name)
+        share, hold = self._language.share, self._language.hold
+        self.versions = Versions(self._compile(one), self._compile(many))
+        self.share_entries = Versions(self._compile(share(one)), self._compile(share(many)))
+        self.hold_entries = Versions(self._compile(hold(one)), self._compile(hold(many)))
         self.some_entries = self._compile(select(e.name, e.version, e.value).where(some))
         self.entries = self._compile(select(e.name, e.version, e.value))
         self.set_entry = self._compile(

@@ -146,8 +146,6 @@ class SqlStore:
                 )
             )
         put = Put(self._statements, batch, versions, settle, limits)
-        if any(envelope.cause is None for envelope in batch):  # the others replace what they settle
-            self._database.read(lambda steps: self._dialect.check_room(steps.cursor))
         if transaction is not None:
             return self._joined.put(put, transaction)
         if not limits and (

@@ -7,6 +7,7 @@ import pickle
 import sqlite3
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from queue_core.errors import (
 from queue_core.transport import Envelope, SessionOptions
 from queue_core.transports.sql import check, open_store
 from queue_core.transports.sql.errors import explain_sqlite
+from queue_core.transports.sql.sqlite_file import SqliteFile
 from queue_core.url import parse
 
 
@@ -321,3 +323,35 @@ def test_hostile_names_are_only_names(open_handle: Any, name: str) -> None:
     assert pickle.loads(pickle.dumps(claim.token)) == claim.token
     store.key_set(name, name.encode())
     assert store.key_get(name).value == name.encode()
+
+
+def test_where_the_disk_has_plenty_it_is_not_asked_again_at_once(
+    path: Path, monkeypatch: Any
+) -> None:
+    asked: list[str] = []
+
+    def statvfs(blocks: int) -> Any:
+        def ask(directory: str) -> Any:
+            asked.append(directory)
+            return SimpleNamespace(f_bavail=blocks, f_frsize=4096)
+
+        return ask
+
+    file = SqliteFile(parse(f"sqlite:///{path}"))
+    monkeypatch.setattr("os.statvfs", statvfs(1 << 20))
+    assert [file.free(), file.free()] == [1 << 32, 1 << 32]
+    assert len(asked) == 1
+    monkeypatch.setattr("queue_core.transports.sql.sqlite_file._MOMENT", 0.0)
+    monkeypatch.setattr("os.statvfs", statvfs(1 << 10))
+    assert [file.free(), file.free()] == [1 << 22, 1 << 22]
+    assert len(asked) == 3
+
+
+def test_the_log_is_lengthened_until_it_is_long_enough(path: Path) -> None:
+    log = path.with_name(f"{path.name}-wal")
+    file = SqliteFile(parse(f"sqlite:///{path}"))
+    for size, lengthened in ((1, 1 << 18), (16 << 20, 16 << 20), ((16 << 20) + 1, (16 << 20) + 1)):
+        with log.open("wb") as opened:
+            opened.truncate(size)
+        file.lengthen_log()
+        assert log.stat().st_size == lengthened
