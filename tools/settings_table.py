@@ -7,6 +7,7 @@ settings_table.py --check   change nothing; fail if they differ
 import inspect
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from queue_core.worker.celery_settings import FAMILIES, IRREGULAR, NEEDLESS, REFUSED
@@ -60,7 +61,7 @@ def _formerly(name: str | None) -> str:
     return f" (``{name}``)" if name else ""
 
 
-def _table(header: str, widths: str, rows: list[tuple[str, ...]]) -> list[str]:
+def _table(header: str, widths: str, rows: Sequence[tuple[str, ...]]) -> list[str]:
     lines = [".. csv-table::", f"    :header: {header}", f"    :widths: {widths}", ""]
     for row in rows:
         cells = (cell.replace('"', '""') for cell in row)
