@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from queue_core.testing.eventually import eventually
+from queue_core.worker.demo.fleet import CLEAN_ENDS, Fleet
 
 SECRET = "hunter2canary"
 
@@ -124,3 +126,13 @@ def test_a_missing_driver_is_one_line_with_the_pip_command(tmp_path, scheme, dri
     assert "Traceback" not in text and SECRET not in text
     [line] = [line for line in text.splitlines() if "pip install" in line]
     assert f"queue-core[{extra}]" in line
+
+
+def test_a_worker_that_is_told_to_stop_ends_cleanly_however_far_its_start_is(tmp_path):
+    fleet = Fleet(f"sqlite:///{tmp_path}/broker.db", "jobs", tmp_path, children=1, lease=3.0)
+    started = [fleet.start() for _ in range(3)]
+    for process, moment in zip(started, (0.0, 0.15, 0.2), strict=True):  # one after another
+        time.sleep(moment)
+        process.send_signal(signal.SIGTERM)
+    assert {process.wait(20) for process in started} <= CLEAN_ENDS
+    assert set(fleet.stop()) <= CLEAN_ENDS

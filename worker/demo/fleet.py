@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 STOP_TIMEOUT = 20.0
+CLEAN_ENDS = {0, -signal.SIGTERM, 128 + signal.SIGTERM}
+"""Exit codes of stopped workers: drained, or still starting: before or after the command line
+heeds signals."""
 
 
 class Fleet:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -23,7 +22,7 @@ from typing import Any
 from queue_core import Connection, Exchange, QueueCoreError, __version__
 from queue_core.worker import AsyncResult
 from queue_core.worker.demo.counting import Counts, count, library, modules, total
-from queue_core.worker.demo.fleet import Fleet
+from queue_core.worker.demo.fleet import CLEAN_ENDS, Fleet
 from queue_core.worker.demo.show import Display
 from queue_core.worker.demo.tasks import app, count_module
 
@@ -31,8 +30,6 @@ LEASE = 3.0
 WORKERS = 2
 STALLED = 60.0
 _TICK = 0.05
-CLEAN_ENDS = {0, -signal.SIGTERM}
-"""Exit codes of workers: drained, or told to stop while they were still starting."""
 
 
 class DemoFailed(Exception):
