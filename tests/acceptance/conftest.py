@@ -69,6 +69,15 @@ class WorkerProcess:
         self.process.wait()
 
 
+@pytest.fixture(scope="session")
+def peers() -> Path:
+    """The programs of the environment in which celery and kombu are installed."""
+    folder = HERE.parents[1] / ".venv-peers" / "bin"
+    if not (folder / "celery").exists():
+        pytest.fail("celery is missing; next: sh tools/peers.sh", pytrace=False)
+    return folder
+
+
 @pytest.fixture
 def queue(broker_url: str) -> Iterator[str]:
     """The name of a queue of this test alone, which is deleted after it."""

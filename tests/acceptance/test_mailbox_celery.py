@@ -15,20 +15,8 @@ from queue_core import Connection, Exchange
 from queue_core.mailbox import Mailbox
 from queue_core.testing.eventually import eventually
 
-ROOT = Path(__file__).parents[2]
 SIDE = Path(__file__).parent / "celery_side"
 WITHIN = 60.0
-
-
-@pytest.fixture(scope="module")
-def peers():
-    """The programs of the environment in which celery is installed."""
-    folder = ROOT / ".venv-peers" / "bin"
-    if not (folder / "celery").exists():
-        if os.environ.get("QUEUE_CORE_TEST_FAST"):
-            pytest.skip("needs celery; make test-fast goes without")
-        pytest.fail("celery is missing; next: sh tools/peers.sh", pytrace=False)
-    return folder
 
 
 @pytest.fixture(params=["celery", "fresh"])

@@ -13,24 +13,12 @@ import pytest
 from queue_core import Queue, RemoteError
 from queue_core.testing.eventually import eventually
 
-ROOT = Path(__file__).parents[2]
 SIDE = Path(__file__).parent / "celery_side"
-
-
-@pytest.fixture(scope="module")
-def python():
-    """The interpreter of the environment in which celery is installed."""
-    found = ROOT / ".venv-peers" / "bin" / "python"
-    if not found.exists():
-        if os.environ.get("QUEUE_CORE_TEST_FAST"):
-            pytest.skip("needs celery; make test-fast goes without")
-        pytest.fail("celery is missing; next: sh tools/peers.sh", pytrace=False)
-    return found
 
 
 @pytest.mark.parametrize("broker_url", ["amqp"], indirect=True)
 def test_every_command_of_celerys_client_is_obeyed(
-    python, broker_url, app, queue, start_worker, tmp_path
+    peers, broker_url, app, queue, start_worker, tmp_path
 ):
     name = f"celery@qc-test-{uuid.uuid4().hex[:8]}"
     worker = start_worker("-n", name, "-c", "1").ready()
@@ -39,7 +27,7 @@ def test_every_command_of_celerys_client_is_obeyed(
     eventually(note.exists, 20.0)
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     done = subprocess.run(
-        [python, "remote.py", name, held.id, queue],
+        [peers / "python", "remote.py", name, held.id, queue],
         cwd=SIDE,
         env={**clean, "BROKER": broker_url},
         capture_output=True,
