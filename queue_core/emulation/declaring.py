@@ -32,6 +32,7 @@ from queue_core.emulation.core import Core
 from queue_core.emulation.edits import Draft
 from queue_core.emulation.entries import QueueEntry, q, x
 from queue_core.emulation.leases import CONSUMER, NODE, QUEUE, REST, Names
+from queue_core.emulation.routing import Known
 from queue_core.emulation.shredding import Rest, is_large
 from queue_core.emulation.table import read_entries
 from queue_core.errors import (
@@ -337,28 +338,43 @@ class Declarer:
 
     # --- what others left behind ------------------------------------------------------------------
 
-    def reclaim(self, store: Store, session: str, beats: int, deadline: Deadline) -> None:
-        """End a session that died, with what belongs to it; nothing happens if it beat again."""
+    def reclaim(self, store: Store, dead: Mapping[str, int], deadline: Deadline) -> None:
+        """End sessions that died, with what belongs to them; one that beat again goes on.
+
+        ``dead`` has the beats at which each stood still. All are looked at in one go, the versions
+        of their queues first: one look at every session there is does for a whole batch.
+        """
+        named = [name for name in dead if name.startswith((QUEUE, CONSUMER))]
+        queues = {q(Names.queue_of(name)[0]) for name in named}
+        known = self._core.table.refresh(store, queues) if queues else {}
+        sessions = store.sessions()
+        for session, beats in dead.items():
+            lease = sessions.get(session)
+            if lease is not None and lease.beats == beats:
+                self._end(store, session, lease, known, deadline)
+
+    def _end(
+        self,
+        store: Store,
+        session: str,
+        lease: Lease,
+        known: Mapping[str, Known],
+        deadline: Deadline,
+    ) -> None:
+        """End one session that died, with what belongs to it."""
         name, uid = Names.queue_of(session)
         if session.startswith(REST):
             self._core.later(Rest(self._core, name, uid))
             return
         if session.startswith(QUEUE):
-            known = self._core.table.refresh(store, [q(name)])[q(name)]
-            entry = known.queue
+            entry = known[q(name)].queue
             if entry is not None and entry.uid == uid:
-                lease = store.sessions().get(session)
-                if lease is None or lease.beats != beats:
-                    return
-                if not self.remove(store, name, uid, deadline, version=known.version):
+                if not self.remove(store, name, uid, deadline, version=known[q(name)].version):
                     return
                 logger.info("queue %r was deleted: nobody used it for %g s", name, lease.seconds)
         elif session.startswith(CONSUMER):
-            lease = store.sessions().get(session)
-            if lease is None or lease.beats != beats:
-                return
             self._drop_if_last(store, name, session, deadline)
-        if store.end_session(session, beats):
+        if store.end_session(session, lease.beats):
             logger.info("session %r ended: its lease was over", session)
             if session.startswith(CONSUMER):
                 self._drop_if_last(store, name, session, deadline)
@@ -398,9 +414,12 @@ class Declarer:
                 self.remove(store, name, entry.uid, deadline)
         if (holder := sessions.get(Names.collect(uid))) is not None:
             store.end_session(Names.collect(uid), holder.beats)
-        for name, lease in sessions.items():
-            if name.startswith(CONSUMER) and Names.queue_of(name)[1].partition(".")[0] == uid:
-                self.reclaim(store, name, lease.beats, deadline)
+        consumers = {
+            name: lease.beats
+            for name, lease in sessions.items()
+            if name.startswith(CONSUMER) and Names.queue_of(name)[1].partition(".")[0] == uid
+        }
+        self.reclaim(store, consumers, deadline)
 
     # --- counting ---------------------------------------------------------------------------------
 

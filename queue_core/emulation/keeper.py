@@ -279,8 +279,8 @@ class Keeper:
         finished = clock.monotonic()
         over = self._watch.observe(sessions, started, finished, ours=self._leases())
         deadline = Deadline.after(self._core.options.timeout, clock)
-        for name, beats in over[:RECLAIM_BATCH]:
-            self._declarer.reclaim(store, name, beats, deadline)
+        if over:
+            self._declarer.reclaim(store, dict(over[:RECLAIM_BATCH]), deadline)
         if len(over) > RECLAIM_BATCH:
             return 0.0
         now = clock.monotonic()

@@ -132,6 +132,26 @@ def test_a_dead_sessions_messages_return_counted_with_everything_that_was_its_ow
     assert len(bench.broker.sessions) == 3
 
 
+def test_what_many_dead_connections_left_is_put_away_with_few_looks_at_all_sessions(
+    bench: Bench, session: EmulatedSession
+) -> None:
+    for number in range(50):
+        dead = bench.open()
+        dead.declare(Queue(f"answers-{number}", exclusive=True))
+        dead.subscribe("c", f"answers-{number}", prefetch=5)
+    left = 50 * 3  # each a connection, a queue and a consumer
+    bench.pass_time(10.0, session, step=1.0)
+    bench.faults.calls.clear()
+    bench.clock.advance(1.0)
+    session.tick()
+    while len(bench.broker.sessions) > 10:
+        session.tick()
+    assert bench.faults.calls.count("sessions") <= 2 * left / 20 + 2
+    for number in range(50):
+        with pytest.raises(QueueNotFound):
+            session.inspect(f"answers-{number}")
+
+
 def test_a_session_with_a_beating_keeper_lives_for_ever(
     bench: Bench, session: EmulatedSession
 ) -> None:
