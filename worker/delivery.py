@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from queue_core import Closed, Consumer, Message, StaleDelivery
+from queue_core import Closed, Consumer, DecodeError, Message, Properties, StaleDelivery
 from queue_core.worker.outcome import (
     Crashed,
     Done,
@@ -46,7 +46,7 @@ READ: Final = ("task", "id", "eta", "expires")
 MAX_REMEMBERED: Final = 512
 """Outcomes that are kept for the case that their messages come again."""
 MAX_REMEMBERED_BYTES: Final = 16384
-"""Of body and result together; larger ones are run again."""
+"""Of message and result together; larger ones are run again."""
 
 State = Literal["arrived", "scheduled", "reserved", "ended"]
 
@@ -318,7 +318,7 @@ class Flights:
         self.totals: Counter[str] = Counter()
         self._here: dict[int, ActiveRequest] = {}
         self._ending = threading.Lock()
-        self._done: dict[str, tuple[bytes, Done | Failed]] = {}
+        self._done: dict[str, tuple[Message, Done | Failed]] = {}
         self._settler: Settler | None = None
 
     @property
@@ -354,19 +354,23 @@ class Flights:
             del self._here[ticket]  # not before it is the settler's
 
     def _remember(self, request: ActiveRequest, outcome: Done | Failed) -> None:
-        body = request.message.body
-        if len(body) + len(outcome.reply) <= MAX_REMEMBERED_BYTES:
-            self._done[request.id] = (body, outcome)
+        delivery = request.message.delivery
+        if len(delivery.body) + len(delivery.raw) + len(outcome.reply) <= MAX_REMEMBERED_BYTES:
+            self._done[request.id] = (request.message, outcome)
             if len(self._done) > MAX_REMEMBERED:
                 del self._done[next(iter(self._done))]
 
     def done(self, task_id: str, message: Message) -> Done | Failed | None:
         """Return what became of a message here, if it was not long ago.
 
-        It comes again when its session ended before the broker heard of the ack.
+        It comes again when its session ended before the broker heard of the ack. While that session
+        lasts this cannot be: then it is another message, which somebody sent under the same id.
         """
-        body, outcome = self._done.get(task_id, (b"", None))
-        return outcome if body == message.body else None
+        earlier, outcome = self._done.get(task_id, (message, None))
+        if outcome is None or not earlier.stale or not same(earlier, message):
+            return None
+        self._done[task_id] = (message, outcome)  # only this one may come again now
+        return outcome
 
     def adopt(self, request: ActiveRequest, message: Message, taker: Consumer) -> bool:
         """Settle this message when the request ends, instead of its own; False if it is too late.
@@ -399,6 +403,24 @@ class Flights:
     def __len__(self) -> int:
         """How many are here."""
         return len(self._here)
+
+
+def same(one: Message, other: Message) -> bool:
+    """Whether two deliveries are of one message, as far as what is in them tells."""
+    if one.body != other.body or one.queue != other.queue:
+        return False
+    try:
+        return _identity(one.properties) == _identity(other.properties)
+    except DecodeError:
+        return False
+
+
+def _identity(properties: Properties) -> tuple[object, ...]:
+    """Return what stays the same however often a message is delivered: not what brokers add."""
+    headers = {
+        name: value for name, value in properties.headers.items() if not name.startswith("x-")
+    }
+    return properties.message_id, properties.timestamp, properties.reply_to, headers
 
 
 def seconds_until(moment: object, what: str) -> float | None:

@@ -33,7 +33,7 @@ from queue_core import (
 )
 from queue_core.worker.blueprint import Blueprint, load
 from queue_core.worker.consumer.intake import Intake
-from queue_core.worker.delivery import READ, ActiveRequest, Flights
+from queue_core.worker.delivery import READ, ActiveRequest, Flights, same
 from queue_core.worker.outcome import Rejected, TaskInfo
 from queue_core.worker.rates import Bucket, OwnBucket, SharedBucket
 from queue_core.worker.routes import QueueBook
@@ -218,7 +218,7 @@ class TaskConsumer:
         """
         task_id = str(headers.get("id"))
         for request in self.flights.find([task_id]):
-            if request.message.stale and request.message.body == message.body:
+            if request.message.stale and same(request.message, message):
                 if self.flights.adopt(request, message, taker):
                     logger.info("%s is here again; it goes on", request)
                     return True

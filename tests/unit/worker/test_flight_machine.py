@@ -13,6 +13,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from queue_core import Properties
 from queue_core.worker.consumer.consumer import TaskConsumer
 from queue_core.worker.control.telling import revoke
 from queue_core.worker.outcome import (
@@ -39,6 +40,7 @@ class Delivered:
     exchange = routing_key = ""
     queue = "q"
     raw = b""
+    properties = Properties()
     reader = Reader()
 
     def __init__(self, broker, task_id, redelivered):
