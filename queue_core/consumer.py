@@ -5,8 +5,7 @@ session has, decode, hand out. Settlements go to the session at once and travel 
 trip; `Consumer.flush` waits for them.
 
 A message that cannot be decoded, or whose content type is not accepted, is never handed out and
-never lost: it is copied to the queue's dead-letter exchange, or to ``<queue>.dlq``, with the reason
-in the header ``qc-error``, and acked in the same step.
+never lost: `queue_core.aside` copies it to the dead letters of its queue.
 """
 
 from __future__ import annotations
@@ -16,35 +15,26 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from typing import Self
 
+from queue_core.aside import set_aside
 from queue_core.errors import (
     Closed,
     ConfigError,
     ConnectionLost,
-    DecodeError,
     MessageError,
-    PublishError,
     QueueNotFound,
     SessionLost,
     StaleDelivery,
-    TopologyMismatch,
     TransportError,
 )
-from queue_core.message import (
-    Delivery,
-    Message,
-    Properties,
-    Publication,
-    Settlement,
-    fresh_id,
-)
+from queue_core.message import Delivery, Message, Settlement
 from queue_core.policy import Backoff, Deadline
-from queue_core.receipt import Receipt
 from queue_core.recovery import Recovery
 from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits
+from queue_core.settling import UNCERTAIN, SessionSettler
 from queue_core.topology import Queue
-from queue_core.transport import Outcome, Session
+from queue_core.transport import Session
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +74,7 @@ class Consumer:
         self._timeout = timeout
         self._tag = f"c-{os.urandom(8).hex()}"
         self._buffer: deque[Delivery] = deque()
-        self._settler: _SessionSettler | None = None
+        self._settler: SessionSettler | None = None
         self._unflushed_lost = False
         self._started = 0
         self._stopping = threading.Event()
@@ -232,10 +222,7 @@ class Consumer:
             self._note_over(settler)
         if self._unflushed_lost:
             self._unflushed_lost = False
-            raise StaleDelivery(
-                "the session ended before these settlements were certain; their messages are "
-                "delivered again"
-            )
+            raise StaleDelivery(UNCERTAIN)
         if settler is not None and settler.unflushed:
             # Before the call: what another thread settles meanwhile is for the next flush.
             settler.unflushed = False
@@ -313,7 +300,7 @@ class Consumer:
             self._describe(session)
             if self._settler is not None:
                 self._note_over(self._settler)
-            self._settler = _SessionSettler(self, session)
+            self._settler = SessionSettler(self._recovery, session, self._timeout)
         return session.receive(self._tag, wait=wait)
 
     def _describe(self, session: Session) -> None:
@@ -327,7 +314,7 @@ class Consumer:
                 except QueueNotFound:
                     logger.debug("queue %s is gone; the subscription tells", queue.name)
 
-    def _note_over(self, settler: _SessionSettler) -> None:
+    def _note_over(self, settler: SessionSettler) -> None:
         """The session ended: its messages are delivered again, to us or to others."""
         self._buffer.clear()
         self._unflushed_lost |= settler.unflushed
@@ -396,93 +383,9 @@ class Consumer:
 
     def _set_aside(self, message: Message, error: MessageError) -> None:
         """Copy a message that nobody can read to where a person finds it; ack it in one step."""
-        logger.warning(
-            "message %r cannot be read (%s); it goes to the dead letters of its queue",
-            message,
-            error,
-        )
-        queue = self._queues.get(message.queue)
-        target = queue.dead_letter_target if isinstance(queue, Queue) else None
-        if target is not None:
-            key = queue.dead_letter_routing_key if isinstance(queue, Queue) else None
-            try:
-                message.ack(
-                    then=[
-                        _copy(message, error, target, message.routing_key if key is None else key)
-                    ]
-                )
-                self.set_aside += 1
-                return
-            except (PublishError, QueueNotFound) as failed:
-                logger.warning("the dead-letter exchange %r did not take it: %s", target, failed)
-        fallback = f"{message.queue[:250]}.dlq"
-        try:
-            self._recovery.call(
-                lambda session, left: session.declare(Queue(fallback), timeout=left),
-                timeout=self._timeout,
-            )
-        except TopologyMismatch as failed:
-            logger.debug("%s is used as it is: %s", fallback, failed)
-        message.ack(then=[_copy(message, error, "", fallback)])
+        queue = self._queues.get(message.queue, message.queue)
+        set_aside(self._recovery, message, queue, error, self._timeout)
         self.set_aside += 1
-
-
-class _SessionSettler:
-    """Settles the deliveries of one session; refuses once another session took its place."""
-
-    __slots__ = ("_consumer", "session", "unflushed")
-
-    def __init__(self, consumer: Consumer, session: Session) -> None:
-        self._consumer = consumer
-        self.session = session
-        self.unflushed = False
-
-    @property
-    def over(self) -> bool:
-        """The session has ended: its deliveries belong to others now."""
-        return self.session.closed
-
-    def settle(self, settlement: Settlement) -> None:
-        self._check(settlement.delivery)
-        self.unflushed = True
-        self.session.settle((settlement,))
-
-    def flush(self, session: Session, tag: str, timeout: float) -> None:
-        """Flush if ``session`` is the one that the settlements belong to."""
-        if session is not self.session:
-            raise StaleDelivery(
-                "the session ended before these settlements were certain; their messages are "
-                "delivered again"
-            )
-        session.flush(tag, timeout=timeout)
-
-    def settle_then(self, delivery: Delivery, then: Sequence[Any]) -> Sequence[Any]:
-        self._check(delivery)
-        publications: list[Publication] = list(then)
-        timeout = self._consumer._timeout  # noqa: SLF001 - the settler is part of the consumer
-
-        def settle(session: Session, left: float) -> Sequence[Outcome]:
-            if session is not self.session:
-                raise StaleDelivery(
-                    "the session that the message came from has ended; it is delivered again"
-                )
-            return session.settle_then(delivery, publications, timeout=left)
-
-        outcomes = self._consumer._recovery.call(settle, timeout=timeout)  # noqa: SLF001
-        for publication, outcome in zip(publications, outcomes, strict=True):
-            if outcome.status != "confirmed":
-                raise PublishError(
-                    f"not acked: the message to {publication.routing_key!r} was "
-                    f"{outcome.status} {outcome.detail}"
-                )
-        return [Receipt(publication, "confirmed") for publication in publications]
-
-    def _check(self, delivery: Delivery) -> None:
-        if self.over:
-            raise StaleDelivery(
-                f"the session that the message from {delivery.queue!r} came from has ended; the "
-                "message is delivered again"
-            )
 
 
 def _name(queue: Queue | str) -> str:
@@ -493,25 +396,3 @@ def _name(queue: Queue | str) -> str:
             "without one"
         )
     return name
-
-
-def _copy(message: Message, error: MessageError, exchange: str, routing_key: str) -> Publication:
-    try:
-        properties = message.properties
-    except DecodeError:
-        properties = Properties()
-    headers = dict(properties.headers)
-    headers["qc-error"] = f"{type(error).__name__}: {error}"[:1000]
-    headers["qc-queue"] = message.queue
-    copied = Properties(
-        properties.content_type,
-        properties.content_encoding,
-        headers,
-        correlation_id=properties.correlation_id,
-        reply_to=properties.reply_to,
-        message_id=properties.message_id,
-        timestamp=properties.timestamp,
-        type=properties.type,
-        app_id=properties.app_id,
-    )
-    return Publication(exchange, routing_key, message.body, copied, fresh_id())

@@ -1,0 +1,91 @@
+"""Settling what one session delivered.
+
+Every delivery belongs to the session that brought it. When that session ends, the broker gives its
+messages to others, and a settlement that comes then would be about somebody else's message: it is
+refused here, and never reaches the session that took the ended one's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from queue_core.errors import PublishError, StaleDelivery
+from queue_core.message import Delivery, Publication, Settlement
+from queue_core.receipt import Receipt
+from queue_core.recovery import Recovery
+from queue_core.transport import Outcome, Session
+
+UNCERTAIN = (
+    "the session ended before these settlements were certain; their messages are delivered again"
+)
+
+
+class SessionSettler:
+    """Where the messages of one session send their settlements; the `Settler` that they know.
+
+    Attributes:
+        session: the one that they came from.
+        unflushed: whether something was settled that `flush` has not made certain.
+    """
+
+    __slots__ = ("_recovery", "_timeout", "session", "unflushed")
+
+    def __init__(self, recovery: Recovery, session: Session, timeout: float) -> None:
+        """``timeout``: how many seconds `settle_then` may take."""
+        self._recovery = recovery
+        self._timeout = timeout
+        self.session = session
+        self.unflushed = False
+
+    @property
+    def over(self) -> bool:
+        """The session has ended: its deliveries belong to others now."""
+        return self.session.closed
+
+    def settle(self, settlement: Settlement) -> None:
+        """Hand it to the session, which sends it with its next round trip; does not block."""
+        self._check(settlement.delivery)
+        self.unflushed = True
+        self.session.settle((settlement,))
+
+    def settle_then(self, delivery: Delivery, then: Sequence[Any]) -> Sequence[Receipt]:
+        """Publish ``then`` and ack the delivery in one step; blocks until both are certain.
+
+        Raises:
+            PublishError: a publication was not taken; the delivery is as it was.
+            StaleDelivery: the delivery belongs to somebody else; nothing was published.
+        """
+        self._check(delivery)
+        publications: list[Publication] = list(then)
+
+        def settle(session: Session, left: float) -> Sequence[Outcome]:
+            if session is not self.session:
+                raise _stale(delivery)
+            return session.settle_then(delivery, publications, timeout=left)
+
+        outcomes = self._recovery.call(settle, timeout=self._timeout)
+        for publication, outcome in zip(publications, outcomes, strict=True):
+            if outcome.status != "confirmed":
+                raise PublishError(
+                    f"not acked: the message to {publication.routing_key!r} was "
+                    f"{outcome.status} {outcome.detail}"
+                )
+        return [Receipt(publication, "confirmed") for publication in publications]
+
+    def flush(self, session: Session, tag: str, timeout: float) -> None:
+        """Flush if ``session`` is the one that the settlements belong to, else StaleDelivery."""
+        if session is not self.session:
+            raise StaleDelivery(UNCERTAIN)
+        session.flush(tag, timeout=timeout)
+
+    def _check(self, delivery: Delivery) -> None:
+        if self.over:
+            raise _stale(delivery)
+
+
+def _stale(delivery: Delivery) -> StaleDelivery:
+    return StaleDelivery(
+        f"the session that the message from {delivery.queue!r} came from has ended; the message "
+        "is delivered again"
+    )
