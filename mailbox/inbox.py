@@ -16,21 +16,20 @@ logger = logging.getLogger(__name__)
 
 
 def private_queue(
-    connection: Connection, name: str, *, exchange: Exchange, routing_key: str = "", ttl: float
+    connection: Connection, name: str, *, exchange: Exchange | None = None, ttl: float
 ) -> Queue:
     """Return a queue that only this connection consumes and that goes with it.
 
     Args:
         connection: connects, if it has not yet.
         name: the queue's name.
-        exchange, routing_key: of its binding.
+        exchange: what it is bound to, with an empty key; None is nothing.
         ttl: seconds that a message waits in it at most.
     """
     features = connection.connect().features
     return Queue(
         name,
         exchange=exchange,
-        routing_key=routing_key,
         durable=False,
         exclusive=features.exclusive,
         expires=None if features.exclusive else ttl,

@@ -38,7 +38,14 @@ from queue_core.mailbox.panel import Panel
 from queue_core.mailbox.replies import Replies
 from queue_core.mailbox.sending import Sender
 from queue_core.mailbox.signing import Guard, SigningKey
-from queue_core.mailbox.wire import Address, Reply, ReplyAddress, read_reply
+from queue_core.mailbox.wire import (
+    Address,
+    Reply,
+    ReplyAddress,
+    read_reply,
+    reply_exchange,
+    reply_queue,
+)
 from queue_core.mailbox.wiring import Wiring
 
 Callback = Callable[[str, Any], object]
@@ -92,7 +99,6 @@ class Mailbox:
         self._time = time or SystemClock()
         self._exchange = Exchange(f"{namespace}.pidbox", type, durable=False)
         self._peers = Exchange(f"{namespace}.pidbox.peers", "fanout", durable=False)
-        self._reply_exchange = Exchange(f"reply.{namespace}.pidbox", "direct", durable=False)
         self._accept = tuple(accept)
         self._store = store
         self._keys = {item.name: item for item in keys}
@@ -304,9 +310,7 @@ class Mailbox:
     def _reply_queue(self, own: str) -> Queue:
         return private_queue(
             self._connection,
-            f"{own}.{self._reply_exchange.name}",
-            exchange=self._reply_exchange,
-            routing_key=own,
+            reply_queue(self.namespace, own),
             ttl=REPLY_TTL,
         )
 
@@ -322,7 +326,7 @@ class Mailbox:
             self.namespace,
             self._exchange,
             self._peers if isinstance(directory, PeerDirectory) else None,
-            self._reply_exchange,
+            Exchange(reply_exchange(self.namespace), "direct", durable=False),
             self.clock,
             self._time,
             directory,
@@ -361,7 +365,7 @@ class Mailbox:
             arguments,
             address,
             timeout,
-            reply_to=ReplyAddress(self._reply_exchange.name, queue.routing_key),
+            reply_to=ReplyAddress("", queue.name),
             peers=address.names is None and isinstance(directory, PeerDirectory),
         )
         return Asking(

@@ -95,8 +95,10 @@ class Reception:
     def _read(self, message: Message) -> Command:
         command = read_command(message)
         where = command.reply_to
-        if where is not None and where.exchange not in ("", self._wiring.reply_exchange.name):
-            raise Malformed(f"its answers should go to {where.exchange!r}")
+        if where is not None and not where.belongs_to(self._wiring.namespace):
+            raise Malformed(
+                f"its answers should go to {where.routing_key!r} through {where.exchange!r}"
+            )
         return command
 
     def _judge(self, command: Command, received: float) -> Job | None:

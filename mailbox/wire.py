@@ -57,10 +57,20 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class ReplyAddress(msgspec.Struct, frozen=True):
-    """Where replies go: an exchange and a routing key."""
+    """Where replies go: an exchange and a routing key.
+
+    Ours name the caller's queue, through the default exchange; celery's the namespace's exchange
+    for replies, to which their queue is bound.
+    """
 
     exchange: str
     routing_key: str
+
+    def belongs_to(self, namespace: str) -> bool:
+        """Return whether a caller can be there: nobody shall have nodes write elsewhere."""
+        if self.exchange:
+            return self.exchange == reply_exchange(namespace)
+        return self.routing_key.endswith(f".{reply_exchange(namespace)}")
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -177,6 +187,16 @@ class Reply(msgspec.Struct, frozen=True):
 def node_queue(namespace: str, node: str) -> str:
     """Return the name of a node's queue, as celery and kombu have it."""
     return f"{node}.{namespace}.pidbox"
+
+
+def reply_exchange(namespace: str) -> str:
+    """Return the name of the exchange for replies, as celery and kombu have it."""
+    return f"reply.{namespace}.pidbox"
+
+
+def reply_queue(namespace: str, caller: str) -> str:
+    """Return the name of a caller's queue, as celery and kombu have it."""
+    return f"{caller}.{reply_exchange(namespace)}"
 
 
 def read_command(message: Message) -> Command:

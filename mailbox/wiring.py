@@ -20,7 +20,7 @@ class Wiring(msgspec.Struct, frozen=True):
         namespace: names that belong together.
         exchange: where commands are published to.
         peers: where nodes talk among themselves, if they must.
-        reply_exchange: where answers go.
+        reply_exchange: where the answers to celery's callers go.
         clock, time: logical and physical.
         directory: who there is, and what to remember.
         accept: the serializers that commands may come in.

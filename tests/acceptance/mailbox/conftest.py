@@ -139,6 +139,6 @@ def hears_at():
 
     def where(box):
         queue = box._replies.open(Deadline.after(WAIT, SystemClock()))
-        return ReplyAddress(queue.exchange.name, queue.routing_key)
+        return ReplyAddress("", queue.name)
 
     return where

@@ -54,8 +54,9 @@ def test_a_wrong_command_says_what_is_wrong_and_the_node_lives_on(
         {"body": [1, 2, 3]},
         {"body": {"method": 5}},
         {"body": {"method": "ping", "reply_to": {"exchange": "other", "routing_key": "x"}}},
+        {"body": {"method": "ping", "reply_to": {"exchange": "", "routing_key": "orders"}}},
     ],
-    ids=["no json", "pickle", "a list", "no method", "a strange reply address"],
+    ids=["no json", "pickle", "a list", "no method", "a strange exchange", "a strange queue"],
 )
 def test_what_is_no_command_is_counted_and_the_node_lives_on(
     any_url, box, start, namespace, options

@@ -95,6 +95,8 @@ def test_commands_are_as_the_document_says(spy, open_box, start):
     seen = set()
     for _ in range(3):
         body, headers = spy[1](0)
+        if "reply_to" in body:
+            assert body["reply_to"] == {"exchange": "", "routing_key": operator.reply_queue}
         check(BODY, body)
         check(HEADERS, headers)
         seen |= set(body) | set(headers)
