@@ -18,6 +18,8 @@ from queue_core.transport import Claim, Envelope, Limit
 __all__ = ["Tokens", "micros", "plan_batch", "read_claims", "ttl_of", "words_to_append"]
 
 _SIZE: Final = 4
+_MOST_WORDS: Final = 1000
+"""What a script may hand to one command at once."""
 _FIRST: Final = 2
 """Where in ARGV contents begin: ARGV[1] is the plan."""
 
@@ -125,7 +127,8 @@ def words_to_append(
 ) -> tuple[list[bytes], list[int]] | None:
     """Return what ``append`` takes, and the index in the batch of each message in it, in order.
 
-    None if not all messages are plain: ready at once, for ever, and however often.
+    None if not all messages are plain: ready at once, for ever, and however often; or if there is
+    too much of it.
     """
     runs: dict[tuple[str, int], list[int]] = {}
     for index, envelope in enumerate(batch):
@@ -144,12 +147,11 @@ def words_to_append(
         words += (queue.encode(), tag.encode(), b"%d" % len(ids), *map(str.encode, ids))
     order: list[int] = []
     for (queue, priority), members in runs.items():
-        words += (queue.encode(), b"%d" % priority, b"%d" % (2 * len(members)))
-        for index in members:
-            envelope = batch[index]
-            words += (envelope.id.encode(), _pack(envelope))
+        words += (queue.encode(), b"%d" % priority, b"%d" % len(members))
+        words += [batch[index].id.encode() for index in members]
+        words += [_pack(batch[index]) for index in members]
         order += members
-    return words, order
+    return (words, order) if len(words) <= _MOST_WORDS else None
 
 
 def _limit(limit: Limit | None) -> tuple[int, int]:

@@ -160,7 +160,10 @@ class RedisStore:
         order: Sequence[int],
     ) -> PutResult:
         """Put plain messages; ``order`` says which message of ``words`` is where in the batch."""
-        changed, already, stale = self._server.run("append", *words)
+        answer = self._server.run("append", *words)
+        if not answer and not tokens.odd:
+            return PutResult()
+        changed, already, stale = answer or ((), (), ())
         if changed:
             names = list(versions)
             return PutResult(stale_entries=[names[index] for index in changed])

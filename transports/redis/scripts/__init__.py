@@ -20,7 +20,7 @@ _QUEUE: Final = ("plan", "common", "queue", "settling", "claims", "fates")
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "open": _BASE,
-        "append": ("common", "queue", "settling"),
+        "append": (),
         "put": _QUEUE,
         "claim": _QUEUE,
         "interrupt": _BASE,

@@ -1,118 +1,131 @@
 -- Store.put of what most puts consist of: messages that are ready at once and for ever, for queues
--- without a limit, and acks that go along. It has no plan, since unpacking one takes the server as
--- long as the rest. ARGV is a row of lists, each with its length before it: the names in `versions`,
--- followed by their versions; groups of tokens, each with queue, tag and a list of ids; and up to the
--- end runs of messages, each with queue, priority and a list of id and content by turns.
--- Answer: {stale, already, stale tokens}: which versions are wrong (then nothing was done), which
--- messages were there already, and which tokens were not held, all counted from 0.
+-- without a limit, and acks that go along; a thousand words at most. It is the only script of which
+-- each microsecond counts, so it stands alone: a plan to unpack, a table, or the functions that others
+-- share would take as long as what it is for.
+--
+-- ARGV: how many versions, the names in `versions`, and these versions; how many groups of tokens, and
+-- each with queue, tag, how many, and ids; and up to the end runs of messages, each with queue,
+-- priority, how many, ids, and contents.
+-- Answer: 0 if all went well, else {stale, already, stale tokens}: which versions are wrong (then
+-- nothing was done), which messages were there already, and which tokens were not held, all counted
+-- from 0.
 
-local stale, already = {}, {}
-local position = 1
+local P, call = KEYS[1], redis.call
+local stale, already, lost = {}, {}, {}
 
--- The list that is next in ARGV.
-local function list()
-  local found = {}
-  for index = 1, tonumber(ARGV[position]) do
-    found[index] = ARGV[position + index]
-  end
-  position = position + 1 + #found
-  return found
-end
-
-local function word()
-  position = position + 1
-  return ARGV[position - 1]
-end
-
-for index, version in ipairs(many_values('HMGET', P .. 'versions', list())) do
-  if word() ~= (version or '0') then
-    stale[#stale + 1] = index - 1
-  end
-end
-if #stale > 0 then
-  return {stale, already, {}}
-end
-
--- Read: what is held, what is new, and the type of each key that will be written.
-
-local known = {}  -- queue -> id -> whether it is there; what is settled here is not
-
-local function known_of(queue)
-  known[queue] = known[queue] or {}
-  return known[queue]
-end
-
-local groups, leaving = {}, 0
-for index = 1, tonumber(word()) do
-  groups[index] = {word(), word(), list()}
-end
-find(groups)
-check_books(groups, #groups)
-for _, group in ipairs(groups) do
-  local there = known_of(group[1])
-  for _, id in ipairs(group[6]) do
-    there[id] = false
-  end
-  leaving = leaving + #group[6]
-end
-
-local runs, growth, count = {}, 0, 0
-while position <= #ARGV do
-  local queue, priority, length = word(), word(), tonumber(word())
-  local there, ids, contents, size = known_of(queue), {}, {}, 0
-  for index = 1, length / 2 do
-    ids[index] = ARGV[position + 2 * index - 2]
-  end
-  for index, body in ipairs(many_values('HMGET', key_of('m', queue), ids)) do
-    local id = ids[index]
-    if there[id] or body and there[id] == nil then
-      already[#already + 1] = count + index - 1
-    else
-      there[id] = true
-      size = size + 2
-      contents[size - 1], contents[size] = id, ARGV[position + 2 * index - 1]
+local names = tonumber(ARGV[1])
+local at = 2 + 2 * names  -- where in ARGV
+if names > 0 then
+  for index, version in ipairs(call('HMGET', P .. 'versions', unpack(ARGV, 2, 1 + names))) do
+    if ARGV[1 + names + index] ~= (version or '0') then
+      stale[#stale + 1] = index - 1
     end
   end
-  position, count = position + length, count + #ids
-  local ready = key_of('l' .. priority, queue)
-  local filled = call('LLEN', ready) > 0
-  if not filled then
-    call('SCARD', key_of('s', queue))
+  if #stale > 0 then
+    return {stale, already, lost}
   end
-  bells(queue)
-  growth = growth + size / 2
-  runs[#runs + 1] = {queue, priority, ready, filled, contents}
+end
+
+-- Read: what is held, what is new, and the type of each key that will be written. What is known of a
+-- queue: id -> whether it is there, once the acks have happened; 1 -> its bells; 2 -> what is new.
+
+local known = {}
+
+local groups, leaving, place = {}, 0, 0
+for group = 1, tonumber(ARGV[at]) do
+  local queue, tag, count = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
+  local claims = P .. 'c:' .. string.match(tag, '^[^.]*') .. ':' .. queue
+  local start, held = tag .. ' ', {}
+  known[queue] = known[queue] or {}
+  for index, record in ipairs(call('HMGET', claims, unpack(ARGV, at + 4, at + 3 + count))) do
+    if record and string.sub(record, 1, #start) == start then
+      local id = ARGV[at + 3 + index]
+      held[#held + 1] = id
+      known[queue][id] = false
+    else
+      lost[#lost + 1] = place + index - 1
+    end
+  end
+  call('HLEN', P .. 'm:' .. queue)
+  groups[group] = {claims, P .. 'm:' .. queue, held}
+  leaving, place, at = leaving + #held, place + count, at + 3 + count
+end
+at = at + 1
+
+local runs, growth, total = {}, 0, 0
+while ARGV[at] do
+  local queue, priority, count = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  local first = at + 3
+  at = first + 2 * count
+  local there, bodies, ready = known[queue], P .. 'm:' .. queue, P .. 'l' .. priority .. ':' .. queue
+  if not there then
+    there = {}
+    known[queue] = there
+  end
+  local ids, contents = {}, {}
+  for index, body in ipairs(call('HMGET', bodies, unpack(ARGV, first, first + count - 1))) do
+    local id = ARGV[first + index - 1]
+    if there[id] or body and there[id] == nil then
+      already[#already + 1] = total + index - 1
+    else
+      there[id] = true
+      ids[#ids + 1] = id
+      contents[#contents + 1] = id
+      contents[#contents + 1] = ARGV[first + count + index - 1]
+    end
+  end
+  local empty = call('LLEN', ready) == 0
+  if empty then
+    call('SCARD', P .. 's:' .. queue)
+  end
+  there[1], there[2] = there[1] or call('LLEN', P .. 'b:' .. queue), (there[2] or 0) + #ids
+  growth, total = growth + #ids, total + count
+  runs[#runs + 1] = {queue, priority, bodies, ready, empty, ids, contents}
 end
 
 -- Write. What grows comes first, so that a full server refuses it before anything has happened;
 -- but what takes at least as much away must pass, or a full server could not be drained.
 
-local seq = 0
+local seq = nil
 if growth > leaving then
   seq = call('INCRBY', P .. 'seq', growth) - growth
-  settle(groups, #groups)
 else
   call('GET', P .. 'seq')
-  settle(groups, #groups)
-  if growth > 0 then
-    seq = call('INCRBY', P .. 'seq', growth) - growth
+end
+for _, group in ipairs(groups) do
+  local claims, bodies, held = unpack(group)
+  if #held > 0 then
+    call('HDEL', claims, unpack(held))
+    call('HDEL', bodies, unpack(held))
   end
 end
-
+if growth == 0 then
+  runs = {}
+elseif not seq then
+  seq = call('INCRBY', P .. 'seq', growth) - growth
+end
 for _, run in ipairs(runs) do
-  local queue, priority, ready, filled, contents = unpack(run)
-  local places, format = {}, string.format
-  for index = 1, #contents / 2 do
-    seq = seq + 1
-    places[index] = format('%.0f:%s', seq, contents[2 * index - 1])
-  end
-  if #places > 0 then
-    many('HSET', key_of('m', queue), contents)
-    many('RPUSH', ready, places)
-    if not filled then
-      fill(queue, priority)
+  local queue, priority, bodies, ready, empty, ids, contents = unpack(run)
+  if #ids > 0 then
+    for index, id in ipairs(ids) do
+      ids[index] = string.format('%.0f:%s', seq + index, id)
     end
-    ring(queue, #places)
+    seq = seq + #ids
+    call('HSET', bodies, unpack(contents))
+    call('RPUSH', ready, unpack(ids))
+    if empty then
+      call('SADD', P .. 's:' .. queue, priority)
+    end
   end
 end
-return {stale, already, stale_of(groups, #groups)}
+for queue, there in pairs(known) do
+  local bells, fresh = there[1], there[2]
+  if fresh and fresh > 0 and bells < 10 then
+    local more = {'', '', '', '', '', '', '', '', '', ''}
+    call('RPUSH', P .. 'b:' .. queue, unpack(more, 1, math.min(fresh, 10 - bells)))
+  end
+end
+if #already > 0 or #lost > 0 then
+  return {stale, already, lost}
+end
+return 0
