@@ -22,10 +22,12 @@ from typing import Any, Final, Literal
 
 from queue_core import Closed, Consumer, DecodeError, Message, Properties, StaleDelivery
 from queue_core.worker.outcome import (
+    Begins,
     Crashed,
     Done,
     Failed,
     Job,
+    News,
     Outcome,
     Rejected,
     Retried,
@@ -159,10 +161,10 @@ class ActiveRequest:
         """Return how many seconds it must not start yet."""
         return seconds_until(self.headers.get("eta"), "eta") or 0.0
 
-    def expired(self) -> bool:
-        """Whether it came too late to be worth running."""
+    def expired(self, after: float = 0.0) -> bool:
+        """Whether it came too late to be worth running, or will be so ``after`` some seconds."""
         left = seconds_until(self.headers.get("expires"), "expires")
-        return left is not None and left <= 0
+        return left is not None and left <= after
 
     # --- what is done with it ---------------------------------------------------------------------
 
@@ -243,8 +245,12 @@ class ActiveRequest:
 
     def tell(self, status: str, info: object = None) -> None:
         """Have its state noted where its result will be, unless nobody wants that."""
+        self.note(encode_state(self.id, status, info))
+
+    def note(self, state: bytes) -> None:
+        """Do that with an encoded one."""
         if not (self.task.ignore_result or self.message.headers.get("ignore_result")):
-            self.flights.settler.note(self.message, encode_state(self.id, status, info))
+            self.flights.settler.note(self.message, state)
 
     def on_success(self, outcome: Done) -> None:
         """It returned."""
@@ -383,9 +389,15 @@ class Flights:
             request.message, request.taker = message, taker
             return True
 
-    def accept(self, ticket: int, pid: int) -> None:
-        """Take a pool's word that a job begins."""
-        self._here[ticket].on_accepted(pid)
+    def hear(self, ticket: int, news: News) -> None:
+        """Take a pool's news of a job."""
+        request = self._here.get(ticket)
+        if request is None:  # a thread of the task goes on although it has ended
+            return
+        if isinstance(news, Begins):
+            request.on_accepted(news.pid)
+        else:
+            request.note(news.state)
 
     def all(self, state: State | None = None) -> list[ActiveRequest]:
         """Return those that are here, in the order of their arrival."""

@@ -205,9 +205,23 @@ Called on the pool's threads; does not block.
 """
 
 
-Accept = Callable[[int, int], None]
-"""How a pool says that a ticket's job begins, and in which process; called as `Report`, before it.
-"""
+class Begins(msgspec.Struct, tag="begins", array_like=True):
+    """The job begins, in this process."""
+
+    pid: int
+
+
+class Says(msgspec.Struct, tag="says", array_like=True):
+    """The task says how far it has come: the encoded message of a run that has not ended."""
+
+    state: bytes
+
+
+News = Begins | Says
+"""What there is to tell of a job before its outcome."""
+
+Hear = Callable[[int, News], None]
+"""How a pool passes on news of a ticket's job; called as `Report`, and never after it."""
 
 
 class TaskInfo(msgspec.Struct, array_like=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -98,6 +98,17 @@ def read_failed_run(wire: Mapping[str, Any] | None) -> FailedRun | None:
     return msgspec.structs.replace(run, failure=failure)
 
 
+State = Callable[[], bytes]
+"""Encodes the message of a run that has not ended."""
+Say = Callable[[State], None]
+"""Takes it to whoever asks for the result. Neither is interrupted by what may interrupt a task."""
+
+
+def unheard(state: State) -> None:
+    """For runs that nobody asks for before they have ended."""
+    state()
+
+
 class Request:
     """The current run, as `queue_core.worker.task.Task.request` gives it inside a task.
 
@@ -110,6 +121,7 @@ class Request:
         is_eager: it is not run by a worker, but by `Task.apply`.
         failed: in an error link of ours: the run that failed; else None.
         children: the ids of the tasks that this run has sent.
+        say: tells how far it has come.
     """
 
     __slots__ = (
@@ -123,6 +135,7 @@ class Request:
         "priority",
         "queue",
         "redelivered",
+        "say",
     )
 
     def __init__(
@@ -136,6 +149,7 @@ class Request:
         priority: int = 0,
         hostname: str = "",
         is_eager: bool = False,
+        say: Say = unheard,
     ) -> None:
         """Wrap ``call``."""
         self.call = call
@@ -148,6 +162,7 @@ class Request:
         self.is_eager = is_eager
         self.failed = read_failed_run(call.embed.failed)
         self.children: list[str] = []
+        self.say = say
 
     @property
     def id(self) -> str:
@@ -248,6 +263,21 @@ class Request:
     def ignore_result(self) -> bool:
         """Nobody wants the result."""
         return self.call.ignore_result
+
+    @property
+    def shadow(self) -> str | None:
+        """Another name for logs."""
+        return self.call.shadow
+
+    @property
+    def stamped_headers(self) -> list[str] | None:
+        """Which of its ``stamps`` are handed on to what follows it; celery's clients set them."""
+        return self.call.stamped_headers
+
+    @property
+    def stamps(self) -> dict[str, Any]:
+        """What celery's clients have stamped it with."""
+        return self.call.stamps
 
     @property
     def delivery_info(self) -> dict[str, Any]:

@@ -180,7 +180,7 @@ class Worker:
         try:
             loading = threading.Thread(target=_load_steps, name="imports", daemon=True)
             loading.start()
-            self._info = self.pool.start(self.flights.report, self.flights.accept)
+            self._info = self.pool.start(self.flights.report, self.flights.hear)
             loading.join()
             self._check_kind(self._info.settings.worker_pool)
             self._blueprint = Blueprint("worker", [*STEPS, *self.info.steps.get("worker", ())])

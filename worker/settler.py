@@ -20,6 +20,7 @@ nor the consumer waits for it.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
@@ -84,6 +85,7 @@ class Settler:
         self._notes = ThreadPoolExecutor(1, thread_name_prefix="states")
         self._lock = threading.Lock()
         self._replies: list[_Replying] = []
+        self._states: dict[Message, bytes] = {}
         self._sending = False
         self._closing = threading.Event()
         self._away = False  # the last try found nobody
@@ -171,11 +173,18 @@ class Settler:
     def note(self, message: Message, state: bytes) -> None:
         """Tell who asks for the task that it has come so far, soon and in this order.
 
-        Never raises; if that cannot be told, it is not.
+        What was not told yet is replaced. Never raises; if that cannot be told, it is not.
         """
-        self._notes.submit(self._note, message, state)
+        with self._lock:
+            behind = message in self._states
+            self._states[message] = state
+        if not behind:
+            with contextlib.suppress(RuntimeError):  # we close, and its end is what counts
+                self._notes.submit(self._note, message)
 
-    def _note(self, message: Message, state: bytes) -> None:
+    def _note(self, message: Message) -> None:
+        with self._lock:
+            state = self._states.pop(message)
         try:
             if then := self._sequel.of_state(message, state):
                 self._producer.publish_many(then)

@@ -36,6 +36,7 @@ from queue_core.worker.outcome import TaskInfo
 from queue_core.worker.rates import is_shared, per_second
 from queue_core.worker.request import Request, current_request
 from queue_core.worker.results.result import AsyncResult
+from queue_core.worker.results.wire import progress
 from queue_core.worker.retrying import again, replacement
 from queue_core.worker.settings import DEFAULTS, Settings
 from queue_core.worker.signature import Signature
@@ -374,6 +375,32 @@ class Task(Generic[P, R]):
             Replaced: always.
         """
         raise Replaced(replacement(self.request, signature))
+
+    def update_state(
+        self, task_id: str | None = None, state: str = "PROGRESS", meta: Any = None
+    ) -> None:
+        """Say how far this run has come: ``self.update_state(meta={"done": 3, "of": 10})``.
+
+        Whoever has its `AsyncResult` finds the state in ``state``, and ``meta`` in ``info``, until
+        it ends or says something else. Does not block: the worker tells it soon, and what is said
+        meanwhile replaces it. Nothing is told if nobody wants the result, or if it was not sent.
+
+        Args:
+            task_id: of this run, if anything: one can speak for itself only.
+            state: a word of one's own, or ``STARTED``.
+            meta: anything that JSON can say.
+
+        Raises:
+            UsageError: no task is running, ``task_id`` is another one's, or ``state`` is how runs
+                end: return, or raise an error, for that.
+            MessageError: ``meta`` cannot be written.
+            TooLarge: ``meta`` is larger than ``result_max_size``.
+        """
+        request = self.request
+        if task_id not in (None, request.id):
+            raise UsageError(f"run {request.id} of task {self.name} cannot speak for {task_id}")
+        limit = self.app.settings.result_max_size
+        request.say(functools.partial(progress, request.id, state, meta, limit))
 
     # --- sending ---------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from queue_core.worker.failure import Failure, describe_exception
 from queue_core.worker.following import after_success, children, chord_part
 from queue_core.worker.messages import read_message
 from queue_core.worker.outcome import Done, Failed, Job, Letter, Ran, Rejected, Retried, Skipped
-from queue_core.worker.request import Request
+from queue_core.worker.request import Request, Say, unheard
 from queue_core.worker.results import wire
 from queue_core.worker.running import Ending, Guard, run, unguarded
 from queue_core.worker.signature import Signature
@@ -34,13 +34,13 @@ logger = logging.getLogger(__name__)
 Steps = Generator[Awaitable[Any], Any, tuple[Ran, bool]]
 
 
-def run_job(app: App, job: Job, guard: Guard = unguarded) -> tuple[Ran, bool]:
+def run_job(app: App, job: Job, guard: Guard = unguarded, say: Say = unheard) -> tuple[Ran, bool]:
     """Run a job in this thread; return its outcome, and whether the process should be replaced.
 
     The latter is so after a task that tried to end the process or ran out of memory. What an
     ``async def`` task awaits runs on the event loop of this process while this thread waits.
     """
-    steps = job_steps(app, job, guard)
+    steps = job_steps(app, job, guard, say)
     try:
         waiting = next(steps)
         # asyncio takes tens of milliseconds to import, and most processes never need it.
@@ -58,8 +58,10 @@ def run_job(app: App, job: Job, guard: Guard = unguarded) -> tuple[Ran, bool]:
         return result
 
 
-def job_steps(app: App, job: Job, guard: Guard = unguarded) -> Steps:
+def job_steps(app: App, job: Job, guard: Guard = unguarded, say: Say = unheard) -> Steps:
     """Run a job; where the task gives something to await, yield it and be sent its value.
+
+    ``say`` is called, on any thread of the task's, when that says how far it has come.
 
     Returns what `run_job` returns. Everything but the awaiting happens in the calling thread.
     """
@@ -84,6 +86,7 @@ def job_steps(app: App, job: Job, guard: Guard = unguarded) -> Steps:
         redelivered=job.redelivered,
         priority=properties.priority,
         hostname=app.hostname,
+        say=say,
     )
     finished = _Finished(app, task, request)
     ending = yield from run(

@@ -27,6 +27,14 @@ def make_app(broker: str, backend: str | None) -> App:
             time.sleep(0.01)
         return "held"
 
+    @task(name="results.climb", bind=True)
+    def climb(self, path: str) -> str:
+        """Say how far it is, and run until the file is there."""
+        self.update_state(state="PROGRESS", meta={"done": 3, "of": 10})
+        while not Path(path).exists():
+            time.sleep(0.01)
+        return "there"
+
     @task(name="results.withdraw")
     def withdraw(amount: int) -> None:
         try:

@@ -107,6 +107,13 @@ class Both:
         (tmp_path / "go").touch()
         assert result.get(30) == "held" and result.state == "SUCCESS"
 
+    def test_a_task_says_how_far_it_has_come(self, send, worker, tmp_path):
+        result = send("climb", f"{tmp_path}/go")
+        eventually(lambda: result.state == "PROGRESS", 20.0)
+        assert result.info == {"done": 3, "of": 10} and not result.ready()
+        (tmp_path / "go").touch()
+        assert result.get(30) == "there" and result.state == "SUCCESS"
+
     def test_an_ordinary_error_is_raised_as_itself(self, send, worker):
         result = send("divide", 1, 0)
         with pytest.raises(ZeroDivisionError, match="division by zero") as caught:

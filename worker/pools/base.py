@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from queue_core import ConfigError, UsageError
-from queue_core.worker.outcome import Accept, AppInfo, Job, Report
+from queue_core.worker.outcome import AppInfo, Hear, Job, Report
 from queue_core.worker.settings import Settings
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
@@ -119,15 +119,15 @@ class Pool(Protocol):
         Changes with what it learns of them: more while they are short.
         """
 
-    def start(self, report: Report, accept: Accept | None = None) -> AppInfo:
+    def start(self, report: Report, hear: Hear | None = None) -> AppInfo:
         """Make the pool ready and return what the app says of itself.
 
         Blocks until the app is imported.
 
         Args:
             report: called exactly once for each job that `submit` took.
-            accept: called when a job begins that wants to be announced (`Job.announce`). Never
-                called for one that was not begun.
+            hear: called when a job begins that wants to be announced (`Job.announce`), and when
+                its task says how far it has come. Never called for one that was not begun.
 
         Raises:
             AppNotFound: the app cannot be imported.

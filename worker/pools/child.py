@@ -31,12 +31,13 @@ from queue_core.worker.app import App
 from queue_core.worker.limits import SoftTimeLimitExceeded, TaskTerminated
 from queue_core.worker.locate import load_app
 from queue_core.worker.logs import configure
-from queue_core.worker.outcome import Done, Job
+from queue_core.worker.outcome import Begins, Done, Job, Says
 from queue_core.worker.pools.frames import (
     CHUNK,
-    Begun,
     Cut,
     Ended,
+    FromChild,
+    Heard,
     Leaving,
     Limited,
     NotReady,
@@ -46,6 +47,7 @@ from queue_core.worker.pools.frames import (
     pack,
 )
 from queue_core.worker.pools.grants import Granted
+from queue_core.worker.request import State
 from queue_core.worker.trace import run_job
 
 
@@ -59,12 +61,13 @@ def main(argv: list[str] | None = None) -> int:
     _ignore_signals()
     granted = Granted(grants_fd)
     with socket.socket(fileno=socket_fd) as link:
-        os.register_at_fork(after_in_child=partial(_step_aside, link, granted))
-        child = _Child(link, granted)
+        line = _Line(link)
+        os.register_at_fork(after_in_child=partial(_step_aside, line, granted))
+        child = _Child(link, line, granted)
         setup = child.next()
         if not isinstance(setup, Setup):
             return 1
-        app = _prepare(setup, link)
+        app = _prepare(setup, line)
         if app is None:
             return 78
         app.hooks.process_init.tell()
@@ -109,7 +112,26 @@ def _ignore_signals() -> None:
     faulthandler.register(signal.SIGQUIT, all_threads=True)
 
 
-def _step_aside(link: socket.socket, granted: Granted) -> None:
+class _Line:
+    """What the worker hears from this process. Thread-safe: each message is sent whole."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._lock = threading.Lock()
+
+    def say(self, message: FromChild) -> None:
+        """Send a message. Must not be interrupted by an exception."""
+        data = pack(message)
+        with self._lock:
+            self._link.sendall(data)
+
+    def close(self) -> None:
+        """Say nothing more, in a process that was forked: whoever held the lock is not there."""
+        self._lock = threading.Lock()
+        self._link.close()
+
+
+def _step_aside(line: _Line, granted: Granted) -> None:
     """A process that a task has forked is no child of the worker.
 
     It says nothing to the worker and takes no ticket, and ends by signals as other processes do.
@@ -117,11 +139,11 @@ def _step_aside(link: socket.socket, granted: Granted) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
-    link.close()
+    line.close()
     granted.close()
 
 
-def _prepare(setup: Setup, link: socket.socket) -> App | None:
+def _prepare(setup: Setup, line: _Line) -> App | None:
     """Import the app and say what it is, or say why not."""
     configure(setup.log_level, setup.log_format)
     sys.path[:] = setup.path
@@ -130,41 +152,42 @@ def _prepare(setup: Setup, link: socket.socket) -> App | None:
         app.hostname = setup.node or app.hostname
         info = app.info()
     except AppNotFound as error:
-        link.sendall(pack(NotReady(error.error, error.because, error.advice, error.trace)))
+        line.say(NotReady(error.error, error.because, error.advice, error.trace))
         return None
     except ConfigError as error:
-        link.sendall(pack(NotReady(str(error), "", "", "", settings=True)))
+        line.say(NotReady(str(error), "", "", "", settings=True))
         return None
-    link.sendall(pack(info))
+    line.say(info)
     return app
 
 
 class _Child:
     """The loop: read, run, report."""
 
-    def __init__(self, link: socket.socket, granted: Granted) -> None:
+    def __init__(self, link: socket.socket, line: _Line, granted: Granted) -> None:
         self._link = link
+        self._line = line
         self._granted = granted
         self._reader: Reader[ToChild] = Reader(ToChild)
         self._inbox: deque[ToChild] = deque()
 
     def serve(self, app: App) -> None:
         """Run jobs until told to stop, or until a task leaves a mess."""
-        guard = _Guard(self._link, self._granted)
+        guard = _Guard(self._line, self._granted)
         while ticket := self._granted.next():
             job = self._job(ticket)
             if job is None:
                 break
             if job.announce:
-                self._link.sendall(pack(Begun(ticket)))
+                self._line.say(Heard(ticket, Begins(os.getpid())))
             guard.begin(job)
-            outcome, fatal = run_job(app, job, guard)
+            outcome, fatal = run_job(app, job, guard, partial(guard.say, ticket))
             cut = guard.end()
             done = Cut(ticket) if cut and not isinstance(outcome, Done) else Ended(ticket, outcome)
-            self._link.sendall(pack(done))
+            self._line.say(done)
             if fatal or cut:
                 break
-        self._link.sendall(pack(Leaving()))
+        self._line.say(Leaving())
 
     def next(self) -> ToChild | None:
         """Return the next message, waiting for it; None at the end of the stream."""
@@ -186,18 +209,19 @@ class _Child:
 class _Guard:
     """Raises what the parent or a time limit asks for, inside the task's own code only."""
 
-    def __init__(self, link: socket.socket, granted: Granted) -> None:
-        self._link = link
+    def __init__(self, line: _Line, granted: Granted) -> None:
+        self._line = line
         self._granted = granted
         self._job: Job | None = None
         self._inside = False
         self._soft: float | None = None
+        self._late = False
         self._cut = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
     def begin(self, job: Job) -> None:
-        self._job, self._cut = job, False
+        self._job, self._cut, self._late = job, False, False
 
     def end(self) -> bool:
         """The job is over; whether it was interrupted."""
@@ -207,7 +231,7 @@ class _Guard:
     def __call__(self, soft: float | None, hard: float | None) -> _Guard:
         assert self._job is not None
         if hard is not None and hard != self._job.hard_limit:
-            self._link.sendall(pack(Limited(self._job.ticket, hard)))
+            self._line.say(Limited(self._job.ticket, hard))
         self._soft = soft
         return self
 
@@ -223,13 +247,36 @@ class _Guard:
     def __exit__(self, *_: object) -> None:
         self._leave()
 
+    def say(self, ticket: int, state: State) -> None:
+        """A task says how far it has come. What interrupts it waits until that is said whole."""
+        if self._job is None or self._job.ticket != ticket:  # a thread of a task that has ended
+            return
+        if threading.current_thread() is not threading.main_thread():  # nothing interrupts those
+            self._line.say(Heard(ticket, Says(state())))
+            return
+        inside, self._inside = self._inside, False
+        try:
+            self._line.say(Heard(ticket, Says(state())))
+        finally:
+            self._inside = inside
+        if inside and self._cut:
+            raise TaskTerminated
+        if inside and self._late:
+            self._on_time()
+
     def _leave(self) -> None:
         if self._soft is not None:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
         self._inside = False
 
     def _on_alarm(self, _number: int, _frame: object) -> None:
-        if self._inside and self._soft is not None:
+        self._late = True
+        if self._inside:
+            self._on_time()
+
+    def _on_time(self) -> None:
+        self._late = False
+        if self._soft is not None:
             raise SoftTimeLimitExceeded(self._soft)
 
     def _on_signal(self, _number: int, _frame: object) -> None:

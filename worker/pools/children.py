@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from queue_core.worker.outcome import Job, Outcome
+from queue_core.worker.outcome import Job, News, Outcome
 from queue_core.worker.pools.frames import CHUNK, FromChild, Reader, Setup, pack
 from queue_core.worker.pools.grants import STOP, Grants
 
@@ -148,7 +148,7 @@ class Children:
     """All children of a pool: the `queue_core.worker.pools.crew.Outside` of its crew.
 
     Attributes:
-        told: outcomes, and the process ids of jobs that begin, in their order.
+        told: outcomes, and news of jobs before those, in their order.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -157,7 +157,7 @@ class Children:
         self._selector = selectors.DefaultSelector()
         self._writing: set[Child] = set()
         self.by_pid: dict[int, Child] = {}
-        self.told: list[tuple[int, Outcome | int]] = []
+        self.told: list[tuple[int, Outcome | News]] = []
 
     # --- what the crew asks for ------------------------------------------------------------------
 

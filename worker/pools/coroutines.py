@@ -18,9 +18,9 @@ from queue_core.worker.app import App
 from queue_core.worker.limits import SoftTimeLimitExceeded, TaskTerminated
 from queue_core.worker.loops import Run, loop_here
 from queue_core.worker.outcome import (
-    Accept,
     AppInfo,
     Done,
+    Hear,
     Job,
     Outcome,
     Report,
@@ -59,11 +59,11 @@ class AsyncioPool:
         """Those that run, and as many that may be next."""
         return self._size * 2
 
-    def start(self, report: Report, accept: Accept | None = None) -> AppInfo:
+    def start(self, report: Report, hear: Hear | None = None) -> AppInfo:
         """Start the threads; the loop runs already."""
         info = self._app.info()
         check_tasks(ASYNCIO, info)
-        self._runs.report, self._runs.accept = report, accept
+        self._runs.report, self._runs.hear = report, hear
         self._threads.grow(0)
         return info
 
@@ -133,13 +133,7 @@ class AsyncioPool:
         return True
 
     def _forget(self, ticket: int, outcome: Outcome) -> bool:
-        with self._lock:
-            found = [job for job in self._jobs if job.ticket == ticket]
-            for job in found:
-                self._jobs.remove(job)
-        for job in found:
-            self._runs.tell(job.ticket, outcome)
-        return bool(found)
+        return self._runs.forget(self._jobs, self._lock, ticket, outcome)
 
     # --- the loop's thread -----------------------------------------------------------------------
 
@@ -154,7 +148,7 @@ class AsyncioPool:
                 flight.task = self._loop.create_task(self._run(job, flight))
 
     async def _run(self, job: Job, flight: _Flight) -> None:
-        steps = job_steps(self._app, job, flight)
+        steps = job_steps(self._app, job, flight, self._runs.say_of(job))
         try:
             waiting = next(steps)
             while True:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from queue_core.worker.logs import Format
-from queue_core.worker.outcome import AppInfo, Job, Ran
+from queue_core.worker.outcome import AppInfo, Job, News, Ran
 
 T = TypeVar("T")
 
@@ -64,10 +64,11 @@ class Ended(msgspec.Struct, tag="ended", array_like=True):
     outcome: Ran
 
 
-class Begun(msgspec.Struct, tag="begun", array_like=True):
-    """From the child: this ticket, which is to be announced, begins now."""
+class Heard(msgspec.Struct, tag="heard", array_like=True):
+    """From the child: news of this ticket, before its outcome."""
 
     ticket: int
+    news: News
 
 
 class Cut(msgspec.Struct, tag="cut", array_like=True):
@@ -87,7 +88,7 @@ class Limited(msgspec.Struct, tag="limited", array_like=True):
 
 
 ToChild = Setup | Job
-FromChild = AppInfo | NotReady | Leaving | Begun | Ended | Cut | Limited
+FromChild = AppInfo | NotReady | Leaving | Heard | Ended | Cut | Limited
 
 _encoder = msgspec.msgpack.Encoder()
 

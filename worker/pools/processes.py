@@ -22,7 +22,17 @@ from collections.abc import Iterable
 
 from queue_core import ConfigError, UsageError
 from queue_core.worker.absent import AppNotFound
-from queue_core.worker.outcome import Accept, AppInfo, Job, Outcome, Report, Returned
+from queue_core.worker.outcome import (
+    AppInfo,
+    Begins,
+    Hear,
+    Job,
+    News,
+    Outcome,
+    Report,
+    Returned,
+    Says,
+)
 from queue_core.worker.pools.base import (
     Abilities,
     PoolInfo,
@@ -34,10 +44,10 @@ from queue_core.worker.pools.base import (
 from queue_core.worker.pools.children import Child, Children
 from queue_core.worker.pools.crew import START_TIMEOUT, Crew
 from queue_core.worker.pools.frames import (
-    Begun,
     Cut,
     Ended,
     FromChild,
+    Heard,
     Leaving,
     Limited,
     NotReady,
@@ -100,7 +110,7 @@ class ProcessPool:
         self._woken = False
         self._submitted: deque[Job] = deque()
         self._report: Report | None = None
-        self._accept: Accept | None = None
+        self._hears: Hear | None = None
         self._thread: threading.Thread | None = None
         self._info: AppInfo | None = None
         self._failed: NotReady | None = None
@@ -120,9 +130,9 @@ class ProcessPool:
         """The process ids of the children that are alive, for tests and status."""
         return list(self.info().pids)
 
-    def start(self, report: Report, accept: Accept | None = None) -> AppInfo:
+    def start(self, report: Report, hear: Hear | None = None) -> AppInfo:
         """Start the children; return when the first of them has imported the app."""
-        self._report, self._accept = report, accept
+        self._report, self._hears = report, hear
         self._thread = threading.Thread(target=self._supervise, name="process pool", daemon=True)
         self._thread.start()
         if not self._known.wait(START_TIMEOUT):
@@ -333,8 +343,8 @@ class ProcessPool:
             return self._crew.on_ended(pid, message.ticket, message.outcome, now)
         if isinstance(message, Cut):
             return self._crew.on_cut(pid, message.ticket, now)
-        if isinstance(message, Begun):
-            self._children.told.append((message.ticket, pid))
+        if isinstance(message, Heard):
+            self._children.told.append((message.ticket, message.news))
         elif isinstance(message, Limited):
             self._crew.on_limit(pid, message.ticket, message.seconds)
         elif isinstance(message, AppInfo):
@@ -383,12 +393,12 @@ class ProcessPool:
                 self._woken = True
                 os.write(self._wake_out, b"w")
 
-    def _pass_on(self, ticket: int, outcome: Outcome | int) -> None:
+    def _pass_on(self, ticket: int, told: Outcome | News) -> None:
         assert self._report is not None, "jobs come after start"
         try:
-            if not isinstance(outcome, int):
-                self._report(ticket, outcome)
-            elif self._accept is not None:
-                self._accept(ticket, outcome)
+            if not isinstance(told, Begins | Says):
+                self._report(ticket, told)
+            elif self._hears is not None:
+                self._hears(ticket, told)
         except Exception:
-            logger.exception("the outcome of ticket %d could not be taken", ticket)
+            logger.exception("what was told of ticket %d could not be taken", ticket)

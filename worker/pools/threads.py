@@ -15,24 +15,29 @@ import threading
 import time
 from collections import deque
 from contextlib import AbstractContextManager
+from typing import Any
 
 from queue_core import UsageError
 from queue_core.worker.app import App
 from queue_core.worker.outcome import (
     Abandoned,
-    Accept,
     AppInfo,
+    Begins,
     Done,
     Failed,
+    Hear,
     Job,
+    News,
     Outcome,
     Report,
     Returned,
+    Says,
     Terminated,
 )
 from queue_core.worker.pools.base import Abilities, PoolInfo, Running, check_tasks, refuse
 from queue_core.worker.pools.pace import Pace
-from queue_core.worker.running import unguarded
+from queue_core.worker.request import Say
+from queue_core.worker.running import Guard, unguarded
 from queue_core.worker.trace import run_job
 
 logger = logging.getLogger(__name__)
@@ -53,7 +58,7 @@ class Runs:
         self._closed = False
         self._aborted = False
         self.report: Report | None = None
-        self.accept: Accept | None = None
+        self.hear: Hear | None = None
         self.pace = Pace()
 
     def begin(self, job: Job) -> bool:
@@ -64,12 +69,38 @@ class Runs:
                 self._running[job.ticket] = time.monotonic()
         if closed:
             self.tell(job.ticket, Returned())
-        elif job.announce and self.accept is not None:
-            try:
-                self.accept(job.ticket, os.getpid())
-            except Exception:
-                logger.exception("the beginning of ticket %d could not be told", job.ticket)
+        elif job.announce:
+            self._pass_on(job.ticket, Begins(os.getpid()))
         return not closed
+
+    def run(self, app: App, job: Job, guard: Guard) -> None:
+        """Run a job in this thread and report it; it is given back once `wait` was called."""
+        if self.begin(job):
+            self.end(job.ticket, run_job(app, job, guard, self.say_of(job))[0])
+
+    def forget(
+        self, jobs: deque[Job], lock: AbstractContextManager[Any], ticket: int, outcome: Outcome
+    ) -> bool:
+        """Report a job that waits among ``jobs``, which ``lock`` guards; whether there is one."""
+        with lock:
+            found = next((job for job in jobs if job.ticket == ticket), None)
+            if found is not None:
+                jobs.remove(found)
+        if found is not None:
+            self.tell(ticket, outcome)
+        return found is not None
+
+    def say_of(self, job: Job) -> Say:
+        """Return how the task of a job says how far it has come."""
+        return lambda state: self._pass_on(job.ticket, Says(state()))
+
+    def _pass_on(self, ticket: int, news: News) -> None:
+        """Tell news, and survive whatever becomes of them."""
+        if self.hear is not None:
+            try:
+                self.hear(ticket, news)
+            except Exception:
+                logger.exception("news of ticket %d could not be told", ticket)
 
     def end(self, ticket: int, outcome: Outcome) -> None:
         """Report a job that has ended, unless it was given up."""
@@ -158,9 +189,9 @@ class ThreadPool:
         """Enough for a tenth of a second, which is more the shorter the tasks are."""
         return self._size * self._runs.pace.ahead
 
-    def start(self, report: Report, accept: Accept | None = None) -> AppInfo:
+    def start(self, report: Report, hear: Hear | None = None) -> AppInfo:
         """Start the threads."""
-        self._runs.report, self._runs.accept = report, accept
+        self._runs.report, self._runs.hear = report, hear
         with self._changed:
             self._hire()
         info = self._app.info()
@@ -217,22 +248,13 @@ class ThreadPool:
 
     def withdraw(self, ticket: int) -> bool:
         """Take back a job that no thread has taken."""
-        return self._forget(ticket, Returned())
+        return self._runs.forget(self._jobs, self._changed, ticket, Returned())
 
     def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
         """End a job that no thread has taken; raise UsageError for one that runs."""
         if any(running.ticket == ticket for running in self._runs.running()):
             raise refuse(THREADS, "end a task that runs")
-        return self._forget(ticket, Terminated())
-
-    def _forget(self, ticket: int, outcome: Outcome) -> bool:
-        with self._changed:
-            found = [job for job in self._jobs if job.ticket == ticket]
-            for job in found:
-                self._jobs.remove(job)
-        for job in found:
-            self._runs.tell(job.ticket, outcome)
-        return bool(found)
+        return self._runs.forget(self._jobs, self._changed, ticket, Terminated())
 
     def _hire(self) -> None:
         while self._threads < self._size:
@@ -249,8 +271,7 @@ class ThreadPool:
                     self._changed.notify()  # it may have been woken for a job
                     return
                 job = self._jobs.popleft()
-            if self._runs.begin(job):
-                self._runs.end(job.ticket, run_job(self._app, job, self._guard)[0])
+            self._runs.run(self._app, job, self._guard)
 
 
 class SoloPool:
@@ -270,17 +291,16 @@ class SoloPool:
         """One."""
         return 1
 
-    def start(self, report: Report, accept: Accept | None = None) -> AppInfo:
+    def start(self, report: Report, hear: Hear | None = None) -> AppInfo:
         """Remember whom to tell."""
-        self._runs.report, self._runs.accept = report, accept
+        self._runs.report, self._runs.hear = report, hear
         info = self._app.info()
         check_tasks(SOLO, info)
         return info
 
     def submit(self, job: Job) -> None:
         """Run the job; blocks until it has ended."""
-        if self._runs.begin(job):
-            self._runs.end(job.ticket, run_job(self._app, job, self._guard)[0])
+        self._runs.run(self._app, job, self._guard)
 
     def stop(self, grace: float) -> bool:
         """Wait for the job that runs."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from queue_core import DecodeError, MessageError, encode
+from queue_core import DecodeError, MessageError, TooLarge, UsageError, encode
 from queue_core.worker.failure import Failure, read_failure
 from queue_core.worker.protocol import Call
 
@@ -22,6 +22,7 @@ State = str
 ENDED: Final = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 """The states that are the last."""
 _FAILED: Final = frozenset({"FAILURE", "REVOKED", "RETRY"})
+_OURS: Final = ENDED | {"UNKNOWN", "PENDING", "RECEIVED", "RETRY"}
 
 
 class Result(msgspec.Struct):
@@ -135,6 +136,29 @@ def state(task_id: str, status: State, info: Any = None) -> bytes:
             "task_id": task_id,
         }
     )
+
+
+def progress(task_id: str, status: State, info: Any, limit: int | None) -> bytes:
+    """Return the encoded message of a run that says itself how far it has come.
+
+    Raises:
+        UsageError: ``status`` is no word, or one for a run that has ended or was not begun.
+        MessageError: ``info`` has no form in JSON.
+        TooLarge: it has more than ``limit`` bytes.
+    """
+    if not isinstance(status, str) or not status:
+        raise UsageError(f"a state is a word, such as 'PROGRESS', not {status!r:.60}")
+    if status in _OURS:
+        raise UsageError(
+            f"{status!r} is not for a task to say; to end it, return, or raise an error; "
+            "to try again: self.retry()"
+        )
+    said = state(task_id, status, info)
+    if limit is not None and len(said) > limit:
+        raise TooLarge(
+            f"what task {task_id} says of itself has {len(said)} bytes, more than result_max_size"
+        )
+    return said
 
 
 class Head(msgspec.Struct):

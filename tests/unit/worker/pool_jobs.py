@@ -10,6 +10,7 @@ from pathlib import Path
 
 from queue_core.worker import App
 from queue_core.worker.limits import SoftTimeLimitExceeded
+from queue_core.worker.request import running
 
 app = App("pool jobs")
 
@@ -124,3 +125,29 @@ def twin() -> int:
     """Return twice."""
     os.fork()
     return os.getpid()
+
+
+@app.task(name="chatter", bind=True)
+def chatter(self, times: int, ballast: str) -> str:
+    """Say how far it has come, from two threads at once."""
+
+    def say(who: str, request) -> None:
+        with running(request):
+            for number in range(times):
+                self.update_state(meta={"who": who, "number": number, "ballast": ballast})
+
+    other = threading.Thread(target=say, args=("other", self.request))
+    other.start()
+    say("main", self.request)
+    other.join()
+    return "done"
+
+
+@app.task(name="babble", bind=True)
+def babble(self) -> str:
+    """Say something all the time, until the time is over."""
+    try:
+        while True:
+            self.update_state(meta="x" * 1000)
+    except SoftTimeLimitExceeded:
+        return "out of time"

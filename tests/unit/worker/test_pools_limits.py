@@ -1,5 +1,6 @@
 """The process pool: time limits, ending one task, replacing and resizing."""
 
+import json
 import os
 import random
 import signal
@@ -23,6 +24,8 @@ from queue_core.worker.outcome import (
 )
 from queue_core.worker.pools.frames import Setup
 from queue_core.worker.pools.processes import ProcessPool
+from queue_core.worker.pools.threads import ThreadPool
+from tests.unit.worker import pool_jobs
 from tests.unit.worker.reports import Reports
 
 HERE = str(Path(__file__).parent)
@@ -344,7 +347,7 @@ def test_a_job_that_is_to_be_announced_is_before_its_outcome(monkeypatch, report
     try:
         pool.start(
             lambda ticket, outcome: (told.append((ticket, "ended")), reports(ticket, outcome)),
-            lambda ticket, pid: told.append((ticket, pid)),
+            lambda ticket, news: told.append((ticket, news.pid)),
         )
         announced, other = reports.job("pid"), reports.job("pid")
         announced.announce = True
@@ -355,3 +358,46 @@ def test_a_job_that_is_to_be_announced_is_before_its_outcome(monkeypatch, report
         assert told == [(1, pid), (1, "ended"), (2, "ended")]
     finally:
         pool.stop(5.0)
+
+
+def listen(pool, reports, told):
+    """Start a pool and keep what it is told: news, and where outcomes come."""
+    pool.start(
+        lambda ticket, outcome: (told.append((ticket, "ended")), reports(ticket, outcome)),
+        lambda ticket, news: told.append((ticket, json.loads(news.state)["result"])),
+    )
+
+
+@pytest.mark.parametrize("kind", ["processes", "threads"])
+def test_what_a_task_says_of_itself_comes_whole_and_before_its_outcome(kind, reports, monkeypatch):
+    monkeypatch.syspath_prepend(HERE)
+    pool, told = ThreadPool(1, pool_jobs.app), []
+    if kind == "processes":
+        pool = ProcessPool(1, Setup("pool_jobs:app", list(sys.path), None, "WARNING"))
+    try:
+        listen(pool, reports, told)
+        job, after = reports.job("chatter", 200, "x" * 5000), reports.job("add", 1, 2)
+        pool.submit(job)
+        pool.submit(after)
+        assert reports.value(job) == "done" and reports.value(after) == 3
+        said = [what for ticket, what in told if ticket == job.ticket]
+        assert said[-1] == "ended"
+        for who in ("main", "other"):
+            numbers = [what["number"] for what in said[:-1] if what["who"] == who]
+            assert numbers == list(range(200))
+    finally:
+        pool.stop(5.0)
+
+
+def test_a_task_that_talks_is_interrupted_all_the_same(start, reports):
+    pool = start(1)
+    for _ in range(5):
+        job = reports.job("babble", soft=0.1)
+        pool.submit(job)
+        assert reports.value(job) == "out of time"
+    job = reports.job("babble")
+    pool.submit(job)
+    eventually(lambda: pool.info().running, 20.0)
+    time.sleep(0.1)
+    assert pool.terminate(job.ticket)
+    assert isinstance(reports.outcome(job), Terminated)

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from queue_core import ConfigError, DecodeError, MessageError, Properties, RemoteError, UsageError
+from queue_core import (
+    ConfigError,
+    DecodeError,
+    MessageError,
+    Properties,
+    RemoteError,
+    TooLarge,
+    UsageError,
+)
 from queue_core.emulation import stored
 from queue_core.worker import (
     App,
@@ -438,3 +447,27 @@ def test_a_shared_task_belongs_to_every_app_and_is_sent_by_the_current_one():
     finally:
         shared.pop("shared.double", None)
         make_current(app)
+
+
+def test_a_task_speaks_for_itself_only_and_does_not_end_itself_by_words() -> None:
+    app = App("progress", broker="memory://progress", settings={"result_max_size": 1000})
+    said = []
+
+    @app.task(bind=True)
+    def climb(self: Task[..., Any], **said: Any) -> None:
+        self.update_state(**said)
+
+    def wrong(error: type[Exception], words: str, **given: Any) -> None:
+        with pytest.raises(error, match=words):
+            climb.apply(kwargs=given).get()
+        said.append(words)
+
+    wrong(UsageError, "not for a task to say", state="SUCCESS")
+    wrong(UsageError, "not for a task to say", state="RETRY")
+    wrong(UsageError, "cannot speak for other", task_id="other")
+    wrong(UsageError, "a state is a word", state="")
+    with pytest.raises(TooLarge, match="result_max_size"):
+        climb.apply(kwargs={"meta": "x" * 2000}).get()
+    assert climb.apply(kwargs={"state": "HALF", "meta": [1]}).get() is None
+    with pytest.raises(UsageError, match="no request"):
+        climb.update_state(meta=1)
