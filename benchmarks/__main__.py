@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.cases import BROKERS, PLAIN, Case
 from benchmarks.desk import ROOT, BenchError, Desk
+from benchmarks.libraries import LIBRARIES
 from benchmarks.names import start_run
 from benchmarks.plot import svg
 from benchmarks.report import fill_in, goals, measured, plain, readme_block
@@ -29,7 +30,8 @@ PEERS = Path(os.environ.get("QUEUE_CORE_BENCH_PEERS", ROOT / ".venv-peers"), "bi
 CONTESTANTS = {
     "ours": OURS,
     "raw": OURS,
-    **dict.fromkeys(("kombu", "celery", "dramatiq", "huey", "taskiq", "procrastinate"), PEERS),
+    "kombu": PEERS,
+    **{name: OURS if library.app == "ours" else PEERS for name, library in LIBRARIES.items()},
 }
 QUICK = ("publish", "consume", "pingpong")
 VARIABLES = {
@@ -145,7 +147,7 @@ def _chosen_cases(options: argparse.Namespace) -> list[Case]:
         return [case for case in cases if options.thorough or not case.thorough]
     chosen = []
     for word in options.scenario.split(","):
-        found = [case for case in cases if case.question == word]
+        found = [case for case in cases if word in (case.question, case.name)]
         found = found or [case for case in cases if word in case.name]
         if not found:
             raise BenchError(f"no scenario {word!r}; there are: {', '.join(_questions())}")

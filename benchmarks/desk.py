@@ -27,6 +27,10 @@ class BenchError(Exception):
     """Told to the user in one line."""
 
 
+class Failed(Exception):
+    """A sample could not be taken; its row says why."""
+
+
 class Desk:
     """The processes of one run. A context manager."""
 

@@ -66,7 +66,10 @@ def _more(row: Row) -> str:
         "single": "one alone {}",
         "least": "least {} of the mean",
         "round_trips": "{} round trips/s",
-        "enqueue": "sent {}/s",
+        "cpu_parent_us": "{} us CPU in the parent",
+        "cpu_children_us": "{} us in children",
+        "idle_cpu": "{} % CPU",
+        "ready": "ready in {} s",
     }
     return ", ".join(
         text.format(number(row.median(name)))

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.cases import Case
-from benchmarks.desk import Desk, Job, Reply
+from benchmarks.desk import Desk, Failed, Job, Reply
+from benchmarks.lane import NoSuchLane
 from benchmarks.results import Row
 
 QUESTIONS = (
@@ -26,6 +27,9 @@ QUESTIONS = (
     "flood",
     "command",
     "tasks",
+    "enqueue",
+    "errand",
+    "footprint",
 )
 
 
@@ -81,8 +85,18 @@ def _race(case: Case, broker: str, question: Any, plan: Plan, desk: Desk) -> lis
     for number in range(-trials, rounds):
         for runner in runners:
             if not runner.row.error and not runner.absent:
-                runner.take(question.ask(desk, runner.row.contestant, runner.job), number)
+                runner.take(_asked(question, desk, runner), number)
     return [runner.row for runner in runners if not runner.absent]
+
+
+def _asked(question: Any, desk: Desk, runner: _Runner) -> Reply:
+    try:
+        reply: Reply = question.ask(desk, runner.row.contestant, runner.job)
+    except NoSuchLane as error:
+        return {"absent": str(error)}
+    except Failed as error:
+        return {"error": str(error)}
+    return reply
 
 
 class _Runner:

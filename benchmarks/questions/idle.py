@@ -4,6 +4,7 @@ they send to the server. Brokers without TCP have no round trips to count.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ from benchmarks.cases import PLAIN, Case
 from benchmarks.desk import Desk, Job, Reply
 from benchmarks.lane import Lane
 from benchmarks.names import named
-from benchmarks.segments import cost
+from benchmarks.tree import cost
 
 QUEUE = named("idle")
 SETTLING = 1.5
@@ -44,7 +45,7 @@ def _consumer(lane: Lane) -> dict[str, float]:
     lane.clear(QUEUE)
     subscription = lane.subscribe(QUEUE, 100)
     subscription.take(1, SETTLING)
-    result = cost(lambda: subscription.take(1, SECONDS))
+    result = cost(lambda: subscription.take(1, SECONDS), [os.getpid()])
     subscription.close()
     lane.drop(QUEUE)
     return result
@@ -53,6 +54,6 @@ def _consumer(lane: Lane) -> dict[str, float]:
 def _node(lane: Lane) -> dict[str, float]:
     nodes = lane.nodes([QUEUE])
     time.sleep(SETTLING)
-    result = cost(lambda: time.sleep(SECONDS))
+    result = cost(lambda: time.sleep(SECONDS), [os.getpid()])
     nodes.close()
     return result

@@ -1,7 +1,7 @@
-"""The no-op that all task libraries run: one more in this process's counter.
+"""The no-op that all task libraries run: one more in this thread's counter, and when that was.
 
-A counter is eight bytes in a file that is mapped into memory, which costs less than a microsecond;
-whoever measures adds the files up.
+A counter is sixteen bytes in a file that is mapped into memory, which costs less than a
+microsecond; whoever measures adds the files up.
 """
 
 from __future__ import annotations
@@ -9,25 +9,29 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import threading
+import time
 from pathlib import Path
 
 FOLDER = "QUEUE_CORE_BENCH_COUNTERS"
-_NUMBER = struct.Struct("<Q")
-_maps: dict[int, mmap.mmap] = {}
+_COUNTER = struct.Struct("<Qd")
+_maps: dict[tuple[int, int], mmap.mmap] = {}
 
 
 def count() -> None:
     """Count one."""
-    counter = _maps.get(os.getpid())
+    me = os.getpid(), threading.get_ident()
+    counter = _maps.get(me)
     if counter is None:
-        path = Path(os.environ[FOLDER], str(os.getpid()))
-        path.write_bytes(bytes(_NUMBER.size))
+        path = Path(os.environ[FOLDER], "{}-{}".format(*me))
+        path.write_bytes(bytes(_COUNTER.size))
         with path.open("r+b") as file:
-            counter = _maps[os.getpid()] = mmap.mmap(file.fileno(), _NUMBER.size)
-    _NUMBER.pack_into(counter, 0, _NUMBER.unpack_from(counter)[0] + 1)
+            counter = _maps[me] = mmap.mmap(file.fileno(), _COUNTER.size)
+    _COUNTER.pack_into(counter, 0, _COUNTER.unpack_from(counter)[0] + 1, time.monotonic())
 
 
-def total(folder: Path) -> int:
-    """What all processes have counted."""
+def total(folder: Path) -> tuple[int, float]:
+    """What all have counted, and the monotonic time of the latest; 0.0: none yet."""
     found = [path.read_bytes() for path in folder.iterdir()]
-    return sum(_NUMBER.unpack(data)[0] for data in found if len(data) == _NUMBER.size)
+    known = [_COUNTER.unpack(data) for data in found if len(data) == _COUNTER.size]
+    return sum(count for count, _ in known), max((at for _, at in known), default=0.0)

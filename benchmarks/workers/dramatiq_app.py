@@ -1,4 +1,4 @@
-"""dramatiq: acks after the task; two processes of one thread."""
+"""dramatiq: acks after the task; two processes of one thread or of eight."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 from typing import Any
 
@@ -10,13 +11,14 @@ from huey import RedisHuey, SqliteHuey
 from benchmarks.workers.counter import count
 from benchmarks.workers.place import BROKER, QUEUE, RESULTS, URL
 
+SYNC = os.environ.get("QUEUE_CORE_BENCH_SYNC") != "no"
 FACTS = {
     "ack": "none: taken before the task (at most once)",
-    "publish": "each",
+    "publish": "each" if SYNC else "each, not synced to disk (fsync=False)",
     "versions": f"huey {version('huey')}",
 }
 huey: Any = (
-    SqliteHuey(QUEUE, filename=URL.partition("///")[2], fsync=True, results=RESULTS)
+    SqliteHuey(QUEUE, filename=URL.partition("///")[2], fsync=SYNC, results=RESULTS)
     if BROKER == "sqlite"
     else RedisHuey(QUEUE, url=URL, results=RESULTS)
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from benchmarks.workers.counter import count
 from benchmarks.workers.place import QUEUE, RESULTS, URL
 from queue_core import Connection, Queue, QueueNotFound, __version__
@@ -21,6 +23,13 @@ def tick() -> int:
     return 1
 
 
+@app.task
+def mixed(slow: bool) -> None:
+    if slow:
+        time.sleep(0.05)
+    count()
+
+
 def prepare() -> None:
     remove()
 
@@ -28,6 +37,20 @@ def prepare() -> None:
 def send(number: int) -> None:
     for _ in range(number):
         tick.delay()
+
+
+def send_many(number: int) -> None:
+    tick.send_many(() for _ in range(number))
+
+
+def send_mixed(number: int) -> None:
+    """One of 97 is slow, which its name does not tell."""
+    mixed.send_many((index % 97 == 0,) for index in range(number))
+
+
+def send_later(number: int) -> None:
+    """To run in an hour."""
+    tick.send_many((() for _ in range(number)), countdown=3600.0)
 
 
 def remove() -> None:

@@ -1,0 +1,38 @@
+"""How long one task takes that is sent to an idle worker of two processes, until it runs.
+
+From before the call that sends it to the moment when the task looks at the clock, one task after
+the other with a pause between. The broker has confirmed what ours sends.
+"""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.cases import Case
+from benchmarks.crew import Crew
+from benchmarks.desk import Desk, Job, Reply
+
+WARMING = 20
+SETTLING = 0.5
+CASES = (
+    Case(
+        "errand",
+        "one task to an idle worker",
+        "ms p50",
+        first=40,
+        most=200,
+        brokers=("sqlite", "postgresql", "redis", "amqp"),
+        contestants=("ours", "celery", "dramatiq", "huey", "taskiq", "procrastinate"),
+        longer=2.0,
+    ),
+)
+
+
+def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+    """In the runner."""
+    with Crew(desk, contestant, job) as crew:
+        crew.tell("fill", WARMING)
+        crew.work()
+        crew.wait(WARMING)
+        time.sleep(SETTLING)
+        return {**crew.tell("errands", job["count"]), "facts": crew.facts}

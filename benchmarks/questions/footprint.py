@@ -1,0 +1,79 @@
+"""What a worker with two processes needs: to start, when it has nothing to do, and for tasks that
+are to run much later.
+
+"idle worker": ``ready`` is seconds from the start of its process until a task has run that waited
+in the queue; then CPU and memory of all its processes together, and what they send to the server.
+"10,000 tasks in an hour": by how much its memory grows when they are sent.
+"""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.cases import Case
+from benchmarks.crew import Crew
+from benchmarks.desk import Desk, Job, Reply
+from benchmarks.tree import cost, memory
+
+WARMING = 200
+SETTLING = 2.0
+SECONDS = 5.0
+MANY = 10_000
+SQL = ("sqlite", "postgresql")
+SERVERS = ("redis", "amqp")
+IDLE, LATER = "idle worker", "10,000 tasks in an hour"
+CASES = (
+    Case(
+        "footprint",
+        IDLE,
+        "MiB",
+        brokers=(*SQL, *SERVERS),
+        contestants=("ours", "celery", "dramatiq", "huey", "taskiq", "procrastinate"),
+        rounds=2,
+    ),
+    *(
+        Case(
+            "footprint",
+            LATER,
+            "MiB more",
+            {"later": MANY},
+            brokers=brokers,
+            contestants=contestants,
+            rounds=1,
+        )
+        for brokers, contestants in ((SQL, ("ours",)), (SERVERS, ("ours", "celery")))
+    ),
+)
+
+
+def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+    """In the runner."""
+    with Crew(desk, contestant, job) as crew:
+        found = _later(crew, job["later"]) if "later" in job else _idle(crew)
+        return {**found, "facts": crew.facts}
+
+
+def _everybody(crew: Crew) -> list[int]:
+    return [pid for tree in crew.trees for pid in tree.everybody()]
+
+
+def _idle(crew: Crew) -> Reply:
+    crew.tell("fill", 1)
+    begun = time.monotonic()
+    crew.work()
+    ready = crew.wait(1) - begun
+    time.sleep(SETTLING)
+    pids = _everybody(crew)
+    found = cost(lambda: time.sleep(SECONDS), pids)
+    return {**found, "idle_cpu": found["value"], "value": memory(pids), "ready": ready}
+
+
+def _later(crew: Crew, count: int) -> Reply:
+    crew.tell("fill", WARMING)
+    crew.work()
+    crew.wait(WARMING)
+    time.sleep(SETTLING)
+    before = memory(_everybody(crew))
+    crew.tell("send_later", count)
+    time.sleep(SETTLING)
+    return {"value": memory(_everybody(crew)) - before, "count": count}
