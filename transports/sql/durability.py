@@ -92,22 +92,21 @@ _MARIADB_RULES: Final = (
         "set innodb_flush_method = O_DIRECT",
     ),
 )
-_SYNCHRONOUS: Final = ("off", "normal", "full", "extra")
 _VOLATILE: Final = frozenset({"tmpfs", "ramfs"})
 _REMOTE: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs"}
 )
 
 
-def of_sqlite(journal: str, synchronous: int, filesystem: str) -> Durability:
+def of_sqlite(journal: str, synchronous: str, filesystem: str) -> Durability:
     """Judge an SQLite file.
 
     Args:
         journal: ``PRAGMA journal_mode``.
-        synchronous: ``PRAGMA synchronous``, 0 to 3.
+        synchronous: how commits that are to last are made: "normal", "full" or "extra".
         filesystem: the type of the file system that it is on; empty if nobody knows.
     """
-    found = f"journal_mode {journal}, synchronous {_SYNCHRONOUS[synchronous]}"
+    found = f"journal_mode {journal}, synchronous {synchronous}"
     durability = Durability(
         Survives.POWER_CUT, f"{found}, on {filesystem}" if filesystem else found
     )
@@ -125,7 +124,7 @@ def of_sqlite(journal: str, synchronous: int, filesystem: str) -> Durability:
             "it can be damaged when two machines use it, or when one crashes",
             "put it on a local disk",
         )
-    if synchronous == 1:
+    if synchronous == "normal":
         return durability.weakened(
             Survives.SERVER_CRASH,
             "a power cut may take what was confirmed since the last checkpoint",

@@ -2,13 +2,12 @@
 
 The rules:
 
-- Write-ahead log, ``synchronous=FULL`` unless the URL says otherwise, and ``BEGIN IMMEDIATE`` for
-  everything that may write: a transaction that began as a reader fails at once when somebody else
-  wrote in between.
-- What need not last (claims, heartbeats) is committed with ``synchronous=NORMAL``: the log keeps
-  the order, so the next commit that lasts brings it to the disk, and a power cut before undoes it
+- Write-ahead log, and ``BEGIN IMMEDIATE`` for everything that may write: a transaction that began
+  as a reader fails at once when somebody else wrote in between.
+- A commit that is to last waits for the disk when it has let the next writer in (`SqliteLog`),
+  unless the URL says otherwise. What need not last (claims, heartbeats) does not wait: the log
+  keeps the order, so the next one that does brings it to the disk, and a power cut before undoes it
   as a whole.
-- The log is `lengthened` ahead, since a sync takes about half as long again in a file that grows.
 - Writers take turns at the `Gate`; waiting consumers are woken by `Wakeup`.
 - Time is the host's clock as it is, since every process that can open the file has the same one.
   When somebody sets it, delays and ttls under way end earlier or later by as much; leases are not
@@ -124,7 +123,7 @@ class SqliteDialect:
         self._file = file
         self._clock = clock
         self._gate = Gate(file.open_side_file, file.patience)
-        self._synchronous = ""
+        self._lasting = False
         self._wakeup = Wakeup(file.side, file.poll)
         self._connection: Connection | None = None
         self._raw: sqlite3.Connection | None = None
@@ -153,13 +152,13 @@ class SqliteDialect:
         self._connection = connection
         self._raw = cast(sqlite3.Connection, connection.connection.driver_connection)
         self._cursor = self._raw.cursor()
-        self._synchronous = self._file.synchronous
         return self._cursor
 
     def _leave_alone(self) -> None:
         """Keep the parent's connection as it is, for ever, and forget it."""
         _left_alone.append((self._connection, self._raw, self._cursor))
         self._connection = self._raw = self._cursor = None
+        self._file.log.close()
         self._pid = os.getpid()
 
     # transactions
@@ -185,7 +184,7 @@ class SqliteDialect:
                 f"{self.place} was deleted or replaced while it was in use; "
                 "the next call opens the one that is there"
             )
-        self._synchronize(cursor, lasting=lasting)
+        self._lasting = lasting and self._file.synchronous != "normal"
         self._gate.enter()
         try:
             cursor.execute("BEGIN IMMEDIATE")
@@ -193,21 +192,16 @@ class SqliteDialect:
             self._gate.leave()
             raise
 
-    def _synchronize(self, cursor: Cursor, *, lasting: bool) -> None:
-        """Have commits wait for the disk, if the URL has not said otherwise, or not."""
-        synchronous = self._file.synchronous if lasting else "NORMAL"
-        if synchronous != self._synchronous:
-            cursor.execute(f"PRAGMA synchronous = {synchronous}")
-            self._synchronous = synchronous
-
     def lock_queues(self, cursor: Cursor, queues: Sequence[str]) -> None:
         """Nobody else writes meanwhile."""
 
     def commit(self, cursor: Cursor) -> None:
-        """Commit, and let the next one in."""
+        """Commit, let the next one in, and wait for the disk if that was asked for."""
         cursor.execute("COMMIT")
-        self._file.lengthen_log()
+        self._file.log.lengthen()
         self._gate.leave()
+        if self._lasting:
+            self._file.log.sync()
 
     def rollback(self) -> None:
         """Roll back, and let the next one in; drop the connection if even that fails."""
@@ -220,11 +214,10 @@ class SqliteDialect:
             self._gate.leave()
 
     def durability(self, cursor: Cursor) -> Durability:
-        """Look at this connection's pragmas and at the file system."""
-        self._synchronize(cursor, lasting=True)
+        """Look at the journal, the URL and the file system."""
         cursor.execute("PRAGMA journal_mode")
         journal = str(cursor.fetchone()[0])
-        found = of_sqlite(journal, _pragma(cursor, "synchronous"), self._file.filesystem())
+        found = of_sqlite(journal, self._file.synchronous, self._file.filesystem())
         return replace(found, broker=f"SQLite {sqlite3.sqlite_version}")
 
     def check_room(self, cursor: Cursor) -> None:
@@ -341,6 +334,7 @@ class SqliteDialect:
         """Close the connection; the next call opens another one."""
         connection, self._connection, self._raw, self._cursor = self._connection, None, None, None
         self._gate.leave()
+        self._file.log.close()
         if connection is not None:
             with contextlib.suppress(Exception):  # it is thrown away because it is broken
                 connection.close()

@@ -22,6 +22,7 @@ from queue_core.errors import ConfigError
 from queue_core.transports.sql.durability import filesystem_of
 from queue_core.transports.sql.errors import explain_sqlite, refused
 from queue_core.transports.sql.schema import ensure
+from queue_core.transports.sql.sqlite_log import LOG_PAGES, SqliteLog
 from queue_core.transports.sql.tables import PREFIX
 from queue_core.url import BrokerURL
 
@@ -33,10 +34,7 @@ _SECONDS: Final = (("timeout", 0.01, 600.0), ("poll", 0.001, 1.0))
 _LEAST_SIZE: Final = 1 << 18
 _LEAST_VERSION: Final = (3, 38, 0)
 _CACHE_KIB: Final = 8192
-_LOG_PAGES: Final = 4000
 _LOG_LIMIT: Final = 64 * 1024 * 1024
-_LOG_STEP: Final = 256 * 1024
-_LONG_LOG: Final = _LOG_PAGES * 4096
 _PLENTY: Final = 1024 * 1024 * 1024
 _MOMENT: Final = 0.05
 
@@ -79,6 +77,7 @@ class SqliteFile:
     """One SQLite file and what its URL asks for."""
 
     __slots__ = (
+        "log",
         "max_pages",
         "patience",
         "path",
@@ -89,8 +88,6 @@ class SqliteFile:
         "_directory",
         "_free",
         "_free_at",
-        "_log",
-        "_log_is_long",
         "_max_size",
         "_upgrade",
     )
@@ -101,14 +98,13 @@ class SqliteFile:
         self.place = f"the SQLite database {self.path}"
         self.side = f"{self.path}-side"
         self._directory = os.path.dirname(self.path)
-        self._log = f"{self.path}-wal"
-        self._log_is_long = False
+        self.log = SqliteLog(f"{self.path}-wal")
         self.patience = url.option("timeout", float, 5.0) / 2
         self.poll = url.option("poll", float, 0.05)
         self.max_pages = 0
         self._free, self._free_at = 0, 0.0
         self._max_size = url.option("max_size", int, 0)
-        self.synchronous = url.option("synchronous", str, "full").upper()
+        self.synchronous = url.option("synchronous", str, "full").lower()
         self._upgrade = url.option("upgrade", bool, True)
 
     def connect(self, compiler: Compiler) -> Connection:
@@ -119,7 +115,6 @@ class SqliteFile:
                 f"{self.place} needs SQLite {least}, and this Python has {sqlite3.sqlite_version}"
             )
         self._check_place()
-        self._log_is_long = False  # who was the last to close the file has removed it
         engine = create_engine(
             URL.create("sqlite+pysqlite", database=self.path),
             poolclass=NullPool,
@@ -186,28 +181,6 @@ class SqliteFile:
         except OSError:
             return ""
 
-    def lengthen_log(self) -> None:
-        """Make the write-ahead log longer than it needs to be, if it has just grown.
-
-        SQLite writes over what is at its end, as it does where the log begins anew. Appended
-        zeros can never take the place of something, whoever else writes, and fail without harm.
-        A log that holds what comes between two checkpoints is long enough, and not looked at again.
-        """
-        if self._log_is_long:
-            return
-        try:
-            size = os.stat(self._log).st_size
-            self._log_is_long = size >= _LONG_LOG
-            excess = size % _LOG_STEP
-            if excess:
-                descriptor = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-                try:
-                    os.write(descriptor, bytes(_LOG_STEP - excess))
-                finally:
-                    os.close(descriptor)
-        except OSError:  # noqa: S110, SIM105 - suppress() costs each commit a microsecond
-            pass
-
     def make_side(self) -> None:
         """Make the directory beside the database, as open to others as the database is."""
         if os.path.isdir(self.side):
@@ -256,9 +229,9 @@ class SqliteFile:
                 f"{self.place} cannot use a write-ahead log (its mode is {mode}); "
                 "put it on a local disk"
             )
-        cursor.execute(f"PRAGMA synchronous = {self.synchronous}")
+        cursor.execute("PRAGMA synchronous = NORMAL")  # see `SqliteLog`
         cursor.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        cursor.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+        cursor.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         cursor.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT}")
         # Some builds overwrite what is deleted with zeros, and so write every body once more.
         cursor.execute("PRAGMA secure_delete = OFF")

@@ -2,80 +2,147 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from queue_core.errors import ConnectionLost
 from queue_core.transport import Change, Detector, Envelope
-from queue_core.transports.sql.sqlite import SqliteDialect
+from queue_core.transports.sql import sqlite_log
+from queue_core.transports.sql.sqlite_log import SqliteLog
+from queue_core.transports.sql.store import SqlStore
 
-NORMAL, FULL, EXTRA = 1, 2, 3
+
+class _Disk:
+    """What a power cut would leave: the files as they were when the log was last synced."""
+
+    def __init__(self, path: Path) -> None:
+        self.syncs = 0
+        self.broken = False
+        self._path = path
+        self._left: dict[str, bytes] = {}
+
+    def sync(self, descriptor: int) -> None:
+        if self.broken:
+            raise OSError(errno.EIO, "Input/output error")
+        os.fsync(descriptor)
+        self.syncs += 1
+        self._left = {end: Path(f"{self._path}{end}").read_bytes() for end in ("", "-wal")}
+
+    def of(self, call: Callable[[], object]) -> int:
+        """How often ``call`` waits for the disk."""
+        before = self.syncs
+        call()
+        return self.syncs - before
+
+    def cut(self, copy: Path) -> Path:
+        """The power fails. Returns where what is left is."""
+        for end, content in self._left.items():
+            Path(f"{copy}{end}").write_bytes(content)
+        return copy
 
 
 @pytest.fixture
-def commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The ``synchronous`` of each commit."""
-    seen: list[int] = []
-    commit = SqliteDialect.commit
-
-    def noting(self: SqliteDialect, cursor: Any) -> None:
-        cursor.execute("PRAGMA synchronous")
-        seen.append(cursor.fetchone()[0])
-        commit(self, cursor)
-
-    monkeypatch.setattr(SqliteDialect, "commit", noting)
-    return seen
-
-
-def _of(commits: list[int], call: Callable[[], object]) -> list[int]:
-    commits.clear()
-    call()
-    return list(commits)
+def disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> _Disk:
+    disk = _Disk(path)
+    monkeypatch.setattr(sqlite_log, "_sync", disk.sync)
+    return disk
 
 
 def test_what_is_stored_settled_or_given_back_waits_for_the_disk(
-    open_handle: Any, commits: list[int]
+    open_handle: Any, disk: _Disk
 ) -> None:
     store = open_handle()
-    assert _of(commits, lambda: store.open_session("s", 30.0)) == [FULL]
+    assert disk.of(lambda: store.open_session("s", 30.0)) == 1
     batch = [Envelope("q", name, b"", b"") for name in "abc"]
-    assert _of(commits, lambda: store.put(batch, {})) == [FULL]
+    assert disk.of(lambda: store.put(batch, {})) == 1
     first = store.claim("s", "r1", {"q": 1}, 0.0).claims[0].token
-    settling = _of(commits, lambda: store.claim("s", "r2", {"q": 2}, 0.0, settle=[first]))
-    assert settling == [FULL]
+    assert disk.of(lambda: store.claim("s", "r2", {"q": 2}, 0.0, settle=[first])) == 1
     second, third = store.owned("s")
-    assert _of(commits, lambda: store.put([], {}, settle=[second])) == [FULL]
-    assert _of(commits, lambda: store.release([third], delay=60.0)) == [FULL]
-    assert _of(commits, lambda: store.write_table([Change("x", 0, b"")])) == [FULL]
-    assert _of(commits, lambda: store.key_set("k", b"")) == [FULL]
-    assert _of(commits, lambda: store.purge("q")) == [FULL]
-    assert _of(commits, lambda: store.end_session("s")) == [FULL]
+    assert disk.of(lambda: store.put([], {}, settle=[second])) == 1
+    assert disk.of(lambda: store.release([third], delay=60.0)) == 1
+    assert disk.of(lambda: store.write_table([Change("x", 0, b"")])) == 1
+    assert disk.of(lambda: store.key_set("k", b"")) == 1
+    assert disk.of(lambda: store.purge("q")) == 1
+    assert disk.of(lambda: store.end_session("s")) == 1
 
 
-def test_taking_and_heartbeats_do_not_wait_for_the_disk(
-    open_handle: Any, commits: list[int]
-) -> None:
+def test_taking_and_heartbeats_do_not_wait_for_the_disk(open_handle: Any, disk: _Disk) -> None:
     store = open_handle()
     store.open_session("s", 30.0)
     store.put([Envelope("q", "a", b"", b""), Envelope("q", "b", b"", b"", ttl=0.0)], {})
-    assert _of(commits, lambda: store.claim("s", "r", {"q": 1}, 0.0)) == [NORMAL]
-    assert _of(commits, lambda: store.collect("s", 10)) == [NORMAL]
-    assert _of(commits, lambda: store.heartbeat(["s"])) == [NORMAL]
+    assert disk.of(lambda: store.claim("s", "r", {"q": 1}, 0.0)) == 0
+    assert disk.of(lambda: store.collect("s", 10)) == 0
+    assert disk.of(lambda: store.heartbeat(["s"])) == 0
     assert len(store.owned("s")) == 2
 
 
-@pytest.mark.parametrize(("option", "lasting"), [("normal", NORMAL), ("extra", EXTRA)])
-def test_the_url_says_how_what_lasts_is_committed(
-    open_handle: Any, commits: list[int], option: str, lasting: int
+@pytest.mark.parametrize(("option", "times"), [("normal", 0), ("FULL", 3), ("extra", 3)])
+def test_the_url_says_whether_what_lasts_waits_for_the_disk(
+    open_handle: Any, disk: _Disk, option: str, times: int
 ) -> None:
     store = open_handle(f"?synchronous={option}")
     store.open_session("s", 30.0)
     store.put([Envelope("q", "a", b"", b"")], {})
     store.claim("s", "r", {"q": 1}, 0.0)
     store.put([], {}, settle=store.owned("s"))
-    assert commits == [lasting, lasting, NORMAL, lasting]
+    assert disk.syncs == times
+
+
+def test_a_power_cut_leaves_what_was_confirmed_and_undoes_later_claims(
+    open_handle: Any, disk: _Disk, tmp_path: Path
+) -> None:
+    store = open_handle()
+    store.open_session("s", 30.0)
+    store.put([Envelope("q", name, b"", b"") for name in "abc"], {})
+    store.claim("s", "r1", {"q": 1}, 0.0)
+    left: SqlStore = open_handle(file=disk.cut(tmp_path / "first.db"))
+    assert (left.inspect("q").ready, left.inspect("q").claimed) == (3, 0)
+    store.claim("s", "r2", {"q": 1}, 0.0, settle=store.owned("s"))
+    left = open_handle(file=disk.cut(tmp_path / "second.db"))
+    assert (left.inspect("q").ready, left.inspect("q").claimed) == (1, 1)
+
+
+def test_other_writers_come_in_while_one_waits_for_the_disk(
+    open_handle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = open_handle(), open_handle()
+    store.put([Envelope("q", "a", b"", b"")], {})
+    other.heartbeat(["nobody"])
+    came: list[object] = []
+
+    def sync(descriptor: int) -> None:
+        came.append(other.heartbeat(["nobody"]))
+
+    monkeypatch.setattr(sqlite_log, "_sync", sync)
+    store.put([Envelope("q", "b", b"", b"")], {})
+    assert came == [["nobody"]]
+
+
+def test_what_the_disk_refused_to_keep_is_not_confirmed(open_handle: Any, disk: _Disk) -> None:
+    store = open_handle()
+    store.put([Envelope("q", "a", b"", b"")], {})
+    disk.broken = True
+    with pytest.raises(ConnectionLost, match="Input/output error"):
+        store.put([Envelope("q", "b", b"", b"")], {})
+    disk.broken = False
+    assert store.put([Envelope("q", "b", b"", b"")], {}).already == [0]
+    assert disk.syncs == 2
+
+
+def test_the_log_is_lengthened_until_it_is_long_enough(path: Path) -> None:
+    file = path.with_name(f"{path.name}-wal")
+    log = SqliteLog(str(file))
+    for size, lengthened in ((1, 1 << 18), (16 << 20, 16 << 20), ((16 << 20) + 1, (16 << 20) + 1)):
+        with file.open("wb") as opened:
+            opened.truncate(size)
+        log.lengthen()
+        assert file.stat().st_size == lengthened
+    log.close()
 
 
 def test_durability_tells_what_publishes_are_promised_and_not_what_the_last_claim_was(

@@ -51,15 +51,6 @@ def test_a_good_url_is_accepted(options: str) -> None:
     check(parse(f"sqlite:///q.db{options}"))
 
 
-@pytest.mark.parametrize(
-    ("option", "level"), [("", 2), ("?synchronous=normal", 1), ("?synchronous=extra", 3)]
-)
-def test_durability_is_as_the_url_says(open_handle: Any, option: str, level: int) -> None:
-    raw = open_handle(option)._dialect._raw
-    assert raw.execute("PRAGMA synchronous").fetchone() == (level,)
-    assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-
-
 def test_a_relative_path_stays_the_same_file(
     open_handle: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -345,13 +336,3 @@ def test_where_the_disk_has_plenty_it_is_not_asked_again_at_once(
     monkeypatch.setattr("os.statvfs", statvfs(1 << 10))
     assert [file.free(), file.free()] == [1 << 22, 1 << 22]
     assert len(asked) == 3
-
-
-def test_the_log_is_lengthened_until_it_is_long_enough(path: Path) -> None:
-    log = path.with_name(f"{path.name}-wal")
-    file = SqliteFile(parse(f"sqlite:///{path}"))
-    for size, lengthened in ((1, 1 << 18), (16 << 20, 16 << 20), ((16 << 20) + 1, (16 << 20) + 1)):
-        with log.open("wb") as opened:
-            opened.truncate(size)
-        file.lengthen_log()
-        assert log.stat().st_size == lengthened
