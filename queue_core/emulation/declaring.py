@@ -22,8 +22,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Iterable
 
 from msgspec.structs import replace
 
@@ -31,26 +30,22 @@ from queue_core.emulation import edits
 from queue_core.emulation.core import Core
 from queue_core.emulation.edits import Draft
 from queue_core.emulation.entries import QueueEntry, q, x
-from queue_core.emulation.leases import CONSUMER, NODE, QUEUE, REST, Names
-from queue_core.emulation.routing import Known
+from queue_core.emulation.leases import Names
 from queue_core.emulation.shredding import Rest, is_large
 from queue_core.emulation.table import read_entries
 from queue_core.errors import (
     AccessRefused,
-    ConfigError,
     ConnectTimeout,
     QueueNotFound,
     TopologyMismatch,
 )
 from queue_core.policy import Deadline
 from queue_core.topology import Binding, Entity, Exchange, Queue
-from queue_core.transport import Lease, QueueInfo, Store, require
+from queue_core.transport import QueueInfo, Store, require
 
 __all__ = ["Declarer"]
 
 logger = logging.getLogger(__name__)
-
-MAX_NODE: Final = 300
 
 
 class Declarer:
@@ -320,106 +315,29 @@ class Declarer:
         own, *others = leases
         if others:
             store.heartbeat(others)  # the time without a consumer begins now
-        self._drop_if_last(store, queue, own, deadline)
+        self.drop_unused(store, [queue], [own], deadline)
         store.end_session(own)
-        self._drop_if_last(store, queue, own, deadline)
+        self.drop_unused(store, [queue], (), deadline)
 
-    def _drop_if_last(self, store: Store, queue: str, leaving: str, deadline: Deadline) -> None:
-        """Delete an auto-delete queue if nobody but ``leaving`` consumes from it.
+    def drop_unused(
+        self,
+        store: Store,
+        queues: Collection[str],
+        leaving: Collection[str],
+        deadline: Deadline,
+    ) -> None:
+        """Delete those auto-delete queues from which nobody but ``leaving`` consumes.
 
         Called before and after a consumer's end: before, so that a crash in between leaves a
         session to be found; after, so that of two that leave together the last one sees it.
         """
-        known = self._core.table.refresh(store, [q(queue)])[q(queue)]
-        if known.queue is None or not known.queue.auto_delete:
-            return
-        if set(Names.consumers(store.sessions(), queue)) <= {leaving}:
-            self.remove(store, queue, known.queue.uid, deadline, version=known.version)
-
-    # --- what others left behind ------------------------------------------------------------------
-
-    def reclaim(self, store: Store, dead: Mapping[str, int], deadline: Deadline) -> None:
-        """End sessions that died, with what belongs to them; one that beat again goes on.
-
-        ``dead`` has the beats at which each stood still. All are looked at in one go, the versions
-        of their queues first: one look at every session there is does for a whole batch.
-        """
-        named = [name for name in dead if name.startswith((QUEUE, CONSUMER))]
-        queues = {q(Names.queue_of(name)[0]) for name in named}
-        known = self._core.table.refresh(store, queues) if queues else {}
-        sessions = store.sessions()
-        for session, beats in dead.items():
-            lease = sessions.get(session)
-            if lease is not None and lease.beats == beats:
-                self._end(store, session, lease, known, deadline)
-
-    def _end(
-        self,
-        store: Store,
-        session: str,
-        lease: Lease,
-        known: Mapping[str, Known],
-        deadline: Deadline,
-    ) -> None:
-        """End one session that died, with what belongs to it."""
-        name, uid = Names.queue_of(session)
-        if session.startswith(REST):
-            self._core.later(Rest(self._core, name, uid))
-            return
-        if session.startswith(QUEUE):
-            entry = known[q(name)].queue
-            if entry is not None and entry.uid == uid:
-                if not self.remove(store, name, uid, deadline, version=known[q(name)].version):
-                    return
-                logger.info("queue %r was deleted: nobody used it for %g s", name, lease.seconds)
-        elif session.startswith(CONSUMER):
-            self._drop_if_last(store, name, session, deadline)
-        if store.end_session(session, lease.beats):
-            logger.info("session %r ended: its lease was over", session)
-            if session.startswith(CONSUMER):
-                self._drop_if_last(store, name, session, deadline)
-
-    def take_over_node(self, store: Store, deadline: Deadline) -> None:
-        """End older sessions of our node at once, as if they had crashed, and what was theirs."""
-        core = self._core
-        node = core.options.node
-        if len(node) > MAX_NODE:
-            raise ConfigError(
-                f"node name {node[:40]!r}... is too long; {MAX_NODE} characters is the limit"
-            )
-        for _ in range(100):
-            sessions = store.sessions()
-            older = [
-                name
-                for name in sessions
-                if name.startswith(NODE) and Names.node_of(name) == node and name != core.main
-            ]
-            if not older:
-                return
-            for name in older:
-                if store.end_session(name, sessions[name].beats):
-                    logger.info("session %r ended: node %r has started again", name, node)
-                    self._inherit(store, name, sessions, deadline)
-
-    def _inherit(
-        self, store: Store, dead: str, sessions: Mapping[str, Lease], deadline: Deadline
-    ) -> None:
-        """Put away the exclusive queues and the subscriptions of a dead connection."""
-        uid = dead.rpartition(":")[2]
-        names = [name[2:] for name in store.read_table() if name.startswith("q:")]
-        known = read_entries(store, [q(name) for name in names])
-        for name in names:
-            entry = known[q(name)].queue
-            if entry is not None and entry.owner == dead:
-                self.remove(store, name, entry.uid, deadline)
-        if (holder := sessions.get(Names.collect(uid))) is not None:
-            store.end_session(Names.collect(uid), holder.beats)
-        consumers = {
-            name: lease.beats
-            for name, lease in sessions.items()
-            if name.startswith(CONSUMER) and Names.queue_of(name)[1].partition(".")[0] == uid
-        }
-        self.reclaim(store, consumers, deadline)
+        known = self._core.table.refresh(store, [q(name) for name in queues]) if queues else {}
+        entries = {name: known[q(name)].queue for name in queues}
+        found = {name: entry.uid for name, entry in entries.items() if entry and entry.auto_delete}
+        sessions = store.sessions() if found else {}
+        for name, uid in found.items():
+            if set(Names.consumers(sessions, name)) <= set(leaving):
+                self.remove(store, name, uid, deadline, version=known[q(name)].version)
 
     # --- counting ---------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from queue_core.emulation.handles import close_quietly
 from queue_core.emulation.leases import Names, Watch
 from queue_core.emulation.ledger import Finish, Ledger
 from queue_core.emulation.publishing import Dead
+from queue_core.emulation.reclaiming import Reclaimer
 from queue_core.errors import QueueCoreError, SessionLost, TransportError
 from queue_core.policy import Deadline
 from queue_core.transport import Store
@@ -37,11 +38,10 @@ logger = logging.getLogger(__name__)
 
 BEATS_PER_LEASE: Final = 3
 COLLECT_INTERVAL: Final = 1.0
-COLLECT_BATCH: Final = 100
-COLLECTED_PER_SECOND: Final = 20
+LARGEST_BATCH: Final = 100
+BATCH_PER_SECOND: Final = 20
 """How much work one round takes on, for each second of lease: heartbeats must not wait for it."""
 
-RECLAIM_BATCH: Final = 20
 LOOK_INTERVAL: Final = 3.0
 RETRY_INTERVAL: Final = 0.5
 SHORTEST_BEAT: Final = 0.02
@@ -74,11 +74,16 @@ class Keeper:
     """The background work of one session."""
 
     def __init__(
-        self, core: Core, declarer: Declarer, consumers: Callable[[], Collection[Consumer]]
+        self,
+        core: Core,
+        declarer: Declarer,
+        reclaimer: Reclaimer,
+        consumers: Callable[[], Collection[Consumer]],
     ) -> None:
         """Prepare; `start` starts the thread."""
         self._core = core
         self._declarer = declarer
+        self._reclaimer = reclaimer
         self._consumers = consumers
         self._watch = Watch()
         self._store: Store | None = None
@@ -100,7 +105,7 @@ class Keeper:
         }
         self._schedule = Schedule(self._duties, core.clock.monotonic())
         interval = self._beat_interval()
-        self._batch = min(COLLECT_BATCH, max(5, int(core.options.lease * COLLECTED_PER_SECOND)))
+        self._batch = min(LARGEST_BATCH, max(5, int(core.options.lease * BATCH_PER_SECOND)))
         self._retry = min(RETRY_INTERVAL, core.options.lease / 10)
         self._schedule.done("beat", core.clock.monotonic() + interval)
 
@@ -280,8 +285,8 @@ class Keeper:
         over = self._watch.observe(sessions, started, finished, ours=self._leases())
         deadline = Deadline.after(self._core.options.timeout, clock)
         if over:
-            self._declarer.reclaim(store, dict(over[:RECLAIM_BATCH]), deadline)
-        if len(over) > RECLAIM_BATCH:
+            self._reclaimer.reclaim(store, dict(over[: self._batch]), deadline)
+        if len(over) > self._batch:
             return 0.0
         now = clock.monotonic()
         return max(0.0, self._watch.next_look(now) - now)

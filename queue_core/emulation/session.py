@@ -24,6 +24,7 @@ from queue_core.emulation.handles import Pool, PooledKeyValue
 from queue_core.emulation.keeper import Keeper
 from queue_core.emulation.leases import Names
 from queue_core.emulation.ledger import Finish, Ledger, Passengers
+from queue_core.emulation.reclaiming import Reclaimer
 from queue_core.emulation.shredding import purge
 from queue_core.emulation.window import Window
 from queue_core.errors import ConnectionLost, QueueCoreError, StaleDelivery, TransportError
@@ -72,6 +73,7 @@ class EmulatedSession:
         self._strays: Counter[str] = Counter()
         self._settled_then: dict[object, tuple[str, ...]] = {}
         self._declarer = Declarer(self._core, self._queue_deleted)
+        reclaimer = Reclaimer(self._core, self._declarer)
         store = self._pool.take(options.connect_timeout)
         try:
             deadline = Deadline.after(options.connect_timeout, options.clock)
@@ -79,13 +81,13 @@ class EmulatedSession:
             store.open_session(self._core.main, options.lease)
             self._core.fence.confirm(sent)
             if options.node:
-                self._declarer.take_over_node(store, deadline)
+                reclaimer.take_over_node(store, deadline)
         except BaseException:
             self._pool.discard(store, lost=True)
             self._pool.close()
             raise
         self._pool.give(store)
-        self._keeper = Keeper(self._core, self._declarer, self._all_consumers)
+        self._keeper = Keeper(self._core, self._declarer, reclaimer, self._all_consumers)
         self._core.keeper = self._keeper
         self._core.wake_all = self._wake_all
         if options.keeper:

@@ -1,0 +1,123 @@
+"""Putting away what others left behind: connections that died, and what belonged to them.
+
+Who died is for `leases.Watch` to say; a connection that starts under the name of a node ends that
+node's earlier one without waiting. What belonged to them is put away by the rules of `declaring`:
+versions are read first, then beats, and then that version is deleted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from queue_core.emulation.core import Core
+from queue_core.emulation.declaring import Declarer
+from queue_core.emulation.entries import q
+from queue_core.emulation.leases import CONSUMER, NODE, QUEUE, REST, Names
+from queue_core.emulation.routing import Known
+from queue_core.emulation.shredding import Rest
+from queue_core.emulation.table import read_entries
+from queue_core.errors import ConfigError
+from queue_core.policy import Deadline
+from queue_core.transport import Lease, Store
+
+__all__ = ["Reclaimer"]
+
+logger = logging.getLogger(__name__)
+
+MAX_NODE: Final = 300
+
+
+class Reclaimer:
+    """Puts away what dead sessions left, for one session that lives. Thread-safe, as `Declarer`."""
+
+    def __init__(self, core: Core, declarer: Declarer) -> None:
+        """Do nothing yet."""
+        self._core = core
+        self._declarer = declarer
+
+    def reclaim(self, store: Store, dead: Mapping[str, int], deadline: Deadline) -> None:
+        """End sessions that died, with what belongs to them; one that beat again goes on.
+
+        ``dead`` has the beats at which each stood still. All are looked at in one go, the versions
+        of their queues first: one look at every session there is does for a whole batch.
+        """
+        queues = {q(Names.queue_of(name)[0]) for name in dead if name.startswith((QUEUE, CONSUMER))}
+        known = self._core.table.refresh(store, queues) if queues else {}
+        sessions = store.sessions()
+        over = {
+            name: lease
+            for name, beats in dead.items()
+            if (lease := sessions.get(name)) is not None and lease.beats == beats
+        }
+        consumers = [name for name in over if name.startswith(CONSUMER)]
+        consumed = {Names.queue_of(name)[0] for name in consumers}
+        self._declarer.drop_unused(store, consumed, consumers, deadline)
+        for name, lease in over.items():
+            self._end(store, name, lease, known, deadline)
+        self._declarer.drop_unused(store, consumed, (), deadline)
+
+    def _end(
+        self,
+        store: Store,
+        session: str,
+        lease: Lease,
+        known: Mapping[str, Known],
+        deadline: Deadline,
+    ) -> None:
+        """End one session that died, and the queue that it kept alive."""
+        name, uid = Names.queue_of(session)
+        if session.startswith(REST):
+            self._core.later(Rest(self._core, name, uid))
+            return
+        if session.startswith(QUEUE):
+            entry, version = known[q(name)].queue, known[q(name)].version
+            if entry is not None and entry.uid == uid:
+                if not self._declarer.remove(store, name, uid, deadline, version=version):
+                    return
+                logger.info("queue %r was deleted: nobody used it for %g s", name, lease.seconds)
+        if store.end_session(session, lease.beats):
+            logger.info("session %r ended: its lease was over", session)
+
+    def take_over_node(self, store: Store, deadline: Deadline) -> None:
+        """End older sessions of our node at once, as if they had crashed, and what was theirs."""
+        core = self._core
+        node = core.options.node
+        if len(node) > MAX_NODE:
+            raise ConfigError(
+                f"node name {node[:40]!r}... is too long; {MAX_NODE} characters is the limit"
+            )
+        for _ in range(100):
+            sessions = store.sessions()
+            older = [
+                name
+                for name in sessions
+                if name.startswith(NODE) and Names.node_of(name) == node and name != core.main
+            ]
+            if not older:
+                return
+            for name in older:
+                if store.end_session(name, sessions[name].beats):
+                    logger.info("session %r ended: node %r has started again", name, node)
+                    self._inherit(store, name, sessions, deadline)
+
+    def _inherit(
+        self, store: Store, dead: str, sessions: Mapping[str, Lease], deadline: Deadline
+    ) -> None:
+        """Put away the exclusive queues and the subscriptions of a dead connection."""
+        uid = dead.rpartition(":")[2]
+        names = [name[2:] for name in store.read_table() if name.startswith("q:")]
+        known = read_entries(store, [q(name) for name in names])
+        for name in names:
+            entry = known[q(name)].queue
+            if entry is not None and entry.owner == dead:
+                self._declarer.remove(store, name, entry.uid, deadline)
+        if (holder := sessions.get(Names.collect(uid))) is not None:
+            store.end_session(Names.collect(uid), holder.beats)
+        consumers = {
+            name: lease.beats
+            for name, lease in sessions.items()
+            if name.startswith(CONSUMER) and Names.queue_of(name)[1].partition(".")[0] == uid
+        }
+        self.reclaim(store, consumers, deadline)
