@@ -55,12 +55,15 @@ def default(
         if headers.get("expires") is not None and request.expired():
             request.skip("expired")
             return None
-        if headers.get("eta") is not None and (wait := request.wait()) > 0:
+        wait = request.wait() if headers.get("eta") is not None else 0.0
+        if wait <= 0 and bucket is not None:
+            wait = bucket.take()
+        if wait <= 0:
+            return request
+        if headers.get("expires") is not None and request.expired(wait):
+            request.skip("expired")  # the broker would drop it meanwhile, and nobody be told
+        else:
             consumer.hold(request, wait)
-            return None
-        if bucket is not None and (wait := bucket.take()) > 0:
-            consumer.hold(request, wait)
-            return None
-        return request
+        return None
 
     return strategy

@@ -87,6 +87,16 @@ def test_a_task_that_came_too_late_is_not_run_and_says_so(app, run):
     assert not ran.is_set()
 
 
+def test_a_task_that_would_come_too_late_is_revoked_before_the_broker_drops_it(app, run):
+    app.task(name="never")(lambda: None)
+    run()
+    now = datetime.now(UTC)
+    times = {"eta": now + timedelta(seconds=300), "expires": now + timedelta(seconds=200)}
+    result = send(app, "never", **{name: time.isoformat() for name, time in times.items()})
+    with pytest.raises(RemoteError, match="(?i)expired"):
+        result.get(10)
+
+
 def test_a_task_that_is_early_waits_in_the_broker(app, run):
     @app.task(name="now")
     def now() -> str:
