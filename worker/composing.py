@@ -317,9 +317,15 @@ def call_of(
         get("shadow"),
         get("replaced_task_nesting") or 0,
         get("stamped_headers"),
-        get("stamps") or {},
+        get("stamps") or _stamps(options),
         get("reply_to"),
     )
+
+
+def _stamps(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The stamps of a signature of celery's: each is an option by its own name."""
+    names = options.get("stamped_headers") or ()
+    return {name: options[name] for name in names if name in options}
 
 
 def _embed(options: Mapping[str, Any]) -> Embed:

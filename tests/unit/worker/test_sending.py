@@ -118,6 +118,11 @@ def test_limits_and_names_travel_in_the_headers(composer):
 # --- from an app ---------------------------------------------------------------------------------
 
 
+def test_what_a_client_of_celerys_has_stamped_travels_in_the_headers(composer):
+    headers = compose(composer, stamped_headers=["by"], by="me").publication.properties.headers
+    assert headers["stamped_headers"] == ["by"] and headers["stamps"] == {"by": "me"}
+
+
 def test_an_argument_that_cannot_be_sent_leaves_nothing_behind(app):
     @app.task(name="late", unique_for=60)
     def late(what: object) -> None: ...
