@@ -173,6 +173,7 @@ def retry(
     retryable: Callable[[Exception], bool] = is_retryable,
     on_retry: Callable[[Exception, int, float], None] | None = None,
     draw: Callable[[], float] = chance,
+    failed: Exception | None = None,
 ) -> T:
     """Call ``call()`` until it returns, and return its value.
 
@@ -197,6 +198,7 @@ def retry(
         on_retry: called before each wait with the error, the number of failures so far (from 1),
             and the delay.
         draw: as for ``Backoff.delay``.
+        failed: what a first attempt, made by the caller, ended with; ``call`` is the second one.
 
     Raises:
         Exception: the last error of ``call``.
@@ -204,6 +206,8 @@ def retry(
     attempt = 0
     while True:
         try:
+            if failed is not None and not attempt:
+                raise failed
             return call()
         except Exception as error:
             if not retryable(error):

@@ -22,6 +22,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -128,26 +129,39 @@ class Recovery:
             else Deadline.after(timeout, self._options.clock)
         )
 
-        def attempt() -> T:
-            session = self.session or self._open(deadline)
-            try:
-                result = operation(session, deadline.remaining())
-            except (ConnectionLost, SessionLost) as error:
-                self._abandon(session, error)
-                raise
-            if self._down:
-                self._note_up()
-            return result
+        try:
+            return self._attempt(operation, deadline)
+        except TransportError as error:
+            return self._again(operation, deadline, error)
 
+    def _attempt(self, operation: Callable[[Session, float], T], deadline: Deadline) -> T:
+        session = self.session or self._open(deadline)
+        try:
+            result = operation(session, deadline.remaining())
+        except (ConnectionLost, SessionLost) as error:
+            self._abandon(session, error)
+            raise
+        if self._down:
+            self._note_up()
+        return result
+
+    def _again(
+        self,
+        operation: Callable[[Session, float], T],
+        deadline: Deadline,
+        failed: TransportError,
+    ) -> T:
+        """Go on after a first attempt that failed."""
         try:
             return retry(
-                attempt,
+                partial(self._attempt, operation, deadline),
                 backoff=self._backoff,
                 deadline=deadline,
                 clock=self._options.clock,
                 wait=self._closing.wait,
                 retryable=self._worth_waiting,
                 on_retry=self._note_down,
+                failed=failed,
             )
         except TransportError as error:
             if self._closing.is_set():

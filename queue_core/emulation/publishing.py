@@ -236,9 +236,11 @@ class Publisher:
                         publication.id,
                         publication.body,
                         raw,
-                        _priority(entry, properties.priority),
+                        _priority(entry, properties.priority) if entry.max_priority else 0,
                         publication.delay,
-                        _ttl(entry, properties.expiration, publication.delay),
+                        properties.expiration
+                        if entry.message_ttl is None
+                        else _ttl(entry.message_ttl, properties.expiration, publication.delay),
                         entry.max_deliveries or 0,
                         cause,
                     )
@@ -357,11 +359,9 @@ def _priority(entry: QueueEntry, priority: int) -> int:
     return max(0, min(priority, entry.max_priority, MAX_PRIORITY))
 
 
-def _ttl(entry: QueueEntry, expiration: float | None, delay: float) -> float | None:
+def _ttl(message_ttl: float, expiration: float | None, delay: float) -> float:
     """The message's own ttl counts from its publish, the queue's from when it can be seen there."""
-    if entry.message_ttl is None:
-        return expiration
-    own = delay + entry.message_ttl
+    own = delay + message_ttl
     return own if expiration is None else min(own, expiration)
 
 

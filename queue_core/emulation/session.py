@@ -174,23 +174,16 @@ class EmulatedSession:
         transaction: Transaction | None = None,
     ) -> Sequence[Outcome]:
         """See `Session.publish`."""
-        publisher = self._core.publisher
-        publisher.check(publications, transaction)
-        deadline = self._deadline(timeout)
-
-        def publish(store: Store) -> Sequence[Outcome]:
-            # What the caller's transaction would undo is no place for acks.
-            consumers = self._all_consumers() if transaction is None else ()
-            with Passengers(consumer.books for consumer in consumers) as passengers:
-                return publisher.publish(
-                    store,
-                    publications,
-                    passengers,
-                    deadline=deadline,
-                    transaction=transaction,
-                )
-
-        return self._call(publish, timeout)
+        core = self._core
+        core.publisher.check(publications, transaction)
+        deadline = Deadline.after(timeout, core.clock)
+        core.guard()
+        # What the caller's transaction would undo is no place for acks.
+        ledgers = () if transaction is not None else self._ledgers()
+        with self._pool.borrow(timeout) as store, Passengers(ledgers) as passengers:
+            return core.publisher.publish(
+                store, publications, passengers, deadline=deadline, transaction=transaction
+            )
 
     def settle_then(
         self, delivery: Delivery, then: Sequence[Publication], *, timeout: float = 10.0
@@ -427,6 +420,9 @@ class EmulatedSession:
     def _all_consumers(self) -> list[Consumer]:
         with self._lock:
             return list(self._consumers.values())
+
+    def _ledgers(self) -> Sequence[Ledger]:
+        return [consumer.books for consumer in self._all_consumers()] if self._consumers else ()
 
     def _wake_all(self) -> None:
         for consumer in self._all_consumers():

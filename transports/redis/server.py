@@ -25,7 +25,7 @@ class Wire(Protocol):
     """What we use of redis-py's connections, whose own types say less.
 
     The timeouts count for the next ``connect``; the socket, which redis-py does not give out, has
-    the one that counts now.
+    the one that counts now, and takes commands: here they are packed already.
     """
 
     socket_timeout: Any
@@ -37,9 +37,6 @@ class Wire(Protocol):
 
     def disconnect(self) -> None:
         """End the connection, if there is one."""
-
-    def send_packed_command(self, command: Sequence[bytes], check_health: bool) -> None:
-        """Send bytes."""
 
     def can_read(self, timeout: float) -> bool:
         """Whether a part of an answer has come within ``timeout`` seconds."""
@@ -158,7 +155,7 @@ class Server:
         )
         try:
             self.connect()
-            self._connection.send_packed_command([b"".join(commands)], check_health=False)
+            self._connection._sock.sendall(b"".join(commands))
             answers = [] if before is None else [self._read_script()]
             # a poll does not see what has been received with an earlier answer
             if before is None or not self._connection.can_read(0):
@@ -193,10 +190,12 @@ class Server:
         self._connection.disconnect()
 
     def _call(self, command: bytes) -> Any:
-        self.connect()
+        if not self._ready:
+            self.connect()
+        wire = self._connection
         try:
-            self._connection.send_packed_command([command], check_health=False)
-            return self._connection.read_response()
+            wire._sock.sendall(command)
+            return wire.read_response()
         except ResponseError:
             raise  # an answer like any other
         except BaseException:
