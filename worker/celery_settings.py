@@ -120,7 +120,6 @@ REFUSED: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
     "task_acks_on_failure": ((None, True), "raise Reject(requeue=True) in the task"),
     "task_acks_on_timeout": ((None, True), "a task that ran too long has failed"),
     "task_allow_error_cb_on_chord_header": ((False,), "link errors to the parts themselves"),
-    "control_exchange": (("celery",), "workers are nodes of celery's mailbox of that name"),
     "task_store_eager_result": ((False,), "apply() returns its result, which is kept nowhere"),
     "task_send_sent_event": ((False,), _EVENTS),
     "worker_send_task_events": ((False,), _EVENTS),

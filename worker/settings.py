@@ -88,6 +88,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         worker_lease: seconds after a worker's death until others get its messages.
         worker_state_db: a file that keeps revoked ids across restarts.
         worker_enable_remote_control: take part in remote control.
+        control_exchange: the namespace in which ``app.control`` and ``result.revoke()`` reach
+            workers; ``celery``, on RabbitMQ: those of celery's too.
         worker_disable_rate_limits: start tasks as often as they come.
     """
 
@@ -138,6 +140,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_lease: Seconds = 30.0
     worker_state_db: str | None = None
     worker_enable_remote_control: bool = True
+    control_exchange: str = "queue-core"
     worker_disable_rate_limits: bool = False
 
 

@@ -1,9 +1,9 @@
 """The step that takes part in remote control: the worker's nodes in its mailboxes.
 
-A worker is a node of the namespace ``queue-core``, and on RabbitMQ of celery's too, where programs
-of celery find it. It answers on threads of its own, however busy the pool is, and until it has
-settled the last task. What a node learns from the journal when it comes - revoked ids - it knows
-before the first task is taken.
+A worker is a node of the namespace ``queue-core``, of the one that its app's own commands go to,
+and on RabbitMQ of celery's, where programs of celery find it. It answers on threads of its own,
+however busy the pool is, and until it has settled the last task. What a node learns from the
+journal when it comes - revoked ids - it knows before the first task is taken.
 
 A name that another node has, a command queue that may not be declared: no reason not to work. It is
 logged, and tried again in the background.
@@ -67,11 +67,11 @@ class Control(StartStopStep):
         if self._boxes:
             return
         worker = parent.worker
-        namespaces = [NAMESPACE]
+        namespaces = [NAMESPACE, worker.info.settings.control_exchange]
         if parent.connection.url.startswith("amqp"):
             namespaces.append(CELERY)
         labels = {"app": worker.info.name, "pool": worker.pool.abilities.kind}
-        for namespace in namespaces:
+        for namespace in dict.fromkeys(namespaces):
             keys = worker.options.keys
             box = Mailbox(namespace, parent.connection, clock=worker.clock, keys=keys)
             self._boxes.append(box)

@@ -4,9 +4,9 @@ The names, and what the methods take, are celery's. Answers are `queue_core.mail
 mapping of node to value, which says of each node that is not in it why.
 
 Workers are nodes of the namespace ``queue-core``, where a call ends with the last answer. On
-RabbitMQ they are nodes of celery's namespace too; ``Control(..., namespace="celery")`` reaches
-workers of both kinds, and then waits for the whole timeout, since celery's workers do not say who
-is there.
+RabbitMQ they are nodes of celery's namespace too; with the setting ``control_exchange="celery"``
+workers of both kinds are reached, and a call waits for the whole timeout, since celery's workers do
+not say who is there.
 """
 
 from __future__ import annotations

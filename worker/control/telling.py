@@ -70,6 +70,19 @@ def number_of(signal: str | int | None) -> int:
 
 
 @panel.control_command
+def hello(
+    consumer: TaskConsumer, from_node: str, revoked: list[str] | dict[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """Exchange revoked ids and the logical time, as celery's workers do when they start."""
+    if from_node == consumer.worker.options.name:
+        return None
+    known = consumer.worker.revoked
+    if news := [task_id for task_id in revoked or () if task_id not in known]:
+        known.add(news)
+    return {"revoked": list(known), "clock": consumer.worker.clock.value}
+
+
+@panel.control_command
 def rate_limit(consumer: TaskConsumer, task_name: str, rate_limit: str | float | None) -> Said:
     """Start a task at most so often: 10/s, 100/m, 2/h; 0 is without a limit.
 

@@ -96,6 +96,15 @@ def test_a_rate_limit_for_all_workers_needs_a_store(consumer, monkeypatch):
     assert consumer.tasks["app.two"].rate_limit == 2.0
 
 
+def test_who_says_hello_is_told_of_revoked_ids_and_tells_of_others(consumer):
+    revoked = consumer.worker.revoked
+    revoked.add(["a"])
+    told = telling.hello(consumer, "celery@other", ["a", "b"])
+    assert told == {"revoked": ["a", "b"], "clock": consumer.worker.clock.value}
+    assert telling.hello(consumer, "celery@other", {"c": 1.5})["revoked"] == ["a", "b", "c"]
+    assert telling.hello(consumer, consumer.worker.options.name) is None
+
+
 def test_queues_of_others_are_named_with_ours(consumer):
     for command in (telling.cancel_consumer, telling.pause, telling.resume):
         with pytest.raises(UsageError, match="does not take from 'x'; it takes from q"):
@@ -117,7 +126,7 @@ def test_celerys_names_are_known_too():
     for name in (
         *("stats", "active_queues", "query_task", "report", "memsample", "revoke", "terminate"),
         *("rate_limit", "time_limit", "pool_grow", "pool_shrink", "pool_restart", "shutdown"),
-        *("add_consumer", "cancel_consumer", "pause", "resume", "log_level"),
+        *("add_consumer", "cancel_consumer", "pause", "resume", "log_level", "hello"),
     ):
         assert panel.find(name).meta.help
 
