@@ -430,7 +430,8 @@ class App:
         """What gives its workers commands; see `queue_core.worker.control.client`."""
         if self._control is None:
             # A program that only sends tasks needs no mailbox, which takes a while to import.
-            self._control = load(CONTROL)(self.connection)
+            namespace = self.settings.control_exchange
+            self._control = load(CONTROL)(self.connection, namespace=namespace)
         return self._control
 
     def close(self) -> None:
