@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from queue_core import Closed, Consumer, DecodeError, Message, Properties, StaleDelivery
+from queue_core.worker.hooks import WorkerHooks
 from queue_core.worker.outcome import (
     Begins,
     Crashed,
@@ -278,6 +279,7 @@ class ActiveRequest:
     def on_skip(self, outcome: Skipped) -> None:
         """It was not run, or not to its end: revoked or expired."""
         logger.warning("%s %s", outcome.reason, self)
+        self.flights.hooks.revoked.tell(self, outcome.reason)
         self.settle(outcome)
 
     def on_reject(self, outcome: Rejected) -> None:
@@ -314,6 +316,7 @@ class Flights:
         revoked: ids of tasks that shall not run.
         hostname: the worker's name, for `ActiveRequest.info`.
         totals: how many messages of each task ended here.
+        hooks: functions of the app that hear what happens here.
     """
 
     def __init__(self, revoked: Iterable[str], hostname: str) -> None:
@@ -322,6 +325,7 @@ class Flights:
         self.hostname = hostname
         self.tickets = itertools.count(1)
         self.totals: Counter[str] = Counter()
+        self.hooks = WorkerHooks()
         self._here: dict[int, ActiveRequest] = {}
         self._ending = threading.Lock()
         self._done: dict[str, tuple[Message, Done | Failed]] = {}

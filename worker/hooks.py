@@ -4,21 +4,25 @@ A hook hears: ``@app.hooks.failure`` before a function ``(task, request, error, 
 raises is logged and changes nothing. Middleware takes part: ``@app.middleware`` before a function
 ``(task, request, call)`` that returns ``call()``, or something else, or raises.
 
-All of them run where the task is sent or runs. What happens in the worker's own process, which has
-no user code, is for steps (`queue_core.worker.blueprint`) and strategies.
+These run where the task is sent or runs. What happens in the worker's own process, which imports
+no app, is heard by functions that it can import, each from the module that it stands in: see
+`Hooks.received` and the three after it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+from queue_core.worker.blueprint import importable_path, load
 from queue_core.worker.outcome import Letter
 from queue_core.worker.request import Request
 from queue_core.worker.signature import Signature
 
 if TYPE_CHECKING:
+    from queue_core.worker.delivery import ActiveRequest
+    from queue_core.worker.runner import Worker
     from queue_core.worker.task import Task
 
 logger = logging.getLogger(__name__)
@@ -59,6 +63,54 @@ class Hook(Generic[P]):
         return bool(self._functions)
 
 
+class FarHook(Generic[P]):
+    """One event of the worker's own process, and the functions that hear of it, by their places."""
+
+    def __init__(self, name: str) -> None:
+        """Nobody does yet."""
+        self.name = name
+        self.paths: list[str] = []
+
+    def __call__(self, function: Callable[P, object]) -> Callable[P, object]:
+        """Let ``function`` hear of it; return it, so that this is a decorator too.
+
+        It must stand at the top of a module, which the worker's process imports, and no other of
+        the app; one for such functions alone keeps the tasks out of there.
+
+        Raises:
+            ConfigError: another process could not find it.
+        """
+        self.add(importable_path(function))
+        return function
+
+    def add(self, path: str) -> None:
+        """Let ``module:name`` hear of it."""
+        if path not in self.paths:
+            self.paths.append(path)
+
+    def remove(self, function: Callable[P, object]) -> None:
+        """Let it hear no more. Raises ValueError if it never did."""
+        self.paths.remove(importable_path(function))
+
+
+class WorkerHooks:
+    """Those of `Hooks` that are heard in the worker's own process, there."""
+
+    def __init__(self, paths: Mapping[str, list[str]] | None = None) -> None:
+        """Import the functions: name of the hook -> ``module:name`` of each.
+
+        Raises:
+            ConfigError: one of them cannot be imported.
+        """
+        self.received: Hook[[ActiveRequest]] = Hook("received")
+        self.revoked: Hook[[ActiveRequest, str]] = Hook("revoked")
+        self.worker_ready: Hook[[Worker]] = Hook("worker_ready")
+        self.worker_shutdown: Hook[[Worker]] = Hook("worker_shutdown")
+        for name, known in (paths or {}).items():
+            for path in known:
+                getattr(self, name)(load(path))
+
+
 class Hooks:
     """The events of one app.
 
@@ -74,6 +126,13 @@ class Hooks:
         retry: ``(task, request, error)``: it will run again.
         process_init: ``()``: a process that runs tasks has imported the app.
         process_shutdown: ``()``: it is about to end by itself.
+        received: ``(request)``, a `queue_core.worker.delivery.ActiveRequest`: the worker has taken
+            a message and hands it to its pool. This and the next ones are heard in the worker's own
+            process, and must not block it.
+        revoked: ``(request, reason)``: it was not run, or not to its end: ``revoked`` or
+            ``expired``.
+        worker_ready: ``(worker)``: a `queue_core.worker.runner.Worker` takes messages.
+        worker_shutdown: ``(worker)``: everything has stopped and is settled.
     """
 
     def __init__(self) -> None:
@@ -87,12 +146,22 @@ class Hooks:
         self.retry: Hook[[Task[..., Any], Request, BaseException]] = Hook("retry")
         self.process_init: Hook[[]] = Hook("process_init")
         self.process_shutdown: Hook[[]] = Hook("process_shutdown")
+        self.received: FarHook[[ActiveRequest]] = FarHook("received")
+        self.revoked: FarHook[[ActiveRequest, str]] = FarHook("revoked")
+        self.worker_ready: FarHook[[Worker]] = FarHook("worker_ready")
+        self.worker_shutdown: FarHook[[Worker]] = FarHook("worker_shutdown")
         self.around: list[Middleware] = []
 
     @property
     def of_runs(self) -> bool:
         """Whether anybody hears of how runs end."""
         return bool(self.postrun or self.success or self.failure or self.retry)
+
+    @property
+    def far(self) -> dict[str, list[str]]:
+        """What the worker's own process has to import: see `WorkerHooks`."""
+        hooks = (self.received, self.revoked, self.worker_ready, self.worker_shutdown)
+        return {hook.name: list(hook.paths) for hook in hooks if hook.paths}
 
     def wrapped(
         self, task: Task[..., Any], request: Request, call: Callable[[], Any]

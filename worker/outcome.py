@@ -267,6 +267,7 @@ class AppInfo(msgspec.Struct, tag="app", array_like=True):
         settings: without what only the app's own process can use.
         steps: ``worker`` and ``consumer`` -> its own steps, as ``module:Name``.
         commands: modules that register commands for remote control, which the worker imports.
+        hooks: what the worker's own process tells its functions, and those as ``module:name``.
     """
 
     name: str
@@ -275,3 +276,4 @@ class AppInfo(msgspec.Struct, tag="app", array_like=True):
     settings: Settings = DEFAULTS
     steps: dict[str, list[str]] = {}
     commands: list[str] = []
+    hooks: dict[str, list[str]] = {}

@@ -27,6 +27,7 @@ from queue_core import ConfigError, QueueCoreError
 from queue_core.mailbox import LamportClock, SigningKey
 from queue_core.worker.blueprint import Blueprint, load
 from queue_core.worker.delivery import Flights
+from queue_core.worker.hooks import WorkerHooks
 from queue_core.worker.outcome import AppInfo
 from queue_core.worker.pools.base import Pool
 from queue_core.worker.revoked import Revoked
@@ -99,6 +100,7 @@ class Worker:
         revoked: ids of tasks that shall not run.
         clock: the logical clock that remote control shares.
         timer: calls functions later.
+        hooks: functions of the app that hear what happens here.
         consumer: the `queue_core.worker.consumer.consumer.TaskConsumer`.
         ready: set when the worker takes messages.
         clean: every task that ran could finish.
@@ -112,6 +114,7 @@ class Worker:
         self.flights = Flights(self.revoked, options.name)
         self.clock = LamportClock()
         self.timer = Timer()
+        self.hooks = WorkerHooks()
         self.consumer: Any = None
         self.ready = threading.Event()
         self.clean = True
@@ -183,16 +186,19 @@ class Worker:
             self._info = self.pool.start(self.flights.report, self.flights.hear)
             loading.join()
             self._check_kind(self._info.settings.worker_pool)
+            self.hooks = self.flights.hooks = WorkerHooks(self._info.hooks)
             self._blueprint = Blueprint("worker", [*STEPS, *self.info.steps.get("worker", ())])
             try:
                 self.blueprint.start(self)
                 if not self.stopping:
                     logger.info("ready in %.2f s", time.monotonic() - began)
                     self.ready.set()
+                    self.hooks.worker_ready.tell(self)
                 if not self.options.check:
                     self._signals.wait()
             finally:
                 self._end()
+                self.hooks.worker_shutdown.tell(self)
             if self._failure is not None:
                 raise self._failure
             return DRAINED if self.clean else FORCED

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from queue_core import Message
 from queue_core.worker.delivery import ActiveRequest, Flights
+from queue_core.worker.hooks import Hook
 from queue_core.worker.outcome import TaskInfo
 from queue_core.worker.rates import Bucket
 
@@ -67,3 +68,15 @@ def default(
         return None
 
     return strategy
+
+
+def announcing(strategy: Strategy, hook: Hook[[ActiveRequest]]) -> Strategy:
+    """Return a strategy that tells of each request which ``strategy`` makes."""
+
+    def announced(message: Message, headers: Mapping[str, Any]) -> ActiveRequest | None:
+        request = strategy(message, headers)
+        if request is not None:
+            hook.tell(request)
+        return request
+
+    return announced

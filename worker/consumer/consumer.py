@@ -39,7 +39,7 @@ from queue_core.worker.rates import Bucket, OwnBucket, SharedBucket
 from queue_core.worker.routes import QueueBook
 from queue_core.worker.runner import Worker
 from queue_core.worker.settler import Settler
-from queue_core.worker.strategy import DEFAULT, Strategy
+from queue_core.worker.strategy import DEFAULT, Strategy, announcing
 from queue_core.worker.trace import unknown_task
 
 logger = logging.getLogger(__name__)
@@ -238,7 +238,10 @@ class TaskConsumer:
             task = self.tasks.get(name) if name else TaskInfo("")
             if task is None:
                 return None
-            known = self._strategies[name] = load(task.strategy or DEFAULT)(task, self)
+            known = load(task.strategy or DEFAULT)(task, self)
+            if self.worker.hooks.received:
+                known = announcing(known, self.worker.hooks.received)
+            self._strategies[name] = known
         return known
 
     def change_task(self, name: str, **changes: Any) -> TaskInfo:

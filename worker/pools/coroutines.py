@@ -27,11 +27,12 @@ from queue_core.worker.outcome import (
     Returned,
     Terminated,
 )
-from queue_core.worker.pools.base import Abilities, PoolInfo, check_signal, check_tasks, refuse
+from queue_core.worker.pools.base import Abilities, PoolInfo, check_signal, refuse
 from queue_core.worker.pools.threads import Runs, ThreadPool
 from queue_core.worker.trace import job_steps
 
 ASYNCIO = Abilities("asyncio", soft_limits=True, terminate=True, resize=True)
+MAX_AHEAD = 1000
 _TIDYING = 1.0
 
 
@@ -56,14 +57,12 @@ class AsyncioPool:
 
     @property
     def ahead(self) -> int:
-        """Those that run, and as many that may be next."""
-        return self._size * 2
+        """As of threads, but no more than a process can take on at once; two for each at least."""
+        return min(self._size * self._runs.pace.ahead, max(self._size * 2, MAX_AHEAD))
 
     def start(self, report: Report, hear: Hear | None = None) -> AppInfo:
         """Start the threads; the loop runs already."""
-        info = self._app.info()
-        check_tasks(ASYNCIO, info)
-        self._runs.report, self._runs.hear = report, hear
+        info = self._runs.open(self._app, ASYNCIO, report, hear)
         self._threads.grow(0)
         return info
 

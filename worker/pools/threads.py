@@ -19,6 +19,7 @@ from typing import Any
 
 from queue_core import UsageError
 from queue_core.worker.app import App
+from queue_core.worker.hooks import Hook
 from queue_core.worker.outcome import (
     Abandoned,
     AppInfo,
@@ -59,7 +60,17 @@ class Runs:
         self._aborted = False
         self.report: Report | None = None
         self.hear: Hear | None = None
+        self._farewell: Hook[[]] | None = None
         self.pace = Pace()
+
+    def open(self, app: App, abilities: Abilities, report: Report, hear: Hear | None) -> AppInfo:
+        """Begin to report, in this process, which has imported the app; see `Pool.start`."""
+        self.report, self.hear = report, hear
+        info = app.info()
+        check_tasks(abilities, info)
+        app.hooks.process_init.tell()
+        self._farewell = app.hooks.process_shutdown
+        return info
 
     def begin(self, job: Job) -> bool:
         """Note that a job runs; False, and it is reported as returned, once `wait` was called."""
@@ -136,6 +147,9 @@ class Runs:
                 self._changed.wait()
         for ticket in left_behind:
             self.tell(ticket, Abandoned())
+        farewell, self._farewell = self._farewell, None
+        if farewell is not None:
+            farewell.tell()
         return not left_behind
 
     def abort(self) -> None:
@@ -191,12 +205,9 @@ class ThreadPool:
 
     def start(self, report: Report, hear: Hear | None = None) -> AppInfo:
         """Start the threads."""
-        self._runs.report, self._runs.hear = report, hear
         with self._changed:
             self._hire()
-        info = self._app.info()
-        check_tasks(THREADS, info)
-        return info
+        return self._runs.open(self._app, THREADS, report, hear)
 
     def submit(self, job: Job) -> None:
         """Put the job where a thread finds it."""
@@ -293,10 +304,7 @@ class SoloPool:
 
     def start(self, report: Report, hear: Hear | None = None) -> AppInfo:
         """Remember whom to tell."""
-        self._runs.report, self._runs.hear = report, hear
-        info = self._app.info()
-        check_tasks(SOLO, info)
-        return info
+        return self._runs.open(self._app, SOLO, report, hear)
 
     def submit(self, job: Job) -> None:
         """Run the job; blocks until it has ended."""

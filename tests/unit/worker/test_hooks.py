@@ -6,7 +6,9 @@ import itertools
 
 import pytest
 
+from queue_core import ConfigError
 from queue_core.worker import App, Task
+from queue_core.worker.hooks import WorkerHooks
 
 numbers = itertools.count()
 
@@ -127,3 +129,22 @@ def test_middleware_may_refuse_a_run(app):
         raise AssertionError
 
     assert never.apply().failed()
+
+
+def hears(*_: object) -> None:
+    """At the top of a module, where another process finds it."""
+
+
+def test_what_a_workers_own_process_tells_is_for_functions_that_it_can_import(app):
+    assert app.hooks.worker_ready(hears) is hears
+    app.hooks.worker_ready(hears)
+    app.hooks.revoked.add("shop.hooks:note")
+    here = f"{__name__}:hears"
+    assert app.info().hooks == {"worker_ready": [here], "revoked": ["shop.hooks:note"]}
+    with pytest.raises(ConfigError, match="define it at the top of a module"):
+        app.hooks.received(lambda request: None)
+    app.hooks.worker_ready.remove(hears)
+    assert app.info().hooks == {"revoked": ["shop.hooks:note"]}
+    with pytest.raises(ConfigError, match=r"'shop\.hooks:note' cannot be imported"):
+        WorkerHooks(app.info().hooks)
+    assert WorkerHooks({"worker_ready": [here]}).worker_ready
