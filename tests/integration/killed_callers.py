@@ -1,7 +1,7 @@
 """Callers that die: ``URL NAMESPACE COUNT``. Prints the queues in which they heard their answers.
 
-Each is a process of its own with a connection of its own and 20 mailboxes, each of which has made a
-call; every other one is in the middle of one more. Then it is killed by SIGKILL. They are forked
+Each is a process of its own with a connection of its own and ten mailboxes, each of which has made
+a call; every other one is in the middle of one more. Then it is killed by SIGKILL. They are forked
 from this process, which has loaded what they need and is not connected any more.
 """
 
@@ -16,7 +16,7 @@ from queue_core.mailbox import Mailbox
 
 LEASE = 3.0
 AT_ONCE = 4
-MAILBOXES = 20
+MAILBOXES = 10
 
 
 def call_and_die(url: str, namespace: str, number: int, told: int) -> None:
