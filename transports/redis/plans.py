@@ -42,15 +42,15 @@ class Tokens:
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         """Put them into groups."""
-        groups: dict[tuple[str, str], list[str]] = {}
+        groups: dict[tuple[str, str], tuple[str, str, list[str]]] = {}
         self.odd: list[Token] = []
         for token in dict.fromkeys(tokens):
             if _is_token(token):
                 queue, name, tag = token
-                groups.setdefault((queue, tag), []).append(name)
+                groups.setdefault((queue, tag), (queue, tag, []))[2].append(name)
             else:
                 self.odd.append(token)
-        self.groups = [(queue, tag, ids) for (queue, tag), ids in groups.items()]
+        self.groups = list(groups.values())
         self._places: dict[Token, int] | None = None
 
     def _all(self) -> list[Token]:
@@ -130,7 +130,7 @@ def words_to_append(
     None if not all messages are plain: ready at once, for ever, and however often; or if there is
     too much of it.
     """
-    runs: dict[tuple[str, int], list[int]] = {}
+    runs: dict[tuple[str, int], tuple[list[bytes], list[bytes], list[int]]] = {}
     for index, envelope in enumerate(batch):
         if (
             envelope.delay
@@ -139,18 +139,26 @@ def words_to_append(
             or envelope.cause is not None
         ):
             return None
-        runs.setdefault((envelope.queue, envelope.priority), []).append(index)
-    words = [b"%d" % len(versions), *map(str.encode, versions)]
-    words += [b"%d" % version for version in versions.values()]
+        kind = envelope.queue, envelope.priority
+        run = runs.get(kind)
+        if run is None:
+            run = runs[kind] = ([], [], [])
+        ids, contents, places = run
+        ids.append(envelope.id.encode())
+        contents.append(_pack(envelope))
+        places.append(index)
+    words = [b"%d" % len(versions)]
+    for name in versions:
+        words.append(name.encode())
+    for version in versions.values():
+        words.append(b"%d" % version)
     words.append(b"%d" % len(tokens.groups))
-    for queue, tag, ids in tokens.groups:
-        words += (queue.encode(), tag.encode(), b"%d" % len(ids), *map(str.encode, ids))
+    for queue, tag, names in tokens.groups:
+        words += (queue.encode(), tag.encode(), b"%d" % len(names), *map(str.encode, names))
     order: list[int] = []
-    for (queue, priority), members in runs.items():
-        words += (queue.encode(), b"%d" % priority, b"%d" % len(members))
-        words += [batch[index].id.encode() for index in members]
-        words += [_pack(batch[index]) for index in members]
-        order += members
+    for (queue, priority), (ids, contents, places) in runs.items():
+        words += (queue.encode(), b"%d" % priority, b"%d" % len(ids), *ids, *contents)
+        order += places
     return (words, order) if len(words) <= _MOST_WORDS else None
 
 
@@ -163,7 +171,7 @@ def _limit(limit: Limit | None) -> tuple[int, int]:
 def _pack(envelope: Envelope) -> bytes:
     """Return a message's content: the length of its properties in 4 bytes, properties, body."""
     properties = envelope.properties
-    return b"%b%b%b" % (len(properties).to_bytes(_SIZE, "big"), properties, envelope.body)
+    return b"".join((len(properties).to_bytes(_SIZE, "big"), properties, envelope.body))
 
 
 def read_claims(runs: Any, answer: Sequence[bytes]) -> list[Claim]:

@@ -21,6 +21,10 @@ _SHORT: Final = 0.9
 """Seconds; a wait that is shorter is for somebody's deadline, and ends on time."""
 
 
+_LENGTHS: Final = [b"\r\n$%d\r\n" % length for length in range(100)]
+"""Most words are short, and a length takes longer to write than to look up."""
+
+
 class Wire(Protocol):
     """What we use of redis-py's connections, whose own types say less.
 
@@ -175,7 +179,7 @@ class Server:
         return None if before is None else answers[0], answers[-1]
 
     def _evalsha(self, name: str, words: Sequence[bytes]) -> bytes:
-        return b"*%d\r\n%b%b" % (len(words) + 4, self._heads[name], _lengths(words))
+        return b"*%d%b%b\r\n" % (len(words) + 4, self._heads[name], _lengths(words))
 
     def _read_script(self) -> Any:
         """Return a script's answer; None if the server does not know it, and has done nothing."""
@@ -205,9 +209,14 @@ class Server:
 
 def _packed(words: Sequence[bytes]) -> bytes:
     """Return a command in Redis's protocol; redis-py's own packing takes three times as long."""
-    return b"*%d\r\n%b" % (len(words), _lengths(words))
+    return b"*%d%b\r\n" % (len(words), _lengths(words))
 
 
 def _lengths(words: Sequence[bytes]) -> bytes:
-    """Return the words, each with its length before it."""
-    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+    """Return the words, each with the end of the line before it and with its length."""
+    parts = []
+    for word in words:
+        length = len(word)
+        parts.append(_LENGTHS[length] if length < len(_LENGTHS) else b"\r\n$%d\r\n" % length)
+        parts.append(word)
+    return b"".join(parts)
