@@ -6,7 +6,8 @@ from collections.abc import Callable, MutableMapping
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from queue_core import ConfigError
-from queue_core.worker.task import Task, TaskOptions
+from queue_core.worker.options import TaskOptions
+from queue_core.worker.task import Task
 
 P = ParamSpec("P")
 R = TypeVar("R")

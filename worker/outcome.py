@@ -240,6 +240,7 @@ class TaskInfo(msgspec.Struct, array_like=True):
         queue: where it is sent unless the call says otherwise; None: to the default queue.
         rate_shared: the rate limit is for all workers together.
         store_errors: keep failures even of runs whose results are ignored.
+        request_class: ``module:Class`` of its requests, if they are not the usual ones.
     """
 
     name: str
@@ -255,6 +256,7 @@ class TaskInfo(msgspec.Struct, array_like=True):
     queue: str | None = None
     rate_shared: bool = False
     store_errors: bool = False
+    request_class: str | None = None
 
 
 class AppInfo(msgspec.Struct, tag="app", array_like=True):

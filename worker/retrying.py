@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from queue_core import UsageError
+from queue_core import Backoff, UsageError
 from queue_core.worker.canvas import Part, attach, freeze
 from queue_core.worker.composing import instant, utcnow
 from queue_core.worker.endings import Retry
 from queue_core.worker.protocol import STANDARD_HEADERS
 from queue_core.worker.request import Request
 from queue_core.worker.signature import GROUP, Signature, as_signature, join
+
+if TYPE_CHECKING:
+    from queue_core.worker.task import Task
 
 
 def again(
@@ -65,6 +68,25 @@ def again(
         },
     )
     return Retry(signature, delay, error)
+
+
+def retry_by_options(task: Task[..., Any], request: Request, error: BaseException) -> Retry | None:
+    """Return how to run again after ``error`` if the options of the task say so; None: it failed.
+
+    ``retry_kwargs`` goes before the other options.
+    """
+    if not isinstance(error, tuple(task.autoretry_for)) or isinstance(
+        error, tuple(task.dont_autoretry_for)
+    ):
+        return None
+    limit = task.retry_kwargs.get("max_retries", task.max_retries)
+    if limit is not None and request.retries >= limit:
+        return None
+    delay = task.retry_kwargs.get("countdown", task.default_retry_delay)
+    if task.retry_backoff:
+        backoff = Backoff(float(task.retry_backoff), task.retry_backoff_max)
+        delay = (backoff.delay if task.retry_jitter else backoff.ceiling)(request.retries)
+    return again(request, None, None, {"countdown": delay}, error)
 
 
 def replacement(request: Request, signature: Signature[Any]) -> Signature[Any]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from queue_core import Message
+from queue_core import ConfigError, Message
+from queue_core.worker.blueprint import load
 from queue_core.worker.delivery import ActiveRequest, Flights
 from queue_core.worker.hooks import Hook
 from queue_core.worker.outcome import TaskInfo
@@ -37,14 +38,16 @@ class Keeper(Protocol):
         """Keep a message away from the pool for so many seconds."""
 
 
-def default(
-    task: TaskInfo, consumer: Keeper, kind: type[ActiveRequest] = ActiveRequest
-) -> Strategy:
+def default(task: TaskInfo, consumer: Keeper, kind: type[ActiveRequest] | None = None) -> Strategy:
     """Return the strategy of tasks without one of their own.
 
     It skips what is revoked or expired, and holds back what is not due or would be too much.
-    ``kind`` is the class of the requests.
+    ``kind`` is the class of the requests; that of the task if None.
+
+    Raises:
+        ConfigError: the task names no such class.
     """
+    kind = kind or _request_class(task)
     flights, bucket = consumer.flights, consumer.bucket(task)
     revoked = flights.revoked
 
@@ -68,6 +71,18 @@ def default(
         return None
 
     return strategy
+
+
+def _request_class(task: TaskInfo) -> type[ActiveRequest]:
+    if task.request_class is None:
+        return ActiveRequest
+    found = load(task.request_class)
+    if not isinstance(found, type) or not issubclass(found, ActiveRequest):
+        raise ConfigError(
+            f"the request_class of task {task.name}, {task.request_class}, is no subclass of "
+            f"{ActiveRequest.__module__}.{ActiveRequest.__qualname__}"
+        )
+    return found
 
 
 def announcing(strategy: Strategy, hook: Hook[[ActiveRequest]]) -> Strategy:

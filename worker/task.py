@@ -20,24 +20,25 @@ from typing import (
     Final,
     Generic,
     ParamSpec,
-    TypedDict,
     TypeVar,
     Unpack,
     cast,
 )
 
-from queue_core import Backoff, ConfigError, Queue, UsageError
+from queue_core import Queue, UsageError
 from queue_core.worker.annotations import annotations_of
+from queue_core.worker.blueprint import importable_path
 from queue_core.worker.canvas import chunks, xmap, xstarmap
 from queue_core.worker.composing import STANDARD_OPTIONS, SendOptions
 from queue_core.worker.current import current_app
 from queue_core.worker.endings import MaxRetriesExceeded, Replaced, Retry
+from queue_core.worker.options import CELERYS, FROM_SETTINGS, NAMES, read_option
 from queue_core.worker.outcome import TaskInfo
 from queue_core.worker.rates import is_shared, per_second
 from queue_core.worker.request import Request, current_request
 from queue_core.worker.results.result import AsyncResult
 from queue_core.worker.results.wire import progress
-from queue_core.worker.retrying import again, replacement
+from queue_core.worker.retrying import again, replacement, retry_by_options
 from queue_core.worker.settings import DEFAULTS, Settings
 from queue_core.worker.signature import Signature
 
@@ -47,48 +48,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_ERRORS = frozenset({"autoretry_for", "dont_autoretry_for", "throws"})
-
-
-FROM_SETTINGS: Final[Mapping[str, str]] = {
-    "rate_limit": "task_default_rate_limit",
-    "acks_late": "task_acks_late",
-    "ignore_result": "task_ignore_result",
-    "store_errors_even_if_ignored": "task_store_errors_even_if_ignored",
-    "track_started": "task_track_started",
-}
-"""Option -> the setting that says it for tasks that do not."""
-
+HOOKS: Final = frozenset({"before_start", "on_success", "on_failure", "on_retry", "after_return"})
+"""The methods of a task that an annotation may replace."""
 _NOTHING: Final = object()
-
-
-class TaskOptions(TypedDict, total=False):
-    """The options of a task; see the attributes of `Task`."""
-
-    queue: Queue | str | None
-    exchange: str | None
-    routing_key: str | None
-    priority: int | None
-    serializer: str | None
-    compression: str | None
-    expires: float | None
-    rate_limit: str | float | None
-    time_limit: float | None
-    soft_time_limit: float | None
-    max_retries: int | None
-    default_retry_delay: float
-    autoretry_for: Sequence[type[BaseException]]
-    dont_autoretry_for: Sequence[type[BaseException]]
-    retry_backoff: bool | float
-    retry_backoff_max: float
-    retry_jitter: bool
-    acks_late: bool
-    ignore_result: bool
-    store_errors_even_if_ignored: bool
-    track_started: bool
-    unique_for: float | None
-    strategy: str | None
-    throws: Sequence[type[BaseException]]
 
 
 class Task(Generic[P, R]):
@@ -106,6 +68,7 @@ class Task(Generic[P, R]):
         default_retry_delay: seconds before a retry that does not say.
         autoretry_for, dont_autoretry_for: exceptions after which it is retried by itself, and
             exceptions among those after which it is not.
+        retry_kwargs: ``max_retries`` and ``countdown`` of such a retry; `retry_backoff` goes before.
         retry_backoff: wait 1, 2, 4, 8 ... seconds before an automatic retry (a number: times that),
             at most ``retry_backoff_max``; with ``retry_jitter`` any time up to that.
         acks_late: ack after the run. False: before it, so that it runs at most once.
@@ -113,7 +76,10 @@ class Task(Generic[P, R]):
         track_started: tell the backend when it starts.
         unique_for: seconds during which the same arguments are not sent a second time.
         strategy: ``module:name``, see `queue_core.worker.strategy`.
+        request_class: of what its messages are in the worker's own process: a subclass of
+            `queue_core.worker.delivery.ActiveRequest`, or ``module:Class``.
         throws: exceptions that are no surprise: logged without a traceback.
+        typing: refuse arguments that do not fit the function when it is sent.
     """
 
     abstract: ClassVar[bool] = True
@@ -133,6 +99,7 @@ class Task(Generic[P, R]):
     default_retry_delay: float = 180.0
     autoretry_for: Sequence[type[BaseException]] = ()
     dont_autoretry_for: Sequence[type[BaseException]] = ()
+    retry_kwargs: Mapping[str, Any] = {}
     retry_backoff: bool | float = False
     retry_backoff_max: float = 600.0
     retry_jitter: bool = True
@@ -142,7 +109,9 @@ class Task(Generic[P, R]):
     track_started: bool = False
     unique_for: float | None = None
     strategy: str | None = None
+    request_class: str | type[Any] | None = None
     throws: Sequence[type[BaseException]] = ()
+    typing: bool = True
 
     _app: App | None = None
     _replaced: dict[str, Any] = {}
@@ -151,6 +120,13 @@ class Task(Generic[P, R]):
     signature_of_function: inspect.Signature
 
     # --- being made ------------------------------------------------------------------------------
+
+    def __init_subclass__(cls) -> None:
+        """Check the options that a base class of tasks has; raises ConfigError."""
+        super().__init_subclass__()
+        for name, value in vars(cls).items():
+            if name in NAMES or name in CELERYS:
+                read_option(name, value)
 
     def define(
         self,
@@ -183,17 +159,9 @@ class Task(Generic[P, R]):
         Raises:
             ConfigError: there is none of that name, or the value is wrong.
         """
-        known = TaskOptions.__annotations__
-        if option not in known and not callable(getattr(Task, option, None)):
-            raise ConfigError(f"a task has no option {option!r}; it has {', '.join(sorted(known))}")
-        if option == "rate_limit":
-            per_second(value)
-        if option in _ERRORS:
-            value = (value,) if isinstance(value, type) else tuple(value)
-            if not all(isinstance(one, type) and issubclass(one, BaseException) for one in value):
-                raise ConfigError(f"{option} is a list of exception classes, not {value!r}")
-        hook = option not in known and callable(value)
-        setattr(self, option, types.MethodType(value, self) if hook else value)
+        value = read_option(option, value, hooks=HOOKS)
+        if option not in CELERYS:
+            setattr(self, option, types.MethodType(value, self) if option in HOOKS else value)
 
     def configure(self, settings: Settings) -> None:
         """Take what the settings say: annotations, and the options that it says nothing of.
@@ -264,9 +232,8 @@ class Task(Generic[P, R]):
     @functools.cached_property
     def hooks(self) -> frozenset[str]:
         """The names of the hooks that are not empty."""
-        names = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
         return frozenset(
-            name for name in names if getattr(self, name) != getattr(Task, name).__get__(self)
+            name for name in HOOKS if getattr(self, name) != getattr(Task, name).__get__(self)
         )
 
     def before_start(self, task_id: str, args: list[Any], kwargs: dict[str, Any]) -> None:
@@ -353,18 +320,7 @@ class Task(Generic[P, R]):
 
     def retry_after(self, error: BaseException) -> Retry | None:
         """Return how to retry after ``error``, if the options say so; None: it failed."""
-        if not isinstance(error, tuple(self.autoretry_for)) or isinstance(
-            error, tuple(self.dont_autoretry_for)
-        ):
-            return None
-        request = self.request
-        if self.max_retries is not None and request.retries >= self.max_retries:
-            return None
-        delay = self.default_retry_delay
-        if self.retry_backoff:
-            backoff = Backoff(float(self.retry_backoff), self.retry_backoff_max)
-            delay = (backoff.delay if self.retry_jitter else backoff.ceiling)(request.retries)
-        return again(request, None, None, {"countdown": delay}, error)
+        return retry_by_options(self, self.request, error)
 
     def replace(self, signature: Signature[Any]) -> None:
         """End this run and let ``signature`` take its place.
@@ -426,7 +382,8 @@ class Task(Generic[P, R]):
             Unsupported: the broker cannot do what an option asks for, such as a countdown.
             QueueCoreError: see `queue_core.Producer.publish`.
         """
-        self.check(args, kwargs)
+        if self.typing:
+            self.check(args, kwargs)
         return self.app.send_task(self.name, args, kwargs, **options)
 
     def apply(
@@ -436,7 +393,8 @@ class Task(Generic[P, R]):
         **options: Unpack[SendOptions],
     ) -> AsyncResult[R]:
         """Run the task here and now as a worker would: with hooks, retries, links."""
-        self.check(args, kwargs)
+        if self.typing:
+            self.check(args, kwargs)
         return self.app.run_eagerly(self.signature(args, kwargs, **options))
 
     def send_many(
@@ -503,7 +461,7 @@ class Task(Generic[P, R]):
 
     def info(self) -> TaskInfo:
         """Say what a worker must know of this task."""
-        queue = self.queue
+        queue, kind = self.queue, self.request_class
         return TaskInfo(
             self.name,
             str(self.signature_of_function),
@@ -518,6 +476,7 @@ class Task(Generic[P, R]):
             queue.name if isinstance(queue, Queue) else queue,
             is_shared(self.rate_limit),
             self.store_errors_even_if_ignored,
+            importable_path(kind) if isinstance(kind, type) else kind,
         )
 
     def __repr__(self) -> str:

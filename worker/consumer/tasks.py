@@ -32,6 +32,8 @@ class Tasks(StartStopStep):
         for task in parent.tasks.values():
             if task.rate_shared and not parent.connection.features.key_value:
                 raise ConfigError(no_store(task.name))
+            if task.strategy or task.request_class:
+                parent.strategy(task.name)  # what cannot be imported is said now
         if self._settler is None:
             self._settler = parent.settler = self._make_settler(parent)
             parent.flights.settler = self._settler

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from queue_core import Connection, Message, Queue, RemoteError
+from queue_core import ConfigError, Connection, Message, Queue, RemoteError
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App
 from queue_core.worker.blueprint import ConsumerStep, StartStopStep
@@ -179,10 +179,10 @@ def broken(task, consumer):
     return strategy
 
 
-def test_a_task_may_have_a_strategy_with_requests_of_its_own(app, run):
+def test_a_task_may_have_requests_of_its_own(app, run):
     Counting.seen.clear()
 
-    @app.task(name="good", strategy=f"{__name__}:counting")
+    @app.task(name="good", request_class=Counting)
     def good() -> int:
         return 1
 
@@ -195,6 +195,21 @@ def test_a_task_may_have_a_strategy_with_requests_of_its_own(app, run):
     with pytest.raises(ValueError):
         bad.delay().get(10)
     assert Counting.seen == ["success good", "failure bad"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"request_class": "decimal:Decimal"}, "no subclass of .*ActiveRequest"),
+        ({"request_class": "shop.requests:Mine"}, "cannot be imported"),
+        ({"strategy": "shop.requests:mine"}, "cannot be imported"),
+    ],
+)
+def test_a_class_or_strategy_that_is_none_is_said_at_the_start(app, options, words):
+    app.task(name="odd", **options)(lambda: None)
+    worker = Worker(ThreadPool(1, app), WorkerOptions(broker=app.broker, control=False))
+    with pytest.raises(ConfigError, match=words):
+        worker.run()
 
 
 def test_a_strategy_that_fails_gives_up_its_message_and_nothing_else(app, run):

@@ -398,7 +398,7 @@ def test_an_argument_that_cannot_be_sent_is_named():
 
 
 def test_unknown_options_are_errors_where_they_are_given():
-    with pytest.raises(ConfigError, match="no option 'max_retry'; it has acks_late"):
+    with pytest.raises(ConfigError, match="no option 'max_retry'; did you mean 'max_retries'"):
         app.task(name="x", max_retry=3)(lambda: None)
     with pytest.raises(ConfigError, match="autoretry_for is a list of exception classes"):
         app.task(name="x", autoretry_for=["OSError"])(lambda: None)
@@ -471,3 +471,59 @@ def test_a_task_speaks_for_itself_only_and_does_not_end_itself_by_words() -> Non
     assert climb.apply(kwargs={"state": "HALF", "meta": [1]}).get() is None
     with pytest.raises(UsageError, match="no request"):
         climb.update_state(meta=1)
+
+
+def test_how_a_task_is_retried_by_itself_can_be_said_as_celery_says_it() -> None:
+    app = App("retried", broker="memory://retried")
+    seen: list[int] = []
+
+    @app.task(bind=True, autoretry_for=(OSError,), retry_kwargs={"max_retries": 5, "countdown": 7})
+    def away(self: Task[..., Any]) -> None:
+        seen.append(self.request.retries)
+        raise OSError("away")
+
+    assert away.apply().failed() and seen == [0, 1, 2, 3, 4, 5]
+    with running(Request(Call("away", "1", [], {}), queue="q")):
+        retry = away.retry_after(OSError())
+        assert retry is not None and retry.delay == 7.0
+        away.retry_backoff, away.retry_jitter = 20, False
+        retry = away.retry_after(OSError())
+        assert retry is not None and retry.delay == 20.0
+    with pytest.raises(ConfigError, match="retry_kwargs is a dict of max_retries and countdown"):
+        app.task(retry_kwargs={"max_retry": 5})(len)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("max_retry", 3, "did you mean 'max_retries'"),
+        ("reject_on_worker_lost", False, "run again, three times at most"),
+        ("acks_on_failure_or_timeout", False, "requeue=True"),
+        ("Strategy", "a:b", "say strategy="),
+        ("Request", "a:b", "say request_class="),
+        ("on_failure", "function", "on_failure is a function"),
+        ("backend", "redis://", "result_backend"),
+    ],
+)
+def test_an_option_that_is_not_here_is_refused_with_what_is(option, value, words) -> None:
+    app = App("options", broker="memory://options")
+    with pytest.raises(ConfigError, match=words):
+        app.task(**{option: value})(len)
+    if option not in ("max_retry", "on_failure"):
+        with pytest.raises(ConfigError, match=words):
+            type("Base", (Task,), {option: value})
+
+
+def test_options_of_celerys_that_say_what_is_so_anyway_are_taken() -> None:
+    app = App("same", broker="memory://same")
+    task = app.task(reject_on_worker_lost=True, trail=True, shared=False, lazy=True)(len)
+    assert not hasattr(task, "reject_on_worker_lost")
+
+
+def test_arguments_that_do_not_fit_are_sent_if_the_task_says_so() -> None:
+    app = App("loose", broker="memory://loose")
+    loose = app.task(typing=False)(lambda a: a)
+    assert loose.apply((1, 2)).failed()
+    with pytest.raises(TypeError, match="its signature is"):
+        app.task(name="strict")(lambda a: a).apply((1, 2))
+    app.close()
