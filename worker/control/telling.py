@@ -11,7 +11,9 @@ import signal as signals
 from collections.abc import Iterable
 from typing import Any
 
-from queue_core import Exchange, Queue, UsageError
+import msgspec
+
+from queue_core import Exchange, UsageError
 from queue_core.mailbox import Panel
 from queue_core.worker.consumer.consumer import TaskConsumer
 from queue_core.worker.rates import is_shared, per_second
@@ -154,7 +156,7 @@ def add_consumer(
     found = consumer.definition(queue)
     if exchange is not None:
         target = Exchange(exchange, exchange_type or "direct")  # type: ignore[arg-type] # checked
-        found = Queue(queue, exchange=target, routing_key=routing_key or queue)
+        found = msgspec.structs.replace(found, exchange=target, routing_key=routing_key or queue)
     consumer.intake.add(found)
     return {"ok": f"add consumer {queue}"}
 
