@@ -91,8 +91,9 @@ Handler = Callable[[Message], object]
 class ConsumerStep(StartStopStep):
     """A step of the consumer's blueprint that takes messages of its own.
 
-    Each of its consumers gets a thread, which calls the handler with one message after the other;
-    see `queue_core.Consumer.run` for what an exception does.
+    Each of its consumers gets a thread, which calls the handler with one message after the other.
+    An exception does what `queue_core.Consumer.run` says; one that ends that ends the worker, too,
+    unless the broker is the cause: then the consumer starts anew.
     """
 
     requires: ClassVar[Sequence[type[Step] | str]] = ("Connection",)
@@ -114,16 +115,20 @@ class ConsumerStep(StartStopStep):
         for consumer, handler in self.get_consumers(parent):
             consumer.start()
             thread = threading.Thread(
-                target=self._run, args=(consumer, handler), name=step_name(type(self)), daemon=True
+                target=self._run,
+                args=(consumer, handler, parent),
+                name=step_name(type(self)),
+                daemon=True,
             )
             self._running.append((consumer, thread))
             thread.start()
 
-    def _run(self, consumer: Consumer, handler: Handler) -> None:
+    def _run(self, consumer: Consumer, handler: Handler, parent: Any) -> None:
         try:
             consumer.run(handler)
-        except Exception:
+        except Exception as error:
             logger.exception("step %s takes no more messages", step_name(type(self)))
+            parent.trouble(error)
 
     def close(self, parent: Any) -> None:
         """Take nothing more."""

@@ -65,6 +65,7 @@ class ActiveRequest:
         received: when it came, on the monotonic clock.
         state: ``scheduled`` waits for its time; ``reserved`` is with the pool, and perhaps running.
         revoked: somebody does not want it to run, or to go on.
+        over: its outcome was passed on.
         acknowledged: it was acked before its run.
         due: when it may start, in seconds since 1970, if it is scheduled.
         taker: what took it.
@@ -76,6 +77,7 @@ class ActiveRequest:
         "flights",
         "headers",
         "message",
+        "over",
         "received",
         "revoked",
         "state",
@@ -95,6 +97,7 @@ class ActiveRequest:
         self.received = time.monotonic()
         self.state: State = "arrived"
         self.revoked = False
+        self.over = False
         self.acknowledged = False
         self.due = 0.0
         self.taker: Consumer | None = None
@@ -213,11 +216,19 @@ class ActiveRequest:
         self.revoked = True
         if self.state == "scheduled":
             if mine := self.flights.leave(self):
-                self.on_outcome(Skipped("revoked"))
+                self.conclude(Skipped("revoked"))
             return mine
         return pool.withdraw(self.ticket) or (number > 0 and pool.terminate(self.ticket, number))
 
     # --- how it ended, on the pool's threads ------------------------------------------------------
+
+    def conclude(self, outcome: Outcome) -> None:
+        """It has ended; whatever its class makes of that, the message is settled."""
+        try:
+            self.on_outcome(outcome)
+        except Exception:
+            logger.exception("what is to be done at the end of %s failed; it is settled", self)
+        self.settle(outcome)
 
     def on_outcome(self, outcome: Outcome) -> None:
         """Choose the handler for what the pool says."""
@@ -287,12 +298,14 @@ class ActiveRequest:
         self.settle(outcome)
 
     def settle(self, outcome: Outcome) -> None:
-        """Pass the outcome on; after this the message is not ours any more."""
-        self.flights.settler.settle(self.message, outcome)
+        """Pass the outcome on, once; after this the message is not ours any more."""
+        if not self.over:
+            self.over = True
+            self.flights.settler.settle(self.message, outcome)
 
     def end(self, outcome: Outcome) -> None:
         """End it here, without the pool."""
-        self.on_outcome(outcome)
+        self.conclude(outcome)
         self.flights.leave(self)
 
     def give_back(self, seconds: float = 0.0) -> None:
@@ -359,7 +372,7 @@ class Flights:
         if not isinstance(outcome, Returned):
             self.totals[request.name] += 1
         try:
-            request.on_outcome(outcome)
+            request.conclude(outcome)
         finally:
             del self._here[ticket]  # not before it is the settler's
 

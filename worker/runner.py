@@ -113,7 +113,7 @@ class Worker:
         self.revoked = Revoked()
         self.flights = Flights(self.revoked, options.name)
         self.clock = LamportClock()
-        self.timer = Timer()
+        self.timer = Timer(fail=self.fail)
         self.hooks = WorkerHooks()
         self.consumer: Any = None
         self.ready = threading.Event()
@@ -177,13 +177,15 @@ class Worker:
             AppNotFound: the app cannot be imported.
             ConfigError, AccessRefused, TopologyMismatch, Unsupported: the broker cannot be used
                 this way. A broker that is away is waited for.
+            Exception: whatever else the worker cannot go on after, such as the failure of one of
+                its threads.
         """
         restore = self._signals.catch()
         began = time.monotonic()
         try:
             loading = threading.Thread(target=_load_steps, name="imports", daemon=True)
             loading.start()
-            self._info = self.pool.start(self.flights.report, self.flights.hear)
+            self._info = self.pool.start(self.flights.report, self.flights.hear, self.fail)
             loading.join()
             self._check_kind(self._info.settings.worker_pool)
             self.hooks = self.flights.hooks = WorkerHooks(self._info.hooks)
@@ -229,8 +231,10 @@ class Worker:
         """Begin to stop, as the first signal does; called again, do not wait for running tasks."""
         self._signals.stop()
 
-    def fail(self, error: Exception) -> None:
-        """Stop because of an error, which `run` raises in the end."""
+    def fail(self, error: BaseException) -> None:
+        """Stop because of an error, which `run` raises in the end; what runs may finish."""
+        if not isinstance(error, Exception):  # somebody wanted to leave, in the wrong thread
+            error = RuntimeError(f"a thread of the worker was ended by {error!r}")
         self._failure = self._failure or error
         if not self.stopping:
             self.stop()
@@ -273,7 +277,7 @@ class Worker:
                 here,
                 self.drain,
             )
-        self.blueprint.stop(self, now=self._failure is not None)
+        self.blueprint.stop(self, now=self._signals.urgent)
         self.blueprint.shutdown(self)
 
 

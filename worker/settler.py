@@ -39,6 +39,7 @@ from queue_core import (
     StaleDelivery,
     TransportError,
 )
+from queue_core.worker.guarding import Fail, guarded, unheard
 from queue_core.worker.messages import label, properties_of
 from queue_core.worker.outcome import (
     Abandoned,
@@ -75,8 +76,19 @@ _Replying = tuple[Message, Outcome, bytes]
 class Settler:
     """Settles messages according to outcomes. Thread-safe; owns `THREADS` threads until `close`."""
 
-    def __init__(self, connection: Connection, sequel: Sequel, queues: Mapping[str, Queue]) -> None:
-        """``queues`` tells where the dead letters of each queue go; it may be replaced later."""
+    def __init__(
+        self,
+        connection: Connection,
+        sequel: Sequel,
+        queues: Mapping[str, Queue],
+        *,
+        fail: Fail = unheard,
+    ) -> None:
+        """``queues`` tells where the dead letters of each queue go; it may be replaced later.
+
+        ``fail`` is told of what should not happen, after which no more may be settled.
+        """
+        self._fail = fail
         self._connection = connection
         self._producer = connection.producer()
         self._sequel = sequel
@@ -119,9 +131,9 @@ class Settler:
                 self._replies.append((message, outcome, reply))
                 begin, self._sending = not self._sending, True
             if begin:
-                self._threads.submit(self._send_replies)
+                self._threads.submit(guarded(self._send_replies, self._fail))
         else:
-            self._threads.submit(self._apply, message, outcome)
+            self._threads.submit(guarded(self._apply, self._fail), message, outcome)
 
     def _send_replies(self) -> None:
         """Send what there is until there is nothing; one thread at a time does that."""
@@ -137,7 +149,7 @@ class Settler:
                 logger.debug("%d results are sent one by one: %s", len(some), error)
                 for message, outcome, _ in some:
                     try:
-                        self._threads.submit(self._apply, message, outcome)
+                        self._threads.submit(guarded(self._apply, self._fail), message, outcome)
                     except RuntimeError:  # the last ones, while we close
                         self._apply(message, outcome)
             else:

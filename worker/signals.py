@@ -47,6 +47,11 @@ class Signals:
         """Whether the worker should end."""
         return self._stops > 0
 
+    @property
+    def urgent(self) -> bool:
+        """Whether it should end without waiting for what runs."""
+        return self._stops > 1
+
     def stop(self) -> None:
         """Do what a signal to stop does."""
         self._stops += 1

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 from queue_core import Clock, SystemClock
+from queue_core.worker.guarding import Fail, guarded, unheard
 
 logger = logging.getLogger(__name__)
 
@@ -16,8 +17,9 @@ logger = logging.getLogger(__name__)
 class Timer:
     """Calls functions later, on a thread of its own. They must not block for long. Thread-safe."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
-        """Start nothing yet."""
+    def __init__(self, clock: Clock | None = None, fail: Fail = unheard) -> None:
+        """Start nothing yet. ``fail`` is told if the thread fails."""
+        self._fail = fail
         self._clock = clock or SystemClock()
         self._changed = threading.Condition()
         self._entries: list[tuple[float, int, Callable[[], object]]] = []
@@ -35,7 +37,9 @@ class Timer:
     def start(self) -> None:
         """Start the thread, once."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="timer", daemon=True)
+            self._thread = threading.Thread(
+                target=guarded(self._run, self._fail), name="timer", daemon=True
+            )
             self._thread.start()
 
     def stop(self) -> None:

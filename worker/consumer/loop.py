@@ -7,9 +7,9 @@ import threading
 import time
 from typing import Final
 
-from queue_core import Closed
 from queue_core.worker.blueprint import StartStopStep
 from queue_core.worker.consumer.consumer import SETTLING, TaskConsumer
+from queue_core.worker.guarding import guarded
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,10 @@ class Loop(StartStopStep):
         """Start the thread; the one before has ended, or is about to."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(
-            target=self._run, args=(parent, self._stopping), name="consumer", daemon=True
+            target=guarded(self._run, parent.worker.fail),
+            args=(parent, self._stopping),
+            name="consumer",
+            daemon=True,
         )
         self._thread.start()
 
@@ -77,8 +80,8 @@ class Loop(StartStopStep):
                 elif parent.worker.options.burst and parent.intake.exhausted():
                     parent.worker.stop()
                     return
-        except Closed:
-            logger.debug("the consumer is closed")
         except Exception as error:
-            if not stopping.is_set():
+            if stopping.is_set():
+                logger.debug("the consumer has ended: %s", error)
+            else:
                 parent.trouble(error)

@@ -58,7 +58,7 @@ class Tasks(StartStopStep):
             accept=settings.accept_content,
             keep_errors={task.name for task in info.tasks if task.store_errors},
         )
-        return Settler(parent.connection, sequel, dict(parent.queues))
+        return Settler(parent.connection, sequel, dict(parent.queues), fail=parent.worker.fail)
 
     def close(self, parent: TaskConsumer) -> None:
         """Take nothing more; what waits here for its time goes back."""

@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 
 from queue_core import ConfigError, UsageError
+from queue_core.worker.guarding import Fail, unheard
 from queue_core.worker.outcome import AppInfo, Hear, Job, Report
 from queue_core.worker.settings import Settings
 
@@ -119,7 +120,7 @@ class Pool(Protocol):
         Changes with what it learns of them: more while they are short.
         """
 
-    def start(self, report: Report, hear: Hear | None = None) -> AppInfo:
+    def start(self, report: Report, hear: Hear | None = None, fail: Fail = unheard) -> AppInfo:
         """Make the pool ready and return what the app says of itself.
 
         Blocks until the app is imported.
@@ -128,6 +129,8 @@ class Pool(Protocol):
             report: called exactly once for each job that `submit` took.
             hear: called when a job begins that wants to be announced (`Job.announce`), and when
                 its task says how far it has come. Never called for one that was not begun.
+            fail: called when the pool cannot go on, because of a mistake in itself; what it had
+                is reported, and whatever it is given after that is `Returned`.
 
         Raises:
             AppNotFound: the app cannot be imported.

@@ -15,6 +15,7 @@ from collections import deque
 from typing import Any
 
 from queue_core.worker.app import App
+from queue_core.worker.guarding import Fail, unheard
 from queue_core.worker.limits import SoftTimeLimitExceeded, TaskTerminated
 from queue_core.worker.loops import Run, loop_here
 from queue_core.worker.outcome import (
@@ -60,9 +61,9 @@ class AsyncioPool:
         """As of threads, but no more than a process can take on at once; two for each at least."""
         return min(self._size * self._runs.pace.ahead, max(self._size * 2, MAX_AHEAD))
 
-    def start(self, report: Report, hear: Hear | None = None) -> AppInfo:
+    def start(self, report: Report, hear: Hear | None = None, fail: Fail = unheard) -> AppInfo:
         """Start the threads; the loop runs already."""
-        info = self._runs.open(self._app, ASYNCIO, report, hear)
+        info = self._runs.open(self._app, ASYNCIO, report, hear, fail)
         self._threads.grow(0)
         return info
 
@@ -147,14 +148,16 @@ class AsyncioPool:
                 flight.task = self._loop.create_task(self._run(job, flight))
 
     async def _run(self, job: Job, flight: _Flight) -> None:
-        steps = job_steps(self._app, job, flight, self._runs.say_of(job))
         try:
+            steps = job_steps(self._app, job, flight, self._runs.say_of(job))
             waiting = next(steps)
             while True:
                 value, error = await flight.wait_for(waiting)
                 waiting = steps.send(value) if error is None else steps.throw(error)
         except StopIteration as end:
             outcome: Outcome = end.value[0]
+        except BaseException as error:
+            outcome = self._runs.failed(job, error)
         if flight.terminated and not isinstance(outcome, Done):
             outcome = Terminated()
         del self._flights[job.ticket]

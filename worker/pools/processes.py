@@ -22,6 +22,7 @@ from collections.abc import Iterable
 
 from queue_core import ConfigError, UsageError
 from queue_core.worker.absent import AppNotFound
+from queue_core.worker.guarding import Fail, unheard
 from queue_core.worker.outcome import (
     AppInfo,
     Begins,
@@ -111,9 +112,11 @@ class ProcessPool:
         self._submitted: deque[Job] = deque()
         self._report: Report | None = None
         self._hears: Hear | None = None
+        self._fails: Fail = unheard
         self._thread: threading.Thread | None = None
         self._info: AppInfo | None = None
         self._failed: NotReady | None = None
+        self._broken: BaseException | None = None
         self._known = threading.Event()
         self._closing = self._ended = False
 
@@ -130,14 +133,16 @@ class ProcessPool:
         """The process ids of the children that are alive, for tests and status."""
         return list(self.info().pids)
 
-    def start(self, report: Report, hear: Hear | None = None) -> AppInfo:
+    def start(self, report: Report, hear: Hear | None = None, fail: Fail = unheard) -> AppInfo:
         """Start the children; return when the first of them has imported the app."""
-        self._report, self._hears = report, hear
+        self._report, self._hears, self._fails = report, hear, fail
         self._thread = threading.Thread(target=self._supervise, name="process pool", daemon=True)
         self._thread.start()
         if not self._known.wait(START_TIMEOUT):
             self.stop(0.0)
             raise AppNotFound(f"{self._setup.app!r} was not imported within {START_TIMEOUT:g} s")
+        if self._broken is not None:
+            raise self._broken
         if self._failed is not None:
             what = self._failed
             self.stop(0.0)
@@ -269,11 +274,14 @@ class ProcessPool:
         try:
             while self._turn():
                 pass
-        except Exception:
+        except BaseException as error:
             logger.exception("the process pool failed; its jobs are given back")
             self._crew.clean = False
+            self._broken = error
+            self._fails(error)
         finally:
             self._close()
+            self._known.set()
 
     def _turn(self) -> bool:
         """Act, report, wait, listen; False when all is over."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from queue_core import UsageError
 from queue_core.worker.app import App
+from queue_core.worker.guarding import Fail, unheard
 from queue_core.worker.hooks import Hook
 from queue_core.worker.outcome import (
     Abandoned,
@@ -61,11 +62,14 @@ class Runs:
         self.report: Report | None = None
         self.hear: Hear | None = None
         self._farewell: Hook[[]] | None = None
+        self.fail: Fail = unheard
         self.pace = Pace()
 
-    def open(self, app: App, abilities: Abilities, report: Report, hear: Hear | None) -> AppInfo:
+    def open(
+        self, app: App, abilities: Abilities, report: Report, hear: Hear | None, fail: Fail
+    ) -> AppInfo:
         """Begin to report, in this process, which has imported the app; see `Pool.start`."""
-        self.report, self.hear = report, hear
+        self.report, self.hear, self.fail = report, hear, fail
         info = app.info()
         check_tasks(abilities, info)
         app.hooks.process_init.tell()
@@ -87,7 +91,17 @@ class Runs:
     def run(self, app: App, job: Job, guard: Guard) -> None:
         """Run a job in this thread and report it; it is given back once `wait` was called."""
         if self.begin(job):
-            self.end(job.ticket, run_job(app, job, guard, self.say_of(job))[0])
+            try:
+                outcome: Outcome = run_job(app, job, guard, self.say_of(job))[0]
+            except BaseException as error:
+                outcome = self.failed(job, error)
+            self.end(job.ticket, outcome)
+
+    def failed(self, job: Job, error: BaseException) -> Outcome:
+        """Tell that running a job failed, which is not for its task to do; return what it is."""
+        logger.error("running %s failed, not by its task", job.name, exc_info=error)
+        self.fail(error)
+        return Abandoned()
 
     def forget(
         self, jobs: deque[Job], lock: AbstractContextManager[Any], ticket: int, outcome: Outcome
@@ -203,11 +217,11 @@ class ThreadPool:
         """Enough for a tenth of a second, which is more the shorter the tasks are."""
         return self._size * self._runs.pace.ahead
 
-    def start(self, report: Report, hear: Hear | None = None) -> AppInfo:
+    def start(self, report: Report, hear: Hear | None = None, fail: Fail = unheard) -> AppInfo:
         """Start the threads."""
         with self._changed:
             self._hire()
-        return self._runs.open(self._app, THREADS, report, hear)
+        return self._runs.open(self._app, THREADS, report, hear, fail)
 
     def submit(self, job: Job) -> None:
         """Put the job where a thread finds it."""
@@ -302,9 +316,9 @@ class SoloPool:
         """One."""
         return 1
 
-    def start(self, report: Report, hear: Hear | None = None) -> AppInfo:
+    def start(self, report: Report, hear: Hear | None = None, fail: Fail = unheard) -> AppInfo:
         """Remember whom to tell."""
-        return self._runs.open(self._app, SOLO, report, hear)
+        return self._runs.open(self._app, SOLO, report, hear, fail)
 
     def submit(self, job: Job) -> None:
         """Run the job; blocks until it has ended."""

@@ -170,6 +170,19 @@ def counting(task, consumer):
     return default(task, consumer, Counting)
 
 
+class Clumsy(ActiveRequest):
+    """Fails at what it wants to do when its task has ended."""
+
+    __slots__ = ()
+
+    def on_success(self, outcome):
+        raise LookupError("no such counter")
+
+    def on_failure(self, outcome):
+        super().on_failure(outcome)
+        raise LookupError("no such counter")
+
+
 def broken(task, consumer):
     """A strategy that cannot cope."""
 
@@ -210,6 +223,24 @@ def test_a_class_or_strategy_that_is_none_is_said_at_the_start(app, options, wor
     worker = Worker(ThreadPool(1, app), WorkerOptions(broker=app.broker, control=False))
     with pytest.raises(ConfigError, match=words):
         worker.run()
+
+
+def test_requests_that_fail_when_their_tasks_have_ended_settle_them_all_the_same(app, run, caplog):
+    @app.task(name="good", request_class=Clumsy)
+    def good() -> int:
+        return 1
+
+    @app.task(name="bad", request_class=Clumsy)
+    def bad() -> int:
+        raise ValueError("x")
+
+    worker, _, _ = run()
+    assert good.delay().get(10) == 1
+    with pytest.raises(ValueError):
+        bad.delay().get(10)
+    eventually(lambda: app.connection().inspect(app.queue()).unacked == 0, 10.0)
+    assert worker.consumer.settler.counts == {"done": 1, "failed": 1}
+    assert caplog.text.count("no such counter") >= 2
 
 
 def test_a_strategy_that_fails_gives_up_its_message_and_nothing_else(app, run):
