@@ -70,8 +70,8 @@ class SendOptions(TypedDict, total=False):
         time_limit, soft_time_limit: seconds for which it may run.
         ignore_result: nobody will ask for the result.
         retry: whether to try again while the broker is away; True if not given.
-        retry_policy: ``timeout``: for how many seconds, instead of the connection's; as for
-            celery's other keys, the client's own backoff is used.
+        retry_policy: ``timeout``: for how many seconds, instead of the connection's; see
+            `queue_core.worker.patience` for celery's keys.
         transaction: SQL brokers only: a SQLAlchemy session or connection on the same database. The
             task is sent if and only if that commits.
         shadow: another name for logs.

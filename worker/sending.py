@@ -7,6 +7,7 @@ written leaves nothing behind, and no result comes too early.
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,6 @@ from queue_core import (
     ConfigError,
     Connection,
     Producer,
-    Publication,
     Unroutable,
     Unsupported,
     UsageError,
@@ -27,6 +27,7 @@ from queue_core.worker.failure import Errors
 from queue_core.worker.following import children
 from queue_core.worker.hooks import Hooks
 from queue_core.worker.outcome import Letter
+from queue_core.worker.patience import HURRY, patience, read_policy
 from queue_core.worker.request import current_request
 from queue_core.worker.results.base import Results
 from queue_core.worker.results.groups import delete_group, load_group, save_group
@@ -41,7 +42,8 @@ from queue_core.worker.unique import unique_key
 from queue_core.worker.variables import URL_VARIABLE
 
 RPC: Final = ("rpc", "rpc://")
-_HURRY: Final = 1.0
+TOGETHER: Final = 100
+"""Of many tasks that are to be noted as sent, how many are at once."""
 
 FindTask = Callable[[str], Task[..., Any] | None]
 
@@ -113,7 +115,7 @@ class Office:
             if other is not None:
                 return other
         try:
-            result = self._expect(handle, ignored=self._ignored(signature))
+            result = self._expected([handle], ignored=self._ignored(signature))[0]
             self._post(
                 letters,
                 transaction=options.get("transaction"),
@@ -138,19 +140,24 @@ class Office:
             raise UsageError(f"task {name} is unique; such tasks are sent one by one")
         found: list[AsyncResult[Any]] = []
         sent: list[Letter] = []
+        transaction, timeout = options.get("transaction"), self._patience(options)
+        ignored = self._ignored(Signature(name, [], {}, dict(options)))
 
-        def prepared() -> Iterator[Publication]:
-            for args in calls:
-                signature: Signature[Any] = Signature(name, list(args), {}, dict(options))
-                letters, handle = self._letters(signature)
-                found.append(self._expect(handle, ignored=self._ignored(signature)))
+        def prepared() -> Iterator[Letter]:
+            for some in _several(calls, TOGETHER if self._options.track_sent else 1):
+                made = [self._letters(Signature(name, list(a), {}, dict(options))) for a in some]
+                found.extend(self._expected([handle for _, handle in made], ignored=ignored))
+                letters = [letter for several, _ in made for letter in several]
                 self._declare(letters)
                 if self._hooks.after_publish:
                     sent.extend(letters)
-                for letter in letters:
-                    yield letter.publication
+                yield from letters
 
-        self._producer.publish_many(prepared())
+        if transaction is None:
+            self._producer.publish_many((one.publication for one in prepared()), timeout=timeout)
+        else:
+            for letter in prepared():
+                self._post_in(transaction, letter, timeout)
         self._tell(sent)
         return found
 
@@ -185,14 +192,13 @@ class Office:
     def _patience(self, options: Mapping[str, Any]) -> float | None:
         """Return within how many seconds a task must be sent; None: the connection's timeout.
 
-        Without ``retry`` one second, in which a connection that was just lost may come back.
+        Raises ConfigError for a policy that is none.
         """
         retry = options.get("retry")
         if not (self._settings.task_publish_retry if retry is None else retry):
-            return _HURRY
-        policy = options.get("retry_policy") or self._settings.task_publish_retry_policy
-        limit = policy.get("timeout") if isinstance(policy, Mapping) else None
-        return float(limit) if isinstance(limit, int | float) else None
+            return HURRY
+        said = options.get("retry_policy")
+        return patience(read_policy(said) if said else self._settings.task_publish_retry_policy)
 
     def _claim(
         self, signature: Signature[Any], seconds: float, task_id: str
@@ -285,13 +291,24 @@ class Office:
         """See `Origin.revoke`."""
         self._revoke(ids, terminate=terminate, signal=signal)
 
-    def _expect(self, handle: Handle, *, ignored: bool) -> AsyncResult[Any]:
-        parent = None if handle.parent is None else self._expect(handle.parent, ignored=ignored)
+    def _expected(self, handles: Iterable[Handle], *, ignored: bool) -> list[AsyncResult[Any]]:
+        """Return results of what is about to be sent."""
+        ids: list[str] = []
+        found = [self._expect(handle, None if ignored else ids) for handle in handles]
+        if not ignored:
+            self.results().announce(ids)
+        return found
+
+    def _expect(self, handle: Handle, ids: list[str] | None) -> AsyncResult[Any]:
+        """Return one, and add its ids; with None it is ignored."""
+        parent = None if handle.parent is None else self._expect(handle.parent, ids)
         if handle.members is not None:
-            found = [self._expect(member, ignored=ignored) for member in handle.members]
+            found = [self._expect(member, ids) for member in handle.members]
             return GroupResult(handle.id, found, parent, self)
-        kept = None if ignored else self.results().expect(handle.id)
-        return AsyncResult(handle.id, self, kept, parent=parent)
+        if ids is None:
+            return AsyncResult(handle.id, self, parent=parent)
+        ids.append(handle.id)
+        return AsyncResult(handle.id, self, self.results().expect(handle.id), parent=parent)
 
     def results(self) -> Results:
         """Return the side of the results that waits; the first call may declare a queue."""
@@ -339,6 +356,13 @@ class Office:
         if self._backend_connection is not None:
             self._backend_connection.close()
         self.connection.close()
+
+
+def _several(items: Iterable[Sequence[Any]], count: int) -> Iterator[list[Sequence[Any]]]:
+    """Yield ``count`` of them at a time."""
+    rest = iter(items)
+    while some := list(itertools.islice(rest, count)):
+        yield some
 
 
 def _counts(signature: Signature[Any]) -> bool:

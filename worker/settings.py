@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgspec
 
 from queue_core import ConfigError, Exchange, Queue
+from queue_core.worker.patience import read_policy
 from queue_core.worker.rates import per_second
 
 Seconds = float
@@ -74,7 +75,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         task_track_sent: note in the backend what is sent, a round trip for each: who asks for a
             task by its id then learns whether it waits in a queue, or never was.
         task_publish_retry: try again while the broker is away.
-        task_publish_retry_policy: ``timeout``: for how many seconds.
+        task_publish_retry_policy: ``timeout``: for how many seconds; celery's ``max_retries``,
+            ``interval_start``, ``interval_step``, ``interval_max`` are understood as such a time.
         task_always_eager: do not send tasks, run them here and now: for tests.
         task_eager_propagates: such a run raises what its task raised.
         worker_queues: the queues to take from (``-Q``); none: all that the app defines.
@@ -264,12 +266,6 @@ def _backend(value: object) -> str:
     return url.removeprefix("db+")
 
 
-def _policy(value: object) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"a dict was expected, not {value!r:.60}")
-    return dict(value)
-
-
 def _queues(value: object) -> tuple[Queue, ...]:
     if isinstance(value, Queue):
         return (value,)
@@ -363,7 +359,7 @@ _READERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "Broker": _broker,
     "Backend": _backend,
     "Zone": _zone,
-    "Policy": _policy,
+    "Policy": read_policy,
     "Queues": _queues,
     "Routes": _anything,
     "Annotations": _anything,

@@ -68,7 +68,7 @@ class Task(Generic[P, R]):
         default_retry_delay: seconds before a retry that does not say.
         autoretry_for, dont_autoretry_for: exceptions after which it is retried by itself, and
             exceptions among those after which it is not.
-        retry_kwargs: ``max_retries`` and ``countdown`` of such a retry; `retry_backoff` goes before.
+        retry_kwargs: ``max_retries`` and ``countdown`` of such a retry; a backoff goes before.
         retry_backoff: wait 1, 2, 4, 8 ... seconds before an automatic retry (a number: times that),
             at most ``retry_backoff_max``; with ``retry_jitter`` any time up to that.
         acks_late: ack after the run. False: before it, so that it runs at most once.

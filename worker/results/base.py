@@ -30,9 +30,11 @@ class Results(Protocol):
     def expect(self, task_id: str) -> object:
         """Get ready for the result, before the task is sent.
 
-        The answer is kept by whoever waits: when it is dropped, so may be the result. May block for
-        a round trip.
+        The answer is kept by whoever waits: when it is dropped, so may be the result.
         """
+
+    def announce(self, task_ids: Sequence[str]) -> None:
+        """Note that these are about to be sent, if the app wants that; one round trip then."""
 
     def recall(self, task_id: str) -> tuple[object, bool]:
         """Like `expect` for a task that was sent before, perhaps by another process.

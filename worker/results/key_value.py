@@ -98,11 +98,16 @@ class KeyValueResults:
         return None
 
     def expect(self, task_id: str) -> Kept:
-        """Note that it is sent, if the app wants that."""
-        options = self._options
-        if options.track_sent:
-            self._store().key_set(result_key(task_id), state(task_id, "PENDING"), ttl=options.ttl)
+        """Nothing is needed before somebody waits."""
         return Kept(sent=True)
+
+    def announce(self, task_ids: Sequence[str]) -> None:
+        """Store that they are sent."""
+        if self._options.track_sent and task_ids:
+            ttl = self._options.ttl
+            self._store().key_set_many(
+                [KeyWrite(result_key(one), state(one, "PENDING"), ttl) for one in task_ids]
+            )
 
     def recall(self, task_id: str) -> tuple[Kept, bool]:
         """Nothing is known before the store is asked."""

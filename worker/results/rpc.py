@@ -98,6 +98,9 @@ class ReplyQueue:
         """Return the ticket for the result; it lives as long as the caller keeps it."""
         return self._replies.expect(task_id)
 
+    def announce(self, task_ids: Sequence[str]) -> None:
+        """Do nothing: nobody else could ask."""
+
     def recall(self, task_id: str) -> tuple[Ticket[Result], bool]:
         """Return the ticket of a task that this process sent and still waits for."""
         ticket = self._replies.find(task_id)

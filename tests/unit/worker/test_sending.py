@@ -11,6 +11,7 @@ import sqlalchemy
 from queue_core import ConfigError, MessageError, Unsupported, UsageError
 from queue_core.worker import App, group
 from queue_core.worker.composing import Composer
+from queue_core.worker.patience import patience, read_policy
 from queue_core.worker.settings import plain_queue
 from queue_core.worker.unique import unique_key
 
@@ -208,3 +209,77 @@ def test_who_does_not_want_to_wait_for_the_broker_is_told_soon():
     with pytest.raises(Exception, match="127.0.0.1"):
         app.send_task("t", retry=False, ignore_result=True)
     app.close()
+
+
+@pytest.mark.parametrize(
+    ("policy", "seconds"),
+    [
+        ({}, None),
+        ({"timeout": 3}, 3.0),
+        ({"timeout": None}, None),
+        ({"timeout": 2, "max_retries": 9}, 2.0),
+        ({"max_retries": 0}, 1.0),
+        ({"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}, 1.6),
+        ({"interval_start": 1, "interval_max": 1}, 4.0),
+        ({"max_retries": None}, 365 * 86400.0),
+    ],
+)
+def test_a_policy_of_celerys_is_the_time_that_it_would_take(policy, seconds):
+    assert patience(read_policy(policy)) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ({"max_retry": 3}, "did you mean 'max_retries'"),
+        ({"timeout": "soon"}, "timeout of a retry_policy is a number"),
+        ({"interval_start": None}, "interval_start of a retry_policy is a number"),
+        ("never", "a dict of timeout"),
+    ],
+)
+def test_a_policy_that_is_none_is_refused_before_anything_is_sent(app, policy, words):
+    app.connection().declare(app.queue())
+    with pytest.raises(ConfigError, match=words):
+        app.send_task("t", retry_policy=policy)
+    with pytest.raises(ConfigError, match=words):
+        app.send_many("t", [(1,)], retry_policy=policy)
+    assert waiting(app) == 0
+
+
+def test_many_tasks_are_noted_as_sent_a_hundred_at_a_time(monkeypatch):
+    app = App("noted", broker="memory://noted", settings={"task_track_sent": True})
+    other = App("other", broker="memory://noted")
+    store = type(app.connection().key_value())
+    noted, set_many = [], store.key_set_many
+    monkeypatch.setattr(
+        store,
+        "key_set_many",
+        lambda self, writes: (noted.append(len(writes)), set_many(self, writes))[1],
+    )
+    results = app.send_many("t", ((n,) for n in range(250)))
+    assert noted == [100, 100, 50] and waiting(app) == 250
+    assert {other.AsyncResult(one.id).state for one in results} == {"PENDING"}
+    group(app.signature("t", (n,)) for n in range(30)).delay()
+    app.send_many("t", [(1,)], ignore_result=True)
+    assert noted == [100, 100, 50, 30]
+    for made in (app, other):
+        made.close()
+
+
+def test_many_are_sent_if_and_only_if_the_transaction_commits(tmp_path):
+    url = f"sqlite:///{tmp_path}/shop.db"
+    app = App("shop", broker=url)
+    app.connection().declare(app.queue())
+    engine = sqlalchemy.create_engine(url)
+    try:
+        with engine.connect() as connection:
+            with connection.begin() as transaction:
+                app.send_many("buy", [(1,), (2,)], transaction=connection, ignore_result=True)
+                transaction.rollback()
+            assert waiting(app) == 0
+            with connection.begin():
+                app.send_many("buy", [(3,), (4,)], transaction=connection, ignore_result=True)
+            assert waiting(app) == 2
+    finally:
+        engine.dispose()
+        app.close()
