@@ -16,7 +16,7 @@ elseif not current then
 end
 life = current
 local tag = life .. '.' .. fence
-local fate = nil
+local fate, waiting = nil, {}  -- what is due, if anything is; queues with delayed messages
 
 -- What an earlier call with this request took, as far as it is still held.
 local function take_again()
@@ -156,15 +156,20 @@ local function look(queue)
   if call('EXISTS', metas, expiries, delayed) > 0 then
     found.meta = call('HLEN', metas) > 0
     found.ttl = call('ZCARD', expiries) > 0
+    found.over = found.ttl and call('ZCOUNT', expiries, '-inf', time()) > 0
     found.delayed = call('ZCARD', delayed) > 0
+    found.due = found.delayed and call('ZCOUNT', delayed, '-inf', time()) > 0
   end
   bells(queue)
-  if found.delayed or found.ttl then
+  if found.over or found.due then
     fate = fate or fates()
     fate.touch(queue)
   end
+  if found.delayed then
+    waiting[#waiting + 1] = queue
+  end
   found.priorities = call('SMEMBERS', key_of('s', queue))
-  if found.delayed or #found.priorities > 0 then
+  if found.due or #found.priorities > 0 then
     found.is_first = check_claims(queue, life)
   end
   if #groups > 0 or #wants > 1 or #found.priorities > 1 then  -- else `take_from` reads them first
@@ -180,11 +185,11 @@ end
 -- Take what there is room for; and leave a bell if, and only if, there is more. Returns 1 then. If
 -- the next thousand have all expired, that is enough for one step.
 local function take(queue, room, found)
-  if found.ttl then
+  if found.over then
     fate.sweep(queue)
   end
   local priorities, total, vain, stop = found.priorities, 0, 0, false
-  if found.delayed then
+  if found.due then
     fate.promote(queue)
     priorities = call('SMEMBERS', key_of('s', queue))
   end
@@ -224,8 +229,8 @@ if not (plan[5] and take_again()) then
 end
 
 local due_in = -1
-for _, want in ipairs(fate and wants or {}) do
-  local next_due = call('ZRANGE', key_of('d', want[1]), 0, 0, 'WITHSCORES')[2]
+for _, queue in ipairs(waiting) do
+  local next_due = call('ZRANGE', key_of('d', queue), 0, 0, 'WITHSCORES')[2]
   if next_due then
     local rest = math.max(0, tonumber(next_due) - time())
     due_in = due_in < 0 and rest or math.min(due_in, rest)

@@ -11,8 +11,9 @@ local function fates()
   local fate = {}
   local left = SWEEP
 
-  -- Fail now, before the first write, if a key of this queue has a foreign type.
-  function fate.touch(queue)
+  -- Fail now, before the first write, if a key of this queue has a foreign type. `priorities` are
+  -- those of which something will be written; all if nil.
+  function fate.touch(queue, priorities)
     for _, kind in ipairs({'m', 'a'}) do
       check('HLEN', key_of(kind, queue))
     end
@@ -20,7 +21,7 @@ local function fates()
       check('ZCARD', key_of(kind, queue))
     end
     bells(queue)
-    for priority = 0, 9 do
+    for _, priority in ipairs(priorities or {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}) do
       check('LLEN', key_of('l' .. priority, queue))
       check('ZCARD', key_of('r' .. priority, queue))
       check('ZCARD', key_of('p' .. priority, queue))

@@ -65,7 +65,7 @@ local function is_unusual(run)
 end
 
 for _, queue in ipairs(queues) do
-  local name, limit, unusual, alive, seen, filled = queue[1], queue[2], false, 0, {}, {}
+  local name, limit, unusual, alive, seen, filled = queue[1], queue[2], {}, 0, {}, {}
   for _, run in ipairs(queue[4]) do
     local count = choose(name, run, seen)
     growth = growth + count
@@ -73,7 +73,7 @@ for _, queue in ipairs(queues) do
       alive = alive + count
     end
     if is_unusual(run) then
-      unusual = true
+      unusual[#unusual + 1] = run[1]
     elseif filled[run[1]] == nil then
       filled[run[1]] = call('LLEN', key_of('l' .. run[1], name)) > 0
       if not filled[run[1]] then
@@ -83,9 +83,9 @@ for _, queue in ipairs(queues) do
   end
   queue[5] = filled
   bells(name)
-  if unusual or limit >= 0 then
+  if #unusual > 0 or limit >= 0 then
     fate = fate or fates()
-    fate.touch(name)
+    fate.touch(name, limit < 0 and unusual or nil)
     if limit >= 0 and queue[3] == 1 and alive > 0 and fate.unclaimed(name) + alive > limit then
       full[#full + 1] = name
     end
