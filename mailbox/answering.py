@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from queue_core import MessageError, Publication, QueueCoreError
+from queue_core import MessageError, Publication, QueueCoreError, Unroutable
 from queue_core.mailbox.directory import PeerDirectory
 from queue_core.mailbox.wire import Command, Reply, ReplyKind
 from queue_core.mailbox.wiring import Wiring
@@ -89,14 +89,14 @@ class Answering:
         kind: ReplyKind = "value",
         error: str = "",
         index: int = 0,
-    ) -> None:
+    ) -> bool:
         """Answer a command, if its caller wants to hear; see `Reply` for what the words mean.
 
-        What cannot be sent because of what it is becomes an error that says so. Blocks for a round
-        trip.
+        What cannot be sent because of what it is becomes an error that says so. Returns False if
+        the caller is known to be gone: of an ``item`` that is found out. Blocks for a round trip.
         """
         if command.reply_to is None:
-            return
+            return True
         peers, directory = None, self._wiring.directory
         if command.peers and isinstance(directory, PeerDirectory):
             peers = directory.peers(command.address)
@@ -109,7 +109,7 @@ class Answering:
             encoded = self._encode(command, reply)
         # Before it is sent: who has heard it may ask again at once.
         self._keep(command, reply, len(encoded.body))
-        self._send(command, encoded)
+        return self._send(command, encoded)
 
     def _keep(self, command: Command, reply: Reply, size: int) -> None:
         with self._lock:
@@ -135,16 +135,19 @@ class Answering:
             exchange=command.reply_to.exchange,
             headers=stamped.headers(),
             serializer="json",
-            mandatory=False,
+            mandatory=reply.kind == "item",
             durable=False,
         )
 
-    def _send(self, command: Command, encoded: Publication) -> None:
-        """Send an answer. That the caller is gone, or the broker away, is no error here."""
+    def _send(self, command: Command, encoded: Publication) -> bool:
+        """Send an answer; return False if nobody can hear it. The broker may be away."""
         try:
             self._producer.publish_many((encoded,))
+        except Unroutable:
+            return False
         except QueueCoreError as error:
             logger.warning("the answer to %s could not be sent: %s", command.method, error)
+        return True
 
 
 def _key(command: Command) -> _Key:

@@ -7,15 +7,18 @@ comes, those that are missing are looked for, so that nobody waits for a node th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any, Final
 
-from queue_core import Deadline
+from queue_core import Deadline, QueueCoreError
 from queue_core.mailbox.answers import Answers
 from queue_core.mailbox.directory import Directory, Labels
 from queue_core.mailbox.replies import Replies, Ticket
 from queue_core.mailbox.sending import FEW, Sender
-from queue_core.mailbox.wire import Command, Reply
+from queue_core.mailbox.wire import Address, Command, Reply
+
+logger = logging.getLogger(__name__)
 
 _PATIENCE: Final = 0.1
 """Seconds without an answer after which those that are missing are looked for; a quarter of it when
@@ -67,6 +70,19 @@ class Asking:
         finally:
             replies.forget(ticket)
             answers.missing = self._pending()
+            self._say_left(set(answers.partial) - answers.heard)
+
+    def _say_left(self, names: set[str]) -> None:
+        """Tell nodes that nobody listens any more to what they yield; at the deadline they know."""
+        if not names or self._deadline.expired:
+            return
+        told = {"ticket": self._command.ticket}
+        ttl = self._deadline.remaining()
+        try:
+            command = self._sender.command("qc.left", told, Address(tuple(names)), ttl)
+            self._sender.send(command, timeout=min(_PATIENCE, ttl))
+        except QueueCoreError as error:
+            logger.debug("%s goes on until its deadline: %s", self._command.method, error)
 
     def _expect(self) -> None:
         """Find out whom to wait for."""

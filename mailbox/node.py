@@ -84,7 +84,7 @@ class Node:
         self.panel = Panel(*([panel] if panel is not None else []))
         self.counts: Counter[str] = Counter()
         """How many commands were ``handled``, ``failed``, ``expired``, ``refused``, ``malformed``,
-        ``unknown``, ``repeated``, ``learned``, or for ``others``."""
+        ``unknown``, ``repeated``, ``learned``, ``left`` by their caller, or for ``others``."""
         self._wiring = wiring
         self._guard = guard
         self._on_duplicate = on_duplicate

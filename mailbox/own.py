@@ -1,8 +1,10 @@
 """What every node can do, whoever made it: ``ping``, ``clock``, ``commands``, the talk of nodes.
 
-Commands that begin with ``qc.`` are of nodes among themselves. Who comes says ``qc.hello`` where no
-store keeps the names; the others answer ``qc.told`` with what they know. ``qc.bye`` takes leave of
-nodes that went, and ``qc.leave`` asks the older of two nodes with one name to make room.
+Commands that begin with ``qc.`` are for machines. A caller says ``qc.left`` when it does not listen
+any more to what a handler yields. The others are of nodes among themselves. Who comes says
+``qc.hello`` where no store keeps the names; the others answer ``qc.told`` with what they know.
+``qc.bye`` takes leave of nodes that went, and ``qc.leave`` asks the older of two nodes with one
+name to make room.
 """
 
 from __future__ import annotations
@@ -38,8 +40,13 @@ class Profile(msgspec.Struct, frozen=True):
     life: str
 
 
-def own_commands(node: Profile, wiring: Wiring, learn: Callable[[], None]) -> Panel:
-    """Return the commands that a node has by itself; ``learn`` does what the journal says."""
+def own_commands(
+    node: Profile, wiring: Wiring, learn: Callable[[], None], caller_left: Callable[[str], None]
+) -> Panel:
+    """Return the commands that a node has by itself.
+
+    ``learn`` does what the journal says, ``caller_left`` ends what a handler yields for a ticket.
+    """
     panel = Panel()
 
     def ping(state: object) -> dict[str, str]:
@@ -62,9 +69,13 @@ def own_commands(node: Profile, wiring: Wiring, learn: Callable[[], None]) -> Pa
             logger.warning("node %s leaves: a newer one took its name", node.name)
             raise SystemExit("left")
 
+    def left(state: object, ticket: str) -> None:
+        caller_left(ticket)
+
     for handler in (ping, clock, commands):
         panel.register(handler, concurrency=0)
     panel.register(who, name="qc.who", visible=False, concurrency=0)
+    panel.register(left, name="qc.left", visible=False, concurrency=0)
     panel.register(leave, name="qc.leave", kind="admin", visible=False)
     if isinstance(wiring.directory, PeerDirectory):
         _add_talk(panel, node, wiring, wiring.directory, learn)

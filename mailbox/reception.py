@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Literal
 
 import msgspec
@@ -25,6 +25,7 @@ from queue_core.mailbox.own import Profile, own_commands
 from queue_core.mailbox.panel import BadArguments, Entry
 from queue_core.mailbox.runner import Runner
 from queue_core.mailbox.signing import Guard
+from queue_core.mailbox.streaming import Streams
 from queue_core.mailbox.wire import Command, Malformed, read_command
 from queue_core.mailbox.wiring import Wiring
 
@@ -62,7 +63,8 @@ class Reception:
         self._counting = threading.Lock()
         self._leave = leave
         self._answers = Answering(node.name, wiring)
-        self._own = own_commands(node, wiring, self.learn)
+        self._streams = Streams(self._answers)
+        self._own = own_commands(node, wiring, self.learn, self._streams.leave)
 
     def find(self, method: str) -> Entry:
         """Return what runs a command. Raises KeyError."""
@@ -159,13 +161,11 @@ class Reception:
             return
         try:
             value = entry.handler(self._node.state, **job.arguments)
-            if inspect.isgenerator(value):
-                index = 0
-                for index, item in enumerate(value, 1):
-                    self._answers.reply(command, item, kind="item", index=index - 1)
-                self._answers.reply(command, kind="end", index=index)
-            else:
+            if not inspect.isgenerator(value):
                 self._answers.reply(command, value)
+            elif not self._send_items(job, value):
+                self._count("left")
+                return
             self._count("handled")
         except SystemExit as leaving:
             self._count("handled")
@@ -177,6 +177,14 @@ class Reception:
             self._answers.reply(command, str(error), kind="error", error=type(error).__name__)
         else:
             self._record(job)
+
+    def _send_items(self, job: Job, items: Generator[object, Any, object]) -> bool:
+        """Send what a handler yields; return False if its caller left before the end."""
+        command = job.command
+        listened = command.ttl is not None and command.reply_to is not None
+        over = job.received + (command.ttl or 0.0) if listened else float("inf")
+        trusting = job.entry.meta.kind == "inspect" or self._guard.open
+        return self._streams.send(command, items, over, trusting=trusting)
 
     # --- the journal ------------------------------------------------------------------------------
 

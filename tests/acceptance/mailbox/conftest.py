@@ -1,5 +1,6 @@
 """Mailboxes and nodes on each transport, and the commands of the nodes in these tests."""
 
+import itertools
 import time
 import uuid
 from asyncio import CancelledError
@@ -82,6 +83,15 @@ def fleet():
     @panel.inspect_command
     def numbers(state, count: int):
         yield from range(count)
+
+    @panel.inspect_command(concurrency=4)
+    def ticks(state, step: float = 0.02):
+        try:
+            for number in itertools.count():
+                yield number
+                time.sleep(step)
+        finally:
+            state["closed"] = state.get("closed", 0) + 1
 
     @panel.inspect_command
     def secret(state):

@@ -1,5 +1,6 @@
 """What nodes promise, on each transport: once, in time, whatever handlers do; come, stay and go."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -10,17 +11,20 @@ import pytest
 from queue_core import (
     Connection,
     Deadline,
+    Exchange,
     Queue,
+    QueueCoreError,
     QueueNotFound,
     RemoteError,
     SystemClock,
 )
-from queue_core.mailbox import BadArguments, NameTaken, runner
+from queue_core.mailbox import BadArguments, Mailbox, NameTaken, SigningKey, runner
 from queue_core.mailbox.answering import MAX_BYTES
 from queue_core.testing.clocks import FakeClock
 from queue_core.testing.eventually import eventually
 
 WAIT = 10.0
+OPS = SigningKey("ops", "a secret of the operators")
 
 
 def test_an_error_is_an_answer_and_the_node_lives_on(box, start):
@@ -222,6 +226,59 @@ def test_a_large_answer_is_not_kept_for_a_command_that_comes_again(
             answers.append(box._replies.next(ticket, Deadline.after(WAIT, SystemClock())))
     assert [answer.kind for answer in answers] == ["value", "error"]
     assert "done before" in answers[1].value
+
+
+def test_what_a_handler_yields_ends_when_its_callers_time_is_over(box, start):
+    node = start("a")
+    answers = box.call(["a"], "ticks", timeout=0.5)
+    assert answers.missing == {"a"} and len(answers.partial["a"]) > 1
+    eventually(lambda: node.state.get("closed") == 1)
+    assert node.counts["left"] == 1
+
+
+def test_what_a_handler_yields_ends_soon_after_its_caller_stopped_listening(box, start):
+    node = start("a")
+    for _, number in box.stream("ticks", timeout=120):
+        if number == 2:
+            break
+    eventually(lambda: node.state.get("closed") == 1)
+    assert node.counts["left"] == 1
+
+
+def test_what_a_handler_yields_ends_when_its_caller_is_gone(any_url, namespace, start):
+    node = start("a")
+    with Connection(any_url) as connection:
+        ticks = Mailbox(namespace, connection).stream("ticks", timeout=120)
+        assert next(ticks) == ("a", 0)
+    eventually(lambda: node.state.get("closed") == 1)
+    with contextlib.suppress(QueueCoreError):
+        ticks.close()
+
+
+def test_a_stranger_cannot_end_what_changes_something(any_url, open_box, start, namespace):
+    node = start("a", keys=[OPS])
+    gate = threading.Event()
+
+    @node.handler(kind="control")
+    def drain(state):
+        yield "begun"
+        gate.wait(WAIT)
+        yield "half"
+        yield "all"
+
+    with Connection(any_url) as connection:
+        commands = Exchange(f"{namespace}.pidbox", "fanout", durable=False)
+        spied = connection.declare(Queue(f"{namespace}.spy", exchange=commands, expires=60.0))
+        items = open_box(key=OPS).stream("drain", timeout=WAIT)
+        assert next(items) == ("a", "begun")
+        with connection.consumer(spied) as consumer:
+            ticket = consumer.receive(WAIT).payload["ticket"]
+        stranger = open_box()
+        stranger.cast(["a"], "qc.left", {"ticket": ticket})
+        assert stranger.call(["a"], "ping", timeout=WAIT)["a"] == "pong"  # it came before
+        gate.set()
+        assert list(items) == [("a", "half"), ("a", "all")]
+        connection.delete(spied)
 
 
 def test_commands_can_be_run_here_and_now(start):
