@@ -5,13 +5,15 @@ A goal looks one number up in the results and compares it with its limit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.cases import SHARED
+from benchmarks.libraries import WINDOWS
 from benchmarks.results import Results
 
 Look = Callable[[Results], float | None]
+Best = Callable[[Iterable[float]], float]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ FROZEN = "one node frozen: return after the last answer"
 LATE = "a silent node: return after the timeout"
 COMMAND = "inspect ping as a process, less the driver's import"
 SHALLOW, DEEP = "consume at depth 1 k", "consume at depth 1 M"
+TASKS, THREADS, MIXED = "no-op tasks", "no-op tasks, 8 threads", "mixed load"
+SENT, BATCH = "tasks sent one by one", "tasks sent in a batch"
+ERRAND, IDLE_WORKER, LATER = "one task to an idle worker", "idle worker", "10,000 tasks in an hour"
+ACKING = ("celery", "dramatiq", "taskiq")
 
 
 def _slowdown(results: Results, broker: str, contestant: str) -> float | None:
@@ -77,6 +83,28 @@ def _depth_against_raw(broker: str) -> Look:
     def look(results: Results) -> float | None:
         ours, raw = _slowdown(results, broker, "ours"), _slowdown(results, broker, "raw")
         return ours / raw if ours and raw else None
+
+    return look
+
+
+def _against_best(broker: str, case: str, others: Sequence[str], best: Best) -> Look:
+    """Ours against the best of several, as ``best`` says."""
+
+    def look(results: Results) -> float | None:
+        ours = results.median(case, broker, "ours")
+        found = [results.median(case, broker, other) for other in others]
+        known = [value for value in found if value]
+        return ours / best(known) if ours and known else None
+
+    return look
+
+
+def _slowed(broker: str, case: str) -> Look:
+    """How many times as long as a no-op task by itself one takes in another case."""
+
+    def look(results: Results) -> float | None:
+        usual, now = (results.median(name, broker, "ours") for name in (TASKS, case))
+        return usual / now if usual and now else None
 
     return look
 
@@ -120,6 +148,59 @@ def _mailbox() -> list[Goal]:
     return goals
 
 
+def _worker() -> list[Goal]:
+    limits: dict[tuple[str, str], dict[str, float]] = {
+        (TASKS, "amqp"): {"dramatiq": 2, "dramatiq-2x8": 1.3, "celery": 4},
+        (TASKS, "redis"): {"taskiq": 2.2, "dramatiq-2x8": 2, "celery": 11},
+        (TASKS, "postgresql"): {"procrastinate": 10},
+        (TASKS, "sqlite"): {"huey": 2.5, "huey-nosync": 1.2},
+        (THREADS, "amqp"): {"celery": 2},
+        (THREADS, "redis"): {"celery": 6},
+        (SENT, "amqp"): {"raw": 0.8},
+        (SENT, "redis"): {"celery": 2},
+        (SENT, "postgresql"): {"procrastinate": 2},
+        (BATCH, "amqp"): {"celery": 4},
+    }
+    goals = [
+        goal
+        for (case, broker), others in limits.items()
+        for other, least in others.items()
+        for goal in _rates(broker, other, {case: least})
+    ]
+    for broker in ("amqp", "redis"):
+        look = _against_best(broker, ERRAND, ACKING, min)
+        goals.append(Goal(broker, f"{ERRAND}, against the best that acks", look, most=1.3))
+        look = _against_best(broker, MIXED, [f"ours-{window}" for window in WINDOWS], max)
+        goals.append(Goal(broker, f"{MIXED}, against the best fixed prefetch", look, least=0.9))
+    look = _against("postgresql", ERRAND, "procrastinate")
+    goals.append(Goal("postgresql", f"{ERRAND}, against procrastinate", look, most=0.6))
+    look = _number("sqlite", ERRAND, "value")
+    goals.append(Goal("sqlite", ERRAND, look, most=3.0, unit="ms"))
+    for broker in ("sqlite", "postgresql", "redis", "amqp"):
+        goals += _worker_alone(broker)
+    return goals
+
+
+def _worker_alone(broker: str) -> list[Goal]:
+    """What is not compared with anybody."""
+    goals = [
+        Goal(broker, f"{case}{what}", _number(broker, case, number), most=most, unit=unit)
+        for case, number, what, most, unit in (
+            (TASKS, "cpu_parent_us", ": CPU of the parent", 60.0, "us"),
+            (TASKS, "cpu_children_us", ": CPU of the children", 60.0, "us"),
+            (IDLE_WORKER, "ready", ": from its start to its first task", 0.7, "s"),
+            (IDLE_WORKER, "value", ": memory", 90.0, "MiB"),
+            (IDLE_WORKER, "idle_cpu", ": CPU", 1.0, "%"),
+            (IDLE_WORKER, "round_trips", ": round trips a second", 3.0, "/s"),
+            (LATER, "value", ": memory", 20.0, "MiB"),
+        )
+    ]
+    for depth in ("100 k", "1 M"):
+        text = f"time per no-op task, {depth} queued"
+        goals.append(Goal(broker, text, _slowed(broker, f"{TASKS}, {depth} queued"), most=1.3))
+    return goals
+
+
 def _every_broker() -> list[Goal]:
     goals = []
     for broker in ("memory", "sqlite", "redis", "postgresql", "mariadb", "amqp"):
@@ -160,4 +241,5 @@ GOALS: tuple[Goal, ...] = (
     *_rates("mariadb", "kombu", {CONSUME: 10}),
     *_every_broker(),
     *_mailbox(),
+    *_worker(),
 )

@@ -12,6 +12,10 @@ from benchmarks.report import BEGIN, END, fill_in, goals, measured, plain, readm
 from benchmarks.results import Results, Row
 from benchmarks.runner import all_cases
 
+NUMBERS = (
+    *("gain", "least", "round_trips", "worst"),
+    *("cpu_parent_us", "cpu_children_us", "idle_cpu", "ready"),
+)
 FOLDER = Path(__file__).resolve().parents[3] / "benchmarks"
 
 
@@ -89,12 +93,31 @@ def test_every_goal_looks_at_cases_that_are_asked() -> None:
     rows = []
     for case in all_cases():
         for broker in case.brokers:
-            for contestant in ("ours", "raw", "kombu"):
+            for contestant in case.contestants:
                 one = row(contestant, 1.0, case=case.name, broker=broker)
-                one.samples[0].update(gain=1.0, least=1.0, round_trips=1.0, worst=1.0)
+                one.samples[0].update(dict.fromkeys(NUMBERS, 1.0))
                 rows.append(one)
     found = results(*rows)
     assert [goal.text for goal in GOALS if goal.look(found) is None] == []
+
+
+def test_a_worker_is_compared_with_the_fastest_who_acks_and_no_other() -> None:
+    case = "one task to an idle worker"
+    times = {"ours": 1.3, "celery": 2.0, "taskiq": 1.0, "huey": 0.1}
+    rows = [row(name, value, case=case) for name, value in times.items()]
+    assert goals(results(*rows))[1][3:] == ["1.3", "reached"]
+
+
+def test_a_mixed_load_is_compared_with_the_best_fixed_prefetch() -> None:
+    rates = {"ours": 89, "ours-2": 50, "ours-8": 100}
+    rows = [row(name, value, case="mixed load") for name, value in rates.items()]
+    assert goals(results(*rows))[1][3:] == ["0.89", "**short**"]
+
+
+def test_a_deep_queue_may_slow_a_worker_down_only_so_much() -> None:
+    rates = {"no-op tasks": 140, "no-op tasks, 1 M queued": 100}
+    rows = [row("ours", value, case=case) for case, value in rates.items()]
+    assert goals(results(*rows))[1][3:] == ["1.4", "**short**"]
 
 
 def test_an_error_stands_where_the_number_would() -> None:
