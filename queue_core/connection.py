@@ -47,6 +47,7 @@ class Connection:
         timeout: float = 10.0,
         connect_timeout: float = 10.0,
         backoff: Backoff | None = None,
+        create: bool = True,
         transport: Transport | None = None,
         codecs: Codecs = DEFAULT_CODECS,
         limits: Limits = DEFAULT_LIMITS,
@@ -64,6 +65,8 @@ class Connection:
             connect_timeout: seconds for each attempt to connect.
             backoff: the waits between attempts to reconnect; 0.5 to 30 seconds with full jitter if
                 None.
+            create: False for who only looks: a database that holds nothing of queue_core, or a file
+                that does not exist, is refused with ConfigError instead of being made.
             transport: use this one instead of looking the scheme up.
             codecs, limits: which serializers there are, and how large messages may be.
             clock: for tests.
@@ -87,6 +90,7 @@ class Connection:
             node=node,
             connect_timeout=connect_timeout,
             timeout=timeout,
+            create=create,
             clock=clock or SystemClock(),
         )
         self._recovery = Recovery(endpoints, options, backoff or Backoff())

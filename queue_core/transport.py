@@ -684,6 +684,7 @@ class SessionOptions(msgspec.Struct, frozen=True):
             once. Empty for none.
         connect_timeout: seconds within which ``Transport.open`` succeeds or raises.
         timeout: seconds within which background work (heartbeats, ack flushes) must be answered.
+        create: False makes no database, nor tables, where there are none: opening is refused.
         clock: for tests.
         keeper: False starts no background thread: the test calls ``tick`` of the emulated session
             itself.
@@ -693,6 +694,7 @@ class SessionOptions(msgspec.Struct, frozen=True):
     node: str = ""
     connect_timeout: float = 10.0
     timeout: float = 10.0
+    create: bool = True
     clock: Clock = msgspec.field(default_factory=SystemClock)
     keeper: bool = True
 

@@ -92,9 +92,10 @@ def test_for_programs_there_is_yes_and_one_object(full: tuple[str, Count], broke
 
 
 def test_a_queue_that_does_not_exist_is_nothing_found(broker_url: str) -> None:
-    done = purge("qc-test-nowhere", broker_url, "--yes")
-    assert (done.returncode, done.stdout) == (4, "")
     with Connection(broker_url) as connection:
+        connection.connect()
+        done = purge("qc-test-nowhere", broker_url, "--yes")
+        assert (done.returncode, done.stdout) == (4, "")
         assert done.stderr == f"error:   there is no queue 'qc-test-nowhere' at {connection.url}\n"
 
 

@@ -114,7 +114,9 @@ def fleet(broker_url: str, fleets: Callable[[str], Fleet]) -> Fleet:
 @pytest.fixture
 def local(tmp_path: Path, fleets: Callable[[str], Fleet]) -> Fleet:
     """A fleet where the broker makes no difference."""
-    return fleets(f"sqlite:///{tmp_path}/broker.db")
+    url = f"sqlite:///{tmp_path}/broker.db"
+    Connection.schema(url, upgrade=True)
+    return fleets(url)
 
 
 # --- on each broker -------------------------------------------------------------------------------
@@ -252,6 +254,17 @@ def test_a_wrong_command_line_is_told_what_is_wrong(
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert 1 <= len(done.stderr.splitlines()) <= 3
+
+
+@pytest.mark.parametrize("command", ["nodes", "status", "inspect ping", "control", "purge jobs"])
+def test_a_mistyped_path_is_told_and_not_made(tmp_path: Path, command: str) -> None:
+    typo = f"{tmp_path}/typo.db"
+    words = [*COMMAND, *command.split(), "-b", f"sqlite:///{typo}"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (78, "")
+    (line,) = done.stderr.splitlines()
+    assert f"{typo} (there is no such file) has no tables of queue_core" in line
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_namespace_is_refused(local: Fleet) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from queue_core import Connection, Queue, Schema, StoreCorrupt
+from queue_core import ConfigError, Connection, Queue, Schema, StoreCorrupt
 from queue_core.transports.sql import schema
 from queue_core.transports.sql.schema import BEGUN
 from tests.databases import engine_of
@@ -102,7 +102,7 @@ def test_an_older_minor_version_gets_what_it_lacks(place: Place, newer: Callable
 def test_upgrade_false_leaves_the_upgrade_to_somebody_else(
     place: Place, newer: Callable[[], None]
 ) -> None:
-    with pytest.raises(StoreCorrupt, match="no tables of queue_core.*queue-core db upgrade"):
+    with pytest.raises(ConfigError, match="no tables of queue_core.*queue-core db upgrade"):
         place.open("?upgrade=false")
     place.open()
     newer()
@@ -111,6 +111,21 @@ def test_upgrade_false_leaves_the_upgrade_to_somebody_else(
     assert place.look().found == (1, 0)
     Connection.schema(f"{place.url}?upgrade=false", upgrade=True)
     place.open("?upgrade=false")
+
+
+def test_who_is_to_create_nothing_uses_what_is_there(
+    place: Place, newer: Callable[[], None], tmp_path: Path
+) -> None:
+    connection = Connection(place.url, create=False)
+    with pytest.raises(ConfigError, match="no tables of queue_core.*check the URL"):
+        connection.connect()
+    assert not list(tmp_path.iterdir())
+    assert place.look().found is None
+    place.open()
+    newer()
+    with connection:
+        assert connection.inspect("q").ready == 0
+    assert place.look().found == (1, 2)
 
 
 def test_programs_of_two_minor_versions_work_side_by_side(

@@ -43,7 +43,8 @@ def open_store(url: BrokerURL, options: SessionOptions) -> SqlStore:
     """
     check(url)
     language, statements = _language()
-    store = SqlStore(SqliteDialect(SqliteFile(url), options.clock, language), statements)
+    file = SqliteFile(url, create=options.create)
+    store = SqlStore(SqliteDialect(file, options.clock, language), statements)
     store.connect()
     return store
 

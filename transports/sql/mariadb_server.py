@@ -100,7 +100,7 @@ def _given_files(url: BrokerURL) -> list[str]:
 class MariadbServer:
     """One MariaDB database and what its URL asks for."""
 
-    __slots__ = ("_connecting", "_settings", "_upgrade", "patience", "place", "poll", "version")
+    __slots__ = ("_connecting", "_make", "_settings", "patience", "place", "poll", "version")
 
     def __init__(self, url: BrokerURL, options: SessionOptions) -> None:
         """Read the URL; connects to nothing."""
@@ -110,7 +110,7 @@ class MariadbServer:
         self.patience = url.option("timeout", float, 30.0)
         self.poll = url.option("poll", float, 2.0)
         self.version = ""
-        self._upgrade = url.option("upgrade", bool, True)
+        self._make = {"upgrade": url.option("upgrade", bool, True), "create": options.create}
         self._connecting = min(
             url.option("connect_timeout", float, options.connect_timeout), options.connect_timeout
         )
@@ -133,7 +133,7 @@ class MariadbServer:
             AccessRefused, ConfigError, ConnectionLost, ConnectTimeout, StoreCorrupt: as they say.
         """
         with self.catalog(compiler) as catalog:
-            ensure(catalog, upgrade=self._upgrade)
+            ensure(catalog, **self._make)
             connection, cursor = catalog.connection, catalog.cursor
             cursor.execute("SELECT @@max_allowed_packet")
             limit = int(cursor.fetchone()[0])

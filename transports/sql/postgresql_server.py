@@ -163,7 +163,7 @@ def check(url: BrokerURL) -> None:
 class PostgresServer:
     """One PostgreSQL database and what its URL asks for."""
 
-    __slots__ = ("_settings", "_upgrade", "_url", "patience", "place", "poll")
+    __slots__ = ("_make", "_settings", "_url", "patience", "place", "poll")
 
     def __init__(self, url: BrokerURL, options: SessionOptions) -> None:
         """Read the URL; connects to nothing."""
@@ -172,7 +172,7 @@ class PostgresServer:
         self.place = f"the PostgreSQL database {url.database!r} at {host}{port}"
         self.patience = url.option("timeout", float, 30.0)
         self.poll = url.option("poll", float)
-        self._upgrade = url.option("upgrade", bool, True)
+        self._make = {"upgrade": url.option("upgrade", bool, True), "create": options.create}
         self._url = url
         connecting = min(
             url.option("connect_timeout", float, options.connect_timeout), options.connect_timeout
@@ -202,7 +202,7 @@ class PostgresServer:
         try:
             cursor = link.cursor()
             self._prepare(link, cursor)
-            ensure(PostgresCatalog(self.place, compiler, cursor), upgrade=self._upgrade)
+            ensure(PostgresCatalog(self.place, compiler, cursor), **self._make)
             cursor.execute(f"SELECT '{PREFIX}message'::regclass::oid::text")
             (tables,) = cursor.fetchone() or ("",)
         except BaseException:

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from sqlalchemy.engine import Dialect as Compiler
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from queue_core.errors import StoreCorrupt
+from queue_core.errors import ConfigError, StoreCorrupt
 from queue_core.schema import Schema, Version, number
 from queue_core.transports.sql.dialects import Cursor
 from queue_core.transports.sql.tables import PREFIX, indexes, meta, metadata, table_for
@@ -86,15 +86,21 @@ def look(catalog: Catalog) -> Schema:
     return Schema(catalog.place, _version(catalog, _numbers(catalog), wanted), wanted)
 
 
-def ensure(catalog: Catalog, *, upgrade: bool = True) -> Schema:
+def ensure(catalog: Catalog, *, upgrade: bool = True, create: bool = True) -> Schema:
     """Make the tables, or add what an older minor version lacks, unless everything is there.
 
     Raises:
+        ConfigError: there are no tables, and ``create`` or ``upgrade`` says to make none.
         StoreCorrupt: as for `look`; and without ``upgrade``, that something is missing.
     """
     found = look(catalog)
     if found.current:
         return found
+    if found.found is None and not (create and upgrade):
+        raise ConfigError(
+            f"{catalog.place} has no tables of queue_core: check the URL, or make them with: "
+            "queue-core db upgrade -b URL"
+        )
     if not upgrade:
         raise StoreCorrupt(
             f"{found}; upgrade=false in its URL leaves that to: queue-core db upgrade -b URL"

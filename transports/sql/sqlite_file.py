@@ -88,11 +88,11 @@ class SqliteFile:
         "_directory",
         "_free",
         "_free_at",
+        "_make",
         "_max_size",
-        "_upgrade",
     )
 
-    def __init__(self, url: BrokerURL) -> None:
+    def __init__(self, url: BrokerURL, *, create: bool = True) -> None:
         """Remember where the file is, also if the working directory changes; opens nothing."""
         self.path = os.path.realpath(url.database)
         self.place = f"the SQLite database {self.path}"
@@ -105,7 +105,7 @@ class SqliteFile:
         self._free, self._free_at = 0, 0.0
         self._max_size = url.option("max_size", int, 0)
         self.synchronous = url.option("synchronous", str, "full").lower()
-        self._upgrade = url.option("upgrade", bool, True)
+        self._make = {"upgrade": url.option("upgrade", bool, True), "create": create}
 
     def connect(self, compiler: Compiler) -> Connection:
         """Return a connection in autocommit mode to the file, which has the schema then."""
@@ -115,6 +115,9 @@ class SqliteFile:
                 f"{self.place} needs SQLite {least}, and this Python has {sqlite3.sqlite_version}"
             )
         self._check_place()
+        if not all(self._make.values()):
+            with self.catalog(compiler) as found:  # connecting would make the file
+                ensure(found, **self._make)
         engine = create_engine(
             URL.create("sqlite+pysqlite", database=self.path),
             poolclass=NullPool,
@@ -130,7 +133,7 @@ class SqliteFile:
             cursor = raw.cursor()
             self._prepare(cursor)
             self.make_side()
-            ensure(SqliteCatalog(self.place, compiler, cursor), upgrade=self._upgrade)
+            ensure(SqliteCatalog(self.place, compiler, cursor), **self._make)
         except BaseException:
             connection.close()
             raise
@@ -143,11 +146,13 @@ class SqliteFile:
         One that does not exist has none, and looking does not make it.
         """
         self._check_place()
-        path = self.path if os.path.exists(self.path) else ":memory:"
+        path, place = self.path, self.place
+        if not os.path.exists(path):
+            path, place = ":memory:", f"{place} (there is no such file)"
         connection = None
         try:
             connection = sqlite3.connect(path, timeout=self.patience, isolation_level=None)
-            yield SqliteCatalog(self.place, compiler, connection.cursor())
+            yield SqliteCatalog(place, compiler, connection.cursor())
         except sqlite3.Error as error:
             raise explain_sqlite(error, self.place) or error from error
         finally:

@@ -24,7 +24,7 @@ def purge(queue: str, broker: str, timeout: float, dry_run: bool, yes: bool, as_
     Says how many there are, and asks. Messages whose delay is not over count too, but on RabbitMQ
     they are not in the queue yet, and stay. Exit code 4 if there is no such queue.
     """
-    with Connection(broker, timeout=timeout, connect_timeout=timeout) as connection:
+    with Connection(broker, timeout=timeout, connect_timeout=timeout, create=False) as connection:
         try:
             found = connection.inspect(queue)
         except QueueNotFound:

@@ -204,7 +204,7 @@ def _mailbox(
 ) -> Iterator[tuple[Mailbox, dict[str, str]]]:
     """Connect and open a mailbox; yield it and where that is, without the broker's password."""
     patience = max(timeout, CONNECT)
-    with Connection(broker, timeout=patience, connect_timeout=patience) as connection:
+    with Connection(broker, timeout=patience, connect_timeout=patience, create=False) as connection:
         if not connection.features.shared:
             raise CommandError(
                 f"there are no nodes but a program's own at {connection.url}",
