@@ -74,7 +74,6 @@ NEEDLESS: Final[Mapping[str, str]] = {
     "worker_lost_wait": "a child that died is known at once",
     "worker_pool_putlocks": "a pool takes no more than it can run",
     "worker_pool_restarts": "the pool can be restarted anyway",
-    "worker_pool_start_method": "children are fresh interpreters",
     "worker_proc_alive_timeout": "an app may take a minute to import",
     "worker_timer": "there is one timer",
     "worker_timer_precision": "there is one timer",

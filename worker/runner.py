@@ -15,18 +15,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Final
 
 from queue_core import ConfigError, QueueCoreError
-from queue_core.mailbox import LamportClock, SigningKey
+from queue_core.mailbox import LamportClock
 from queue_core.worker.blueprint import Blueprint, load
 from queue_core.worker.delivery import Flights
+from queue_core.worker.flags import WorkerOptions, expand
 from queue_core.worker.hooks import WorkerHooks
 from queue_core.worker.outcome import AppInfo
 from queue_core.worker.pools.base import Pool
@@ -46,47 +44,6 @@ STEPS: Final = tuple(
 """The worker's own steps; an app may add others with ``app.steps["worker"].add(...)``."""
 CONSUMER_STEPS: Final = "queue_core.worker.consumer.consumer:STEPS"
 """Where those of the consumer stand."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """How a worker runs. What is None is as the app's settings say.
-
-    Attributes:
-        broker: replaces the app's broker if not None.
-        queues: names of the queues to take from; the app's default queue, and all that it defines,
-            if empty.
-        exclude: names of those among them not to take from.
-        name: for people, in the log, and what remote control calls it.
-        node: for the broker: a worker that starts under the node name of a dead one gets its
-            messages at once. Empty: none.
-        pool: the kind of pool that somebody asked for.
-        prefetch: messages to hold at once, over all queues. If the settings do not say either, the
-            pool decides.
-        drain: seconds to wait for running tasks when stopping.
-        lease: seconds after which others may have this worker's messages if it dies.
-        burst: end when the queues are empty.
-        check: end when everything is ready, and take nothing.
-        statedb: a file that keeps what must survive a restart.
-        control: take part in remote control.
-        keys: obey remote commands that change something only if one of these signed them; empty:
-            obey everybody.
-    """
-
-    broker: str | None = None
-    queues: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    name: str = "worker"
-    node: str = ""
-    pool: str | None = None
-    prefetch: int | None = None
-    drain: float | None = None
-    lease: float | None = None
-    burst: bool = False
-    check: bool = False
-    statedb: str | None = None
-    control: bool | None = None
-    keys: Sequence[SigningKey] = ()
 
 
 class Worker:
@@ -281,13 +238,13 @@ class Worker:
         self.blueprint.shutdown(self)
 
 
+def work(pool: Pool, options: WorkerOptions) -> int:
+    """Run a worker, see `Worker.run`."""
+    return Worker(pool, options).run()
+
+
 def _load_steps() -> None:
     """Import what the steps need, while the first child imports the app."""
     with contextlib.suppress(ConfigError):  # the blueprints will say so
         for path in (*STEPS, *load(CONSUMER_STEPS)):
             load(path)
-
-
-def expand(name: str) -> str:
-    """Put the host name for ``%h`` and the process id for ``%p``."""
-    return name.replace("%h", socket.gethostname()).replace("%p", str(os.getpid()))

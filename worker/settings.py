@@ -82,6 +82,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         worker_queues: the queues to take from (``-Q``); none: all that the app defines.
         worker_concurrency: how many tasks at once (``-c``); None: the number of CPUs.
         worker_pool: ``prefork``, ``threads``, ``solo``, ``asyncio`` (``-P``).
+        worker_pool_start_method: ``forkserver``: child processes are forked by one that has
+            imported the app, if that leaves no threads and nothing open (``fork`` means the
+            same); ``spawn``: each imports the app by itself.
         worker_prefetch: messages to hold at once (``--prefetch``); None: the pool decides.
         worker_prefetch_multiplier: the same per running task.
         worker_max_tasks_per_child: replace a child after so many tasks.
@@ -134,6 +137,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_queues: Names = ()
     worker_concurrency: int | None = None
     worker_pool: str = "prefork"
+    worker_pool_start_method: str = "forkserver"
     worker_prefetch: int | None = None
     worker_prefetch_multiplier: int | None = None
     worker_max_tasks_per_child: int | None = None
@@ -158,6 +162,7 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "task_create_missing_queue_type": ("auto", "classic", "quorum"),
     "task_default_exchange_type": ("direct", "topic", "fanout", "headers"),
     "worker_pool": ("prefork", "threads", "solo", "asyncio"),
+    "worker_pool_start_method": ("forkserver", "spawn", "fork"),
 }
 _RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "task_default_priority": (0, 9),

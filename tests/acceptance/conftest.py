@@ -19,6 +19,14 @@ from queue_core.worker import App
 HERE = Path(__file__).parent
 
 
+def _children(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in task.read_text().split()]
+    return found
+
+
 class WorkerProcess:
     """One ``queue-core worker`` and what it logged."""
 
@@ -41,12 +49,12 @@ class WorkerProcess:
         return self._log.read_text(errors="replace")
 
     def children(self) -> list[int]:
-        """The process ids of its children, by /proc."""
-        found = []
-        for task in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                found += [int(pid) for pid in task.read_text().split()]
-        return found
+        """The process ids of those that run tasks, by /proc: one process forks them all."""
+        return [child for template in self.templates() for child in _children(template)]
+
+    def templates(self) -> list[int]:
+        """The process ids of those that fork children; there are two during a restart."""
+        return _children(self.process.pid)
 
     def ready(self) -> WorkerProcess:
         eventually(lambda: self.process.poll() is not None or "ready in" in self.log, 30.0)

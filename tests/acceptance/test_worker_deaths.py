@@ -136,6 +136,7 @@ def test_a_task_that_always_kills_its_process_is_given_up_the_third_time(app, qu
 def test_no_child_outlives_a_killed_worker(app, queue, start_worker, note, is_alive):
     worker = start_worker("-c", "2").ready()
     children = eventually(lambda: len(worker.children()) == 2 and worker.children())
+    children += worker.templates()
     for _ in range(2):
         app.send_task("jobs.hold", (str(note),), queue=queue)
     eventually(lambda: len(lines(note)) == 2, 20.0)

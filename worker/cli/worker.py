@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 import click
 
 from queue_core.mailbox import SigningKey
+from queue_core.worker.blueprint import load
 from queue_core.worker.cli.options import config_option
 from queue_core.worker.cli.types import duration, names, size
 from queue_core.worker.configuration import found_around
+from queue_core.worker.flags import WorkerOptions, expand
 from queue_core.worker.logs import Format, configure
-from queue_core.worker.pools.child import die_with_parent
-from queue_core.worker.pools.make import KINDS, PoolOptions, make_pool
-from queue_core.worker.runner import Worker, WorkerOptions, expand
+from queue_core.worker.pools.base import PoolOptions
+from queue_core.worker.pools.lifeline import die_with_parent
+from queue_core.worker.pools.make import KINDS, make_pool
 
 LEVELS = ["debug", "info", "warning", "error"]
 
@@ -183,9 +186,12 @@ def worker(
     )
     around = found_around()
     kind, at_once = pool or around.worker_pool, concurrency or around.worker_concurrency
-    tasks = PoolOptions(kind, at_once, soft_time_limit, time_limit, max_tasks, max_memory)
+    forks = around.worker_pool_start_method != "spawn"
+    tasks = PoolOptions(kind, at_once, soft_time_limit, time_limit, max_tasks, max_memory, forks)
     pool_of_tasks = make_pool(tasks, app, broker, log_level, log_format, options.name)
-    return Worker(pool_of_tasks, options).run()
+    # What the worker is made of is imported while another process imports the app.
+    work: Callable[..., int] = load("queue_core.worker.runner:work")
+    return work(pool_of_tasks, options)
 
 
 commands = {"worker": worker}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -21,6 +22,30 @@ from queue_core.worker.settings import Settings
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 """By what a task can be terminated."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """How tasks are run.
+
+    Attributes:
+        kind: as ``-P`` calls it.
+        size: how many at once.
+        soft_limit, hard_limit: seconds, for tasks that say nothing of it themselves.
+        max_tasks: after how many tasks a child is replaced.
+        max_memory: above how many bytes a child is replaced.
+        forks: children may be forked.
+
+    What is None is as the app's settings say.
+    """
+
+    kind: str = "prefork"
+    size: int | None = None
+    soft_limit: float | None = None
+    hard_limit: float | None = None
+    max_tasks: int | None = None
+    max_memory: int | None = None
+    forks: bool = True
 
 
 class Abilities(msgspec.Struct, frozen=True):

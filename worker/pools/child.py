@@ -7,17 +7,13 @@ of them may start, over another one (`queue_core.worker.pools.grants`).
 Signals reach a task in two ways. SIGTERM and SIGINT end the job that the parent wants to end, and
 are ignored else. SIGALRM, from this process's own timer, is the soft time limit.
 
-It dies with its parent. The parent holds the other end of a pipe; when that closes, the kernel
-kills this process, even in the middle of a C function that holds the GIL (Linux). Elsewhere a
-thread watches the pipe.
+It dies with its parent (`queue_core.worker.pools.lifeline`). The same work is done by children that
+a template has forked (`queue_core.worker.pools.template`), which import nothing any more.
 """
 
 from __future__ import annotations
 
-import faulthandler
-import fcntl
 import os
-import select
 import signal
 import socket
 import sys
@@ -47,6 +43,7 @@ from queue_core.worker.pools.frames import (
     pack,
 )
 from queue_core.worker.pools.grants import Granted
+from queue_core.worker.pools.lifeline import die_with_parent, ignore_signals
 from queue_core.worker.request import State
 from queue_core.worker.trace import run_job
 
@@ -58,58 +55,13 @@ def main(argv: list[str] | None = None) -> int:
     die_with_parent(pipe_fd)
     for fd in (socket_fd, grants_fd):
         os.set_inheritable(fd, False)
-    _ignore_signals()
-    granted = Granted(grants_fd)
+    ignore_signals()
     with socket.socket(fileno=socket_fd) as link:
-        line = _Line(link)
-        os.register_at_fork(after_in_child=partial(_step_aside, line, granted))
-        child = _Child(link, line, granted)
-        setup = child.next()
-        if not isinstance(setup, Setup):
-            return 1
-        app = _prepare(setup, line)
+        app = prepare(link)
         if app is None:
             return 78
-        app.hooks.process_init.tell()
-        child.serve(app)
-    app.hooks.process_shutdown.tell()
-    app.close()
+        serve(app, link, grants_fd)
     return 0
-
-
-def die_with_parent(pipe_fd: int) -> None:
-    """Arrange that this process is killed as soon as the other end of the pipe is closed."""
-    if sys.platform == "linux":
-        # The read end is opened anew: the owner that F_SETOWN sets belongs to the open file
-        # description, which would be shared with whoever else holds the descriptor.
-        own = os.open(f"/proc/self/fd/{pipe_fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        os.close(pipe_fd)
-        fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(own, _F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(own, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
-        if select.select([own], [], [], 0)[0]:  # it closed before the signal was armed
-            os.kill(os.getpid(), signal.SIGKILL)
-    else:
-        threading.Thread(target=_watch, args=(pipe_fd,), daemon=True).start()
-
-
-_F_SETSIG = 10  # fcntl has no name for it
-
-
-def _watch(pipe_fd: int) -> None:
-    os.read(pipe_fd, 1)  # nothing is ever written: this returns when the parent is gone
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _ignore_signals() -> None:
-    """The parent decides when to stop, also when a terminal or supervisor signals all processes.
-
-    A handler instead of SIG_IGN, which programs started by tasks would inherit. SIGQUIT, which a
-    terminal sends to all, writes the stacks of all threads to stderr.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda _number, _frame: None)
-    faulthandler.register(signal.SIGQUIT, all_threads=True)
 
 
 class _Line:
@@ -143,8 +95,11 @@ def _step_aside(line: _Line, granted: Granted) -> None:
     granted.close()
 
 
-def _prepare(setup: Setup, line: _Line) -> App | None:
-    """Import the app and say what it is, or say why not."""
+def prepare(link: socket.socket) -> App | None:
+    """Be told which app to import, do so, and say what it is, or say why that cannot be."""
+    setup = _setup(link)
+    if setup is None:
+        return None
     configure(setup.log_level, setup.log_format)
     sys.path[:] = setup.path
     try:
@@ -152,13 +107,33 @@ def _prepare(setup: Setup, line: _Line) -> App | None:
         app.hostname = setup.node or app.hostname
         info = app.info()
     except AppNotFound as error:
-        line.say(NotReady(error.error, error.because, error.advice, error.trace))
+        link.sendall(pack(NotReady(error.error, error.because, error.advice, error.trace)))
         return None
     except ConfigError as error:
-        line.say(NotReady(str(error), "", "", "", settings=True))
+        link.sendall(pack(NotReady(str(error), "", "", "", settings=True)))
         return None
-    line.say(info)
+    link.sendall(pack(info))
     return app
+
+
+def _setup(link: socket.socket) -> Setup | None:
+    """Read the first message; no other is sent before that is answered."""
+    reader: Reader[ToChild] = Reader(ToChild)
+    while data := link.recv(CHUNK):
+        for message in reader.feed(data):
+            return message if isinstance(message, Setup) else None
+    return None
+
+
+def serve(app: App, link: socket.socket, grants_fd: int) -> None:
+    """Run jobs until told to stop, or until a task leaves a mess."""
+    granted = Granted(grants_fd)
+    line = _Line(link)
+    os.register_at_fork(after_in_child=partial(_step_aside, line, granted))
+    app.hooks.process_init.tell()
+    _Child(link, line, granted).serve(app)
+    app.hooks.process_shutdown.tell()
+    app.close()
 
 
 class _Child:
@@ -189,7 +164,7 @@ class _Child:
                 break
         self._line.say(Leaving())
 
-    def next(self) -> ToChild | None:
+    def _next(self) -> ToChild | None:
         """Return the next message, waiting for it; None at the end of the stream."""
         while not self._inbox:
             data = self._link.recv(CHUNK)
@@ -201,7 +176,7 @@ class _Child:
     def _job(self, ticket: int) -> Job | None:
         """Return the job with this ticket; those before it were taken back."""
         while True:
-            message = self.next()
+            message = self._next()
             if not isinstance(message, Job) or message.ticket == ticket:
                 return message if isinstance(message, Job) else None
 

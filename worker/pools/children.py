@@ -1,7 +1,8 @@
 """Child processes as their parent holds them: processes, the sockets to them, what they may start.
 
-Children are fresh interpreters, so that no lock and no socket of the worker is inherited. A child
-dies with this process (see `queue_core.worker.pools.child`).
+Children are forked by a process that has imported the app and done nothing else, or they are fresh
+interpreters (`queue_core.worker.pools.launching`), so that no lock and no socket of the worker is
+inherited. A child dies with this process (`queue_core.worker.pools.lifeline`).
 """
 
 from __future__ import annotations
@@ -11,15 +12,23 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import msgspec
 
 from queue_core.worker.outcome import Job, News, Outcome
-from queue_core.worker.pools.frames import CHUNK, FromChild, Reader, Setup, pack
+from queue_core.worker.pools.frames import (
+    CHUNK,
+    FromChild,
+    Imported,
+    NotReady,
+    Reader,
+    Setup,
+    pack,
+)
 from queue_core.worker.pools.grants import STOP, Grants
+from queue_core.worker.pools.launching import Fresh, Inherited, Process, Template, TemplateLost
 
 logger = logging.getLogger(__name__)
 
@@ -29,18 +38,14 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 class Child:
     """A process that runs jobs. Nothing here blocks but the constructor."""
 
-    def __init__(self, setup: Setup) -> None:
-        """Start it. Raises OSError."""
+    def __init__(self, launch: Callable[[Inherited], Process], first: bytes) -> None:
+        """Start it, with ``first`` to read. Raises OSError."""
         ours, theirs = socket.socketpair()
         grants = Grants()
         watched, alive = os.pipe()  # ours to hold: closing it kills the child
         inherited = (theirs.fileno(), grants.child_fd, watched)
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", __package__ + ".child", *map(str, inherited)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=inherited,
-            )
+            self.process = launch(inherited)
         except BaseException:
             ours.close()
             grants.close()
@@ -59,7 +64,7 @@ class Child:
         self._alive = alive
         self._grants = grants
         self._reader: Reader[FromChild] = Reader(FromChild)
-        self._unsent = bytearray(pack(setup))
+        self._unsent = bytearray(first)
 
     def give(self, jobs: Iterable[Job]) -> None:
         """Send jobs, and let it start them."""
@@ -102,7 +107,7 @@ class Child:
     def kill(self) -> None:
         """Kill it; it is `gone` a moment later."""
         self.killed = True
-        self.process.kill()
+        self.process.send_signal(signal.SIGKILL)
 
     def receive(self) -> Iterable[FromChild] | None:
         """Return messages that have arrived; None if there will be no more.
@@ -119,10 +124,7 @@ class Child:
 
     def gone(self) -> str | None:
         """How it has ended; None while it lives."""
-        code = self.process.poll()
-        if code is None:
-            return None
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return self.process.ended()
 
     def memory(self) -> int | None:
         """Its resident memory in bytes; None where that cannot be known."""
@@ -154,6 +156,8 @@ class Children:
     def __init__(self, setup: Setup) -> None:
         """Nobody is started."""
         self._setup = setup
+        self._template: Template | None = None
+        self._candidate: Template | None = None
         self._selector = selectors.DefaultSelector()
         self._writing: set[Child] = set()
         self.by_pid: dict[int, Child] = {}
@@ -164,7 +168,7 @@ class Children:
     def start(self) -> int:
         """Start a child."""
         try:
-            child = Child(self._setup)
+            child = self._launch()
         except OSError as error:
             logger.error("a child cannot be started: %s", error)
             raise
@@ -205,16 +209,69 @@ class Children:
         """End `wait` when this descriptor is readable, too."""
         self._selector.register(fd, selectors.EVENT_READ, None)
 
-    def wait(self, seconds: float | None) -> list[Child | None]:
+    def wait(self, seconds: float | None) -> list[Child | Template | None]:
         """Wait until something can be read; None stands for what `watch` was given."""
-        found: list[Child | None] = []
+        found: list[Child | Template | None] = []
         for key, events in self._selector.select(seconds):
-            child: Child | None = key.data
-            if child is not None and events & selectors.EVENT_WRITE:
-                self._flush(child)
+            item: Child | Template | None = key.data
+            if isinstance(item, Child) and events & selectors.EVENT_WRITE:
+                self._flush(item)
             if events & selectors.EVENT_READ:
-                found.append(child)
+                found.append(item)
         return found
+
+    def import_app(self) -> None:
+        """Begin to import the app, in a process that forks the children from then on.
+
+        `wait` returns it when `imported` should be called. Raises OSError.
+        """
+        self._dismiss_candidate()
+        self._candidate = Template(self._setup)
+        self._selector.register(self._candidate.control, selectors.EVENT_READ, self._candidate)
+
+    @property
+    def forks(self) -> bool:
+        """Whether children are forked, or will be."""
+        return (self._candidate or self._template) is not None
+
+    def imported(self, template: Template) -> Imported | NotReady | None:
+        """Return how the import of the app went; None: it goes on. Children are forked by that."""
+        if template is not self._candidate:
+            return None
+        said: Imported | NotReady | None
+        messages = template.hear()
+        if messages is None:
+            how = f"a child ended while it imported the app: {template.how()}"
+            said = NotReady(how, "", "", "")
+        else:
+            said = next((each for each in messages if isinstance(each, Imported | NotReady)), None)
+        if said is None:
+            return None
+        if isinstance(said, Imported):
+            if self._template is not None:
+                self._template.retire()
+            self._template = None
+            if not said.unfit:
+                self._selector.unregister(template.control)
+                self._template, self._candidate = template, None
+        self._dismiss_candidate()
+        return said
+
+    def _dismiss_candidate(self) -> None:
+        if self._candidate is not None:
+            self._selector.unregister(self._candidate.control)
+            self._candidate.close()
+            self._candidate = None
+
+    def _launch(self) -> Child:
+        """Start a child in the best way there is."""
+        if self._template is not None:
+            try:
+                return Child(self._template.fork, b"")
+            except TemplateLost as error:
+                logger.warning("%s; children are fresh interpreters from now on", error)
+                self._template = None
+        return Child(partial(Fresh, __package__ + ".child"), pack(self._setup))
 
     def hear(self, child: Child) -> Iterator[FromChild]:
         """Yield what a child has sent; it is ``silent`` when that was the last."""
@@ -251,6 +308,9 @@ class Children:
             child.close()
             child.process.wait()
         self.by_pid.clear()
+        self._dismiss_candidate()
+        if self._template is not None:
+            self._template.close()
         self._selector.close()
 
     def _flush(self, child: Child) -> None:

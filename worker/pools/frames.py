@@ -53,6 +53,15 @@ class NotReady(msgspec.Struct, tag="notready", array_like=True):
     settings: bool = False
 
 
+class Imported(msgspec.Struct, tag="imported", array_like=True):
+    """From a template: the app is imported, and children can be forked unless ``unfit`` says why.
+
+    See `queue_core.worker.pools.launching`.
+    """
+
+    unfit: str
+
+
 class Leaving(msgspec.Struct, tag="leaving", array_like=True):
     """From the child: it starts nothing more; what it was given and did not report is unstarted."""
 
@@ -88,7 +97,7 @@ class Limited(msgspec.Struct, tag="limited", array_like=True):
 
 
 ToChild = Setup | Job
-FromChild = AppInfo | NotReady | Leaving | Heard | Ended | Cut | Limited
+FromChild = AppInfo | NotReady | Imported | Leaving | Heard | Ended | Cut | Limited
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -49,11 +49,13 @@ from queue_core.worker.pools.frames import (
     Ended,
     FromChild,
     Heard,
+    Imported,
     Leaving,
     Limited,
     NotReady,
     Setup,
 )
+from queue_core.worker.pools.launching import Template, can_fork
 from queue_core.worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -84,6 +86,7 @@ class ProcessPool:
         max_memory: int | None = None,
         soft_limit: float | None = None,
         hard_limit: float | None = None,
+        forks: bool = True,
     ) -> None:
         """Nothing is started yet.
 
@@ -95,6 +98,7 @@ class ProcessPool:
             max_memory: replace a child, when its job has ended, that has more bytes of memory. It
                 is looked at four times a second. None: never.
             soft_limit, hard_limit: seconds, for jobs that come without; None: none.
+            forks: import the app once and fork the children, if that can be.
         """
         self._setup = setup
         self._children = Children(setup)
@@ -118,6 +122,8 @@ class ProcessPool:
         self._failed: NotReady | None = None
         self._broken: BaseException | None = None
         self._known = threading.Event()
+        self._forks = forks
+        self._importing = self._anew = False
         self._closing = self._ended = False
 
     abilities = ABILITIES
@@ -135,6 +141,7 @@ class ProcessPool:
 
     def start(self, report: Report, hear: Hear | None = None, fail: Fail = unheard) -> AppInfo:
         """Start the children; return when the first of them has imported the app."""
+        self.launch()
         self._report, self._hears, self._fails = report, hear, fail
         self._thread = threading.Thread(target=self._supervise, name="process pool", daemon=True)
         self._thread.start()
@@ -152,6 +159,12 @@ class ProcessPool:
         assert self._info is not None
         self._configure(self._info.settings)
         return self._info
+
+    def launch(self) -> None:
+        """Begin to import the app, for `start`; does not block."""
+        if self._forks and not self._importing and can_fork():
+            self._children.import_app()
+            self._importing = True
 
     def _configure(self, settings: Settings) -> None:
         """Take from the settings what was not given."""
@@ -247,7 +260,7 @@ class ProcessPool:
     def restart(self) -> None:
         """Replace every child by one that imports the app anew."""
         with self._lock:
-            self._crew.restart()
+            self._anew = True
         self._wake()
 
     def withdraw(self, ticket: int) -> bool:
@@ -289,8 +302,13 @@ class ProcessPool:
             now = time.monotonic()
             self._look_after(now)
             self._take_submitted()
-            self._crew.turn(now)
-            pause = min(self._crew.next_time() - now, self._tick())
+            if self._anew:
+                self._anew = False
+                self._import_anew()
+            pause = self._tick()
+            if not self._importing:
+                self._crew.turn(now)
+                pause = min(pause, self._crew.next_time() - now)
             told, self._children.told = self._children.told, []
             ended = self._crew.ended
         for ticket, outcome in told:
@@ -301,12 +319,14 @@ class ProcessPool:
             pause = 0.0
         heard = self._children.wait(max(0.0, pause))
         with self._lock:
-            for child in heard:
-                if child is None:
+            for item in heard:
+                if item is None:
                     os.read(self._wake_in, 4096)
                     self._woken = False  # in this order: who finds it set has submitted before
+                elif isinstance(item, Template):
+                    self._on_import(self._children.imported(item))
                 else:
-                    self._hear(child, self._children.hear(child))
+                    self._hear(item, self._children.hear(item))
         return True
 
     def _take_submitted(self) -> None:
@@ -360,12 +380,34 @@ class ProcessPool:
             self._info = self._info or message
             self._known.set()
         elif isinstance(message, NotReady):
-            if self._info is not None:
-                logger.error("a new child cannot start: %s %s", message.error, message.because)
-            else:
-                self._failed = self._failed or message
-                self._known.set()
+            self._not_ready(message)
         return True
+
+    def _import_anew(self) -> None:
+        if not self._children.forks:
+            self._crew.restart()
+            return
+        try:
+            self._children.import_app()
+        except OSError as error:
+            logger.error("the app cannot be imported anew: %s", error)
+
+    def _on_import(self, said: Imported | NotReady | None) -> None:
+        """The app was imported, once for all children, or cannot be."""
+        if isinstance(said, Imported):
+            if said.unfit:
+                logger.info("each child imports the app by itself, since %s", said.unfit)
+            self._importing = False
+            self._crew.restart()
+        elif said is not None:
+            self._not_ready(said)
+
+    def _not_ready(self, said: NotReady) -> None:
+        if self._info is not None:
+            logger.error("a new child cannot start: %s %s", said.error, said.because)
+        else:
+            self._failed = self._failed or said
+            self._known.set()
 
     def _on_death(self, child: Child, how: str, now: float) -> None:
         member = self._crew.members[child.pid]

@@ -16,6 +16,7 @@ from queue_core.worker.absent import AppNotFound
 from queue_core.worker.locate import find_app
 from queue_core.worker.outcome import Abandoned, Crashed, Done, Failed, Returned
 from queue_core.worker.pools.frames import Setup
+from queue_core.worker.pools.launching import Template
 from queue_core.worker.pools.processes import ProcessPool
 from queue_core.worker.pools.threads import SoloPool, ThreadPool
 from tests.unit.worker.reports import Reports
@@ -34,7 +35,7 @@ def path(monkeypatch):
     return list(sys.path)
 
 
-@pytest.fixture(params=["processes", "threads"])
+@pytest.fixture(params=["processes", "spawned", "threads"])
 def pool(request, path):
     made = make(request.param, path)
     yield made
@@ -45,6 +46,8 @@ def pool(request, path):
 def make(kind, path, size=2, app="pool_jobs:app"):
     if kind == "processes":
         return ProcessPool(size, Setup(app, path, None, "WARNING"))
+    if kind == "spawned":
+        return ProcessPool(size, Setup(app, path, None, "WARNING"), forks=False)
     return ThreadPool(size, find_app(app))
 
 
@@ -221,20 +224,26 @@ def test_large_messages_pass_in_both_directions(processes, reports, path):
     assert all(reports.value(job) == text + text for job in jobs)
 
 
-def test_a_child_that_cannot_be_started_is_tried_again(path, reports, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "where", "how"),
+    [("processes", Template, "fork"), ("spawned", subprocess, "Popen")],
+)
+def test_a_child_that_cannot_be_started_is_tried_again(
+    path, reports, monkeypatch, kind, where, how
+):
     monkeypatch.setattr("queue_core.worker.pools.crew.RESTARTS", Backoff(base=0.01, cap=0.01))
-    pool = make("processes", path, size=1)
+    pool = make(kind, path, size=1)
     pool.start(reports)
-    popen, refused = subprocess.Popen, []
+    start, refused = getattr(where, how), []
 
     def refuse(*arguments, **options):
         if len(refused) < 3:
             refused.append(arguments)
             raise BlockingIOError("no more processes")
-        return popen(*arguments, **options)
+        return start(*arguments, **options)
 
     before = len(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(where, how, refuse)
     os.kill(pool.pids[0], signal.SIGKILL)
     eventually(lambda: len(refused) == 3 and pool.pids, 20.0)
     job = reports.job("add", 1, 2)

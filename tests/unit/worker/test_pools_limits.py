@@ -266,13 +266,16 @@ def test_a_restart_replaces_every_child_and_loses_nothing(start, reports, tmp_pa
     eventually(lambda: len(pool.pids) == 2 and not before & set(pool.pids), 20.0)
 
 
-def test_a_restart_that_cannot_import_the_app_leaves_the_old_children(start, reports, monkeypatch):
-    pool = start(1)
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_restart_that_cannot_import_the_app_leaves_the_old_children(
+    start, reports, caplog, forks
+):
+    pool = start(1, forks=forks)
     before = pool.pids
     pool._children._setup = Setup("pool_jobs:gone", list(sys.path), None, "ERROR")
     pool.restart()
-    eventually(lambda: set(pool.pids) - set(before), 10.0, what="a successor is tried")
-    eventually(lambda: pool.pids == before, 20.0, what="the successor is gone")
+    eventually(lambda: "a new child cannot start" in caplog.text, 20.0)
+    eventually(lambda: pool.pids == before, 20.0, what="a successor is gone")
     job = reports.job("pid")
     pool.submit(job)
     assert [reports.value(job)] == before

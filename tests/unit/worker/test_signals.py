@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -89,12 +90,21 @@ def test_quit_writes_the_stacks_of_all_threads_and_the_worker_goes_on(worker):
     assert process.wait(20) == 0
 
 
+def _children(pid: int) -> list[int]:
+    found = []
+    for item in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it has ended
+            found += [int(child) for child in item.read_text().split()]
+    return found
+
+
 def test_hang_up_replaces_the_children(worker):
     process, logged = worker()
 
     def children() -> list[int]:
-        threads = Path(f"/proc/{process.pid}/task").glob("*/children")
-        return sorted(int(pid) for item in threads for pid in item.read_text().split())
+        """Those of the process that forks them, which is replaced, too."""
+        templates = _children(process.pid)
+        return sorted(pid for template in templates for pid in _children(template))
 
     before = children()
     assert len(before) == 1

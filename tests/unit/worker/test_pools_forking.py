@@ -1,0 +1,184 @@
+"""Children that a template forks share what the app imported, and nothing that would harm them."""
+
+import logging
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from queue_core.testing.eventually import eventually
+from queue_core.worker.absent import AppNotFound
+from queue_core.worker.outcome import Crashed
+from queue_core.worker.pools.frames import Setup
+from queue_core.worker.pools.processes import ProcessPool
+from tests.unit.worker.reports import Reports
+
+APP = """
+import os, random, socket, threading
+from queue_core.worker import App
+
+{first}
+app = App("forked", settings={{"worker_pool_start_method": "{method}"}})
+imported_by = os.getpid()
+
+@app.task(name="importer")
+def importer():
+    return [imported_by, os.getpid()]
+
+@app.task(name="roll")
+def roll():
+    return random.random()
+
+@app.task(name="die")
+def die():
+    os.abort()
+"""
+
+
+@pytest.fixture
+def reports():
+    return Reports()
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Start a pool for an app that does something first when it is imported."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pools = []
+
+    def started(reports, size=2, first="", method="forkserver"):
+        write(tmp_path, first, method)
+        pools.append(ProcessPool(size, Setup("forked:app", list(sys.path), None, "WARNING")))
+        pools[-1].start(reports)
+        eventually(lambda: len(pools[-1].pids) == size, 30.0)
+        return pools[-1]
+
+    yield started
+    for pool in pools:
+        pool.abort()
+        pool.stop(0.0)
+
+
+def write(folder, first="", method="forkserver"):
+    (folder / "forked.py").write_text(APP.format(first=first, method=method))
+
+
+def run(pool, reports, name):
+    job = reports.job(name)
+    pool.submit(job)
+    return reports.value(job)
+
+
+def template_of(pool):
+    """The process id of the parent of the children."""
+    (status,) = {
+        line
+        for pid in pool.pids
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("PPid:")
+    }
+    return int(status.split()[1])
+
+
+def test_the_app_is_imported_once_for_all_children(start, reports):
+    pool = start(reports)
+    importer, child = run(pool, reports, "importer")
+    assert importer == template_of(pool) != os.getpid()
+    assert child in pool.pids
+
+
+@pytest.mark.parametrize(
+    ("first", "method", "why"),
+    [
+        ("pair = socket.socketpair()", "forkserver", r"leaves socket:\[\d+\] open"),
+        ("file = open(__file__)", "forkserver", "leaves .*forked.py open"),
+        (
+            "threading.Thread(target=threading.Event().wait, daemon=True).start()",
+            "forkserver",
+            "starts threads",
+        ),
+        ("", "spawn", "worker_pool_start_method is spawn"),
+    ],
+)
+def test_an_app_that_is_not_fit_for_it_is_imported_by_each_child(
+    start, reports, caplog, first, method, why
+):
+    caplog.set_level(logging.INFO, "queue_core")
+    pool = start(reports, first=first, method=method)
+    importer, child = run(pool, reports, "importer")
+    assert importer == child
+    assert template_of(pool) == os.getpid()
+    assert re.search(f"each child imports the app by itself, since .*{why}", caplog.text)
+
+
+def test_children_go_on_when_what_forks_them_dies_and_new_ones_come(start, reports, caplog):
+    pool = start(reports)
+    before = pool.pids
+    os.kill(template_of(pool), signal.SIGKILL)
+    assert run(pool, reports, "importer")[1] in before
+    for child in before:
+        os.kill(child, signal.SIGKILL)
+    eventually(lambda: len(pool.pids) == 2 and not set(before) & set(pool.pids), 30.0)
+    assert "children are fresh interpreters from now on" in caplog.text
+    assert len(set(run(pool, reports, "importer"))) == 1
+
+
+def test_a_restart_imports_the_app_anew_and_the_old_children_end_as_always(
+    start, reports, tmp_path
+):
+    pool = start(reports, size=1)
+    first, template = pool.pids, template_of(pool)
+    write(tmp_path, "pass  # another")
+    pool.restart()
+    eventually(lambda: pool.pids and pool.pids != first and len(pool.pids) == 1, 30.0)
+    assert template_of(pool) != template
+    eventually(lambda: not Path(f"/proc/{template}").exists(), 20.0)
+    job = reports.job("die")
+    pool.submit(job)
+    assert reports.outcome(job) == Crashed("SIGABRT")
+
+
+def test_children_do_not_roll_the_same_dice(start, reports):
+    pool = start(reports, size=1, first="random.random()")
+    rolls = set()
+    for _ in range(3):
+        rolls.add(run(pool, reports, "roll"))
+        (child,) = pool.pids
+        os.kill(child, signal.SIGKILL)
+        eventually(lambda gone=child: pool.pids and gone not in pool.pids, 30.0)
+    assert len(rolls) == 3
+
+
+def test_replacing_children_leaves_no_descriptors_and_no_processes(start, reports):
+    pool = start(reports, size=1)
+    before, template = len(os.listdir("/proc/self/fd")), template_of(pool)
+    there = len(os.listdir(f"/proc/{template}/fd"))
+    for _ in range(5):
+        (child,) = pool.pids
+        os.kill(child, signal.SIGKILL)
+        eventually(lambda gone=child: pool.pids and gone not in pool.pids, 30.0)
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert len(os.listdir(f"/proc/{template}/fd")) <= there
+    children = Path(f"/proc/{template}/task/{template}/children")
+    eventually(lambda: [int(pid) for pid in children.read_text().split()] == pool.pids, 20.0)
+    assert pool.stop(20.0)
+    assert not Path(f"/proc/{template}").exists()
+
+
+def test_an_app_whose_import_ends_the_process_is_reported(start, reports):
+    with pytest.raises(AppNotFound, match="while it imported the app: SIGABRT"):
+        start(reports, first="os.abort()")
+
+
+def test_a_pool_that_was_launched_and_never_started_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write(tmp_path)
+    pool = ProcessPool(1, Setup("forked:app", list(sys.path), None, "WARNING"))
+    pool.launch()
+    template = pool._children._candidate._process.pid
+    assert Path(f"/proc/{template}").exists()
+    assert pool.stop(0.0)
+    assert not Path(f"/proc/{template}").exists()

@@ -1,0 +1,40 @@
+"""Pools that run tasks in the worker's own process."""
+
+from __future__ import annotations
+
+from queue_core import ConfigError
+from queue_core.worker.locate import load_app
+from queue_core.worker.pools.base import Pool, PoolOptions, limits_of, usual_size
+from queue_core.worker.pools.threads import SoloPool, ThreadPool
+
+_SAID = {
+    "soft_limit": "--soft-time-limit",
+    "hard_limit": "--time-limit",
+    "max_tasks": "--max-tasks",
+    "max_memory": "--max-memory",
+}
+
+
+def make_pool(options: PoolOptions, app: str, broker: str | None, node: str) -> Pool:
+    """Import the app and return a pool for it, see `queue_core.worker.pools.make.make_pool`."""
+    for name, flag in _SAID.items():
+        if getattr(options, name) is not None:
+            raise ConfigError(f"-P {options.kind} keeps no {flag}; use -P prefork")
+    loaded = load_app(app, broker=broker)
+    loaded.hostname = node or loaded.hostname
+    limits = limits_of(loaded.settings)
+    for name in _SAID:
+        if getattr(limits, name) is not None:
+            raise ConfigError(
+                f"-P {options.kind} keeps no {name}, which the settings of the app ask for; use "
+                "-P prefork"
+            )
+    size = options.size or loaded.settings.worker_concurrency or usual_size(options.kind)
+    if options.kind == "threads":
+        return ThreadPool(size, loaded)
+    if options.kind == "solo":
+        return SoloPool(loaded)
+    # asyncio takes tens of milliseconds to import, and the other kinds do without it.
+    from queue_core.worker.pools.coroutines import AsyncioPool  # noqa: PLC0415
+
+    return AsyncioPool(size, loaded)

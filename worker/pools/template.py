@@ -1,0 +1,110 @@
+"""The process that imports the app and forks children: ``python -m ...template CONTROL PIPE``.
+
+See `queue_core.worker.pools.launching`, which is the worker's side of it. It has one thread and
+runs nothing but the import. What that must not leave behind, since all children would share it:
+threads, which do not exist in a forked process, and open descriptors, such as connections to a
+database, on which all of them would talk at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+
+from queue_core.worker.app import App
+from queue_core.worker.pools.child import prepare, serve
+from queue_core.worker.pools.frames import Imported, pack
+from queue_core.worker.pools.launching import FORK, REQUEST, WORD, Inherited
+from queue_core.worker.pools.lifeline import die_with_parent, ignore_signals
+
+
+def main() -> int:
+    """Import the app, and fork until the worker has no more use for it; return the exit code.
+
+    In the forked processes, too, each of which returns when it is done.
+    """
+    control_fd, pipe_fd = (int(text) for text in sys.argv[1:])
+    lifeline = die_with_parent(pipe_fd)
+    os.set_inheritable(control_fd, False)
+    ignore_signals()
+    with socket.socket(fileno=control_fd) as control:
+        before = _descriptors()
+        app = prepare(control)
+        if app is None:
+            return 78
+        why = _unfit(app, before)
+        control.sendall(pack(Imported(why)))
+        if why:
+            return 0
+        gc.collect()
+        gc.freeze()  # a collection would touch, and so copy, every page
+        inherited = _fork_on_request(control)
+    if inherited is None:
+        return 0
+    os.close(lifeline)
+    return _be_child(app, inherited)
+
+
+def _unfit(app: App, before: Mapping[str, str]) -> str:
+    """Say why no children can be forked here; empty if they can."""
+    if app.settings.worker_pool_start_method == "spawn":
+        return "worker_pool_start_method is spawn"
+    if len(os.listdir("/proc/self/task")) > 1:
+        return "the app starts threads when it is imported"
+    for number, what in _descriptors().items():
+        if before.get(number) != what:
+            return f"the app leaves {what} open when it is imported"
+    return ""
+
+
+def _descriptors() -> dict[str, str]:
+    """What is open: number -> what that is."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # what the list was read from
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+    return found
+
+
+def _fork_on_request(control: socket.socket) -> Inherited | None:
+    """Return what a child inherits, in the child; in this process None, at the end."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else ends might go unseen
+    while True:
+        data, fds, _, _ = socket.recv_fds(control, REQUEST, 3, socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            return None
+        if data[:1] == FORK:
+            sys.stdout.flush()
+            try:
+                answer = os.fork()
+            except OSError as error:
+                answer = -(error.errno or errno.EAGAIN)
+            if answer == 0:
+                signal.signal(signal.SIGCHLD, before)
+                link, grants, pipe = fds
+                return link, grants, pipe
+            for fd in fds:
+                os.close(fd)
+        else:
+            _, status = os.waitpid(WORD.unpack(data[1:])[0], 0)
+            answer = os.waitstatus_to_exitcode(status)
+        control.sendall(WORD.pack(answer))
+
+
+def _be_child(app: App, inherited: Inherited) -> int:
+    link_fd, grants_fd, pipe_fd = inherited
+    die_with_parent(pipe_fd)
+    with socket.socket(fileno=link_fd) as link:
+        link.sendall(pack(app.info()))
+        serve(app, link, grants_fd)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
