@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import select
 import time
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import psycopg
+from psycopg import generators
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 from psycopg.waiting import Wait
 from sqlalchemy.engine import Dialect as Compiler
@@ -110,26 +111,64 @@ class Link(psycopg.Connection[TupleRow]):
 
     patience: float = 30.0
 
+    @classmethod
+    def open(cls, settings: Mapping[str, Any], seconds: float) -> Link:
+        """Connect, in autocommit mode, within so many seconds, which several hosts share.
+
+        libpq's own ``connect_timeout`` counts whole seconds, two at least, for each host.
+        """
+        deadline = time.monotonic() + seconds
+        hosts = str(settings.get("host", "")).split(",")
+        for others in reversed(range(len(hosts))):
+            now = time.monotonic()
+            host = {"host": hosts[-1 - others] or None}
+            try:
+                return cls._open({**settings, **host}, now + (deadline - now) / (others + 1))
+            except psycopg.Error:
+                if not others:
+                    raise
+        raise AssertionError("there is at least one host")
+
+    @classmethod
+    def _open(cls, settings: Mapping[str, Any], deadline: float) -> Link:
+        connecting = generators.connect(make_conninfo("", **settings))
+        try:
+            descriptor, wanted = next(connecting)
+            while ready := _await(descriptor, wanted, deadline):
+                descriptor, wanted = connecting.send(ready)
+        except StopIteration as done:
+            link = cls(done.value)
+            link.autocommit = True
+            link.prepare_threshold = None
+            return link
+        raise psycopg.OperationalError("timeout expired")
+
     def wait(self, gen: Any, interval: float = 0.0, timeout: float | None = None) -> Any:
         """See psycopg; a connection that did not answer in time is closed."""
         deadline = time.monotonic() + (self.patience if timeout is None else timeout)
-        poll = select.poll()
         try:
             wanted = next(gen)
-            while True:
-                poll.register(self.pgconn.socket, _EVENTS[wanted])
-                ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-                if not ready:
-                    raise psycopg.OperationalError("the server did not answer in time")
-                happened = ready[0][1]
-                readable = Wait.R if happened & ~select.POLLOUT else 0  # an error, too
-                wanted = gen.send(readable | (Wait.W if happened & select.POLLOUT else 0))
+            while ready := _await(self.pgconn.socket, wanted, deadline):
+                wanted = gen.send(ready)
+            raise psycopg.OperationalError("the server did not answer in time")
         except StopIteration as done:
             return done.value
         except BaseException:
             if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
                 self.pgconn.finish()  # what it would answer later belongs to nobody
             raise
+
+
+def _await(descriptor: int, wanted: Wait, deadline: float) -> int:
+    """Return what of ``wanted`` a socket is ready for; nothing when the deadline has passed."""
+    poll = select.poll()
+    poll.register(descriptor, _EVENTS[wanted])
+    ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+    if not ready:
+        return 0
+    happened = ready[0][1]
+    readable = Wait.R if happened & ~select.POLLOUT else 0  # an error, too
+    return readable | (Wait.W if happened & select.POLLOUT else 0)
 
 
 def check(url: BrokerURL) -> None:
@@ -163,7 +202,7 @@ def check(url: BrokerURL) -> None:
 class PostgresServer:
     """One PostgreSQL database and what its URL asks for."""
 
-    __slots__ = ("_make", "_settings", "_url", "patience", "place", "poll")
+    __slots__ = ("_connecting", "_make", "_settings", "_url", "patience", "place", "poll")
 
     def __init__(self, url: BrokerURL, options: SessionOptions) -> None:
         """Read the URL; connects to nothing."""
@@ -174,7 +213,7 @@ class PostgresServer:
         self.poll = url.option("poll", float)
         self._make = {"upgrade": url.option("upgrade", bool, True), "create": options.create}
         self._url = url
-        connecting = min(
+        self._connecting = min(
             url.option("connect_timeout", float, options.connect_timeout), options.connect_timeout
         )
         given: dict[str, Any] = {
@@ -183,7 +222,6 @@ class PostgresServer:
             "user": url.user,
             "password": url.password,
             "dbname": url.database or None,
-            "connect_timeout": max(1, math.ceil(connecting)),
             "application_name": "queue_core",
             "client_encoding": "UTF8",
         }
@@ -225,7 +263,7 @@ class PostgresServer:
 
     def _connect(self) -> Link:
         try:
-            link = Link.connect(**self._settings, autocommit=True, prepare_threshold=None)
+            link = Link.open(self._settings, self._connecting)
         except psycopg.Error as error:
             raise explain_connecting(error, self.place, self._url.user or "") from error
         link.patience = self.patience
