@@ -12,12 +12,14 @@ import time
 
 from benchmarks.cases import Case
 from benchmarks.crew import Crew
-from benchmarks.desk import Desk, Job, Reply
+from benchmarks.desk import Desk, Failed, Job, Reply
 from benchmarks.tree import cost, memory
 
 WARMING = 200
 SETTLING = 2.0
 SECONDS = 5.0
+STEADY = 0.1
+TO_SETTLE = 40.0
 MANY = 10_000
 SQL = ("sqlite", "postgresql")
 SERVERS = ("redis", "amqp")
@@ -72,8 +74,19 @@ def _later(crew: Crew, count: int) -> Reply:
     crew.tell("fill", WARMING)
     crew.work()
     crew.wait(WARMING)
-    time.sleep(SETTLING)
-    before = memory(_everybody(crew))
+    before = _settled(crew)
     crew.tell("send_later", count)
-    time.sleep(SETTLING)
-    return {"value": memory(_everybody(crew)) - before, "count": count}
+    return {"value": _settled(crew) - before, "count": count}
+
+
+def _settled(crew: Crew) -> float:
+    """The memory when it has not grown for a while."""
+    deadline = time.monotonic() + TO_SETTLE
+    now = memory(_everybody(crew))
+    while time.monotonic() < deadline:
+        before = now
+        time.sleep(SETTLING)
+        now = memory(_everybody(crew))
+        if now < before + STEADY:
+            return now
+    raise Failed(f"its memory still grew after {TO_SETTLE:g} s")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import importlib
 import time
 
 from benchmarks.workers.counter import count
-from benchmarks.workers.place import QUEUE, RESULTS, URL
+from benchmarks.workers.place import BROKER, QUEUE, RESULTS, URL
 from queue_core import Connection, Queue, QueueNotFound, __version__
 from queue_core.worker import App
 
@@ -14,6 +16,7 @@ FACTS = {
     "publish": "each confirmed",
     "versions": f"queue_core {__version__}",
 }
+LATER = 3600.0
 app = App("bench", broker=URL, default_queue=QUEUE)
 
 
@@ -23,7 +26,7 @@ def tick() -> int:
     return 1
 
 
-@app.task
+@app.task(ignore_result=True)
 def mixed(slow: bool) -> None:
     if slow:
         time.sleep(0.05)
@@ -50,7 +53,10 @@ def send_mixed(number: int) -> None:
 
 def send_later(number: int) -> None:
     """To run in an hour."""
-    tick.send_many((() for _ in range(number)), countdown=3600.0)
+    tick.send_many((() for _ in range(number)), countdown=LATER)
+    if BROKER == "amqp":  # pika is not for the worker's children, which import this
+        ladder = importlib.import_module("benchmarks.workers.ladder")
+        atexit.register(ladder.take_back, URL, QUEUE, LATER)
 
 
 def remove() -> None:
