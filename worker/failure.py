@@ -118,13 +118,13 @@ def describe_exception(error: BaseException, *, hide: Collection[str] = ()) -> F
 
 
 def _describe(error: BaseException, causes: int) -> Failure:
-    kind = type(error)
+    module, name = _name(type(error))
     cause = error.__cause__
     if cause is None and not error.__suppress_context__:
         cause = error.__context__
     return Failure(
-        kind.__qualname__,
-        kind.__module__,
+        name,
+        module,
         [_plain(argument) for argument in error.args],
         cause=None if cause is None or causes <= 0 else _describe(cause, causes - 1),
     )
@@ -180,8 +180,18 @@ class Errors:
         return RemoteError(failure.type_name, failure.text)
 
 
+_CELERYS: Final = "celery.exceptions"
+_CALLED: Final = {
+    ("queue_core.worker.limits", "SoftTimeLimitExceeded"): (_CELERYS, "SoftTimeLimitExceeded"),
+    ("queue_core.worker.endings", "MaxRetriesExceeded"): (_CELERYS, "MaxRetriesExceededError"),
+}
+"""Which of ours are called otherwise on the wire: programs of celery's have classes for them."""
+
+
 def _name(kind: type) -> tuple[str, str]:
-    return kind.__module__, kind.__qualname__
+    """Module and name of a class of exceptions, on the wire."""
+    own = kind.__module__, kind.__qualname__
+    return _CALLED.get(own, own)
 
 
 def _with_subclasses(kind: type[Exception]) -> Iterable[type[Exception]]:

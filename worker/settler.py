@@ -317,7 +317,7 @@ class Settler:
     def _cut_off(self, message: Message, why: str) -> None:
         """It began and did not end: once more, unless it was acked before, to run at most once."""
         if message.settled:
-            self._ack(message, self._sequel.of_unfinished(message, "WorkerLost", why))
+            self._ack(message, self._sequel.of_unfinished(message, "WorkerLostError", why))
         else:
             message.requeue(counted=True)
 
@@ -332,7 +332,7 @@ class Settler:
         if crashes >= MAX_CRASHES:
             reason = f"crash loop: the process that ran it died {crashes} times ({how})"
             logger.error("%s is given up: %s", label(message), reason)
-            self._give_up(message, "WorkerLost", reason)
+            self._give_up(message, "WorkerLostError", reason)
             return
         logger.warning("%s goes back: the process that ran it died (%s)", label(message), how)
         if counted:

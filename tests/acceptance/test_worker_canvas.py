@@ -181,7 +181,7 @@ def test_a_task_that_is_killed_for_its_time_limit_has_error_links_too(task, note
 @pytest.mark.usefixtures("processes")
 def test_a_task_that_kills_its_process_three_times_has_error_links_too(task, notes):
     result = task("die").apply_async(link_error=task("error_handler", notes.path))
-    with pytest.raises(RemoteError, match="WorkerLost: crash loop"):
+    with pytest.raises(RemoteError, match="WorkerLostError: crash loop"):
         result.get(30)
     assert "crash loop" in notes.wait()[0]
 

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_core import QueueNotFound, RemoteError, UsageError
+from queue_core.worker.endings import MaxRetriesExceeded
 from queue_core.worker.failure import MAX_CAUSES, Errors, describe_exception, read_failure
+from queue_core.worker.limits import SoftTimeLimitExceeded
 
 
 def described(raiser):
@@ -86,6 +88,22 @@ def test_a_class_that_cannot_be_made_again_is_a_remote_error():
     errors = Errors([Awkward])
     again = errors.rebuild(travelled(described(lambda: fail(Awkward(3)))))
     assert isinstance(again, RemoteError) and again.text == "the number 3"
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (SoftTimeLimitExceeded(3.0), "SoftTimeLimitExceeded"),
+        (MaxRetriesExceeded("often"), "MaxRetriesExceededError"),
+    ],
+)
+def test_what_celery_has_a_class_for_is_called_as_there(error, name):
+    failure = describe_exception(error)
+    assert (failure.module, failure.type_name) == ("celery.exceptions", name)
+    errors = Errors()
+    assert errors.rebuild(failure).type_name == name
+    errors.allow(MaxRetriesExceeded)
+    assert isinstance(errors.rebuild(describe_exception(MaxRetriesExceeded())), MaxRetriesExceeded)
 
 
 def test_only_exceptions_can_be_allowed():

@@ -294,7 +294,7 @@ def test_what_was_acked_and_broken_off_fails_and_does_not_run_again(
 ):
     settler.settle(acked(take(call())), Crashed("SIGKILL"))
     (reply,) = arrived("replies")
-    assert reply.payload["result"]["exc_type"] == "WorkerLost"
+    assert reply.payload["result"]["exc_type"] == "WorkerLostError"
     eventually(lambda: settler.idle)
     assert connection.inspect("q").ready == 0
 

@@ -152,7 +152,7 @@ def test_the_third_crash_is_the_last(connection, consumer, settler):
     eventually(lambda: connection.inspect("q.dlq").ready == 1)
     with connection.consumer("replies") as replies:
         reply = replies.receive(5)
-        assert reply is not None and reply.payload["result"]["exc_type"] == "WorkerLost"
+        assert reply is not None and reply.payload["result"]["exc_type"] == "WorkerLostError"
 
 
 def test_dead_letters_go_where_the_queue_says(connection):
