@@ -229,10 +229,15 @@ def read_result(payload: Any) -> Result:
 
 
 def _children(value: object) -> list[str]:
-    """Return the ids of ``[[[id, parent], null], ...]``, leaving out what is something else."""
+    """Return the ids of ``[[[id, parent], null], ...]``, leaving out what is something else.
+
+    In the place of ``null`` a group has its members.
+    """
     found = []
     for child in value if isinstance(value, list) else []:
         match child:
+            case [[str(), *_], [_, *_] as members]:
+                found += _children(members)
             case [[str(task_id), *_], *_]:
                 found.append(task_id)
     return found

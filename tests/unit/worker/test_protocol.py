@@ -184,6 +184,13 @@ def test_a_success_makes_the_round_trip():
     assert (result.parent_id, result.group_id, result.children) == ("p", "g", ["child"])
 
 
+def test_a_group_among_the_children_is_its_members():
+    one, two, three = ([[name, None], None] for name in ("one", "two", "three"))
+    children = [one, [["group", None], [two, three]], "odd", [[7, None], None]]
+    message = {"task_id": "x", "status": "SUCCESS", "result": 1, "children": children}
+    assert read_result(message).children == ["one", "two", "three"]
+
+
 def test_a_failure_travels_as_data():
     try:
         raise ValueError("bad", {"a": object})
