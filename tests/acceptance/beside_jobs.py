@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from queue_core import Queue
-from queue_core.worker import App, Task
+from queue_core.worker import App, MaxRetriesExceeded, Task, group
 
 app = App(
     "beside",
@@ -97,7 +97,25 @@ def new_errback(request: Any, error: Exception, trace: str, path: str) -> None:
     write(path, request.id, request.args, type(error).__name__, str(error), trace.strip()[-8:])
 
 
-@app.task(name="beside.hold")
+@app.task(name="beside.family_of_two")
+def family_of_two() -> list[str]:
+    """Start a group."""
+    return [one.id for one in group(add.s(1, 1), add.s(2, 2)).delay().results]
+
+
+@app.task(name="beside.progress", bind=True)
+def progress(self: Task[..., Any], path: str) -> str:
+    """Say how far it is, and wait."""
+    self.update_state(state="PROGRESS", meta={"done": 3, "of": SIDE})
+    return hold(path)
+
+
+@app.task(name="beside.give_up")
+def give_up() -> None:
+    raise MaxRetriesExceeded("it was often enough")
+
+
+@app.task(name="beside.hold", track_started=True)
 def hold(path: str) -> str:
     Path(path).touch()
     while not Path(f"{path}.go").exists():

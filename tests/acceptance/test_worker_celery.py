@@ -318,11 +318,20 @@ class TestTheirClient:
 
     def test_what_runs_can_be_terminated(self, celery: CeleryClient, tmp_path: Path) -> None:
         path = tmp_path / "held"
-        celery(f"result = hold.delay({str(path)!r})")
+        celery(f"result = elsewhere('beside.hold', {str(path)!r})")
         eventually(path.exists, WITHIN)
+        eventually(lambda: celery("result.state") == "STARTED", WITHIN)
         celery("result.revoke(terminate=True)")
         raised = celery.raised("result.get(timeout=T)")
         assert raised[:2] == ["celery.exceptions", "TaskRevokedError"]
+
+    def test_a_task_may_say_how_far_it_is(self, celery: CeleryClient, tmp_path: Path) -> None:
+        path = tmp_path / "held"
+        celery(f"result = elsewhere('beside.progress', {str(path)!r})")
+        eventually(lambda: celery("result.state") == "PROGRESS", WITHIN)
+        assert celery("result.info") == {"done": 3, "of": "ours"}
+        Path(f"{path}.go").touch()
+        assert celery("[result.get(timeout=T), result.state]") == ["ours", "SUCCESS"]
 
     def test_limits_are_celerys_exceptions(self, celery: CeleryClient, tmp_path: Path) -> None:
         path = repr(str(tmp_path / "held"))
@@ -330,8 +339,18 @@ class TestTheirClient:
             f"soft, hard = [hold.apply_async(({path},), **{{name: 0.3}}) for name in "
             "('soft_time_limit', 'time_limit')]"
         )
-        assert celery.raised("soft.get(timeout=T)")[1] == "SoftTimeLimitExceeded"
-        assert celery.raised("hard.get(timeout=T)")[1] == "TimeLimitExceeded"
+        celery("from celery import exceptions")
+        celery(
+            "def caught(result):\n"
+            "    try: result.get(timeout=T)\n"
+            "    except Exception as error: return error"
+        )
+        for result, name in (
+            ("soft", "SoftTimeLimitExceeded"),
+            ("hard", "TimeLimitExceeded"),
+            ("app.send_task('beside.give_up')", "MaxRetriesExceededError"),
+        ):
+            assert celery(f"isinstance(caught({result}), exceptions.{name})") is True
 
     def test_a_task_that_nobody_knows_is_not_registered(self, celery: CeleryClient) -> None:
         raised = celery.raised("app.send_task('beside.nothing').get(timeout=T)")
@@ -340,6 +359,8 @@ class TestTheirClient:
     def test_a_task_has_children_and_may_be_replaced(self, celery: CeleryClient) -> None:
         celery("result = family.delay()")
         assert [celery("result.get(timeout=T)")] == celery("[one.id for one in result.children]")
+        celery("result = family_of_two.delay()")
+        assert celery("result.get(timeout=T)") == celery("[one.id for one in result.children]")
         assert celery("replaced.delay(4).get(timeout=T)") == 5
         assert celery("chain(replaced.s(4), add.s(1))().get(timeout=T)") == 6
 
@@ -485,10 +506,19 @@ class TestOurClient:
         path = tmp_path / "held"
         result = task("hold", str(path)).delay()
         eventually(path.exists, WITHIN)
+        eventually(lambda: result.state == "STARTED", WITHIN)
         result.revoke(terminate=True)
         with pytest.raises(RemoteError, match="TaskRevokedError"):
             result.get(WITHIN)
         assert result.state == "REVOKED"
+
+    def test_a_task_may_say_how_far_it_is(self, task: Callable[..., Any], tmp_path: Path) -> None:
+        path = tmp_path / "held"
+        result = task("progress", str(path)).delay()
+        eventually(lambda: result.state == "PROGRESS", WITHIN)
+        assert result.info == {"done": 3, "of": "theirs"}
+        Path(f"{path}.go").touch()
+        assert (result.get(WITHIN), result.state) == ("theirs", "SUCCESS")
 
     def test_limits_end_the_task(self, task: Callable[..., Any], tmp_path: Path) -> None:
         for limit, kind in (("soft_time_limit", "Soft"), ("time_limit", "Time")):
@@ -502,6 +532,8 @@ class TestOurClient:
     def test_a_task_has_children_and_may_be_replaced(self, task: Callable[..., Any]) -> None:
         result = task("family").delay()
         assert [result.get(WITHIN)] == [child.id for child in result.children]
+        result = task("family_of_two").delay()
+        assert result.get(WITHIN) == [child.id for child in result.children]
         # Over rpc celery loses the result of a task that is replaced, unless it is one of a chain.
         assert (task("replaced", 4) | task("add", 1)).delay().get(WITHIN) == 6
 

@@ -115,11 +115,30 @@ def new_errback(request, error, trace, path):
 
 
 @job()
+def family_of_two():
+    """Start a group."""
+    return [one.id for one in group(add.s(1, 1), add.s(2, 2))().results]
+
+
+@job(bind=True)
+def progress(self, path):
+    """Say how far it is, and wait."""
+    self.update_state(state="PROGRESS", meta={"done": 3, "of": SIDE})
+    return hold(path)
+
+
+@job(track_started=True)
 def hold(path):
     Path(path).touch()
     while not Path(f"{path}.go").exists():
         time.sleep(0.01)
     return SIDE
+
+
+def elsewhere(name, *args):
+    """Send a task from an app of its own: by rpc celery sees states only until it gets a result."""
+    other = Celery("elsewhere", broker=os.environ["BROKER"], backend="rpc://")
+    return other.send_task(name, args, queue=os.environ["HOME_QUEUE"])
 
 
 def obey(source):
