@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from queue_core import Queue, __version__
+from queue_core.worker.builtin import is_builtin
 from queue_core.worker.runner import Worker
 
 SHOWN = 8
@@ -32,7 +33,7 @@ def lines(worker: Worker) -> Iterator[str]:
     parts += [f"{name} {value:g}" for name, value in pool.limits.items()]
     yield f"pool     {', '.join(parts)}"
     yield f"queues   {'  '.join(_queue(queue) for queue in consumer.queues.values())}"
-    names = [task.name for task in info.tasks if not task.name.startswith("celery.")]
+    names = [task.name for task in info.tasks if not is_builtin(task.name)]
     more = f"  and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     yield f"tasks    {'  '.join(names[:SHOWN]) or 'none'}{more}"
     yield f"control  {'node ' + options.name if worker.controlled else 'off'}"

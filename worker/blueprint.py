@@ -20,7 +20,6 @@ The life of a step::
 
 from __future__ import annotations
 
-import difflib
 import graphlib
 import importlib
 import logging
@@ -29,6 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from queue_core import ConfigError, Consumer, Message
+from queue_core.worker.near import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -273,9 +273,8 @@ def _required(
 ) -> str:
     wanted = step_name(item) if isinstance(item, type) else paths.get(item, item)
     if wanted not in classes:
-        near = difflib.get_close_matches(wanted, classes, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(classes)}"
-        raise ConfigError(f"step {name!r} requires {wanted!r}, which is not there{hint}")
+        instead = did_you_mean(wanted, classes, f"there are {', '.join(classes)}")
+        raise ConfigError(f"step {name!r} requires {wanted!r}, which is not there; {instead}")
     return wanted
 
 

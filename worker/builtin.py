@@ -19,6 +19,11 @@ from queue_core.worker.task import Task
 PREFIX = "celery."
 
 
+def is_builtin(name: str) -> bool:
+    """Whether every app has a task of this name: people need not be told of it."""
+    return name.startswith(PREFIX) or name == DEADLINE
+
+
 def builtin_tasks() -> list[Task[..., Any]]:
     """Return new tasks, for one app."""
     functions: dict[str, Callable[..., Any]] = {

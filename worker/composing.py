@@ -28,6 +28,7 @@ from queue_core import (
     fresh_id,
 )
 from queue_core.worker.blueprint import load
+from queue_core.worker.near import did_you_mean
 from queue_core.worker.outcome import AppInfo, Letter
 from queue_core.worker.protocol import (
     NOTHING_FOLLOWS,
@@ -283,7 +284,9 @@ def check_options(names: Iterable[str]) -> None:
     """Raise UsageError if one of ``names`` is no option for sending a task, with the nearest."""
     for name in names:
         if name not in OPTIONS:
-            raise UsageError(f"{name!r} is no option of a task; {', '.join(sorted(OPTIONS))} are")
+            known = sorted(SendOptions.__annotations__)
+            instead = did_you_mean(name, known, f"{', '.join(known)} are")
+            raise UsageError(f"{name!r} is no option for sending a task; {instead}")
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import msgspec
 from queue_core import ConfigError
 from queue_core.worker.blueprint import load
 from queue_core.worker.celery_settings import known_name, nearest_name, refusal
+from queue_core.worker.near import nearest
 from queue_core.worker.settings import DEFAULTS, FIELDS, STRUCTURED, Settings, read_setting
 from queue_core.worker.variables import FILE_VARIABLE, URL_VARIABLE
 
@@ -166,6 +167,19 @@ def found_around() -> Settings:
     for level, given in zip((Level.FILE, Level.VARIABLE), surroundings(), strict=True):
         configuration.say(level, given)
     return configuration.settings()
+
+
+def misspelt_variables() -> Iterator[tuple[str, str]]:
+    """Yield the variables of the environment that nearly name a setting, and the setting's.
+
+    Others begin with the same word - commands have options there, too - and are none of ours.
+    """
+    known = {_VARIABLE + name.upper() for name in FIELDS}
+    for name in sorted(os.environ):
+        if name.startswith(_VARIABLE) and name not in (*known, URL_VARIABLE, FILE_VARIABLE):
+            near = nearest(name, known, cutoff=0.9)
+            if near is not None:
+                yield name, near
 
 
 # --- reading -------------------------------------------------------------------------------------

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
 
+from queue_core import QueueCoreError
 from queue_core.worker.absent import AppNotFound
 from queue_core.worker.app import App
+from queue_core.worker.near import nearest
 
 
 def find_app(spec: str) -> App:
@@ -72,9 +73,9 @@ def _import(name: str, attribute: str) -> ModuleType:
 
 
 def _no_module(name: str, attribute: str, missing: str) -> AppNotFound:
-    near = difflib.get_close_matches(name, sorted(_modules_here()), n=1)
+    near = nearest(name, sorted(_modules_here()))
     advice = (
-        f"-A {near[0]}:{attribute or 'app'}"
+        f"-A {near}:{attribute or 'app'}"
         if near
         else "run the command in the folder of the module, or set PYTHONPATH"
     )
@@ -99,14 +100,12 @@ def _modules_here() -> set[str]:
 
 def _no_attribute(module: ModuleType, name: str, attribute: str) -> AppNotFound:
     apps = _apps(module)
-    near = difflib.get_close_matches(
-        attribute, apps or [item for item in vars(module) if item[0] != "_"], n=1, cutoff=0.3
-    )
-    if not near and apps:
-        near = apps[:1]
+    near = nearest(
+        attribute, apps or [item for item in vars(module) if item[0] != "_"], cutoff=0.3
+    ) or (apps[0] if apps else None)
     return AppNotFound(
         f"module {name!r} has no attribute {attribute!r}",
-        advice=f"-A {name}:{near[0]}" if near else "",
+        advice=f"-A {name}:{near}" if near else "",
     )
 
 
@@ -144,14 +143,19 @@ def _broken(name: str, error: BaseException) -> AppNotFound:
             for frame in traceback.extract_tb(error.__traceback__)
             if "importlib" not in frame.filename
         ]
-        frames = [frame for frame in frames if frame.filename != __file__]
+        ours = f"{Path(__file__).parents[1]}/"
+        frames = [frame for frame in frames if not frame.filename.startswith(ours)]
         where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else name
     text = str(error.msg if isinstance(error, SyntaxError) else error)
     return AppNotFound(
         f"the module {name!r} cannot be imported",
         f"{type(error).__name__}: {text} ({where})",
-        "python -m " + name
-        if not isinstance(error, ModuleNotFoundError)
-        else f"pip install {error.name}",
+        _remedy(name, error),
         "".join(traceback.format_exception(error)),
     )
+
+
+def _remedy(name: str, error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"pip install {error.name}"
+    return "" if isinstance(error, QueueCoreError) else f"python -m {name}"  # its text has it

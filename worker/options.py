@@ -7,12 +7,12 @@ value is what happens anyway, and refused with what to do instead where it is no
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypedDict
 
 from queue_core import ConfigError, Queue
 from queue_core.worker.celery_settings import REFUSED
+from queue_core.worker.near import did_you_mean
 from queue_core.worker.rates import per_second
 
 FROM_SETTINGS: Final[Mapping[str, str]] = {
@@ -104,9 +104,8 @@ def read_option(option: str, value: Any, *, hooks: frozenset[str] = frozenset())
         return value
     if option not in NAMES:
         known = sorted({*NAMES, *hooks})
-        near = difflib.get_close_matches(option, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
-        raise ConfigError(f"a task has no option {option!r}; {hint}")
+        instead = did_you_mean(option, known, f"it has {', '.join(known)}")
+        raise ConfigError(f"a task has no option {option!r}; {instead}")
     if option == "rate_limit":
         per_second(value)
     if option == "retry_kwargs":

@@ -6,11 +6,11 @@ attempts with pauses between them; such a policy is understood as the time that 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Final
 
 from queue_core import ConfigError
+from queue_core.worker.near import did_you_mean
 
 HURRY: Final = 1.0
 """Seconds of one attempt, in which a connection that was just lost may come back."""
@@ -31,9 +31,8 @@ def read_policy(value: object) -> dict[str, Any]:
         raise ConfigError(f"a dict of {', '.join(_KEYS)} was expected, not {value!r:.60}")
     for key, said in value.items():
         if key not in _KEYS:
-            near = difflib.get_close_matches(str(key), _KEYS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(_KEYS)}"
-            raise ConfigError(f"a retry_policy has no {key!r}; {hint}")
+            instead = did_you_mean(str(key), _KEYS, f"it has {', '.join(_KEYS)}")
+            raise ConfigError(f"a retry_policy has no {key!r}; {instead}")
         number = isinstance(said, int | float) and not isinstance(said, bool) and said >= 0
         if not number and not (said is None and key in ("timeout", "max_retries")):
             raise ConfigError(f"{key} of a retry_policy is a number, not {said!r:.60}")

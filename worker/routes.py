@@ -15,7 +15,6 @@ functions.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import Any, Final, NamedTuple
 
 from queue_core import ConfigError, Exchange, Queue, UsageError
 from queue_core.worker.blueprint import load
+from queue_core.worker.near import did_you_mean
 from queue_core.worker.settings import Settings, plain_queue
 
 DESTINATION: Final = frozenset(["queue", "exchange", "routing_key"])
@@ -190,11 +190,10 @@ class QueueBook:
         if found is not None:
             return found
         if not self._settings.task_create_missing_queues:
-            near = difflib.get_close_matches(name, self._known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self._known)}"
+            instead = did_you_mean(name, self._known, f"there are {', '.join(self._known)}")
             raise UsageError(
                 f"queue {name!r} is not in task_queues, and task_create_missing_queues is False; "
-                f"{hint}"
+                f"{instead}"
             )
         kind = self._settings.task_create_missing_queue_type
         return plain_queue(name, kind, self._settings.task_queue_max_priority)
@@ -293,7 +292,7 @@ def _route(said: object, words: str) -> dict[str, Any]:
         raise ConfigError(f"{words}: a route is the name of a queue, or a dict, not {said!r:.60}")
     for option in said:
         if option not in ROUTE_OPTIONS:
-            near = difflib.get_close_matches(str(option), sorted(ROUTE_OPTIONS), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"{', '.join(sorted(ROUTE_OPTIONS))}"
-            raise ConfigError(f"{words}: a route has no {option!r}; {hint}")
+            known = sorted(ROUTE_OPTIONS)
+            instead = did_you_mean(str(option), known, f"it has {', '.join(known)}")
+            raise ConfigError(f"{words}: a route has no {option!r}; {instead}")
     return {name: value for name, value in said.items() if value is not None}

@@ -7,7 +7,6 @@ retry - is composed here, by the app's own rules, and sent by the worker togethe
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Awaitable, Generator, Iterable, Mapping
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from queue_core.worker.canvas import unfold
 from queue_core.worker.failure import Failure, describe_exception
 from queue_core.worker.following import after_success, children, chord_part
 from queue_core.worker.messages import read_message
+from queue_core.worker.near import hint
 from queue_core.worker.outcome import Done, Failed, Job, Letter, Ran, Rejected, Retried, Skipped
 from queue_core.worker.request import Request, Say, unheard
 from queue_core.worker.results import wire
@@ -215,9 +215,7 @@ def _not_sent(what: str, error: Exception) -> Failure:
 
 def unknown_task(name: str, tasks: Mapping[str, object]) -> str:
     """Say that there is no such task, and name the nearest."""
-    near = difflib.get_close_matches(name, list(tasks), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"there is no task {name!r}{hint}"
+    return f"there is no task {name!r}{hint(name, tasks)}"
 
 
 def _is_over(moment: str) -> bool:

@@ -34,6 +34,8 @@ WRONG = {
     "command": (["wroker"], 2, "did you mean 'worker'"),
     "option": (["worker", "-A", "jobs:app", "--concurency", "2"], 2, "--concurrency"),
     "pool": (["worker", "-A", "jobs:app", "-P", "forks"], 2, "prefork"),
+    "pool, nearly": (["worker", "-A", "jobs:app", "-P", "treads"], 2, "did you mean 'threads'"),
+    "level": (["worker", "-A", "jobs:app", "-l", "inf"], 2, "did you mean 'info'"),
     "duration": (["worker", "-A", "jobs:app", "--drain", "soon"], 2, "no duration"),
     "no app": (["worker"], 2, "--app"),
     "no broker": (["worker", "-A", "jobs:app"], 78, "QUEUE_CORE_URL"),
@@ -55,6 +57,33 @@ def test_a_mistake_is_a_few_lines_with_the_remedy_and_an_exit_code(case):
     assert done.stderr.startswith("error:")
     assert hint in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("group", [[], ["config"], ["route"]])
+def test_a_group_without_a_command_shows_what_there_is(group):
+    done = command(*group)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("Usage: queue-core") and "Commands:" in done.stderr
+
+
+def test_a_mistake_in_the_apps_module_is_told_with_its_line(tmp_path):
+    lines = ["from queue_core.worker import App", "app = App()", "app.task(max_retry=3)(len)"]
+    (tmp_path / "mistaken.py").write_text("\n".join(lines))
+    done = command("worker", "-A", "mistaken:app", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 78, done.stderr
+    assert "did you mean 'max_retries'?" in done.stderr
+    assert f"{tmp_path}/mistaken.py:3" in done.stderr and "try:" not in done.stderr
+
+
+def test_a_misspelt_variable_is_warned_of_and_the_worker_goes_on(tmp_path):
+    url = f"sqlite:///{tmp_path}/broker.db"
+    done = command(
+        *("worker", "-A", "jobs:app", "-b", url, "--check"), QUEUE_CORE_TASK_ACK_LATE="1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "QUEUE_CORE_TASK_ACK_LATE is no setting" in done.stderr
+    assert "did you mean QUEUE_CORE_TASK_ACKS_LATE?" in done.stderr
+    assert "chord_deadline" not in done.stderr  # what every app has is not told
 
 
 def test_a_wrong_password_is_an_access_error_without_the_password(amqp_url):

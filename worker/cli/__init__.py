@@ -7,7 +7,6 @@ without a traceback, and ends with the exit code that `queue_core.worker.cli.err
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import io
 import logging
@@ -19,6 +18,7 @@ import click
 
 from queue_core import __version__
 from queue_core.worker.cli.errors import TERMINATED, report
+from queue_core.worker.near import hint
 
 # name -> module with the command, and what it says of itself in the list
 COMMANDS = {
@@ -47,9 +47,7 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            near = difflib.get_close_matches(cmd_name, COMMANDS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            ctx.fail(f"there is no command {cmd_name!r}{hint}")
+            ctx.fail(f"there is no command {cmd_name!r}{hint(cmd_name, COMMANDS)}")
         module = importlib.import_module(COMMANDS[cmd_name][0])
         command: click.Command = module.commands[cmd_name]
         return command

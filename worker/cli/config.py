@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 from collections.abc import Mapping
 
 import click
@@ -15,14 +13,11 @@ from queue_core.worker.configuration import (
     Configuration,
     Level,
     masked,
+    misspelt_variables,
     shown,
     surroundings,
 )
 from queue_core.worker.locate import find_app
-from queue_core.worker.settings import FIELDS
-from queue_core.worker.variables import FILE_VARIABLE, URL_VARIABLE
-
-_PREFIX = "QUEUE_CORE_"
 
 
 @click.group()
@@ -67,9 +62,8 @@ def check(app: str | None) -> None:
             if rule.key and isinstance(rule.says, Mapping) and rule.says.get("queue"):
                 with settled.explaining("task_routes"):
                     settled.rules.queues.find(rule.says["queue"])
-    for name in sorted(os.environ):
-        if (near := _misspelt(name)) is not None:
-            click.echo(f"warning: {name} is no setting; did you mean {near}?", err=True)
+    for name, near in misspelt_variables():
+        click.echo(f"warning: {name} is no setting; did you mean {near}?", err=True)
     for one in settled.needless:
         click.echo(f"{one.name} ({one.where}) is not needed: {_why(one.name)}")
     click.echo(f"ok: {len(settled.origins)} settings")
@@ -86,15 +80,6 @@ def _settled(app: str | None) -> Settled:
 
 def _why(name: str) -> str:
     return why_needless(name)
-
-
-def _misspelt(variable: str) -> str | None:
-    """Return the setting that a variable nearly names."""
-    if not variable.startswith(_PREFIX) or variable in (URL_VARIABLE, FILE_VARIABLE):
-        return None
-    known = [_PREFIX + name.upper() for name in FIELDS]
-    near = difflib.get_close_matches(variable, known, n=1, cutoff=0.9)
-    return near[0] if near and near[0] != variable else None
 
 
 commands = {"config": config}

@@ -79,6 +79,9 @@ def report(error: BaseException) -> int:
     if isinstance(error, CommandError):
         show(error.error, error.because, error.advice)
         return error.code
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)  # a group without a command
+        return error.exit_code
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "queue-core"

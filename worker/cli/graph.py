@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 import click
 
 from queue_core.worker.blueprint import Step, arrange
+from queue_core.worker.cli.types import one_of
 from queue_core.worker.consumer.consumer import STEPS as CONSUMER
 from queue_core.worker.locate import find_app
 from queue_core.worker.runner import STEPS as WORKER
@@ -17,7 +18,7 @@ Arranged = Mapping[str, tuple[type[Step], frozenset[str]]]
 
 
 @click.command()
-@click.argument("blueprint", type=click.Choice(["worker", "consumer"]), required=False)
+@click.argument("blueprint", type=one_of(["worker", "consumer"]), required=False)
 @click.option(
     "-A",
     "--app",

@@ -12,6 +12,7 @@ from queue_core.worker.cli.options import (
     print_json,
 )
 from queue_core.worker.locate import find_app
+from queue_core.worker.near import hint
 from queue_core.worker.signature import Signature
 
 
@@ -33,7 +34,8 @@ def explain(app: str, task: str, as_json: bool) -> None:
     found = find_app(app)
     settled = found.settled
     if found.find_task(task) is None:
-        click.echo(f"note: the app has no task {task!r}, it can only send it", err=True)
+        near = hint(task, found.tasks)
+        click.echo(f"note: the app has no task {task!r}, it can only send it{near}", err=True)
     said = settled.rules.explain(Signature(task), settled.origins)
     letter = settled.composer.compose(Signature(task, options={"task_id": "explained"}))
     publication, queue = letter.publication, letter.queue

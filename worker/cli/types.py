@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import click
+
+from queue_core.worker.near import did_you_mean
 
 DAY = 86400.0
 
@@ -13,6 +16,21 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)")
 
 _SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30}
 _SIZE = re.compile(r"(\d+)\s*(|K|M|G)I?B?")
+
+
+class OneOf(click.Choice[str]):
+    """One of several words; a wrong one is told the nearest."""
+
+    def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:
+        """Return what a person reads."""
+        known = [str(choice) for choice in self.choices]
+        there = f"there are {', '.join(known)}"
+        return f"{value!r} is not there; {did_you_mean(str(value), known, there)}"
+
+
+def one_of(words: Iterable[str]) -> OneOf:
+    """Return the type of an option that is one of these words."""
+    return OneOf(list(words))
 
 
 def duration(value: str) -> float:

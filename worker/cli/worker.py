@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -14,13 +15,15 @@ import click
 from queue_core.mailbox import SigningKey
 from queue_core.worker.blueprint import load
 from queue_core.worker.cli.options import config_option
-from queue_core.worker.cli.types import duration, names, size
-from queue_core.worker.configuration import found_around
+from queue_core.worker.cli.types import duration, names, one_of, size
+from queue_core.worker.configuration import found_around, misspelt_variables
 from queue_core.worker.flags import WorkerOptions, expand
 from queue_core.worker.logs import Format, configure
 from queue_core.worker.pools.base import PoolOptions
 from queue_core.worker.pools.lifeline import die_with_parent
 from queue_core.worker.pools.make import KINDS, make_pool
+
+logger = logging.getLogger(__name__)
 
 LEVELS = ["debug", "info", "warning", "error"]
 
@@ -63,7 +66,7 @@ LEVELS = ["debug", "info", "warning", "error"]
 @click.option(
     "-P",
     "--pool",
-    type=click.Choice(KINDS),
+    type=one_of(KINDS),
     show_default="prefork",
     help="Run tasks in child processes, in threads, one at a time, or as coroutines.",
 )
@@ -122,11 +125,11 @@ LEVELS = ["debug", "info", "warning", "error"]
     help="Obey only remote commands that a key signed: its name, and a file with its secret.",
 )
 @click.option(
-    "-l", "--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Log."
+    "-l", "--log-level", type=one_of(LEVELS), default="info", show_default=True, help="Log."
 )
 @click.option(
     "--log-format",
-    type=click.Choice(get_args(Format)),
+    type=one_of(get_args(Format)),
     default="pretty",
     show_default=True,
     help="For people, or one JSON object a line.",
@@ -165,6 +168,8 @@ def worker(
     if die_with is not None:
         die_with_parent(die_with)
     configure(log_level, log_format)
+    for variable, near in misspelt_variables():
+        logger.warning("%s is no setting; did you mean %s?", variable, near)
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     node = expand(name) if name else ""

@@ -17,6 +17,7 @@ import msgspec
 
 from queue_core import Connection, Exchange, __version__
 from queue_core.mailbox import Panel
+from queue_core.worker.builtin import is_builtin
 from queue_core.worker.configuration import masked, without_passwords
 from queue_core.worker.consumer.consumer import TaskConsumer
 from queue_core.worker.delivery import ActiveRequest
@@ -112,7 +113,7 @@ def registered(
     return [
         _described(task, wanted)
         for name, task in sorted(consumer.tasks.items())
-        if builtins or not name.startswith("celery.")
+        if builtins or not is_builtin(name)
     ]
 
 
