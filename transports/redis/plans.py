@@ -127,19 +127,19 @@ def words_to_append(
 ) -> tuple[list[bytes], list[int]] | None:
     """Return what ``append`` takes, and the index in the batch of each message in it, in order.
 
-    None if not all messages are plain: ready at once, for ever, and however often; or if there is
-    too much of it.
+    None if not all messages are plain: ready at once, and for however many deliveries; or if there
+    is too much of it.
     """
-    runs: dict[tuple[str, int], tuple[list[bytes], list[bytes], list[int]]] = {}
+    runs: dict[tuple[str, int, float | None], tuple[list[bytes], list[bytes], list[int]]] = {}
     for index, envelope in enumerate(batch):
         if (
             envelope.delay
-            or envelope.ttl is not None
+            or envelope.ttl == 0
             or envelope.max_deliveries
             or envelope.cause is not None
         ):
             return None
-        kind = envelope.queue, envelope.priority
+        kind = envelope.queue, envelope.priority, envelope.ttl
         run = runs.get(kind)
         if run is None:
             run = runs[kind] = ([], [], [])
@@ -156,8 +156,9 @@ def words_to_append(
     for queue, tag, names in tokens.groups:
         words += (queue.encode(), tag.encode(), b"%d" % len(names), *map(str.encode, names))
     order: list[int] = []
-    for (queue, priority), (ids, contents, places) in runs.items():
-        words += (queue.encode(), b"%d" % priority, b"%d" % len(ids), *ids, *contents)
+    for (queue, priority, ttl), (ids, contents, places) in runs.items():
+        words += (queue.encode(), b"%d" % priority, b"%d" % ttl_of(ttl), b"%d" % len(ids))
+        words += (*ids, *contents)
         order += places
     return (words, order) if len(words) <= _MOST_WORDS else None
 

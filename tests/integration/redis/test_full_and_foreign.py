@@ -200,7 +200,7 @@ def test_a_server_that_forgets_its_scripts_is_told_them_again(
 def test_a_killed_server_with_an_append_only_file_loses_nothing(
     make_server: MakeServer, open_store: OpenStore
 ) -> None:
-    server = make_server("--appendonly", "yes")
+    server = make_server("--appendonly", "yes", "--appendfsync", "always")
     store = open_store(server.url)
     store.open_session("s", 30.0)
     put(store, *(str(number) for number in range(50)))

@@ -1,11 +1,11 @@
--- Store.put of what most puts consist of: messages that are ready at once and for ever, for queues
--- without a limit, and acks that go along; a thousand words at most. It is the only script of which
--- each microsecond counts, so it stands alone: a plan to unpack, a table, or the functions that others
--- share would take as long as what it is for.
+-- Store.put of what most puts consist of: messages that are ready at once, for ever or for some time,
+-- for queues without a limit, and acks that go along; a thousand words at most. It is the only script
+-- of which each microsecond counts, so it stands alone: a plan to unpack, a table, or the functions
+-- that others share would take as long as what it is for.
 --
 -- ARGV: how many versions, the names in `versions`, and these versions; how many groups of tokens, and
 -- each with queue, tag, how many, and ids; and up to the end runs of messages, each with queue,
--- priority, how many, ids, and contents.
+-- priority, ttl in microseconds (-1 is for ever), how many, ids, and contents.
 -- Answer: 0 if all went well, else {stale, already, stale tokens}: which versions are wrong (then
 -- nothing was done), which messages were there already, and which tokens were not held, all counted
 -- from 0.
@@ -54,10 +54,10 @@ at = at + 1
 
 local runs, growth, total = {}, 0, 0
 while ARGV[at] do
-  local queue, priority, count = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  local first = at + 3
+  local queue, priority, ttl, count = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
+  local first = at + 4
   at = first + 2 * count
-  local there, bodies, ready = known[queue], P .. 'm:' .. queue, P .. 'l' .. priority .. ':' .. queue
+  local there, bodies = known[queue], P .. 'm:' .. queue
   if not there then
     there = {}
     known[queue] = there
@@ -74,19 +74,28 @@ while ARGV[at] do
       contents[#contents + 1] = ARGV[first + count + index - 1]
     end
   end
-  local empty = call('LLEN', ready) == 0
+  local ready, empty
+  if ttl == '-1' then
+    ready = P .. 'l' .. priority .. ':' .. queue
+    empty = call('LLEN', ready) == 0
+  else
+    ready = P .. 'r' .. priority .. ':' .. queue
+    empty = call('ZCARD', ready) == 0
+    call('ZCARD', P .. 't:' .. queue)
+    call('ZCARD', P .. 'ttl')
+  end
   if empty then
     call('SCARD', P .. 's:' .. queue)
   end
   there[1], there[2] = there[1] or call('LLEN', P .. 'b:' .. queue), (there[2] or 0) + #ids
   growth, total = growth + #ids, total + count
-  runs[#runs + 1] = {queue, priority, bodies, ready, empty, ids, contents}
+  runs[#runs + 1] = {queue, priority, ttl, bodies, ready, empty, ids, contents}
 end
 
 -- Write. What grows comes first, so that a full server refuses it before anything has happened;
 -- but what takes at least as much away must pass, or a full server could not be drained.
 
-local seq = nil
+local seq, now = nil, nil
 if growth > leaving then
   seq = call('INCRBY', P .. 'seq', growth) - growth
 else
@@ -105,14 +114,26 @@ elseif not seq then
   seq = call('INCRBY', P .. 'seq', growth) - growth
 end
 for _, run in ipairs(runs) do
-  local queue, priority, bodies, ready, empty, ids, contents = unpack(run)
+  local queue, priority, ttl, bodies, ready, empty, ids, contents = unpack(run)
   if #ids > 0 then
-    for index, id in ipairs(ids) do
-      ids[index] = string.format('%.0f:%s', seq + index, id)
+    call('HSET', bodies, unpack(contents))
+    if ttl == '-1' then
+      for index, id in ipairs(ids) do
+        ids[index] = string.format('%.0f:%s', seq + index, id)
+      end
+      call('RPUSH', ready, unpack(ids))
+    else
+      now = now or clock()
+      local expires, places, ends = string.format('%.0f', now + ttl), {}, {}
+      for index, id in ipairs(ids) do
+        places[2 * index - 1], places[2 * index] = seq + index, id
+        ends[2 * index - 1], ends[2 * index] = expires, priority .. id
+      end
+      call('ZADD', P .. 't:' .. queue, unpack(ends))
+      call('ZADD', P .. 'ttl', 'LT', expires, queue)
+      call('ZADD', ready, unpack(places))
     end
     seq = seq + #ids
-    call('HSET', bodies, unpack(contents))
-    call('RPUSH', ready, unpack(ids))
     if empty then
       call('SADD', P .. 's:' .. queue, priority)
     end
