@@ -21,29 +21,25 @@ SECONDS = 5.0
 STEADY = 0.1
 TO_SETTLE = 40.0
 MANY = 10_000
-SQL = ("sqlite", "postgresql")
-SERVERS = ("redis", "amqp")
+BROKERS = ("sqlite", "postgresql", "redis", "amqp")
 IDLE, LATER = "idle worker", "10,000 tasks in an hour"
 CASES = (
     Case(
         "footprint",
         IDLE,
         "MiB",
-        brokers=(*SQL, *SERVERS),
+        brokers=BROKERS,
         contestants=("ours", "celery", "dramatiq", "huey", "taskiq", "procrastinate"),
         rounds=2,
     ),
-    *(
-        Case(
-            "footprint",
-            LATER,
-            "MiB more",
-            {"later": MANY},
-            brokers=brokers,
-            contestants=contestants,
-            rounds=1,
-        )
-        for brokers, contestants in ((SQL, ("ours",)), (SERVERS, ("ours", "celery")))
+    Case(
+        "footprint",
+        LATER,
+        "MiB more",
+        {"later": MANY},
+        brokers=BROKERS,
+        contestants=("ours",),
+        rounds=1,
     ),
 )
 
