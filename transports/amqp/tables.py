@@ -63,119 +63,136 @@ def encode_table(table: Mapping[str, Any]) -> bytes:
     Raises:
         UsageError: a key or value cannot be carried; the message names the key.
     """
-    parts: list[bytes] = []
-    _encode_items(table, parts, MAX_DEPTH)
-    data = b"".join(parts)
+    data = _encode_items(table, MAX_DEPTH)
     return _U32.pack(len(data)) + data
 
 
-def _encode_items(table: Mapping[str, Any], parts: list[bytes], depth: int) -> None:
+def _encode_items(table: Mapping[str, Any], depth: int) -> bytes:
+    parts: list[bytes] = []
+    add = parts.append
     for key, value in table.items():
-        if not isinstance(key, str):
-            raise UsageError(f"AMQP header names are strings, not {key!r}")
-        name = _utf8(key, key)
-        if len(name) > 255:
-            raise UsageError(
-                f"AMQP header name {key[:40]!r}... has {len(name)} bytes; 255 is the limit"
-            )
-        parts.append(bytes((len(name),)))
-        parts.append(name)
-        _encode_value(key, value, parts, depth)
+        add(_encode_name(key))
+        # Most headers of a task are texts or nothing: these two are written without a call.
+        if value is None:
+            add(b"V")
+        elif type(value) is str:
+            try:
+                data = value.encode()
+            except UnicodeEncodeError:
+                raise _no_unicode(key) from None
+            add(_LONG.pack(b"S", len(data)))
+            add(data)
+        else:
+            add(_encode_value(key, value, depth))
+    return b"".join(parts)
 
 
-def _encode_value(key: str, value: Any, parts: list[bytes], depth: int) -> None:
+@functools.lru_cache(maxsize=1024)
+def _encode_name(key: str) -> bytes:
+    """A program uses few names, and those often."""
+    if not isinstance(key, str):
+        raise UsageError(f"AMQP header names are strings, not {key!r}")
+    try:
+        name = key.encode()
+    except UnicodeEncodeError:
+        raise _no_unicode(key) from None
+    if len(name) > 255:
+        raise UsageError(
+            f"AMQP header name {key[:40]!r}... has {len(name)} bytes; 255 is the limit"
+        )
+    return bytes((len(name),)) + name
+
+
+def _encode_value(key: str, value: Any, depth: int) -> bytes:
     encoder = _ENCODERS.get(type(value))
-    if encoder is not None:
-        encoder(key, value, parts)
-        return
-    for kind, candidate in _ENCODERS.items():
-        if isinstance(value, kind):
-            candidate(key, value, parts)
-            return
+    if encoder is None:
+        for kind, candidate in _ENCODERS.items():
+            if isinstance(value, kind):
+                encoder = candidate
+                break
+        else:
+            raise UsageError(
+                f"AMQP header {key!r}: a {type(value).__name__} cannot be carried in a header"
+            )
+    return encoder(key, value, depth)
+
+
+def _no_unicode(key: str) -> UsageError:
+    return UsageError(f"AMQP header {key!r} holds text that is not valid Unicode")
+
+
+def _encode_mapping(key: str, value: Mapping[str, Any], depth: int) -> bytes:
+    data = _encode_items(value, _deeper(key, depth))
+    return _LONG.pack(b"F", len(data)) + data
+
+
+def _encode_list(key: str, value: Sequence[Any], depth: int) -> bytes:
+    inner = _deeper(key, depth)
+    data = b"".join([_encode_value(key, item, inner) for item in value])
+    return _LONG.pack(b"A", len(data)) + data
+
+
+def _deeper(key: str, depth: int) -> int:
     if depth <= 0:
         raise UsageError(f"AMQP header {key!r} is nested deeper than {MAX_DEPTH} levels")
-    inner: list[bytes] = []
-    if isinstance(value, Mapping):
-        letter = b"F"
-        _encode_items(value, inner, depth - 1)
-    elif isinstance(value, list | tuple):
-        letter = b"A"
-        for item in value:
-            _encode_value(key, item, inner, depth - 1)
-    else:
-        raise UsageError(
-            f"AMQP header {key!r}: a {type(value).__name__} cannot be carried in a header"
-        )
-    data = b"".join(inner)
-    parts.append(_LONG.pack(letter, len(data)))
-    parts.append(data)
+    return depth - 1
 
 
-def _utf8(key: str, text: str) -> bytes:
+def _encode_str(key: str, value: str, _depth: int) -> bytes:
     try:
-        return text.encode()
+        data = value.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"AMQP header {key!r} holds text that is not valid Unicode") from None
+        raise _no_unicode(key) from None
+    return _LONG.pack(b"S", len(data)) + data
 
 
-def _encode_str(key: str, value: str, parts: list[bytes]) -> None:
-    data = _utf8(key, value)
-    parts.append(_LONG.pack(b"S", len(data)))
-    parts.append(data)
+def _encode_bytes(_key: str, value: bytes, _depth: int) -> bytes:
+    return _LONG.pack(b"x", len(value)) + value
 
 
-def _encode_bytes(key: str, value: bytes, parts: list[bytes]) -> None:
-    parts.append(_LONG.pack(b"x", len(value)))
-    parts.append(bytes(value))
+def _encode_bool(_key: str, value: bool, _depth: int) -> bytes:
+    return b"t\x01" if value else b"t\x00"
 
 
-def _encode_bool(key: str, value: bool, parts: list[bytes]) -> None:
-    parts.append(b"t\x01" if value else b"t\x00")
-
-
-def _encode_int(key: str, value: int, parts: list[bytes]) -> None:
+def _encode_int(key: str, value: int, _depth: int) -> bytes:
     if -(2**31) <= value < 2**31:
-        parts.append(_INT32.pack(b"I", value))
-    elif -(2**63) <= value < 2**63:
-        parts.append(_INT64.pack(b"l", value))
-    else:
-        raise UsageError(
-            f"AMQP header {key!r}: {value} needs more than 64 bits; send it as a string"
-        )
+        return _INT32.pack(b"I", value)
+    if -(2**63) <= value < 2**63:
+        return _INT64.pack(b"l", value)
+    raise UsageError(f"AMQP header {key!r}: {value} needs more than 64 bits; send it as a string")
 
 
-def _encode_float(key: str, value: float, parts: list[bytes]) -> None:
+def _encode_float(key: str, value: float, _depth: int) -> bytes:
     if not math.isfinite(value):
         raise UsageError(
             f"AMQP header {key!r}: RabbitMQ cannot read {value}, and ends the connection; send it "
             "as a string"
         )
-    parts.append(_DOUBLE.pack(b"d", value))
+    return _DOUBLE.pack(b"d", value)
 
 
-def _encode_none(key: str, value: None, parts: list[bytes]) -> None:
-    parts.append(b"V")
+def _encode_none(_key: str, _value: None, _depth: int) -> bytes:
+    return b"V"
 
 
-def _encode_datetime(key: str, value: datetime.datetime, parts: list[bytes]) -> None:
+def _encode_datetime(key: str, value: datetime.datetime, _depth: int) -> bytes:
     seconds = calendar.timegm(value.utctimetuple())
     if seconds < 0:
         raise UsageError(f"AMQP header {key!r}: AMQP has no timestamps before 1970")
-    parts.append(_STAMP.pack(b"T", seconds))
+    return _STAMP.pack(b"T", seconds)
 
 
-def _encode_decimal(key: str, value: decimal.Decimal, parts: list[bytes]) -> None:
+def _encode_decimal(key: str, value: decimal.Decimal, _depth: int) -> bytes:
     exponent = value.as_tuple().exponent
     if isinstance(exponent, int):
         places = max(0, -exponent)
         raw = int(value.scaleb(places)) if value.adjusted() < 10 else 2**31
         if places <= 255 and -(2**31) <= raw < 2**31:
-            parts.append(_DECIMAL.pack(b"D", places, raw))
-            return
+            return _DECIMAL.pack(b"D", places, raw)
     raise UsageError(f"AMQP header {key!r}: decimal {value} does not fit; send it as a string")
 
 
-_ENCODERS: Final[Mapping[type, Callable[[str, Any, list[bytes]], None]]] = {
+_ENCODERS: Final[Mapping[type, Callable[[str, Any, int], bytes]]] = {
     str: _encode_str,
     bool: _encode_bool,
     int: _encode_int,
@@ -185,6 +202,10 @@ _ENCODERS: Final[Mapping[type, Callable[[str, Any, list[bytes]], None]]] = {
     bytearray: _encode_bytes,
     datetime.datetime: _encode_datetime,
     decimal.Decimal: _encode_decimal,
+    list: _encode_list,
+    tuple: _encode_list,
+    dict: _encode_mapping,
+    Mapping: _encode_mapping,
 }
 
 
