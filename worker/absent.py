@@ -1,8 +1,12 @@
-"""What is said when an app cannot be imported; apart, for commands that import none."""
+"""What is said when an app is not imported, or cannot be; apart, for commands that import none."""
 
 from __future__ import annotations
 
 from queue_core import ConfigError
+
+
+class NotStarted(Exception):
+    """Somebody wanted the pool to end before the app was imported."""
 
 
 class AppNotFound(ConfigError):

@@ -21,7 +21,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from queue_core import ConfigError, QueueCoreError
+<<<<<<< HEAD
 from queue_core.mailbox import LamportClock
+=======
+from queue_core.mailbox import LamportClock, SigningKey
+from queue_core.worker.absent import NotStarted
+>>>>>>> 344e7bb (Worker: a stop ends a start that hangs, no pool waits for the broker, odd signals and held-back messages end well)
 from queue_core.worker.blueprint import Blueprint, load
 from queue_core.worker.delivery import Flights
 from queue_core.worker.flags import WorkerOptions, expand
@@ -142,7 +147,7 @@ class Worker:
         try:
             loading = threading.Thread(target=_load_steps, name="imports", daemon=True)
             loading.start()
-            self._info = self.pool.start(self.flights.report, self.flights.hear, self.fail)
+            self._info = self._start_pool()
             loading.join()
             self._check_kind(self._info.settings.worker_pool)
             self.hooks = self.flights.hooks = WorkerHooks(self._info.hooks)
@@ -161,10 +166,22 @@ class Worker:
             if self._failure is not None:
                 raise self._failure
             return DRAINED if self.clean else FORCED
+        except NotStarted:
+            return DRAINED
         finally:
             self.pool.stop(0.0)
             restore()
             self._signals.close()
+
+    def _start_pool(self) -> AppInfo:
+        """Start the pool; raises NotStarted if the worker is stopped meanwhile."""
+        self._signals.patient = False
+        try:
+            if self.stopping:
+                raise NotStarted
+            return self.pool.start(self.flights.report, self.flights.hear, self.fail)
+        finally:
+            self._signals.patient = True
 
     def _check_kind(self, wanted: str) -> None:
         """Raise ConfigError if the app wants another pool than it was imported in."""

@@ -30,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from queue_core import (
     Backoff,
+    Closed,
     Connection,
     Message,
     Publication,
@@ -124,7 +125,7 @@ class Settler:
             except QueueCoreError as error:
                 logger.debug("settling %s is tried again: %s", label(message), error)
         self._settling.add(message)
-        if isinstance(outcome, Returned | Abandoned):
+        if isinstance(outcome, Returned | Abandoned) and not message.settled:
             self._apply(message, outcome)
         elif reply := replies_only(outcome):
             with self._lock:
@@ -231,7 +232,7 @@ class Settler:
                 self._step(message, outcome, last=last)
                 self._away = False
                 return
-            except StaleDelivery as error:
+            except (StaleDelivery, Closed) as error:
                 logger.warning("%s: what it did may be done twice: %s", label(message), error)
                 return
             except Exception as error:

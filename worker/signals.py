@@ -25,18 +25,24 @@ from collections.abc import Callable
 
 
 class Signals:
-    """What the main thread waits for. `stop` and `post` may be called from any thread."""
+    """What the main thread waits for. `stop` and `post` may be called from any thread.
+
+    Attributes:
+        patient: something may run that should be waited for when the first signal comes.
+    """
 
     def __init__(self, *, now: Callable[[], None], hang_up: Callable[[], None]) -> None:
         """Catch nothing yet.
 
         Args:
-            now: called at the second signal to stop, in the handler: takes no lock.
+            now: called at the second signal to stop, in the handler: takes no lock. Called at the
+                first one while it is not ``patient``.
             hang_up: called by `wait` after a HUP.
         """
         self._now = now
         self._hang_up = hang_up
         self._stops = 0
+        self.patient = True
         self._terminal = os.isatty(2)
         self._calls: deque[Callable[[], None]] = deque()
         self._wake_in, self._wake_out = os.pipe()
@@ -50,12 +56,12 @@ class Signals:
     @property
     def urgent(self) -> bool:
         """Whether it should end without waiting for what runs."""
-        return self._stops > 1
+        return self._stops > (1 if self.patient else 0)
 
     def stop(self) -> None:
         """Do what a signal to stop does."""
         self._stops += 1
-        if self._stops > 1:
+        if self.urgent:
             self._now()
         self._wake()
 

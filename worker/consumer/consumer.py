@@ -199,16 +199,21 @@ class TaskConsumer:
                 request.execute_using_pool(self.worker.pool)
         except DecodeError as error:
             self.on_unknown_message(message, error)
-        except (StaleDelivery, TransportError) as error:
-            logger.warning("a message from %s is delivered again: %s", message.queue, error)
-            if request is not None:
-                self.flights.leave(request)
-            if not message.settled:
-                with contextlib.suppress(QueueCoreError):  # it went back by itself
-                    message.requeue(counted=False)
         except Exception as error:
+            self._failed(message, request, error)
+
+    def _failed(self, message: Message, request: ActiveRequest | None, error: Exception) -> None:
+        """A message could not be given to the pool: it goes back, or is given up."""
+        if not isinstance(error, StaleDelivery | TransportError):
             logger.exception("a message from %s cannot be dealt with", message.queue)
             self.on_invalid_task(message, request, error)
+            return
+        logger.warning("a message from %s cannot be started now: %s", message.queue, error)
+        if request is not None:
+            self.flights.leave(request)
+        if not message.settled:
+            with contextlib.suppress(QueueCoreError):  # it went back by itself
+                message.requeue(counted=False)
 
     def _adopted(self, message: Message, headers: Mapping[str, Any], taker: Consumer) -> bool:
         """Whether the message is here already, or was done here, in a session that has ended.
@@ -281,8 +286,12 @@ class TaskConsumer:
         self.flights.board(request)
 
         def release() -> None:
-            if self.flights.leave(request):
+            if not self.flights.leave(request):
+                return
+            try:
                 request.execute_using_pool(self.worker.pool)
+            except Exception as error:
+                self._failed(request.message, request, error)
 
         self.worker.timer.call_later(seconds, release)
 

@@ -145,21 +145,29 @@ class Intake:
     def close(self, patience: float) -> None:
         """Make all settlements certain, and give back the rest."""
         self.stop(ever=True)
-        retired, self._retired = self._retired, []
+        with self._changing:
+            retired, self._retired = self._retired, []
         for _, taker in retired:
             _close(taker, patience)
 
     def _retire(self, taker: Consumer | None) -> None:
+        now = time.monotonic()
         if taker is not None:
             taker.stop()
-            self._retired.append((time.monotonic(), taker))
-        in_use = {id(request.taker) for request in self._worker.flights.all()}
-        for since, old in list(self._retired):
-            # A message may be on its way to the consumer, or to the broker.
+        with self._changing:
+            if taker is not None:
+                self._retired.append((now, taker))
             idle = self._settler is not None and self._settler.idle
-            if idle and time.monotonic() - since > RETIRED and id(old) not in in_use:
-                self._retired.remove((since, old))
-                _close(old, 1.0)
+            in_use = {id(request.taker) for request in self._worker.flights.all()}
+            # A message may be on its way to the consumer, or to the broker.
+            over = [
+                (since, old)
+                for since, old in self._retired
+                if idle and now - since > RETIRED and id(old) not in in_use
+            ]
+            self._retired = [item for item in self._retired if item not in over]
+        for _, old in over:
+            _close(old, 1.0)
 
 
 def _close(taker: Consumer, patience: float) -> None:

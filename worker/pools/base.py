@@ -159,6 +159,7 @@ class Pool(Protocol):
 
         Raises:
             AppNotFound: the app cannot be imported.
+            NotStarted: `abort` was called meanwhile.
         """
 
     def submit(self, job: Job) -> None:
@@ -174,7 +175,7 @@ class Pool(Protocol):
         """
 
     def abort(self) -> None:
-        """End the grace of a `stop` that is waiting, now.
+        """End a `start`, or the grace of a `stop`, that is waiting, now.
 
         Does not block; safe in a signal handler.
         """

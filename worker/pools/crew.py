@@ -78,7 +78,11 @@ class Outside(Protocol):
 
 
 class Crew:
-    """The children of a pool and the jobs that are not with any of them yet. Not thread-safe."""
+    """The children of a pool and the jobs that are not with any of them yet. Not thread-safe.
+
+    Attributes:
+        aborted: nothing shall be waited for.
+    """
 
     def __init__(self, outside: Outside, size: int, *, max_tasks: int | None = None) -> None:
         """Nobody is started before the first `turn`."""
@@ -90,7 +94,7 @@ class Crew:
         self.clean = True
         self.pace = Pace()
         self._deadline: float | None = None
-        self._aborted = False
+        self.aborted = False
         self._failures = 0
         self._next_start = 0.0
         self._changed = True  # who is there, or who should be
@@ -203,7 +207,7 @@ class Crew:
 
     def abort(self) -> None:
         """Once stopped, do not wait any longer."""
-        self._aborted = True
+        self.aborted = True
 
     def restart(self) -> None:
         """Replace everybody."""
@@ -406,7 +410,7 @@ class Crew:
 
     def _wind_down(self, now: float) -> None:
         assert self._deadline is not None
-        over = self._aborted or now >= self._deadline
+        over = self.aborted or now >= self._deadline
         if over:
             self._deadline = math.inf
         for member in list(self.members.values()):
@@ -423,9 +427,9 @@ class Crew:
     def _give_up(self, member: Member, now: float) -> None:
         """The grace is over: interrupt what runs, and kill who does not end soon."""
         if member.jobs and member.cut is None:
-            number = signal.SIGKILL if self._aborted else signal.SIGTERM
+            number = signal.SIGKILL if self.aborted else signal.SIGTERM
             self._cut(member, Abandoned(), number, now)
-        elif self._aborted:
+        elif self.aborted:
             self._kill(member)
         else:
             member.kill_at = min(member.kill_at, now + CUT_GRACE)

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from queue_core import ConfigError, UsageError
-from queue_core.worker.absent import AppNotFound
+from queue_core.worker.absent import AppNotFound, NotStarted
 from queue_core.worker.guarding import Fail, unheard
 from queue_core.worker.outcome import (
     AppInfo,
@@ -72,6 +72,7 @@ ABILITIES = Abilities(
 _TICK = 1.0
 _LOOK = 0.25
 _DYING = 0.01
+_PEEK = 0.1
 
 
 class ProcessPool:
@@ -145,7 +146,8 @@ class ProcessPool:
         self._report, self._hears, self._fails = report, hear, fail
         self._thread = threading.Thread(target=self._supervise, name="process pool", daemon=True)
         self._thread.start()
-        if not self._known.wait(START_TIMEOUT):
+        self._await()
+        if not self._known.is_set():
             self.stop(0.0)
             raise AppNotFound(f"{self._setup.app!r} was not imported within {START_TIMEOUT:g} s")
         if self._broken is not None:
@@ -160,11 +162,20 @@ class ProcessPool:
         self._configure(self._info.settings)
         return self._info
 
+<<<<<<< HEAD
     def launch(self) -> None:
         """Begin to import the app, for `start`; does not block."""
         if self._forks and not self._importing and can_fork():
             self._children.import_app()
             self._importing = True
+=======
+    def _await(self) -> None:
+        """Wait until the first child has said something, or can be expected to say nothing."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._known.wait(_PEEK) and time.monotonic() < deadline:
+            if self._crew.aborted:  # in a signal handler, which cannot end a wait
+                raise NotStarted
+>>>>>>> 344e7bb (Worker: a stop ends a start that hangs, no pool waits for the broker, odd signals and held-back messages end well)
 
     def _configure(self, settings: Settings) -> None:
         """Take from the settings what was not given."""

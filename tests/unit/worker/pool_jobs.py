@@ -86,6 +86,11 @@ def swell(megabytes: int) -> int:
     return os.getpid()
 
 
+@app.task(name="odd signal")
+def odd_signal() -> None:
+    os.kill(os.getpid(), 35)  # one that has no name
+
+
 @app.task(name="abort")
 def abort() -> None:
     os.abort()

@@ -19,7 +19,7 @@ from queue_core.worker.pools.coroutines import AsyncioPool
 from queue_core.worker.pools.frames import Setup
 from queue_core.worker.pools.processes import ProcessPool
 from queue_core.worker.pools.threads import SoloPool, ThreadPool
-from queue_core.worker.runner import Worker, WorkerOptions
+from queue_core.worker.runner import DRAINED, Worker, WorkerOptions
 from queue_core.worker.timer import Timer
 from tests.unit.worker.reports import Reports
 
@@ -134,6 +134,35 @@ def test_a_process_pool_that_fails_at_its_start_says_so_at_once(monkeypatch, pro
     with pytest.raises(Broken):
         processes.start(Reports())
     assert processes.stop(0.0) is False
+
+
+@pytest.fixture
+def hanging(monkeypatch, tmp_path):
+    """A pool of an app whose import does not end."""
+    (tmp_path / "hanging_app.py").write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = ProcessPool(1, Setup("hanging_app:app", list(sys.path), None, "WARNING"))
+    yield made
+    made.abort()
+    made.stop(0.0)
+
+
+def test_a_worker_that_is_stopped_while_its_app_is_imported_ends_at_once(hanging):
+    worker = Worker(hanging, WorkerOptions(broker="memory://"))
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(worker.run()), daemon=True)
+    thread.start()
+    pids = eventually(lambda: hanging.pids, 20.0)
+    worker.stop()
+    thread.join(10.0)
+    assert codes == [DRAINED]
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_worker_that_was_stopped_before_it_began_does_not_begin(hanging):
+    worker = Worker(hanging, WorkerOptions(broker="memory://"))
+    worker.stop()
+    assert worker.run() == DRAINED
 
 
 def test_a_timer_whose_thread_fails_says_so(monkeypatch):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from queue_core import ConfigError, Connection, Message, Queue, RemoteError
+from queue_core import ConfigError, Connection, ConnectionLost, Message, Queue, RemoteError
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App
 from queue_core.worker.blueprint import ConsumerStep, StartStopStep
@@ -133,6 +133,29 @@ def test_where_the_broker_holds_nothing_back_the_worker_does(app, run, monkeypat
     worker.stop()
     eventually(lambda: app.connection().inspect(app.queue()).ready == 1, 10.0)
     assert not waiting.ready()
+
+
+def test_what_was_held_back_and_cannot_start_now_goes_back(app, run, monkeypatch, caplog):
+    monkeypatch.setattr("queue_core.worker.settler.Settler.can_delay", False)
+
+    @app.task(name="now", acks_late=False)
+    def now() -> str:
+        return "ran"
+
+    acknowledge, tries = ActiveRequest.acknowledge, []
+
+    def refused(request):
+        tries.append(request)
+        if len(tries) == 1:
+            raise ConnectionLost("just now")
+        acknowledge(request)
+
+    monkeypatch.setattr(ActiveRequest, "acknowledge", refused)
+    worker, _, _ = run(prefetch=10)
+    soon = (datetime.now(UTC) + timedelta(seconds=0.5)).isoformat()
+    assert send(app, "now", eta=soon).get(10) == "ran"
+    assert len(tries) == 2
+    eventually(lambda: len(worker.flights) == 0, 10.0)
 
 
 def test_an_early_ack_is_certain_before_the_run_and_its_result_comes_all_the_same(app, run):

@@ -281,7 +281,9 @@ def test_a_restart_that_cannot_import_the_app_leaves_the_old_children(
     assert [reports.value(job)] == before
 
 
-@pytest.mark.parametrize(("task", "how"), [("abort", "SIGABRT"), ("quit", "exit code 0")])
+@pytest.mark.parametrize(
+    ("task", "how"), [("abort", "SIGABRT"), ("quit", "exit code 0"), ("odd signal", "signal 35")]
+)
 def test_how_a_child_ended_is_named(start, reports, task, how):
     pool = start()
     job = reports.job(task)

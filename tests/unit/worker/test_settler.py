@@ -239,6 +239,30 @@ def test_a_message_that_cannot_be_settled_goes_back_and_is_not_kept(connection, 
     settler.close()
 
 
+@pytest.mark.parametrize("outcome", [Returned(), Abandoned()])
+def test_a_pool_never_waits_for_what_was_acked_before_its_run(
+    connection, consumer, monkeypatch, outcome
+):
+    """Such a message is sent again, which takes as long as the broker is away."""
+    settler = make(connection, Deliverer(), {})
+    message = take(connection, consumer)
+    message.ack()
+    away = threading.Event()
+
+    def publish_many(publications):
+        away.set()
+        raise ConnectionLost("it is away")
+
+    monkeypatch.setattr(settler._producer, "publish_many", publish_many)
+    monkeypatch.setattr(settler._sequel, "of_unfinished", lambda *_: [None])
+    settling_it = threading.Thread(target=settler.settle, args=(message, outcome), daemon=True)
+    settling_it.start()
+    settling_it.join(5.0)
+    assert not settling_it.is_alive()
+    assert away.wait(5.0) and not settler.idle
+    settler.close(patient=False)
+
+
 def test_closing_does_not_wait_long_for_a_result_store_that_is_away(
     connection, consumer, monkeypatch
 ):
