@@ -43,18 +43,12 @@ class Outgoing:
         self._error: Exception | None = None
         self._sending = threading.Lock()  # held while a window is taken and sent
         self._changing = threading.Lock()  # held while the window changes
-        self._opened = threading.Event()
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-        if not patient:
-            self._thread = threading.Thread(
-                target=self._look_after, name="queue-core publish_many", daemon=True
-            )
+        self._watch = None if patient else _Watch(self._send_late)
 
     def __enter__(self) -> Self:
         """Start."""
-        if self._thread is not None:
-            self._thread.start()
+        if self._watch is not None:
+            self._watch.start()
         return self
 
     def __exit__(
@@ -64,10 +58,8 @@ class Outgoing:
         trace: TracebackType | None,
     ) -> None:
         """Stop; blocks while a window is being sent."""
-        self._ended.set()
-        self._opened.set()
-        if self._thread is not None:
-            self._thread.join()
+        if self._watch is not None:
+            self._watch.stop()
 
     def add(self, publication: Publication) -> None:
         """Take one more message; sends the window if that fills it.
@@ -81,8 +73,8 @@ class Outgoing:
             full = len(window) >= WINDOW_MESSAGES or self._size >= WINDOW_BYTES
         if full or self._error is not None:
             self.flush()
-        elif len(window) == 1:
-            self._opened.set()
+        elif self._watch is not None and len(window) == 1:
+            self._watch.opened.set()
 
     def flush(self) -> None:
         """Send what has not been sent, and wait for it.
@@ -98,17 +90,50 @@ class Outgoing:
     def _send_window(self) -> None:
         with self._changing:
             window, self._window, self._size = self._window, [], 0
-            self._opened.clear()
+            if self._watch is not None:
+                self._watch.opened.clear()
         if window:
             try:
                 self.receipts += self._send(window)
             except Exception as error:
                 self._error = error
 
+    def _send_late(self) -> bool:
+        """Send a window that nobody filled in time; return whether more may follow."""
+        with self._sending:
+            if self._error is None:
+                self._send_window()
+            return self._error is None
+
+
+class _Watch:
+    """The thread that looks after windows while the iterable keeps its caller waiting.
+
+    Attributes:
+        opened: set while a window has messages.
+    """
+
+    def __init__(self, send_late: Callable[[], bool]) -> None:
+        """``send_late`` sends what there is, and says whether to go on."""
+        self.opened = threading.Event()
+        self._ended = threading.Event()
+        self._send_late = send_late
+        self._thread = threading.Thread(
+            target=self._look_after, name="queue-core publish_many", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; blocks while a window is being sent."""
+        self._ended.set()
+        self.opened.set()
+        self._thread.join()
+
     def _look_after(self) -> None:
-        while not self._ended.is_set() and self._error is None:
-            self._opened.wait()
-            if not self._ended.wait(WINDOW_SECONDS):
-                with self._sending:
-                    if self._error is None:
-                        self._send_window()
+        going = True
+        while going and not self._ended.is_set():
+            self.opened.wait()
+            going = self._ended.wait(WINDOW_SECONDS) or self._send_late()
