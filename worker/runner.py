@@ -21,12 +21,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from queue_core import ConfigError, QueueCoreError
-<<<<<<< HEAD
 from queue_core.mailbox import LamportClock
-=======
-from queue_core.mailbox import LamportClock, SigningKey
 from queue_core.worker.absent import NotStarted
->>>>>>> 344e7bb (Worker: a stop ends a start that hangs, no pool waits for the broker, odd signals and held-back messages end well)
 from queue_core.worker.blueprint import Blueprint, load
 from queue_core.worker.delivery import Flights
 from queue_core.worker.flags import WorkerOptions, expand

@@ -124,19 +124,7 @@ class Child:
 
     def gone(self) -> str | None:
         """How it has ended; None while it lives."""
-<<<<<<< HEAD
         return self.process.ended()
-=======
-        code = self.process.poll()
-        if code is None:
-            return None
-        if code >= 0:
-            return f"exit code {code}"
-        try:
-            return signal.Signals(-code).name
-        except ValueError:  # most of the real-time signals have no name
-            return f"signal {-code}"
->>>>>>> 344e7bb (Worker: a stop ends a start that hangs, no pool waits for the broker, odd signals and held-back messages end well)
 
     def memory(self) -> int | None:
         """Its resident memory in bytes; None where that cannot be known."""

@@ -230,4 +230,9 @@ def _readable(fd: int, seconds: float | None) -> bool:
 
 
 def _how(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:  # most of the real-time signals have no name
+        return f"signal {-code}"

@@ -162,20 +162,18 @@ class ProcessPool:
         self._configure(self._info.settings)
         return self._info
 
-<<<<<<< HEAD
     def launch(self) -> None:
         """Begin to import the app, for `start`; does not block."""
         if self._forks and not self._importing and can_fork():
             self._children.import_app()
             self._importing = True
-=======
+
     def _await(self) -> None:
         """Wait until the first child has said something, or can be expected to say nothing."""
         deadline = time.monotonic() + START_TIMEOUT
         while not self._known.wait(_PEEK) and time.monotonic() < deadline:
             if self._crew.aborted:  # in a signal handler, which cannot end a wait
                 raise NotStarted
->>>>>>> 344e7bb (Worker: a stop ends a start that hangs, no pool waits for the broker, odd signals and held-back messages end well)
 
     def _configure(self, settings: Settings) -> None:
         """Take from the settings what was not given."""
