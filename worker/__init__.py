@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from queue_core.worker.endings import Ignore, MaxRetriesExceeded, Reject, Retry
     from queue_core.worker.limits import SoftTimeLimitExceeded, TaskTerminated
     from queue_core.worker.request import FailedRun, Request
-    from queue_core.worker.results.result import AsyncResult, GroupResult
+    from queue_core.worker.results.groups import GroupResult
+    from queue_core.worker.results.result import AsyncResult
     from queue_core.worker.shared import shared_task
     from queue_core.worker.signature import Signature
     from queue_core.worker.task import Task
@@ -47,7 +48,7 @@ _MODULES = {
     "App": "app",
     "AsyncResult": "results.result",
     "FailedRun": "request",
-    "GroupResult": "results.result",
+    "GroupResult": "results.groups",
     "Ignore": "endings",
     "MaxRetriesExceeded": "endings",
     "Reject": "endings",

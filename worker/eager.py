@@ -18,7 +18,8 @@ from queue_core.worker.following import after_failure, after_success, children, 
 from queue_core.worker.outcome import ChordPart
 from queue_core.worker.protocol import Call
 from queue_core.worker.request import Request, current_request
-from queue_core.worker.results.result import AsyncResult, GroupResult
+from queue_core.worker.results.groups import GroupResult
+from queue_core.worker.results.result import AsyncResult
 from queue_core.worker.results.wire import Result
 from queue_core.worker.running import Ending, run
 from queue_core.worker.signature import Signature, as_signature

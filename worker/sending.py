@@ -30,10 +30,10 @@ from queue_core.worker.outcome import Letter
 from queue_core.worker.patience import HURRY, patience, read_policy
 from queue_core.worker.request import current_request
 from queue_core.worker.results.base import Results
-from queue_core.worker.results.groups import delete_group, load_group, save_group
+from queue_core.worker.results.groups import GroupResult, delete_group, load_group, save_group
 from queue_core.worker.results.key_value import KeyValueResults, require_key_value
 from queue_core.worker.results.options import result_options
-from queue_core.worker.results.result import AsyncResult, GroupResult
+from queue_core.worker.results.result import AsyncResult
 from queue_core.worker.results.rpc import ReplyQueue
 from queue_core.worker.settings import Settings
 from queue_core.worker.signature import CHAIN, CHORD, GROUP, Signature, members
@@ -278,10 +278,9 @@ class Office:
             return None
         return GroupResult(group_id, [self.result_of(one) for one in ids], origin=self)
 
-    def save(self, group: GroupResult) -> None:
+    def save(self, group_id: str, ids: Sequence[str]) -> None:
         """See `Origin.save`."""
-        ids = [result.id for result in group.results]
-        save_group(self._store().key_value(), group.id, ids, ttl=self._options.ttl)
+        save_group(self._store().key_value(), group_id, ids, ttl=self._options.ttl)
 
     def drop(self, group_id: str) -> None:
         """See `Origin.drop`."""

@@ -27,7 +27,8 @@ SERVERS = ["redis", "postgres", "mysql", "amqp"]
 def no_looking(monkeypatch):
     """Who is not woken by a message would find the result only after a minute."""
     monkeypatch.setattr(key_value, "_FIRST", 60.0)
-    monkeypatch.setattr("queue_core.worker.results.result.PATIENCE", 60.0)
+    for module in ("result", "groups"):
+        monkeypatch.setattr(f"queue_core.worker.results.{module}.PATIENCE", 60.0)
 
 
 @pytest.fixture
@@ -153,6 +154,20 @@ class Both:
         ).apply_async()
         assert result.get(30) == list(range(1, 31))
         assert result.completed_count() == 30 and result.successful()
+
+    def test_a_group_tells_each_result_when_it_ends(self, app, queue, worker, tmp_path):
+        calls = [("hold", (f"{tmp_path}/go",)), ("add", (1, 1)), ("add", (1, 2))]
+        result = group(
+            app.signature(f"results.{name}", args, queue=queue) for name, args in calls
+        ).apply_async()
+        values = result.iterate(30)
+        assert sorted([next(values), next(values)]) == [2, 3]
+        with pytest.raises(TimeoutError, match="no result of 1 tasks"):
+            list(result.iterate(0.2))
+        (tmp_path / "go").touch()
+        assert list(values) == ["held"]
+        assert sorted(map(str, result.iterate())) == ["2", "3", "held"]
+        assert result[1].queue == queue and result[1].worker
 
 
 async def _waited(result):

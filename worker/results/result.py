@@ -1,4 +1,4 @@
-"""The handles on what was sent: a task, or a group of tasks."""
+"""The handle on a task that was sent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from queue_core import Deadline, SystemClock, TransportError, UsageError
 from queue_core.worker.failure import Errors
-from queue_core.worker.results.base import AGAIN, PATIENCE, Results
+from queue_core.worker.results.base import AGAIN, PATIENCE, Results, Wake
 from queue_core.worker.results.wire import Result, State
 
 R = TypeVar("R")
@@ -35,7 +35,7 @@ class Origin(Protocol):
     def revoke(self, ids: Sequence[str], *, terminate: bool, signal: str) -> None:
         """Tell all workers that these tasks shall not run."""
 
-    def save(self, group: GroupResult) -> None:
+    def save(self, group_id: str, ids: Sequence[str]) -> None:
         """Keep which tasks a group has."""
 
     def drop(self, group_id: str) -> None:
@@ -133,21 +133,29 @@ class AsyncResult(Generic[R]):
             with contextlib.suppress(RuntimeError):  # the loop has ended, and so have we
                 loop.call_soon_threadsafe(arrived.set)
 
-        while self._result is None or not self._result.ended:
-            attend, pause = self._backend().attend, PATIENCE
-            try:
-                result = await loop.run_in_executor(None, attend, self.id, self._kept, wake)
-            except TransportError as error:
-                if not error.retryable:
-                    raise
-                result, pause = None, AGAIN
-            if result is not None and result.ended:
-                self._result = result
-                break
+        while (pause := await loop.run_in_executor(None, self.watch, wake)) is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(arrived.wait(), pause)
             arrived.clear()
         return self.get()
+
+    def watch(self, wake: Wake) -> float | None:
+        """Have ``wake`` called, on some thread, when the task has ended; None: it has already.
+
+        Returns the seconds after which to ask again, in case that word is lost. May block for round
+        trips.
+        """
+        if self._result is None or not self._result.ended:
+            try:
+                result = self._backend().attend(self.id, self._kept, wake)
+            except TransportError as error:
+                if not error.retryable:
+                    raise
+                return AGAIN
+            if result is None or not result.ended:
+                return PATIENCE
+            self._result = result
+        return None
 
     # --- looking ---------------------------------------------------------------------------------
 
@@ -238,6 +246,18 @@ class AsyncResult(Generic[R]):
         return None if result is None else result.name
 
     @property
+    def queue(self) -> str | None:
+        """Where its message was taken from, once it has ended; None if that is not known."""
+        result = self._look()
+        return None if result is None else result.queue
+
+    @property
+    def worker(self) -> str | None:
+        """The name of the worker that ran it, once it has ended; None if that is not known."""
+        result = self._look()
+        return None if result is None else result.worker
+
+    @property
     def retries(self) -> int:
         """How often it was tried again, once it has ended."""
         result = self._look()
@@ -267,7 +287,7 @@ class AsyncResult(Generic[R]):
         deadline = Deadline.after(timeout, SystemClock())
         waiting: list[AsyncResult[Any]] = [self]
         for result in waiting:
-            yield result, result.get(_left(deadline))
+            yield result, result.get(left_of(deadline))
             waiting += result.children
 
     # --- doing -----------------------------------------------------------------------------------
@@ -332,115 +352,7 @@ class AsyncResult(Generic[R]):
         return f"<{type(self).__name__} {self.id}>"
 
 
-class GroupResult(AsyncResult[list[Any]]):
-    """The tasks of one group, sent but perhaps not finished. Safe to use from any thread.
-
-    Attributes:
-        results: one for each task of the group, in its order.
-    """
-
-    def __init__(
-        self,
-        group_id: str,
-        results: Sequence[AsyncResult[Any]],
-        parent: AsyncResult[Any] | None = None,
-        origin: Origin | None = None,
-    ) -> None:
-        """Made by sending a group."""
-        super().__init__(group_id, origin, parent=parent)
-        self.results = list(results)
-
-    def get(self, timeout: float | None = None, propagate: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - celery's
-        """Return the results of all tasks in order; wait at most ``timeout`` seconds in all.
-
-        Raises as `AsyncResult.get` does, for the first task in order that did not succeed.
-        """
-        deadline = Deadline.after(timeout, SystemClock())
-        return [result.get(_left(deadline), propagate) for result in self.results]
-
-    def join(self, timeout: float | None = None, propagate: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - celery's
-        """As `get`, by celery's other word for it."""
-        return self.get(timeout, propagate)
-
-    async def _arrival(self) -> list[Any]:
-        return [await result for result in self.results]
-
-    def ready(self) -> bool:
-        """Whether all of them have ended. May ask the backend once for each."""
-        return all(result.ready() for result in self.results)
-
-    def successful(self) -> bool:
-        """Whether all of them have returned. May ask the backend once for each."""
-        return all(result.successful() for result in self.results)
-
-    def failed(self) -> bool:
-        """Whether one of them has failed. May ask the backend once for each."""
-        return any(result.failed() for result in self.results)
-
-    def waiting(self) -> bool:
-        """Whether one of them has not ended. May ask the backend once for each."""
-        return not self.ready()
-
-    def completed_count(self) -> int:
-        """How many of them have returned. May ask the backend once for each."""
-        return sum(result.successful() for result in self.results)
-
-    @property
-    def state(self) -> State:
-        """``FAILURE`` if one has failed, ``SUCCESS`` if all have returned, else ``PENDING``."""
-        if self.failed():
-            return "FAILURE"
-        return "SUCCESS" if self.successful() else "PENDING"
-
-    @property
-    def children(self) -> list[AsyncResult[Any]]:
-        """Its tasks."""
-        return list(self.results)
-
-    def save(self) -> None:
-        """Keep in the backend which tasks it has; `App.GroupResult` returns it by its id.
-
-        Blocks for a round trip. Raises Unsupported where there is no key-value store.
-        """
-        self._source().save(self)
-
-    def delete(self) -> None:
-        """Forget what `save` kept."""
-        self._source().drop(self.id)
-
-    def forget(self) -> None:
-        """Drop all their results. Blocks for a round trip for each."""
-        for result in self.results:
-            result.forget()
-
-    def _ids(self) -> list[str]:
-        return [task_id for result in self.results for task_id in result._ids()]  # noqa: SLF001
-
-    def _source(self) -> Origin:
-        if self._origin is None:
-            raise UsageError(f"the group {self.id} ran here; there is no place to keep it in")
-        return self._origin
-
-    def _look(self) -> Result | None:
-        return None
-
-    def __iter__(self) -> Iterator[AsyncResult[Any]]:
-        """The results of its tasks."""
-        return iter(self.results)
-
-    def __len__(self) -> int:
-        """How many tasks it has."""
-        return len(self.results)
-
-    def __getitem__(self, index: int) -> AsyncResult[Any]:
-        """The result of one of its tasks."""
-        return self.results[index]
-
-    def __repr__(self) -> str:
-        """Name the group's id."""
-        return f"<GroupResult {self.id} of {len(self.results)}>"
-
-
-def _left(deadline: Deadline) -> float | None:
+def left_of(deadline: Deadline) -> float | None:
+    """Return the seconds until a deadline as a timeout: None if there is none."""
     left = deadline.remaining()
     return None if left == float("inf") else left
