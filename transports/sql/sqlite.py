@@ -44,6 +44,7 @@ from queue_core.transports.sql.durability import of_sqlite
 from queue_core.transports.sql.errors import explain_sqlite, refused
 from queue_core.transports.sql.gate import Gate
 from queue_core.transports.sql.sqlite_file import SqliteFile
+from queue_core.transports.sql.sqlite_fork import SqliteCursor, opening
 from queue_core.transports.sql.tables import message, meta
 from queue_core.transports.sql.wakeup import Wakeup
 
@@ -151,7 +152,7 @@ class SqliteDialect:
         self._identity = self._file.identity()
         self._connection = connection
         self._raw = cast(sqlite3.Connection, connection.connection.driver_connection)
-        self._cursor = self._raw.cursor()
+        self._cursor = self._raw.cursor(SqliteCursor)
         return self._cursor
 
     def _leave_alone(self) -> None:
@@ -206,8 +207,8 @@ class SqliteDialect:
     def rollback(self) -> None:
         """Roll back, and let the next one in; drop the connection if even that fails."""
         try:
-            if self._raw is not None and self._raw.in_transaction:
-                self._raw.rollback()
+            if self._raw is not None and self._cursor is not None and self._raw.in_transaction:
+                self._cursor.execute("ROLLBACK")
         except sqlite3.Error:
             self.drop()
         finally:
@@ -336,7 +337,7 @@ class SqliteDialect:
         self._gate.leave()
         self._file.log.close()
         if connection is not None:
-            with contextlib.suppress(Exception):  # it is thrown away because it is broken
+            with opening, contextlib.suppress(Exception):  # it may be broken
                 connection.close()
 
     def close(self) -> None:

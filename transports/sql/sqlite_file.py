@@ -22,6 +22,7 @@ from queue_core.errors import ConfigError
 from queue_core.transports.sql.durability import filesystem_of
 from queue_core.transports.sql.errors import explain_sqlite, refused
 from queue_core.transports.sql.schema import ensure
+from queue_core.transports.sql.sqlite_fork import SqliteCursor, opening
 from queue_core.transports.sql.sqlite_log import LOG_PAGES, SqliteLog
 from queue_core.transports.sql.tables import PREFIX
 from queue_core.url import BrokerURL
@@ -127,15 +128,17 @@ class SqliteFile:
                 "isolation_level": None,
             },
         )
-        connection = engine.connect()
+        with opening:
+            connection = engine.connect()
         try:
             raw = cast(sqlite3.Connection, connection.connection.driver_connection)
-            cursor = raw.cursor()
+            cursor = raw.cursor(SqliteCursor)
             self._prepare(cursor)
             self.make_side()
             ensure(SqliteCatalog(self.place, compiler, cursor), **self._make)
         except BaseException:
-            connection.close()
+            with opening:
+                connection.close()
             raise
         return connection
 
@@ -151,13 +154,15 @@ class SqliteFile:
             path, place = ":memory:", f"{place} (there is no such file)"
         connection = None
         try:
-            connection = sqlite3.connect(path, timeout=self.patience, isolation_level=None)
-            yield SqliteCatalog(place, compiler, connection.cursor())
+            with opening:
+                connection = sqlite3.connect(path, timeout=self.patience, isolation_level=None)
+            yield SqliteCatalog(place, compiler, connection.cursor(SqliteCursor))
         except sqlite3.Error as error:
             raise explain_sqlite(error, self.place) or error from error
         finally:
             if connection is not None:
-                connection.close()
+                with opening:
+                    connection.close()
 
     def identity(self) -> tuple[int, int] | None:
         """Return what tells this file from another one of the same name; None if there is none."""

@@ -1,0 +1,91 @@
+"""Forks of a process whose other threads are inside of SQLite."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from queue_core.testing import eventually
+from queue_core.transports.sql import sqlite_fork
+from queue_core.transports.sql.sqlite_fork import SqliteCursor
+
+Fork = Callable[[Callable[[], object]], int]
+
+
+@pytest.fixture
+def busy(open_handle: Any) -> Iterator[None]:
+    """Two threads use SQLite without a pause."""
+    done = threading.Event()
+
+    def work(store: Any) -> None:
+        while not done.is_set():
+            store.heartbeat(["nobody"])
+            store.sessions()
+
+    stores = [open_handle("?synchronous=normal") for _ in range(2)]
+    threads = [threading.Thread(target=work, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    yield
+    done.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_child_can_use_sqlite_whatever_other_threads_were_doing(
+    busy: None, fork: Fork, path: Any
+) -> None:
+    def use() -> None:
+        sqlite3.connect(path).execute("SELECT count(*) FROM queue_core_session").fetchone()
+
+    def end_of(child: int) -> tuple[int, int] | None:
+        found = os.waitpid(child, os.WNOHANG)
+        return found if found[0] else None
+
+    for _ in range(150):
+        child = fork(use)
+        found = eventually(partial(end_of, child), 20.0, interval=0.001)
+        assert found == (child, 0)
+
+
+def test_a_fork_waits_until_no_thread_is_inside_and_lets_them_in_again(fork: Fork) -> None:
+    cursor = sqlite3.connect(":memory:", check_same_thread=False).cursor(SqliteCursor)
+    cursor.connection.create_function("nap", 1, time.sleep)
+    thread = threading.Thread(target=cursor.execute, args=("SELECT nap(0.3)",))
+    began = time.monotonic()
+    thread.start()
+    eventually(partial(_is_held, cursor), 5.0, interval=0.001)
+    os.waitpid(fork(lambda: None), 0)
+    assert time.monotonic() - began >= 0.3
+    thread.join()
+    assert cursor.execute("SELECT 1").fetchone() == (1,)
+
+
+def _is_held(cursor: SqliteCursor) -> bool:
+    if not cursor.lock.acquire(blocking=False):
+        return True
+    cursor.lock.release()
+    return False
+
+
+def test_a_signal_handler_may_fork_on_a_thread_that_is_inside(fork: Fork) -> None:
+    cursor = sqlite3.connect(":memory:").cursor(SqliteCursor)
+    status: list[int] = []
+    before = signal.signal(
+        signal.SIGUSR1, lambda *_: status.append(os.waitpid(fork(lambda: None), 0)[1])
+    )
+    try:
+        with cursor.lock, sqlite_fork.opening:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            eventually(lambda: bool(status), 5.0)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert status == [0]

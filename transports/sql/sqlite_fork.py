@@ -1,0 +1,81 @@
+"""Forking while other threads of this process are inside of SQLite.
+
+SQLite has locks of its own for the whole process. One that another thread holds at the moment of a
+fork stays locked in the child for ever, and the child's first use of SQLite hangs. So a fork waits
+until none of our threads is inside, and keeps them out for that moment.
+
+The rules:
+
+- A cursor's lock is held while SQLite works for it; `opening` while connections are made and
+  closed. They are taken in that order: first `opening`, then cursors.
+- They may be taken twice: a signal handler that forks runs on a thread that may have them.
+- The fork waits for one call at most: a commit, a statement, or SQLite's own waiting for somebody
+  foreign who writes. After five seconds it goes on without; a child that then uses SQLite may hang.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from typing import Any, Final, Self
+
+_PATIENCE: Final = 5.0
+
+
+class SqliteCursor(sqlite3.Cursor):
+    """A cursor that no fork finds inside of SQLite."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """See ``sqlite3``."""
+        super().__init__(connection)
+        self.lock = threading.RLock()
+        with opening:
+            _cursors.add(self)
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Self:
+        """See ``sqlite3``."""
+        with self.lock:
+            return super().execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Any, /) -> Self:
+        """See ``sqlite3``."""
+        with self.lock:
+            return super().executemany(sql, parameters)
+
+    def fetchone(self) -> Any:
+        """See ``sqlite3``."""
+        with self.lock:
+            return super().fetchone()
+
+    def fetchall(self) -> list[Any]:
+        """See ``sqlite3``."""
+        with self.lock:
+            return super().fetchall()
+
+
+opening: Final = threading.RLock()
+"""Held while a connection is made or closed, and when one more cursor is noted."""
+
+_cursors: Final[weakref.WeakSet[SqliteCursor]] = weakref.WeakSet()
+_held: Final[list[Any]] = []
+
+
+def _keep_out() -> None:
+    until = time.monotonic() + _PATIENCE
+    if not opening.acquire(timeout=_PATIENCE):
+        return
+    _held.append(opening)
+    for cursor in list(_cursors):
+        if cursor.lock.acquire(timeout=max(0.0, until - time.monotonic())):
+            _held.append(cursor.lock)
+
+
+def _let_in() -> None:
+    while _held:
+        _held.pop().release()
+
+
+os.register_at_fork(before=_keep_out, after_in_parent=_let_in, after_in_child=_let_in)
