@@ -159,7 +159,7 @@ class Pool(Protocol):
 
         Raises:
             AppNotFound: the app cannot be imported.
-            NotStarted: `abort` was called meanwhile.
+            NotStarted: `abort` or `stop` was called meanwhile.
         """
 
     def submit(self, job: Job) -> None:

@@ -158,7 +158,8 @@ class ProcessPool:
             if what.settings:
                 raise ConfigError(what.error)
             raise AppNotFound(what.error, what.because, what.advice, what.trace)
-        assert self._info is not None
+        if self._info is None:
+            raise NotStarted
         self._configure(self._info.settings)
         return self._info
 

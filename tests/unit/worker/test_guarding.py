@@ -139,7 +139,11 @@ def test_a_process_pool_that_fails_at_its_start_says_so_at_once(monkeypatch, pro
 @pytest.fixture
 def hanging(monkeypatch, tmp_path):
     """A pool of an app whose import does not end."""
-    (tmp_path / "hanging_app.py").write_text("import time\ntime.sleep(600)\n")
+    (tmp_path / "hanging_app.py").write_text(
+        "import os, pathlib, time\n"
+        "pathlib.Path(f'{__file__}.{os.getpid()}').touch()\n"
+        "time.sleep(600)\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     made = ProcessPool(1, Setup("hanging_app:app", list(sys.path), None, "WARNING"))
     yield made
@@ -147,16 +151,16 @@ def hanging(monkeypatch, tmp_path):
     made.stop(0.0)
 
 
-def test_a_worker_that_is_stopped_while_its_app_is_imported_ends_at_once(hanging):
+def test_a_worker_that_is_stopped_while_its_app_is_imported_ends_at_once(hanging, tmp_path):
     worker = Worker(hanging, WorkerOptions(broker="memory://"))
     codes = []
     thread = threading.Thread(target=lambda: codes.append(worker.run()), daemon=True)
     thread.start()
-    pids = eventually(lambda: hanging.pids, 20.0)
+    (mark,) = eventually(lambda: list(tmp_path.glob("hanging_app.py.*")), 20.0)
     worker.stop()
     thread.join(10.0)
     assert codes == [DRAINED]
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not Path("/proc", mark.suffix[1:]).exists()
 
 
 def test_a_worker_that_was_stopped_before_it_began_does_not_begin(hanging):
