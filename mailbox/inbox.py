@@ -16,7 +16,12 @@ logger = logging.getLogger(__name__)
 
 
 def private_queue(
-    connection: Connection, name: str, *, exchange: Exchange | None = None, ttl: float
+    connection: Connection,
+    name: str,
+    *,
+    exchange: Exchange | None = None,
+    ttl: float,
+    priorities: int | None = None,
 ) -> Queue:
     """Return a queue that only this connection consumes and that goes with it.
 
@@ -25,6 +30,7 @@ def private_queue(
         name: the queue's name.
         exchange: what it is bound to, with an empty key; None is nothing.
         ttl: seconds that a message waits in it at most.
+        priorities: the highest that counts, where the broker knows any.
     """
     features = connection.connect().features
     return Queue(
@@ -34,6 +40,7 @@ def private_queue(
         exclusive=features.exclusive,
         expires=None if features.exclusive else ttl,
         message_ttl=ttl if features.message_ttl else None,
+        max_priority=priorities if features.priority else None,
         queue_type="classic",
     )
 
@@ -89,6 +96,15 @@ class Inbox:
             except StaleDelivery as error:
                 logger.debug("a message of %s may come twice: %s", self.queue.name, error)
         return message
+
+    def shed(self, limit: int) -> int:
+        """Delete what waits if it is more than ``limit``; return how much. Blocks for round trips.
+
+        Raises QueueCoreError.
+        """
+        if self._connection.inspect(self.queue).ready <= limit:
+            return 0
+        return self._connection.purge(self.queue)
 
     def _restore(self) -> None:
         self._connection.declare(self.queue)

@@ -9,6 +9,7 @@ never stands in the way of a ``ping``. What a node promises:
 - What cannot be read, is for others, or is not allowed is counted (`Node.counts`), and the node
   goes on. Whatever may change something is written to the logger ``queue_core.mailbox.audit``.
 - Commands are taken at a bounded rate, so that a flood of them leaves the program beside it alone.
+  Those that somebody waits for overtake the others, of which no more than `MAX_WAITING` wait.
 - Of two nodes with one name the newer stays; the older stops listening and says so.
 
 Here is how a node comes, stays and goes; what it does with a command stands in
@@ -39,13 +40,13 @@ from queue_core import (
 from queue_core.mailbox.directory import Labels
 from queue_core.mailbox.inbox import Inbox, private_queue
 from queue_core.mailbox.own import Profile
-from queue_core.mailbox.pace import Pace
+from queue_core.mailbox.pace import RATE, Pace
 from queue_core.mailbox.panel import Handler, Kind, Panel
 from queue_core.mailbox.reception import Reception
 from queue_core.mailbox.runner import Runner
 from queue_core.mailbox.serving import serve
 from queue_core.mailbox.signing import Guard
-from queue_core.mailbox.wire import node_queue
+from queue_core.mailbox.wire import CALL, node_queue
 from queue_core.mailbox.wiring import Wiring
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,9 @@ H = TypeVar("H", bound=Handler)
 PREFETCH: Final = 50
 COMMAND_TTL: Final = 300.0
 """Seconds that a command without a ttl of its own waits for a node at most."""
+MAX_WAITING: Final = 10_000
+"""Commands that may wait for a node during a flood; of more, none is kept."""
+_LOOK: Final = 1.0
 _POLL: Final = 5.0
 _REJOIN: Final = 30.0
 _RETRY: Final = 0.05
@@ -84,7 +88,8 @@ class Node:
         self.panel = Panel(*([panel] if panel is not None else []))
         self.counts: Counter[str] = Counter()
         """How many commands were ``handled``, ``failed``, ``expired``, ``refused``, ``malformed``,
-        ``unknown``, ``repeated``, ``learned``, ``left`` by their caller, or for ``others``."""
+        ``unknown``, ``repeated``, ``learned``, ``left`` by their caller, ``dropped``, or for
+        ``others``."""
         self._wiring = wiring
         self._guard = guard
         self._on_duplicate = on_duplicate
@@ -97,6 +102,7 @@ class Node:
         self._stopping = threading.Event()
         self._lost = False
         self._rejoin = 0.0
+        self._look = 0.0
         self._inbox: Inbox | None = None
         self._thread: threading.Thread | None = None
 
@@ -177,6 +183,7 @@ class Node:
             node_queue(wiring.namespace, self.name),
             exchange=wiring.exchange,
             ttl=COMMAND_TTL,
+            priorities=CALL,
         )
         if wiring.peers is not None:
             wiring.connection.declare(wiring.peers)
@@ -267,6 +274,29 @@ class Node:
             logger.debug("node %s leaves its queue to its connection's end: %s", self.name, error)
 
     def _take(self, message: Message, received: float) -> None:
-        if message.body:  # an empty one only looks whether this node is there
-            self._stopping.wait(self._pace.pause())
-            self._reception.take(message, received)
+        if not message.body:
+            return  # it only looks whether this node is there
+        if pause := self._pace.pause():
+            self._drop_surplus()
+            self._stopping.wait(pause)
+        self._reception.take(message, received)
+
+    def _drop_surplus(self) -> None:
+        """While commands come faster than they may be taken, let no more wait than is good."""
+        if time.monotonic() < self._look or self._inbox is None:
+            return
+        self._look = time.monotonic() + _LOOK
+        try:
+            dropped = self._inbox.shed(MAX_WAITING)
+        except QueueCoreError as error:
+            logger.debug("node %s cannot see what waits for it: %s", self.name, error)
+            return
+        if dropped:
+            self.counts["dropped"] += dropped
+            logger.warning(
+                "node %s dropped %d commands: more than %d waited, and it takes %.0f a second",
+                self.name,
+                dropped,
+                MAX_WAITING,
+                RATE,
+            )

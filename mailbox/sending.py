@@ -23,7 +23,7 @@ from queue_core import (
 )
 from queue_core.mailbox.clock import LamportClock
 from queue_core.mailbox.signing import SigningKey
-from queue_core.mailbox.wire import Address, Command, node_queue
+from queue_core.mailbox.wire import CALL, Address, Command, node_queue
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +137,7 @@ class Sender:
             headers=command.headers(),
             serializer="json",
             ttl=command.ttl,
+            priority=0 if command.reply_to is None else CALL,
             mandatory=mandatory,
             timeout=timeout,
         )

@@ -24,6 +24,9 @@ ReplyKind = Literal["value", "item", "end", "error", "expired", "refused"]
 
 KINDS: Final[tuple[ReplyKind, ...]] = ("value", "item", "end", "error", "expired", "refused")
 
+CALL: Final = 1
+"""The priority of a command that somebody waits for; that of the others is 0."""
+
 MATCHERS: Final = ("glob", "pcre")
 
 

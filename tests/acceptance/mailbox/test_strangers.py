@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import queue_core.mailbox.node
 from queue_core import (
     Connection,
     Exchange,
@@ -141,14 +142,40 @@ def test_a_flood_of_commands_is_taken_at_a_bounded_rate(box, start):
     assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
 
 
+def flood(any_url, namespace, count):
+    """What a program in a wild loop sends: so many commands that nobody waits for."""
+    commands = ({"method": "ping", "ticket": str(n), "destination": ["a"]} for n in range(count))
+    with Connection(any_url) as connection:
+        queue = f"a.{namespace}.pidbox"
+        connection.producer().publish_many((command, queue) for command in commands)
+
+
+def test_a_call_overtakes_a_flood_of_commands_that_nobody_waits_for(any_url, box, start, namespace):
+    node = start("a")
+    flood(any_url, namespace, 1500)
+    assert box.call(["a"], "ping", timeout=30)["a"] == "pong"
+    assert node.counts["handled"] < 1400
+
+
+def test_of_a_flood_no_more_waits_than_can_be_taken_soon(
+    any_url, box, start, namespace, monkeypatch, caplog
+):
+    monkeypatch.setattr(queue_core.mailbox.node, "MAX_WAITING", 300)
+    node = start("a")
+    flood(any_url, namespace, 1500)
+    eventually(lambda: node.counts["dropped"] > 0, 30)
+    eventually(lambda: node.counts["handled"] + node.counts["dropped"] >= 1500, 30)
+    assert node.counts["handled"] < 1300
+    assert "node a dropped" in caplog.text
+    assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
+
+
 def test_a_consumer_beside_a_flooded_node_goes_on(any_url, box, start, namespace):
     node = start("a")
     with Connection(any_url) as connection:
-        producer = connection.producer()
         connection.declare(Queue(f"{namespace}.beside"))
-        producer.publish_many((number, f"{namespace}.beside") for number in range(200))
-        flood = ({"method": "ping", "ticket": str(n), "destination": ["a"]} for n in range(2000))
-        producer.publish_many((command, f"a.{namespace}.pidbox") for command in flood)
+        connection.producer().publish_many((n, f"{namespace}.beside") for n in range(200))
+    flood(any_url, namespace, 2000)
     beside = node._wiring.connection.consumer(f"{namespace}.beside")
     taken = []
     for _ in range(200):
