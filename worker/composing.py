@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
 import msgspec
 
@@ -29,6 +29,7 @@ from queue_core import (
 )
 from queue_core.worker.blueprint import load
 from queue_core.worker.near import did_you_mean
+from queue_core.worker.envelopes import opened
 from queue_core.worker.outcome import AppInfo, Letter
 from queue_core.worker.protocol import (
     NOTHING_FOLLOWS,
@@ -341,13 +342,20 @@ def _embed(options: Mapping[str, Any]) -> Embed:
         plain(as_list(link_error)) or None,
         plain(as_list(chain)) or None,
         plain(chord),
-        failed,
+        plain(failed),
     )
 
 
+_WITH_ENVELOPES: Final = ("json", "msgpack")
+"""The serializers that have no form of their own for dates and the like."""
+
+
 def _encoded(call: Call, serializer: str, options: Mapping[str, Any]) -> Any:
+    body = task_body(call)
+    if serializer not in _WITH_ENVELOPES:
+        body = opened(body)
     try:
-        return encode(task_body(call), serializer, options.get("compression"))
+        return encode(body, serializer, options.get("compression"))
     except TooLarge:
         raise
     except MessageError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from queue_core import DecodeError, Message, Properties, decode
+from queue_core.worker.envelopes import MARK, opened
 from queue_core.worker.protocol import Call, read_call
 
 
@@ -23,6 +24,8 @@ def read_message(properties: Properties, body: bytes, accept: Iterable[str]) -> 
         compression if isinstance(compression, str) else None,
         accept=tuple(accept),
     )
+    if compression or MARK in body:
+        payload = opened(payload)
     return read_call(headers, payload, properties.correlation_id, properties.reply_to)
 
 

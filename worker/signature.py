@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, runtime
 import msgspec
 
 from queue_core import DecodeError, Queue, UsageError
+from queue_core.worker.envelopes import ENVELOPES, enclosed
 from queue_core.worker.protocol import Wire
 
 if TYPE_CHECKING:
@@ -328,9 +329,15 @@ def as_list(value: Any) -> list[Any]:
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` with every signature in it as an object, and every queue as its name."""
-    if type(value) in _ALREADY_PLAIN:
+    """Return ``value`` with every signature in it as an object, and every queue as its name.
+
+    Dates and the like are in their envelopes.
+    """
+    kind = type(value)
+    if kind in _ALREADY_PLAIN:
         return value
+    if (envelope := ENVELOPES.get(kind)) is not None:
+        return envelope(value)
     if isinstance(value, Signature):
         return value.as_wire()
     if isinstance(value, list | tuple):
@@ -339,7 +346,7 @@ def plain(value: Any) -> Any:
         return {name: plain(item) for name, item in value.items()}
     if isinstance(value, MakesSignatures):
         return value.s().as_wire()
-    return value.name if isinstance(value, Queue) else value
+    return value.name if isinstance(value, Queue) else enclosed(value)
 
 
 _ALREADY_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})

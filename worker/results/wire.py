@@ -13,8 +13,10 @@ from typing import Any, Final
 import msgspec
 
 from queue_core import DecodeError, MessageError, TooLarge, UsageError, encode
+from queue_core.worker.envelopes import opened
 from queue_core.worker.failure import Failure, read_failure
 from queue_core.worker.protocol import Call
+from queue_core.worker.signature import plain
 
 State = str
 """``UNKNOWN PENDING RECEIVED STARTED RETRY SUCCESS FAILURE REVOKED``, or what a program made up."""
@@ -92,14 +94,14 @@ def _message(
     ran = ran or Ran()
     message = {
         "status": status,
-        "result": value,
+        "result": _plain(value),
         "traceback": trace,
         "children": [[[child, None], None] for child in ran.children],
         "date_done": date_done,
         "task_id": call.id,
         "name": call.name,
-        "args": call.args if ran.arguments else None,
-        "kwargs": call.kwargs if ran.arguments else None,
+        "args": _plain(call.args) if ran.arguments else None,
+        "kwargs": _plain(call.kwargs) if ran.arguments else None,
         "worker": ran.worker or None,
         "retries": call.retries,
         "queue": ran.queue or None,
@@ -109,6 +111,13 @@ def _message(
     if call.group:
         message["group_id"] = call.group
     return message
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return plain(value)
+    except RecursionError:  # the encoder says what is wrong with it
+        return value
 
 
 def encode_result(message: dict[str, Any]) -> bytes:
@@ -129,7 +138,7 @@ def state(task_id: str, status: State, info: Any = None) -> bytes:
     return encode_result(
         {
             "status": status,
-            "result": info,
+            "result": _plain(info),
             "traceback": None,
             "children": [],
             "date_done": None,
@@ -203,6 +212,7 @@ def read_result(payload: Any) -> Result:
     """
     if not isinstance(payload, dict) or not isinstance(payload.get("task_id"), str):
         raise DecodeError("not a result message: an object with a 'task_id' was expected")
+    payload = opened(payload)
     status = payload.get("status")
     status = status if isinstance(status, str) else "PENDING"
     failed = status in _FAILED
