@@ -35,6 +35,11 @@ def echo(*args: Any, **kwargs: Any) -> list[Any]:
     return [args, kwargs]
 
 
+@app.task(name="beside.kinds")
+def kinds(*args: Any) -> list[Any]:
+    return [[type(arg).__name__ for arg in args], *args]
+
+
 @app.task(name="beside.fail")
 def fail(text: str) -> None:
     raise ValueError(text, 7)

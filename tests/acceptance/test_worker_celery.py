@@ -14,6 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -387,6 +388,16 @@ class TestTheirClient:
         assert kind == "ContentDisallowed" and remedy in text
         assert celery("add.delay(1, 2).get(timeout=T)") == 3
 
+    def test_dates_decimals_and_uuids_are_what_they_were(self, celery: CeleryClient) -> None:
+        celery("import datetime as d, decimal, uuid")
+        celery("now, number = d.datetime.now(d.timezone.utc), decimal.Decimal('1.50')")
+        celery("sent = [now, now.date(), now.time(), number, uuid.uuid4()]")
+        celery("kinds_, *back = chain(kinds.s(*sent))().get(timeout=T)")
+        assert celery("kinds_") == ["datetime", "date", "time", "Decimal", "UUID"]
+        assert celery("back == sent") is True
+        celery("late = kinds.si(*sent).set(expires=now + d.timedelta(1))")
+        assert celery("chain(echo.si(1), late)().get(timeout=T)[1:] == sent") is True
+
     def test_protocol_1_is_read(self, celery: CeleryClient, notes: Notes) -> None:
         celery("app.conf.task_protocol = 1")
         try:
@@ -541,6 +552,14 @@ class TestOurClient:
         add = ours.task(name="beside.add")(lambda x, y: x + y)
         assert add.starmap([(1, 2), (3, 4)]).delay().get(WITHIN) == [3, 7]
         assert add.chunks([(1, 1), (2, 2)], 1).delay().get(WITHIN) == [[2], [4]]
+
+    def test_dates_decimals_and_uuids_are_what_they_were(self, task: Callable[..., Any]) -> None:
+        now = datetime.now(UTC)
+        sent = [now, now.date(), now.time(), Decimal("1.50"), uuid.uuid4()]
+        kinds, *back = task("kinds", *sent).delay().get(WITHIN)
+        assert kinds == ["datetime", "date", "time", "Decimal", "UUID"] and back == sent
+        late = task("kinds", *sent, immutable=True, expires=now + timedelta(days=1))
+        assert chain(task("echo", 1), late).delay().get(WITHIN)[1:] == sent
 
     def test_bodies_may_be_compressed_and_large(self, task: Callable[..., Any]) -> None:
         sent = "".join(f"ä€😀{n * n}" for n in range(50_000))

@@ -46,6 +46,11 @@ def echo(*args, **kwargs):
 
 
 @job()
+def kinds(*args):
+    return [[type(arg).__name__ for arg in args], *args]
+
+
+@job()
 def fail(text):
     raise ValueError(text, 7)
 
