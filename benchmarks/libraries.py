@@ -14,7 +14,7 @@ SQL = ("sqlite", "postgresql", "mariadb")
 EVERYWHERE = (*SQL, "redis", "amqp")
 
 PROCESSES, THREADS = "2 processes", "8 threads"
-WINDOWS = (2, 8, 32, 128)
+WINDOWS = (8, 32, 128)
 """The fixed prefetches that ours by itself is compared with."""
 
 

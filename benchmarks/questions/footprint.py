@@ -29,7 +29,7 @@ CASES = (
         IDLE,
         "MiB",
         brokers=BROKERS,
-        contestants=("ours", "celery", "dramatiq", "huey", "taskiq", "procrastinate"),
+        contestants=("ours", "celery"),
         rounds=2,
     ),
     Case(

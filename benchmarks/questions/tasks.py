@@ -54,6 +54,7 @@ CASES = (
         name="mixed load",
         given={**NOOP.given, "order": "send_mixed"},
         most=6_000,
+        rounds=2,
         brokers=SERVERS,
         contestants=("ours", *(f"ours-{window}" for window in WINDOWS)),
     ),

@@ -16,6 +16,7 @@ FACTS = {
     "publish": "each confirmed",
     "versions": f"queue_core {__version__}",
 }
+BATCH = 10_000
 LATER = 3600.0
 app = App("bench", broker=URL, default_queue=QUEUE)
 
@@ -43,7 +44,8 @@ def send(number: int) -> None:
 
 
 def send_many(number: int) -> None:
-    tick.send_many(() for _ in range(number))
+    for begin in range(0, number, BATCH):
+        tick.send_many(() for _ in range(min(BATCH, number - begin)))
 
 
 def send_mixed(number: int) -> None:

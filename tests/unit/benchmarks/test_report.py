@@ -109,7 +109,7 @@ def test_a_worker_is_compared_with_the_fastest_who_acks_and_no_other() -> None:
 
 
 def test_a_mixed_load_is_compared_with_the_best_fixed_prefetch() -> None:
-    rates = {"ours": 89, "ours-2": 50, "ours-8": 100}
+    rates = {"ours": 89, "ours-8": 50, "ours-32": 100}
     rows = [row(name, value, case="mixed load") for name, value in rates.items()]
     assert goals(results(*rows))[1][3:] == ["0.89", "**short**"]
 
