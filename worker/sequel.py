@@ -200,13 +200,12 @@ class Sequel:
     def _counting(self, message: Message, part: ChordPart) -> Chords | None:
         """Where to count the part; None, with a reason in the log, if it cannot be."""
         chords = self._chords
-        if chords is not None and part.size > 0 and 0 <= part.index <= part.size:
+        if part.size <= 0 or not 0 <= part.index <= part.size:
+            why = "its sender counts its parts elsewhere, as celery's programs do"
+        elif chords is None:
+            why = "there is no store to count its parts in; give the app a backend="
+        else:
             return chords
-        why = (
-            "there is no store to count its parts in; give the app a backend="
-            if chords is None
-            else "its sender counts its parts elsewhere"
-        )
         logger.error("the chord %s of %s cannot go on: %s", part.group, label(message), why)
         return None
 

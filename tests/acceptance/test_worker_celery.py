@@ -269,6 +269,19 @@ class TestTheirClient:
         kind, text = celery.raised("chord([add.s(1, 1), add.s(2, 2)])(echo.s())")[1:]
         assert kind == "NotImplementedError" and "chord" in text
 
+    def test_a_chord_that_celery_counts_in_its_own_backend_cannot_go_on(
+        self, celery: CeleryClient, workers: Workers, redis_broker: str
+    ) -> None:
+        url, _, prefix = redis_broker.partition("?prefix=")
+        celery(f"stored = Celery('stored', broker=os.environ['BROKER'], backend={url!r})")
+        where = f"result_backend_transport_options={{'global_keyprefix': '{{{prefix}}}:'}}"
+        celery(f"stored.conf.update(task_default_queue=OURS, {where})")
+        celery("one, total = (stored.signature(f'beside.{name}') for name in ('side', 'echo'))")
+        celery("ended = chord([one, one], app=stored)(total)")
+        why = "its sender counts its parts elsewhere, as celery's programs do"
+        eventually(lambda: workers.ours.log.count(why) == 2, WITHIN)
+        celery("stored.backend.client.close(); stored.close()")
+
     def test_map_starmap_and_chunks_are_run(self, celery: CeleryClient) -> None:
         celery("several = [about.map([1]), add.starmap([(1, 2), (3, 4)])]")
         several, chunks = "[one.delay() for one in several]", "add.chunks([(1, 1), (2, 2)], 1)()"
