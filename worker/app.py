@@ -43,7 +43,7 @@ R = TypeVar("R")
 F = TypeVar("F", bound=Middleware)
 E = TypeVar("E", bound=type[Exception])
 
-CONTROL = "queue_core.worker.control.client:Control"
+CONTROL = "queue_core.worker.control.client:control_of"
 
 
 class App:
@@ -86,6 +86,8 @@ class App:
         """Steps that its workers have besides their own; see `queue_core.worker.blueprint`."""
         self.task = Declare(self._define)
         """The decorator that makes tasks; see `queue_core.worker.declaring`."""
+        self.Task = Task
+        """What base classes of tasks derive from."""
         self._tasks: dict[str, Task[..., Any]] = {}
         self._builtin = {task.name: task for task in builtin_tasks()}
         for task in self._builtin.values():
@@ -432,8 +434,7 @@ class App:
         """What gives its workers commands; see `queue_core.worker.control.client`."""
         if self._control is None:
             # A program that only sends tasks needs no mailbox, which takes a while to import.
-            namespace = self.settings.control_exchange
-            self._control = load(CONTROL)(self.connection, namespace=namespace)
+            self._control = load(CONTROL)(self.connection, self.settings)
         return self._control
 
     def close(self) -> None:

@@ -95,6 +95,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         worker_enable_remote_control: take part in remote control.
         control_exchange: the namespace in which ``app.control`` and ``result.revoke()`` reach
             workers; ``celery``, on RabbitMQ: those of celery's too.
+        control_key_name, control_key_file: a key that signs these commands, for workers that obey
+            nobody else (``--control-key``): its name, and a file with its secret.
         worker_disable_rate_limits: start tasks as often as they come.
     """
 
@@ -147,6 +149,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_state_db: str | None = None
     worker_enable_remote_control: bool = True
     control_exchange: str = "queue-core"
+    control_key_name: str | None = None
+    control_key_file: str | None = None
     worker_disable_rate_limits: bool = False
 
 

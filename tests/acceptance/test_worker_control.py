@@ -14,6 +14,7 @@ import pytest
 
 from queue_core import RemoteError
 from queue_core.testing.eventually import eventually
+from queue_core.worker import App
 
 HERE = Path(__file__).parent
 
@@ -263,6 +264,11 @@ def test_the_command_line_asks_and_tells_workers(broker_url, worker, name):
     assert "new rate limit set" in done.stdout
     listed = command(broker_url, "control", "-d", name, "-t", "10s")
     assert "revoke TASK_ID..." in listed.stdout, listed.stderr
+    helped = command(broker_url, "control", "--help")
+    assert "revoke TASK_ID..." in helped.stdout and "--timeout" in helped.stdout, helped.stderr
+    for arguments in (["--help", "-b", broker_url], ["-b", broker_url, "--help"]):
+        helped = command("sqlite:////nowhere/else.db", "inspect", *arguments)
+        assert "query_task IDS..." in helped.stdout, helped.stderr
 
 
 def test_a_worker_with_a_key_obeys_nobody_else(app, broker_url, start_worker, told, name, tmp_path):
@@ -272,6 +278,15 @@ def test_a_worker_with_a_key_obeys_nobody_else(app, broker_url, start_worker, to
     assert told("ping") == {"ok": "pong"}
     with pytest.raises(RemoteError, match="not signed"):
         told("shutdown")
+    said = {"control_key_name": "ops", "control_key_file": str(secret)}
+    signing = App("signing", broker=broker_url, settings=said)
+    try:
+        limited = signing.control.rate_limit(
+            "jobs.add", "9/s", destination=[name], reply=True, timeout=10.0
+        )
+        assert limited[name] == {"ok": "new rate limit set successfully"}
+    finally:
+        signing.close()
     key = ("--key-name", "ops", "--key-file", str(secret))
     done = command(broker_url, "control", "shutdown", "-d", name, "-t", "10s", *key)
     assert done.returncode == 0, done.stderr

@@ -28,8 +28,8 @@ def described(told: Any) -> list[dict[str, Any]]:
     return [item for item in told if isinstance(item, dict) and fields <= item.keys()]
 
 
-def print_commands(kind: str, told: Answers, place: dict[str, str] | None) -> None:
-    """Print the commands that nodes have; as JSON if ``place`` is given."""
+def commands_of(kind: str, told: Answers) -> list[dict[str, Any]]:
+    """Return the commands that nodes told for ``inspect`` or ``control``, in their order."""
     kinds = ("inspect",) if kind == "inspect" else ("control", "admin")
     found = {
         command["name"]: command
@@ -37,7 +37,12 @@ def print_commands(kind: str, told: Answers, place: dict[str, str] | None) -> No
         for command in described(commands)
         if command["kind"] in kinds
     }
-    ordered = [command for _, command in sorted(found.items())]
+    return [command for _, command in sorted(found.items())]
+
+
+def print_commands(kind: str, told: Answers, place: dict[str, str] | None) -> None:
+    """Print the commands that nodes have; as JSON if ``place`` is given."""
+    ordered = commands_of(kind, told)
     if place is not None:
         print_json(**place, commands=ordered)
         return

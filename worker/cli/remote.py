@@ -9,9 +9,8 @@ never sends what changes something.
 
 from __future__ import annotations
 
-import difflib
-import json
-import re
+import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,9 +20,10 @@ from typing import Any, Final, TypeVar
 import click
 import msgspec
 
-from queue_core import Connection
+from queue_core import Connection, QueueCoreError
 from queue_core.mailbox import Answers, Mailbox, SigningKey
 from queue_core.worker.cli.answers import (
+    commands_of,
     described,
     end,
     nobody,
@@ -31,6 +31,7 @@ from queue_core.worker.cli.answers import (
     print_answers_json,
     print_commands,
 )
+from queue_core.worker.cli.arguments import check_kind, in_order, read_arguments
 from queue_core.worker.cli.errors import NOTHING, USAGE, CommandError
 from queue_core.worker.cli.options import (
     broker_option,
@@ -41,8 +42,12 @@ from queue_core.worker.cli.options import (
     timeout_option,
 )
 from queue_core.worker.cli.types import names
+from queue_core.worker.near import hint
+from queue_core.worker.variables import URL_VARIABLE
 
 NAMESPACE: Final = "queue-core"
+LISTING: Final = 1.0
+"""Seconds that ``--help`` waits for nodes that say what they can be asked."""
 CONNECT: Final = 5.0
 """Seconds that connecting may take besides ``--timeout``."""
 LOOKING: Final = frozenset(
@@ -51,9 +56,9 @@ LOOKING: Final = frozenset(
 )
 """What only looks, on our nodes as on celery's; ``inspect`` asks nodes about other commands."""
 
-C = TypeVar("C", bound=Callable[..., Any])
+_BROKER: Final = "queue_core.broker"
 
-_ARGUMENT = re.compile(r"(\w+)(:?=)(.*)", re.DOTALL)
+C = TypeVar("C", bound=Callable[..., Any])
 
 
 def _namespace(_context: click.Context, _option: click.Parameter, value: str) -> str:
@@ -116,7 +121,34 @@ def _addressed(command: C) -> C:
     return command
 
 
-@click.command()
+class _Listing(click.Command):
+    """Its help ends with the commands that nodes have, if a broker is named and one is there."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Look for the broker first, wherever it stands: ``--help`` ends the parsing."""
+        with contextlib.suppress(click.UsageError):
+            ctx.meta[_BROKER] = self.make_parser(ctx).parse_args(list(args))[0].get("broker")
+        return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Ask the nodes, for a moment."""
+        broker = ctx.meta.get(_BROKER) or os.environ.get(URL_VARIABLE)
+        told = Answers()
+        if broker:
+            with (
+                contextlib.suppress(QueueCoreError, CommandError),
+                _mailbox(broker, NAMESPACE, LISTING) as (box, _),
+            ):
+                told = box.multi_call("commands", timeout=LISTING)
+        found = commands_of(self.name or "", told)
+        if found:
+            with formatter.section(f"Methods of the {len(told)} nodes that are there"):
+                formatter.write_dl(
+                    [(printable(one["signature"]), printable(one["help"])) for one in found]
+                )
+
+
+@click.command(cls=_Listing)
 @click.argument("method", required=False)
 @click.argument("arguments", nargs=-1)
 @broker_option
@@ -125,7 +157,8 @@ def _addressed(command: C) -> C:
 def inspect(**options: Any) -> None:
     """Ask nodes something: ping, stats, active ... Without METHOD, list what they can be asked.
 
-    Arguments are written as words, in order, or as NAME=TEXT, or NAME:=JSON.
+    Arguments are written as words, in order, or as NAME=TEXT, or NAME:=JSON. Where a broker is
+    named, --help lists the methods of its nodes, too.
 
     Exit code 0 if all answered, 3 if only some did, 4 if nobody, 1 if it failed on each, 77 if each
     refused.
@@ -133,7 +166,7 @@ def inspect(**options: Any) -> None:
     _remote("inspect", **options)
 
 
-@click.command()
+@click.command(cls=_Listing)
 @click.argument("method", required=False)
 @click.argument("arguments", nargs=-1)
 @broker_option
@@ -142,7 +175,8 @@ def inspect(**options: Any) -> None:
 def control(**options: Any) -> None:
     """Tell nodes to do something: revoke ID, shutdown ... Without METHOD, list what they can do.
 
-    Arguments are written as words, in order, or as NAME=TEXT, or NAME:=JSON.
+    Arguments are written as words, in order, or as NAME=TEXT, or NAME:=JSON. Where a broker is
+    named, --help lists the methods of its nodes, too.
 
     Exit code 0 if all did it, 3 if only some did, 4 if nobody answered, 1 if it failed on each, 77
     if each refused.
@@ -251,10 +285,8 @@ class _Asking(msgspec.Struct, frozen=True):
                 "a longer wait: -t 10s; control asks nothing if arguments are NAME=TEXT",
                 NOTHING,
             )
-        near = difflib.get_close_matches(method, known, n=1)
         raise CommandError(
-            f"no node knows a command {printable(method)!r}"
-            + (f"; did you mean {near[0]!r}?" if near else ""),
+            f"no node knows a command {printable(method)!r}{hint(method, known)}",
             advice="queue-core inspect, or control, without a METHOD lists them",
             code=USAGE,
         )
@@ -279,7 +311,7 @@ def _remote(
     if destinations and (match or labels or first):
         raise click.UsageError("-d names the nodes; --match, --label and --first pick among all")
     where = {"match": match, "labels": _labels(labels)}
-    named, words = _arguments(arguments)
+    named, words = read_arguments(arguments)
     with _mailbox(broker, namespace, timeout, _key(key_name, key_file)) as (box, place):
         asking = _Asking(box, timeout, destinations, where)
         if method is None:
@@ -287,8 +319,8 @@ def _remote(
         else:
             if words or (kind == "inspect" and method not in LOOKING):
                 found = asking.look_up(method)
-                _check_kind(kind, found)
-                named |= _in_order(found, words, named)
+                check_kind(kind, found)
+                named |= in_order(found, words, named)
             answers = asking.ask(method, named, first)
     if first is not None and len(answers.heard) >= first:
         answers.missing = set()
@@ -322,50 +354,6 @@ def _labels(given: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError(f"the label {key!r} is given twice")
         labels[key] = value
     return labels
-
-
-# --- arguments ------------------------------------------------------------------------------------
-
-
-def _arguments(given: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
-    """Return the named arguments and the others."""
-    named: dict[str, Any] = {}
-    words = []
-    for item in given:
-        match = _ARGUMENT.fullmatch(item)
-        if match is None:
-            words.append(item)
-            continue
-        name, sign, text = match.groups()
-        if sign == "=":
-            named[name] = text
-            continue
-        try:
-            named[name] = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise click.UsageError(f"{item!r}: what follows := is no JSON: {error}") from error
-    return named, words
-
-
-def _check_kind(kind: str, found: dict[str, Any]) -> None:
-    if kind == "inspect" and found["kind"] != "inspect":
-        raise CommandError(
-            f"{found['name']} changes something, and inspect only looks",
-            advice=f"queue-core control {found['signature']}",
-            code=USAGE,
-        )
-
-
-def _in_order(found: dict[str, Any], words: list[str], named: dict[str, Any]) -> dict[str, Any]:
-    """Give words the names of those of the command's arguments that have no value yet."""
-    order = [name for name in found["arguments"] if name not in named]
-    variadic = found.get("variadic")
-    if words and variadic in order:
-        place = order.index(variadic)
-        return {**dict(zip(order[:place], words, strict=False)), variadic: words[place:]}
-    if len(words) > len(order):
-        raise click.UsageError(f"too many words; it is called as: {found['signature']}")
-    return dict(zip(order, words, strict=False))
 
 
 commands = {

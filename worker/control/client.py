@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
-from queue_core import Connection
+from queue_core import ConfigError, Connection
 from queue_core.mailbox import Answers, Mailbox, SigningKey
+from queue_core.worker.settings import Settings
 
 NAMESPACE: Final = "queue-core"
 CELERY: Final = "celery"
@@ -225,6 +227,24 @@ class Control:
     def shutdown(self, **how: Any) -> Answers:
         """Stop, as on SIGTERM."""
         return self.broadcast("shutdown", {}, **how)
+
+
+def control_of(connection: Callable[[], Connection], settings: Settings) -> Control:
+    """Return the control of an app with these settings.
+
+    Raises:
+        ConfigError: the key lacks its name or its file, or the file cannot be read.
+    """
+    name, file = settings.control_key_name, settings.control_key_file
+    key = None
+    if name or file:
+        if not (name and file):
+            raise ConfigError("control_key_name and control_key_file belong together")
+        try:
+            key = SigningKey(name, Path(file).read_text(encoding="utf-8").strip())
+        except OSError as error:
+            raise ConfigError(f"control_key_file cannot be read: {error}") from error
+    return Control(connection, namespace=settings.control_exchange, key=key)
 
 
 class Inspect:
