@@ -524,6 +524,15 @@ class TestOurClient:
         assert [result.get(WITHIN) for result in results] == ["theirs", "theirs"]
         assert datetime.now(UTC) >= due
 
+    def test_what_is_revoked_before_its_time_does_not_run(
+        self, task: Callable[..., Any], notes: Notes
+    ) -> None:
+        result = task("note", notes.path).apply_async(countdown=2)
+        result.revoke()
+        with pytest.raises(RemoteError, match="TaskRevokedError"):
+            result.get(WITHIN)
+        assert not notes.lines()
+
     def test_what_is_terminated_is_revoked(
         self, place: Place, ours: App, task: Callable[..., Any], tmp_path: Path
     ) -> None:
