@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Final, Self, TypeVar, overload
 
 from queue_core.consumer import Consumer
 from queue_core.errors import ConfigError, Unsupported
@@ -20,7 +20,7 @@ from queue_core.registry import find_transport
 from queue_core.schema import Migrator, Schema
 from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits
 from queue_core.simple_queue import SimpleQueue
-from queue_core.topology import Binding, Entity, Exchange, Queue, check_seconds
+from queue_core.topology import Binding, Entity, Exchange, Queue, check_seconds, queue_name
 from queue_core.transport import (
     Durability,
     Features,
@@ -33,6 +33,9 @@ from queue_core.transport import (
 from queue_core.url import parse, parse_alternates
 
 E = TypeVar("E", Exchange, Queue, Binding)
+
+MAX_KEY: Final = 400
+MAX_TTL: Final = 2**31
 
 
 class Connection:
@@ -185,7 +188,7 @@ class Connection:
         QueueNotFound.
         """
         return self._recovery.call(
-            lambda session, left: detect(session, _name(queue)), timeout=self._timeout
+            lambda session, left: detect(session, queue_name(queue)), timeout=self._timeout
         )
 
     @property
@@ -298,7 +301,8 @@ class Connection:
     def inspect(self, queue: Queue | str) -> QueueInfo:
         """Count a queue's messages and consumers. Raises QueueNotFound."""
         return self._recovery.call(
-            lambda session, left: session.inspect(_name(queue), timeout=left), timeout=self._timeout
+            lambda session, left: session.inspect(queue_name(queue), timeout=left),
+            timeout=self._timeout,
         )
 
     def purge(self, queue: Queue | str) -> int:
@@ -307,7 +311,8 @@ class Connection:
         Raises QueueNotFound.
         """
         return self._recovery.call(
-            lambda session, left: session.purge(_name(queue), timeout=left), timeout=self._timeout
+            lambda session, left: session.purge(queue_name(queue), timeout=left),
+            timeout=self._timeout,
         )
 
     # --- publishing and consuming -----------------------------------------------------------------
@@ -374,16 +379,21 @@ class Connection:
         queue = self.declare(Queue(name) if isinstance(name, str) else name)
         return SimpleQueue(queue.name, self.producer(), self.consumer(queue, prefetch=1))
 
-    def key_value(self) -> KeyValue:
+    def key_value(self, *, timeout: float | None = None) -> KeyValue:
         """Return the broker's key-value store, thread-safe and reconnecting.
+
+        Each of its calls is repeated for ``timeout`` seconds while the broker is away (the
+        connection's if None), and so is this one. A key that no broker could have, or a ttl beyond
+        68 years, is a ConfigError.
 
         Conditional changes, counts and deletions are not repeated when a connection breaks under
         them: they raise ConnectionLost, since nobody can tell whether they happened.
 
         Raises Unsupported where there is none.
         """
-        self._recovery.call(lambda session, left: session.key_value(), timeout=self._timeout)
-        return _RecoveredKeyValue(self._recovery, self._timeout)
+        found = _RecoveredKeyValue(self._recovery, self._timeout if timeout is None else timeout)
+        found.connect()
+        return found
 
 
 class _RecoveredKeyValue:
@@ -399,6 +409,7 @@ class _RecoveredKeyValue:
         self._timeout = timeout
 
     def key_get(self, key: str) -> Any:
+        _check_key(key)
         return self._recovery.call(
             lambda session, left: session.key_value().key_get(key), timeout=self._timeout
         )
@@ -406,28 +417,33 @@ class _RecoveredKeyValue:
     def key_set(
         self, key: str, value: bytes, *, ttl: float | None = None, version: int | None = None
     ) -> int | None:
+        _check_key(key, ttl)
         if version is not None:
-            return self._once().key_set(key, value, ttl=ttl, version=version)
+            return self.connect().key_set(key, value, ttl=ttl, version=version)
         return self._recovery.call(
             lambda session, left: session.key_value().key_set(key, value, ttl=ttl),
             timeout=self._timeout,
         )
 
     def key_set_many(self, writes: Sequence[KeyWrite]) -> list[int | None]:
+        for write in writes:
+            _check_key(write.key, write.ttl)
         if any(write.version is not None for write in writes):
-            return self._once().key_set_many(writes)
+            return self.connect().key_set_many(writes)
         return self._recovery.call(
             lambda session, left: session.key_value().key_set_many(writes), timeout=self._timeout
         )
 
     def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:
-        return self._once().key_increment(key, amount, ttl=ttl)
+        _check_key(key, ttl)
+        return self.connect().key_increment(key, amount, ttl=ttl)
 
     def key_delete(self, key: str, *, version: int | None = None) -> bool:
-        return self._once().key_delete(key, version=version)
+        _check_key(key)
+        return self.connect().key_delete(key, version=version)
 
-    def _once(self) -> KeyValue:
-        """Connect as long as it takes, and leave what follows unrepeated."""
+    def connect(self) -> KeyValue:
+        """Connect as long as it may take; what is done with the result is not repeated."""
         return self._recovery.call(lambda session, left: session.key_value(), timeout=self._timeout)
 
 
@@ -439,10 +455,16 @@ def _check_entity(entity: object) -> None:
         )
 
 
-def _name(queue: Queue | str) -> str:
-    name = queue if isinstance(queue, str) else queue.name
-    if not name:
-        raise ConfigError(
-            "the queue needs a name; declare() returns the named copy of a queue without one"
-        )
-    return name
+def _check_key(key: str, ttl: float | None = None) -> None:
+    """Refuse what some broker cannot have, in place of its driver."""
+    if not 0 < len(key) <= MAX_KEY or "\0" in key or not _is_unicode(key):
+        raise ConfigError(f"a key has 1 to {MAX_KEY} characters, none of them NUL, not {key!r:.60}")
+    if ttl is not None and not ttl <= MAX_TTL:
+        raise ConfigError(f"the ttl of a key is at most {MAX_TTL} seconds (68 years), not {ttl!r}")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False

@@ -33,7 +33,7 @@ from queue_core.policy import Backoff, Deadline
 from queue_core.recovery import Recovery
 from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits
 from queue_core.settling import UNCERTAIN, SessionSettler
-from queue_core.topology import Queue
+from queue_core.topology import Queue, queue_name
 from queue_core.transport import Session
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Consumer:
         ):
             raise ConfigError(f"prefetch is a whole number from 1 to 65535, not {prefetch!r}")
         self._recovery = recovery
-        self._queues = {name: queue for queue in queues for name in [_name(queue)]}
+        self._queues = {name: queue for queue in queues for name in [queue_name(queue)]}
         self._prefetch = prefetch
         self._accept = None if accept is None else codecs.accepting(accept)
         self._decode = decode
@@ -159,9 +159,11 @@ class Consumer:
 
     def add_queue(self, queue: Queue | str) -> None:
         """Consume from one more queue. Raises QueueNotFound."""
-        self._queues[_name(queue)] = queue
+        self._queues[queue_name(queue)] = queue
         if self._started:
-            self._recovery.subscribe(self._tag, _name(queue), self._prefetch, timeout=self._timeout)
+            self._recovery.subscribe(
+                self._tag, queue_name(queue), self._prefetch, timeout=self._timeout
+            )
 
     def cancel_queue(self, queue: Queue | str) -> None:
         """Stop consuming from a queue.
@@ -169,7 +171,7 @@ class Consumer:
         Its unsettled messages go back uncounted; settling them later has no effect, and `flush`
         says so.
         """
-        name = _name(queue)
+        name = queue_name(queue)
         self._queues.pop(name, None)
         self._recovery.unsubscribe(self._tag, name)
         self._buffer = deque(delivery for delivery in self._buffer if delivery.queue != name)
@@ -386,13 +388,3 @@ class Consumer:
         queue = self._queues.get(message.queue, message.queue)
         set_aside(self._recovery, message, queue, error, self._timeout)
         self.set_aside += 1
-
-
-def _name(queue: Queue | str) -> str:
-    name = queue if isinstance(queue, str) else queue.name
-    if not name:
-        raise ConfigError(
-            "a consumer needs a queue with a name; declare() returns the named copy of a queue "
-            "without one"
-        )
-    return name

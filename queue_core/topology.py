@@ -23,6 +23,7 @@ QueueType = Literal["auto", "classic", "quorum"]
 EXCHANGE_TYPES: tuple[ExchangeType, ...] = ("direct", "topic", "fanout", "headers")
 MAX_NAME_BYTES = 255
 MAX_PRIORITY = 9
+MAX_COUNT = 2**31 - 1
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f{}*?\[\]]")
 
 
@@ -53,7 +54,7 @@ def check_name(kind: str, name: str) -> str:
     return name
 
 
-def check_routing_key(key: str) -> str:
+def check_routing_key(key: str, what: str = "routing key") -> str:
     """Return ``key`` if every transport can carry it as a routing key.
 
     Raises:
@@ -62,15 +63,15 @@ def check_routing_key(key: str) -> str:
     if isinstance(key, str) and len(key) <= MAX_NAME_BYTES and key.isascii() and key.isprintable():
         return key
     if not isinstance(key, str):
-        raise ConfigError(f"a routing key is a string, not {type(key).__name__}")
+        raise ConfigError(f"a {what} is a string, not {type(key).__name__}")
     try:
         size = len(key.encode())
     except UnicodeEncodeError:
-        raise ConfigError(f"routing key {key!r} is not valid Unicode") from None
+        raise ConfigError(f"{what} {key!r} is not valid Unicode") from None
     if size > MAX_NAME_BYTES:
-        raise ConfigError(f"routing key {key[:40]!r}... has {size} bytes; 255 is the limit")
+        raise ConfigError(f"{what} {key[:40]!r}... has {size} bytes; 255 is the limit")
     if key and min(key) < " ":
-        raise ConfigError(f"routing key {key!r} holds a control character")
+        raise ConfigError(f"{what} {key!r} holds a control character")
     return key
 
 
@@ -197,9 +198,9 @@ class Queue(msgspec.Struct, frozen=True):
         label = f"queue {self.name!r}: "
         check_seconds(f"{label}expires", self.expires)
         check_seconds(f"{label}message_ttl", self.message_ttl, zero=True)
-        _check_count(f"{label}max_length", self.max_length, 0)
+        _check_count(f"{label}max_length", self.max_length, 0, MAX_COUNT)
         _check_count(f"{label}max_priority", self.max_priority, 1, MAX_PRIORITY)
-        _check_count(f"{label}max_deliveries", self.max_deliveries, 1)
+        _check_count(f"{label}max_deliveries", self.max_deliveries, 1, MAX_COUNT)
         if self.overflow not in ("drop-head", "reject-publish"):
             raise ConfigError(
                 f"{label}overflow is 'drop-head' or 'reject-publish', not {self.overflow!r}"
@@ -231,6 +232,20 @@ class Queue(msgspec.Struct, frozen=True):
             return self.bindings
         source = self.exchange.name if isinstance(self.exchange, Exchange) else self.exchange
         return (Binding(source, self.name, self.routing_key), *self.bindings)
+
+
+def queue_name(queue: Queue | str) -> str:
+    """Return the name of a queue that should be there already, whoever has made it.
+
+    Raises:
+        ConfigError: it has none, or no transport has a queue of that name.
+    """
+    name = queue.name if isinstance(queue, Queue) else queue
+    if not name:
+        raise ConfigError(
+            "the queue needs a name; declare() returns the named copy of a queue without one"
+        )
+    return check_routing_key(name, "queue name")
 
 
 class Binding(msgspec.Struct, frozen=True):

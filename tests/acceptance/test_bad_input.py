@@ -250,6 +250,19 @@ def test_a_missing_exchange_or_queue_is_named(connection):
     assert connection.producer().publish(1, "bad.q").status == "confirmed"
 
 
+def test_a_name_that_no_queue_can_have_is_refused(connection):
+    for name in ("bad\0q", "bad\ud800q", "q" * 256):
+        for call in (
+            lambda name=name: connection.inspect(name),
+            lambda name=name: connection.purge(name),
+            lambda name=name: connection.consumer(name),
+            lambda name=name: connection.producer().publish(1, name),
+        ):
+            with pytest.raises(ConfigError, match="queue name|routing key"):
+                call()
+    assert connection.producer().publish(1, "bad.q").status == "confirmed"
+
+
 def test_a_queue_declared_differently_names_the_difference(connection):
     with pytest.raises(TopologyMismatch, match=r"bad\.q"):
         connection.declare(Queue("bad.q", max_priority=5))

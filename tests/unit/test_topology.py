@@ -63,6 +63,8 @@ def test_every_accepted_name_fits_amqp(name):
         {"max_priority": 0},
         {"max_priority": 10},
         {"max_deliveries": 0},
+        {"max_deliveries": 2**31},
+        {"max_length": 2**31},
         {"overflow": "drop"},
         {"dead_letter_routing_key": "k"},
         {"routing_key": "k" * 256},

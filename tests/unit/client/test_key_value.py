@@ -2,8 +2,9 @@
 
 import pytest
 
-from queue_core import Connection, ConnectionLost
-from queue_core.transport import KeyEntry
+from queue_core import ConfigError, Connection, ConnectionLost
+from queue_core.policy import Backoff
+from queue_core.transport import KeyEntry, KeyWrite
 
 
 class Values:
@@ -77,3 +78,27 @@ def test_what_would_be_wrong_twice_is_tried_once(values, key_value, change):
     with pytest.raises(ConnectionLost):
         change(key_value)
     assert values.count == 1
+
+
+@pytest.mark.parametrize("key", ["", "a\0b", "\ud800", "k" * 401])
+def test_a_key_that_some_broker_cannot_have_is_refused_on_each(values, key_value, key):
+    for call in (
+        lambda: key_value.key_get(key),
+        lambda: key_value.key_set(key, b""),
+        lambda: key_value.key_set_many([KeyWrite("k", b""), KeyWrite(key, b"")]),
+        lambda: key_value.key_increment(key),
+        lambda: key_value.key_delete(key),
+        lambda: key_value.key_set("k", b"", ttl=1e15),
+    ):
+        with pytest.raises(ConfigError, match="key"):
+            call()
+    assert values.count == 0
+
+
+def test_its_calls_have_a_timeout_of_their_own(broker, values):
+    backoff = Backoff(0.01, 0.05)
+    with Connection("memory://a", transport=broker, backoff=backoff, timeout=600.0) as connection:
+        connection.connect()
+        values.lost = 1_000_000
+        with pytest.raises(ConnectionLost):
+            connection.key_value(timeout=0.2).key_get("k")
