@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import msgspec
 
 from queue_core import Clock, KeyValue
-from queue_core.mailbox.journal import Entry, Journal, read_entries
+from queue_core.mailbox.journal import Entry, Journal, SharedJournal, read_entries
 from queue_core.mailbox.wire import Address
 
 Labels = Mapping[str, str]
@@ -57,8 +57,7 @@ class SharedDirectory:
         """Read nothing yet."""
         self._store = store
         self._names = f"qc.mailbox.{namespace}.nodes"
-        self._entries = f"qc.mailbox.{namespace}.journal"
-        self._clock = clock
+        self._journal = SharedJournal(store, f"qc.mailbox.{namespace}.journal", clock)
 
     def names(self) -> dict[str, Labels]:
         """See `Directory.names`."""
@@ -79,24 +78,11 @@ class SharedDirectory:
 
     def record(self, entry: Entry) -> None:
         """See `Directory.record`."""
-        while True:
-            found = self._store.key_get(self._entries)
-            journal = Journal(read_entries(_decode(found.value) if found else None))
-            now = self._clock.time()
-            if not journal.add(entry, now):
-                return
-            value = msgspec.json.encode(journal.plain(now))
-            ttl = max(item.until for item in journal) - now
-            version = found.version if found else 0
-            if self._store.key_set(self._entries, value, ttl=ttl, version=version) is not None:
-                return
+        self._journal.add(entry)
 
     def journal(self) -> list[Entry]:
         """See `Directory.journal`."""
-        found = self._store.key_get(self._entries)
-        now = self._clock.time()
-        entries = read_entries(_decode(found.value) if found else None)
-        return [entry for entry in Journal(entries) if entry.until > now]
+        return self._journal.entries()
 
     def _read_names(self) -> tuple[dict[str, Labels], int]:
         found = self._store.key_get(self._names)
@@ -150,8 +136,7 @@ class PeerDirectory:
     def journal(self) -> list[Entry]:
         """See `Directory.journal`."""
         with self._lock:
-            now = self._clock.time()
-            return [entry for entry in self._journal if entry.until > now]
+            return self._journal.alive(self._clock.time())
 
     # between nodes
 
@@ -177,7 +162,7 @@ class PeerDirectory:
         with self._lock:
             return {
                 "nodes": {name: dict(labels) for name, labels in self._names.items()},
-                "journal": self._journal.plain(self._clock.time()),
+                "journal": msgspec.to_builtins(self._journal.alive(self._clock.time())),
             }
 
     def learn(self, told: object) -> None:

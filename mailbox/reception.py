@@ -20,7 +20,7 @@ import msgspec
 
 from queue_core import Message, QueueCoreError
 from queue_core.mailbox.answering import Answering
-from queue_core.mailbox.journal import entry_of
+from queue_core.mailbox.journal import MAX_ENTRIES, entry_of
 from queue_core.mailbox.own import Profile, own_commands
 from queue_core.mailbox.panel import BadArguments, Entry
 from queue_core.mailbox.runner import Runner
@@ -64,6 +64,7 @@ class Reception:
         self._leave = leave
         self._answers = Answering(node.name, wiring)
         self._streams = Streams(self._answers)
+        self._seen: dict[str, None] = {}  # tickets of the journal's entries that were done here
         self._own = own_commands(node, wiring, self.learn, self._streams.leave)
 
     def find(self, method: str) -> Entry:
@@ -193,16 +194,25 @@ class Reception:
         seconds = job.entry.meta.journal
         if seconds <= 0:
             return
-        until = self._wiring.time.time() + seconds
+        entry = entry_of(job.command, self._wiring.time.time() + seconds)
+        self._note_seen(entry.ticket)
         try:
-            self._wiring.directory.record(entry_of(job.command, until))
+            self._wiring.directory.record(entry)
         except QueueCoreError as error:
             logger.warning("%s is not kept for later nodes: %s", job.command.method, error)
 
     def learn(self) -> None:
         """Do what a node that was here before us would remember. Blocks while handlers run."""
         for entry in self._wiring.directory.journal():
-            self._apply(entry.command(), max(0.0, entry.until - self._wiring.time.time()))
+            if entry.ticket not in self._seen:
+                self._note_seen(entry.ticket)
+                self._apply(entry.command(), max(0.0, entry.until - self._wiring.time.time()))
+
+    def _note_seen(self, ticket: str) -> None:
+        """An entry of the journal is learned once, however many nodes tell it."""
+        self._seen[ticket] = None
+        if len(self._seen) > 2 * MAX_ENTRIES:
+            self._seen = dict.fromkeys(list(self._seen)[-MAX_ENTRIES:])
 
     def _apply(self, command: Command, seconds: float) -> None:
         node = self._node

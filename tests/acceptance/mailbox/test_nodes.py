@@ -18,7 +18,7 @@ from queue_core import (
     RemoteError,
     SystemClock,
 )
-from queue_core.mailbox import BadArguments, Mailbox, NameTaken, SigningKey, runner
+from queue_core.mailbox import BadArguments, Mailbox, NameTaken, SigningKey, answering, runner
 from queue_core.mailbox.answering import MAX_BYTES
 from queue_core.testing.clocks import FakeClock
 from queue_core.testing.eventually import eventually
@@ -142,6 +142,19 @@ def test_clocks_that_differ_make_no_command_late(open_box, fleet):
     ahead.advance(time.time() - ahead.time() + 86_400)
     open_box(time=ahead).node("a", {}, panel=fleet).start()
     assert open_box().call(["a"], "ping", timeout=5)["a"] == "pong"
+
+
+def test_a_long_journal_is_learned_once_however_many_nodes_tell_it(box, start, monkeypatch):
+    monkeypatch.setattr(answering, "MAX_REMEMBERED", 5)
+    start("a")
+    tickets = [str(number) for number in range(12)]
+    for ticket in tickets:
+        assert box.multi_call("revoke", {"task_id": ticket}, timeout=WAIT)["a"] == "ok"
+    others = [start(name) for name in ("b", "c", "d")]
+    for node in others:
+        eventually(lambda node=node: len(node.state.get("revoked", ())) >= 12)
+        eventually(lambda node=node: not node._runner._running)
+        assert node.state["revoked"] == tickets
 
 
 def test_a_node_that_comes_later_learns_what_was_revoked(box, start):

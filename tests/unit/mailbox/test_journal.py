@@ -1,8 +1,10 @@
 """Commands for nodes that come later, and where their names and those of the nodes are kept."""
 
+import msgspec
 import pytest
 
 from queue_core import Connection
+from queue_core.mailbox import journal
 from queue_core.mailbox.directory import PeerDirectory, SharedDirectory
 from queue_core.mailbox.journal import MAX_ENTRIES, Entry, Journal, entry_of, read_entries
 from queue_core.mailbox.wire import Address, Command, ReplyAddress
@@ -25,7 +27,7 @@ def test_an_entry_is_added_once_and_forgotten_when_it_is_over():
     assert not journal.add(entry("a", until=99), now=0)
     assert not journal.add(entry("old", until=5), now=6)
     assert journal.add(entry("b", until=99), now=20)
-    assert [item.ticket for item in journal] == ["b"]
+    assert [item.ticket for item in journal.alive(now=20)] == ["b"]
 
 
 def test_it_does_not_grow_without_bound():
@@ -33,6 +35,14 @@ def test_it_does_not_grow_without_bound():
     assert journal.add(entry("new", MAX_ENTRIES + 9), now=0)
     assert len(list(journal)) == MAX_ENTRIES
     assert [item.ticket for item in journal][-1] == "new"
+
+
+def test_adding_to_a_long_journal_does_not_put_it_in_order_each_time(monkeypatch):
+    journal, looks = Journal(), []
+    monkeypatch.setattr(Entry, "order", property(lambda self: looks.append(1) or (0, "")))
+    for number in range(2000):
+        journal.add(entry(str(number)), now=0)
+    assert len(looks) <= 5 * 2000
 
 
 def test_an_entry_is_the_command_without_the_caller():
@@ -57,14 +67,18 @@ def test_commands_without_a_ticket_are_told_apart_by_what_they_say():
 
 
 def test_what_is_no_entry_is_left_out_when_read():
-    good = Journal([entry("a")]).plain(0)[0]
+    good = msgspec.to_builtins(entry("a"))
     assert [e.ticket for e in read_entries([good, 5, {}, {**good, "body": {}}])] == ["a"]
     assert read_entries("nonsense") == []
 
 
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
 @pytest.fixture(params=["shared", "peers"])
-def directory(request):
-    clock = FakeClock()
+def directory(request, clock):
     if request.param == "peers":
         yield PeerDirectory(clock, lambda method, arguments: None)
     else:
@@ -72,13 +86,50 @@ def directory(request):
             yield SharedDirectory(connection.key_value(), "test", clock)
 
 
-def test_it_remembers_commands_once(directory):
-    now = directory._clock.time()
+def test_it_remembers_commands_once(directory, clock):
+    now = clock.time()
     for ticket in ("b", "a", "b"):
         directory.record(entry(ticket, until=now + 60))
     assert [item.ticket for item in directory.journal()] == ["a", "b"]
-    directory._clock.advance(61)
+    clock.advance(61)
     assert directory.journal() == []
+
+
+def test_what_is_written_for_one_command_does_not_grow_with_the_journal(clock):
+    class Counting:
+        def __init__(self, store):
+            self.key_get, self.sizes, self._set = store.key_get, [], store.key_set
+
+        def key_set(self, key, value, **options):
+            self.sizes.append(len(value))
+            return self._set(key, value, **options)
+
+    with Connection("memory://long-journal") as connection:
+        store = Counting(connection.key_value())
+        directory = SharedDirectory(store, "test", clock)
+        tickets = [f"{number:04}" for number in range(1000)]
+        until = clock.time() + 600
+        for number, ticket in enumerate(tickets):
+            directory.record(entry(ticket, number, until=until))
+        assert max(store.sizes) < 30_000
+        assert sum(store.sizes) < 1000 * 15_000
+        assert [item.ticket for item in directory.journal()] == tickets
+
+
+def test_a_shared_journal_keeps_the_last_entries_and_those_that_last_longest(monkeypatch, clock):
+    monkeypatch.setattr(journal, "MAX_ENTRIES", 200)
+    with Connection("memory://parts") as connection:
+        directory = SharedDirectory(connection.key_value(), "test", clock)
+        now = clock.time()
+        for number in range(330):
+            lasts = 600 if number % 10 == 0 else 10
+            directory.record(entry(f"{number:04}", number, until=now + lasts))
+        kept = [item.ticket for item in directory.journal()]
+        assert len(kept) >= 200 and kept[-1] == "0329" and kept == sorted(kept)
+        assert len(kept) < 330
+        clock.advance(11)
+        kept = directory.journal()
+        assert kept and all(int(item.ticket) % 10 == 0 for item in kept)
 
 
 def test_a_shared_directory_keeps_names_and_survives_damage():
