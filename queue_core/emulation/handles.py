@@ -54,7 +54,7 @@ class Pool:
         self._open = open_store
         self._lock = threading.Lock()
         self._freed = threading.Condition(self._lock)
-        self._idle: list[Store] = []
+        self._idle: list[_Loan] = []
         self._used = 0
         self._waiting = 0
         self._closed = False
@@ -63,17 +63,13 @@ class Pool:
         """Return a new handle that the caller owns."""
         return self._open()
 
-    def borrow(self, timeout: float = 10.0) -> _Borrowed:
-        """Return a context manager that gives a handle; waits at most ``timeout`` seconds for it.
+    def borrow(self, timeout: float = 10.0) -> _Loan:
+        """Return a handle, to be used as a context manager; waits at most ``timeout`` seconds.
 
         Raises:
             ConnectTimeout: all handles were in use for that long.
             Closed: the pool is closed.
         """
-        return _Borrowed(self, timeout)
-
-    def take(self, timeout: float) -> Store:
-        """Take a handle out of the pool; `give` or `discard` must follow."""
         with self._lock:
             if self._used >= MAX_HANDLES and not self._wait(timeout):
                 raise ConnectTimeout(
@@ -86,7 +82,7 @@ class Pool:
             if self._idle:
                 return self._idle.pop()
         try:
-            return self._open()
+            return _Loan(self, self._open())
         except BaseException:
             with self._lock:
                 self._free()
@@ -106,24 +102,24 @@ class Pool:
         if self._waiting:  # a condition takes as long to find that out as the rest of `give`
             self._freed.notify()
 
-    def give(self, store: Store) -> None:
-        """Put a handle back."""
+    def give(self, loan: _Loan) -> None:
+        """Take a handle back."""
         with self._lock:
             self._free()
             if not self._closed:
-                self._idle.append(store)
+                self._idle.append(loan)
                 return
-        close_quietly(store)
+        close_quietly(loan.store)
 
-    def discard(self, store: Store, *, lost: bool) -> None:
+    def discard(self, loan: _Loan, *, lost: bool) -> None:
         """Throw a handle away; ``lost`` throws the idle ones away too."""
         with self._lock:
             self._free()
             others = self._idle if lost else []
             if lost:
                 self._idle = []
-        for handle in (store, *others):
-            close_quietly(handle)
+        for handle in (loan, *others):
+            close_quietly(handle.store)
 
     def close(self) -> None:
         """Close the idle handles now and the others when they come back. May be called twice."""
@@ -131,20 +127,21 @@ class Pool:
             self._closed = True
             idle, self._idle = self._idle, []
             self._freed.notify_all()
-        for handle in idle:
-            close_quietly(handle)
+        for loan in idle:
+            close_quietly(loan.store)
 
 
-class _Borrowed(contextlib.AbstractContextManager[Store]):
-    __slots__ = ("_pool", "_store", "_timeout")
+class _Loan(contextlib.AbstractContextManager[Store]):
+    """A handle in somebody's hands until the end of the block, or idle."""
 
-    def __init__(self, pool: Pool, timeout: float) -> None:
+    __slots__ = ("_pool", "store")
+
+    def __init__(self, pool: Pool, store: Store) -> None:
         self._pool = pool
-        self._timeout = timeout
+        self.store = store
 
     def __enter__(self) -> Store:
-        self._store = self._pool.take(self._timeout)
-        return self._store
+        return self.store
 
     def __exit__(
         self,
@@ -155,11 +152,11 @@ class _Borrowed(contextlib.AbstractContextManager[Store]):
         if error is None or (
             isinstance(error, QueueCoreError) and not isinstance(error, TransportError)
         ):
-            self._pool.give(self._store)
+            self._pool.give(self)
         elif isinstance(error, SessionLost):
-            self._pool.give(self._store)
+            self._pool.give(self)
         else:
-            self._pool.discard(self._store, lost=isinstance(error, ConnectionLost))
+            self._pool.discard(self, lost=isinstance(error, ConnectionLost))
 
 
 class PooledKeyValue:

@@ -17,7 +17,7 @@ All methods do I/O on the handle that the caller gives.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -327,17 +327,21 @@ class _Once:
             self._function(committed)
 
 
-def _chunks(publications: Sequence[Publication]) -> Iterator[Sequence[Publication]]:
+def _chunks(publications: Sequence[Publication]) -> Sequence[Sequence[Publication]]:
     """Cut into puts; a message larger than a put is one of its own."""
+    if len(publications) == 1:
+        return (publications,)
+    chunks = []
     start = size = 0
     for index, publication in enumerate(publications):
         bytes_here = len(publication.body)
         if index > start and (index - start >= BATCH_MESSAGES or size + bytes_here > BATCH_BYTES):
-            yield publications[start:index]
+            chunks.append(publications[start:index])
             start, size = index, 0
         size += bytes_here
     if start < len(publications):
-        yield publications[start:]
+        chunks.append(publications[start:])
+    return chunks
 
 
 def _unwanted(publication: Publication) -> Outcome:

@@ -74,19 +74,17 @@ class EmulatedSession:
         self._settled_then: dict[object, tuple[str, ...]] = {}
         self._declarer = Declarer(self._core, self._queue_deleted)
         reclaimer = Reclaimer(self._core, self._declarer)
-        store = self._pool.take(options.connect_timeout)
         try:
-            deadline = Deadline.after(options.connect_timeout, options.clock)
-            sent = options.clock.monotonic()
-            store.open_session(self._core.main, options.lease)
-            self._core.fence.confirm(sent)
-            if options.node:
-                reclaimer.take_over_node(store, deadline)
+            with self._pool.borrow(options.connect_timeout) as store:
+                deadline = Deadline.after(options.connect_timeout, options.clock)
+                sent = options.clock.monotonic()
+                store.open_session(self._core.main, options.lease)
+                self._core.fence.confirm(sent)
+                if options.node:
+                    reclaimer.take_over_node(store, deadline)
         except BaseException:
-            self._pool.discard(store, lost=True)
             self._pool.close()
             raise
-        self._pool.give(store)
         self._keeper = Keeper(self._core, self._declarer, reclaimer, self._all_consumers)
         self._core.keeper = self._keeper
         self._core.wake_all = self._wake_all

@@ -92,6 +92,7 @@ class Machine(StoreMachine):
                 self.place.clear()
 
 
+@pytest.mark.timeout(180)
 class TestMachine(Machine.TestCase):
     settings = settings(MACHINE_SETTINGS, max_examples=100, stateful_step_count=40)
 

@@ -26,7 +26,7 @@ def test_a_cancel_for_which_no_handle_can_be_opened_strands_nothing(
         raise ConnectionLost("the broker is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(session._pool, "take", refuse)
+        patched.setattr(session._pool, "borrow", refuse)
         with pytest.raises(ConnectionLost):
             session.cancel("c")
     session.tick()

@@ -43,20 +43,19 @@ local function take_again()
   return #found > 0
 end
 
--- The next ready messages of one priority, oldest first: their places, their ids, and how many come
--- from the list; `returned` has the ids of those that do not. And how many there are.
+-- The next ready messages of one priority, oldest first: their places and their ids; `returned` has
+-- the ids of those that do not come from the list. And how many there are, counted to one more than
+-- there is room for.
 local function candidates(queue, priority, room)
-  local list, zset = key_of('l' .. priority, queue), key_of('r' .. priority, queue)
-  local many_listed, many_returned = call('LLEN', list), call('ZCARD', zset)
-  local listed = many_listed > 0 and call('LRANGE', list, 0, room - 1) or {}
-  local seqs, ids = {}, {}
-  if many_returned == 0 then
-    for index, element in ipairs(listed) do
-      seqs[index], ids[index] = string.match(element, '^(%d+):(.*)$')
+  local listed = call('LRANGE', key_of('l' .. priority, queue), 0, room)
+  local others = call('ZRANGE', key_of('r' .. priority, queue), 0, room, 'WITHSCORES')
+  local seqs, ids, count = {}, {}, #listed + #others / 2
+  if #others == 0 then
+    for index = 1, math.min(room, #listed) do
+      seqs[index], ids[index] = string.match(listed[index], '^(%d+):(.*)$')
     end
-    return seqs, ids, {}, many_listed
+    return seqs, ids, {}, count
   end
-  local others = call('ZRANGE', zset, 0, room - 1, 'WITHSCORES')
   local returned, first, other = {}, 1, 1
   while #ids < room and (listed[first] or others[other]) do
     local place, id = math.huge, nil
@@ -73,7 +72,7 @@ local function candidates(queue, priority, room)
     end
     seqs[#seqs + 1], ids[#ids + 1] = string.format('%.0f', place), id
   end
-  return seqs, ids, returned, many_listed + many_returned
+  return seqs, ids, returned, count
 end
 
 local function with(prefix, ids)
