@@ -336,17 +336,18 @@ def plain(value: Any) -> Any:
     kind = type(value)
     if kind in _ALREADY_PLAIN:
         return value
+    if isinstance(value, _SEQUENCES):  # these first: nearly all is one of them
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
     if (envelope := ENVELOPES.get(kind)) is not None:
         return envelope(value)
     if isinstance(value, Signature):
         return value.as_wire()
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
     if isinstance(value, MakesSignatures):
         return value.s().as_wire()
     return value.name if isinstance(value, Queue) else enclosed(value)
 
 
+_SEQUENCES = (list, tuple)
 _ALREADY_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
