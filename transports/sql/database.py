@@ -8,7 +8,7 @@ is open, and the next call connects again if need be.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from queue_core.errors import ConnectionLost, QueueCoreError, StoreCorrupt, UsageError
@@ -112,8 +112,31 @@ class Database:
         return self._repeat(lambda: self._transaction(work, lasting=lasting))
 
     def alone(self, work: Callable[[], T]) -> T:
-        """Run ``work``, which writes with one statement that is a transaction by itself."""
-        return self._repeat(work)
+        """Run ``work``, which begins and ends its transaction by itself.
+
+        Where it failed in the middle, nothing stays locked.
+        """
+
+        def call() -> T:
+            try:
+                return work()
+            except BaseException:
+                self.dialect.rollback()
+                raise
+
+        return self._repeat(call)
+
+    def notify(self, queues: Iterable[str]) -> None:
+        """Wake those who wait for these queues, named once for each message.
+
+        What they are woken for is committed: a hint that cannot be sent is lost, and no error.
+        """
+        try:
+            self.dialect.notify(queues)
+        except Exception as error:
+            if not isinstance(error, QueueCoreError) and self.dialect.explain(error) is None:
+                raise
+            self.dialect.drop()
 
     def _repeat(self, call: Callable[[], T]) -> T:
         try:

@@ -102,7 +102,7 @@ def explain_mariadb(error: Exception, place: str) -> QueueCoreError | None:
 def explain_connecting(error: Exception, place: str) -> QueueCoreError:
     """Return why no connection could be made."""
     cause = getattr(error, "original_exception", None) or error
-    if isinstance(cause, TimeoutError):
+    if isinstance(cause, TimeoutError) or isinstance(cause.__context__, TimeoutError):
         return ConnectTimeout(f"no connection to {place}: no answer in time")
     if errno(error) in (None, 0, 2002, 2003, 2005, 2006, 2013, 2014):
         return ConnectionLost(f"no connection to {place}: {_said(error)}")

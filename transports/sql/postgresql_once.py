@@ -26,6 +26,7 @@ from typing import Any, Final
 from queue_core.message import Token
 from queue_core.transport import Envelope, PutResult
 from queue_core.transports.sql.dialects import Cursor, Taken, Taking
+from queue_core.transports.sql.postgresql_errors import COLLISIONS
 from queue_core.transports.sql.put import are_tokens, is_token
 from queue_core.transports.sql.statements import SWEEP
 from queue_core.transports.sql.tables import ALONE, DEAD, DELAYED, EXPIRED, HELD, PREFIX, READY
@@ -342,11 +343,17 @@ def take_once(cursor: Cursor, once: Once, taking: Taking) -> Taken:
     else:
         taken, _ = _run(cursor, once.take_many, values, good)
     stale = [*taken.stale, *bad]
-    if taken.due_in <= 0:
-        cursor.execute(once.promote, {"queues": wants})
-    if taken.due_in <= 0 or odd:
-        again = {**values, **split(()), "patient": False}
-        taken, _ = _run(cursor, once.take_many, again, ())
+    try:
+        if taken.due_in <= 0:
+            cursor.execute(once.promote, {"queues": wants})
+        if taken.due_in <= 0 or odd:
+            again = {**values, **split(()), "patient": False}
+            taken, _ = _run(cursor, once.take_many, again, ())
+    except Exception as error:
+        if getattr(error, "sqlstate", None) not in COLLISIONS:
+            raise
+        # Nothing was taken, but what is settled would be stale if all were run again.
+        taken = taken._replace(rows=(), due_in=0.0)
     return taken._replace(stale=stale)
 
 

@@ -124,7 +124,7 @@ class SqlStore:
             return False
         queues = self._database.write(work)
         if queues:
-            self._dialect.notify(queues)
+            self._database.notify(queues)
         return queues is not None
 
     # messages
@@ -157,7 +157,7 @@ class SqlStore:
         except Careful:
             result = self._database.write(lambda steps: put.run(steps, careful=True))
         if batch and result is not None:
-            self._dialect.notify([envelope.queue for envelope in batch])
+            self._database.notify([envelope.queue for envelope in batch])
         return result
 
     def claim(
@@ -209,7 +209,7 @@ class SqlStore:
         held = self._database.read(lambda steps: find(steps, self._statements.tokens))
         if held:
             held = self._database.write(work)
-            self._dialect.notify(held.values())
+            self._database.notify(held.values())
         return [token for token in tokens if token not in held]
 
     def collect(self, session: str, limit: int) -> Sequence[Claim]:

@@ -11,10 +11,9 @@ from typing import Any
 
 import pymysql
 import pytest
-import sqlalchemy
 
 from queue_core import Connection, Queue
-from queue_core.errors import ConnectionLost, QueueCoreError, StoreCorrupt
+from queue_core.errors import ConnectionLost, StoreCorrupt
 from queue_core.transport import Envelope
 from queue_core.transports.sql import mariadb_dialect
 from queue_core.transports.sql.mariadb_wire import Wire
@@ -44,18 +43,6 @@ def other(url: str) -> Any:
     )
     with connection:
         yield connection.cursor()
-
-
-def test_a_handle_whose_connection_was_ended_says_so_once_and_connects_again(
-    mysql_broker: str, mysql_admin: sqlalchemy.Connection, open_store: OpenStore
-) -> None:
-    store = open_store(mysql_broker)
-    store.open_session("s", 30.0)
-    mysql_admin.exec_driver_sql(f"KILL CONNECTION {thread_of(store)}")
-    with pytest.raises(ConnectionLost):
-        store.put([Envelope("q", "a", b"", b"")], {})
-    store.put([Envelope("q", "a", b"", b"")], {})
-    assert len(store.claim("s", "r", {"q": 9}, 0.0).claims) == 1
 
 
 def test_a_statement_that_was_cancelled_is_a_lost_answer_and_changes_nothing(
@@ -108,48 +95,9 @@ def test_a_lock_that_somebody_keeps_ends_before_the_timeout(
     assert store.heartbeat(["s"]) == []
 
 
-def test_a_forked_child_leaves_its_parents_connection_alone(
-    mysql_broker: str, open_store: OpenStore
-) -> None:
-    store = open_store(mysql_broker)
-    store.open_session("s", 30.0)
-    number = thread_of(store)
-    child = os.fork()
-    if child == 0:
-        try:
-            store.put([Envelope("q", "child", b"", b"")], {})
-            ok = thread_of(store) != number
-            store.close()
-            os._exit(0 if ok else 1)
-        except BaseException:
-            os._exit(2)
-    assert os.waitpid(child, 0)[1] == 0
-    assert [claim.id for claim in store.claim("s", "r", {"q": 9}, 0.0).claims] == ["child"]
-    assert thread_of(store) == number
-
-
 @pytest.mark.timeout(120)
 def test_nothing_that_was_confirmed_is_lost_when_the_server_crashes(own_server: Any) -> None:
     publish_through_crashes(own_server.url, own_server.restart)
-
-
-def test_what_is_wrong_with_a_connection_is_never_a_foreign_error(
-    mysql_broker: str, mysql_admin: sqlalchemy.Connection, open_store: OpenStore
-) -> None:
-    store = open_store(mysql_broker)
-    store.open_session("s", 30.0)
-    token = (1, 2**62 + 1)
-    for call in (
-        lambda: store.put([], {}, settle=[token]),
-        lambda: store.claim("s", "r", {"q": 1}, 0.0, settle=[token]),
-        lambda: store.release([token]),
-        lambda: store.key_set("k", b"v"),
-        store.sessions,
-    ):
-        mysql_admin.exec_driver_sql(f"KILL CONNECTION {thread_of(store)}")
-        with pytest.raises(QueueCoreError):
-            call()
-        assert store.sessions()
 
 
 def test_a_table_that_was_dropped_while_it_was_in_use_is_named(

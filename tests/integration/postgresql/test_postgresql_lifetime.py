@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import sqlalchemy
 
-from queue_core.errors import ConnectionLost, QueueCoreError
+from queue_core.errors import ConnectionLost
 from queue_core.transport import Envelope
 from queue_core.transports.sql import postgresql_server
 from queue_core.transports.sql.store import SqlStore
@@ -24,18 +24,6 @@ OpenStore = Callable[..., SqlStore]
 def backend_of(store: SqlStore) -> int:
     pid: int = store._dialect._link.pgconn.backend_pid
     return pid
-
-
-def test_a_handle_whose_connection_was_ended_says_so_once_and_connects_again(
-    postgres_broker: str, postgres_admin: sqlalchemy.Connection, open_store: OpenStore
-) -> None:
-    store = open_store(postgres_broker)
-    store.open_session("s", 30.0)
-    postgres_admin.exec_driver_sql(f"SELECT pg_terminate_backend({backend_of(store)}, 5000)")
-    with pytest.raises(ConnectionLost):
-        store.put([Envelope("q", "a", b"", b"")], {})
-    store.put([Envelope("q", "a", b"", b"")], {})
-    assert len(store.claim("s", "r", {"q": 9}, 0.0).claims) == 1
 
 
 def test_a_claim_that_waits_notices_the_end_of_its_connection(
@@ -107,26 +95,6 @@ def test_a_repeated_claim_waits_for_the_first_one_which_is_still_at_work(
     assert quick.end_session("holder")
 
 
-def test_a_forked_child_leaves_its_parents_connection_alone(
-    postgres_broker: str, open_store: OpenStore
-) -> None:
-    store = open_store(postgres_broker)
-    store.open_session("s", 30.0)
-    pid = backend_of(store)
-    child = os.fork()
-    if child == 0:
-        try:
-            store.put([Envelope("q", "child", b"", b"")], {})
-            ok = backend_of(store) != pid
-            store.close()
-            os._exit(0 if ok else 1)
-        except BaseException:
-            os._exit(2)
-    assert os.waitpid(child, 0)[1] == 0
-    assert [claim.id for claim in store.claim("s", "r", {"q": 9}, 0.0).claims] == ["child"]
-    assert backend_of(store) == pid
-
-
 def test_a_session_behind_a_pooler_keeps_nothing_in_the_server(
     postgres_broker: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,16 +131,3 @@ def test_nothing_that_was_confirmed_is_lost_when_the_server_crashes(own_server: 
             victim.close()
 
     publish_through_crashes(own_server, crash)
-
-
-def test_what_is_wrong_with_a_connection_is_never_a_foreign_error(
-    own_server: str, open_store: OpenStore
-) -> None:
-    store = open_store(own_server)
-    store.open_session("s", 30.0)
-    for _ in range(3):
-        with psycopg.connect(own_server, autocommit=True) as other:
-            other.execute("SELECT pg_terminate_backend(%s, 5000)", [backend_of(store)])
-        with pytest.raises(QueueCoreError):
-            store.put([], {}, settle=[(1, 2**62 + 1)])
-        assert store.sessions()

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
 
 import psycopg
 import pytest
 import sqlalchemy
 
-from queue_core import Connection
 from queue_core.errors import (
     AccessRefused,
     ConfigError,
     ConnectionLost,
-    ConnectTimeout,
-    TransportError,
 )
 from queue_core.transports.sql.store import SqlStore
 
@@ -26,19 +22,6 @@ OpenStore = Callable[..., SqlStore]
 def changed(url: str, **parts: object) -> str:
     address = sqlalchemy.make_url(url).set(**parts)
     return address.render_as_string(hide_password=False)
-
-
-def test_a_wrong_password_is_refused_and_not_shown(
-    postgres_broker: str, open_store: OpenStore
-) -> None:
-    with pytest.raises(AccessRefused, match="password authentication failed") as caught:
-        open_store(changed(postgres_broker, password="wrong-secret"))
-    assert "wrong-secret" not in str(caught.value)
-
-
-def test_an_unknown_user_is_refused(postgres_broker: str, open_store: OpenStore) -> None:
-    with pytest.raises(AccessRefused, match="'nobody-here'"):
-        open_store(changed(postgres_broker, username="nobody-here"))
 
 
 def test_a_missing_database_is_named(postgres_broker: str, open_store: OpenStore) -> None:
@@ -93,36 +76,6 @@ def test_an_old_server_is_refused(
         open_store(postgres_broker)
 
 
-def test_a_server_without_a_free_connection_says_so(
-    postgres_broker: str, postgres_admin: sqlalchemy.Connection, open_store: OpenStore
-) -> None:
-    user = sqlalchemy.make_url(postgres_broker).username
-    postgres_admin.exec_driver_sql(f'ALTER ROLE "{user}" CONNECTION LIMIT 1')
-    open_store(postgres_broker)
-    with pytest.raises(ConnectionLost, match="too many connections"):
-        open_store(postgres_broker)
-
-
-def test_nobody_at_the_port_is_said_at_once(open_store: OpenStore) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        started = time.monotonic()
-        with pytest.raises(TransportError, match="no connection to") as caught:
-            open_store(f"postgresql://user:a-secret@127.0.0.1:{port}/name")
-    assert time.monotonic() - started < 5.0
-    assert "a-secret" not in str(caught.value)
-
-
-def test_a_server_that_says_nothing_is_given_up_in_time(open_store: OpenStore) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        url = f"postgresql://user@127.0.0.1:{mute.getsockname()[1]}/name"
-        started = time.monotonic()
-        with pytest.raises(ConnectTimeout):
-            open_store(url, connect_timeout=0.4)
-        assert 0.4 <= time.monotonic() - started < 1.9  # libpq itself never waits less than 2
-
-
 def test_a_host_that_says_nothing_leaves_time_for_the_others(
     postgres_broker: str, open_store: OpenStore
 ) -> None:
@@ -131,25 +84,6 @@ def test_a_host_that_says_nothing_leaves_time_for_the_others(
     with socket.create_server(("127.0.0.9", port)):
         url = f"{changed(postgres_broker, host=None)}?host=127.0.0.9,127.0.0.1"
         assert open_store(url, connect_timeout=4.0).sessions() == {}
-
-
-@pytest.mark.parametrize(
-    ("url", "problem"),
-    [
-        ("postgresql://host", "names no database"),
-        ("postgresql+psycopg2://host/name", "the driver is psycopg 3"),
-        ("postgresql://host/name?ssl_mode=require", "did you mean 'sslmode'"),
-        ("postgresql://host/name?timeout=0", "number of seconds from 1 to 3600"),
-    ],
-)
-def test_a_wrong_url_is_refused_before_anything_is_connected(url: str, problem: str) -> None:
-    with pytest.raises(ConfigError, match=problem):
-        Connection(url)
-
-
-def test_the_url_of_sqlalchemy_is_understood(postgres_broker: str) -> None:
-    with Connection(postgres_broker.replace("postgresql:", "postgresql+psycopg:")) as connection:
-        assert connection.features.transactions
 
 
 def test_tls_can_be_demanded(postgres_broker: str, open_store: OpenStore) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
+from queue_core.transports.sql.dialects import Taking
 from queue_core.transports.sql.postgresql_dialect import HINT, NOW
-from queue_core.transports.sql.postgresql_once import Once, numbers
+from queue_core.transports.sql.postgresql_once import Once, numbers, take_once
 from queue_core.transports.sql.postgresql_wakeup import Throttle, channel_of
 
 LAZY = "set_config('synchronous_commit', 'off', true)"
@@ -22,6 +24,22 @@ def test_whatever_stores_an_envelope_waits_for_the_disk(kind: tuple[bool, bool])
 def test_settling_claiming_and_waking_do_not_wait_for_the_disk(text: str) -> None:
     assert LAZY in text
     assert "INSERT INTO queue_core_message" not in text
+
+
+def test_what_a_claim_settled_is_not_stale_when_its_second_statement_collides() -> None:
+    class Cursor:
+        """Finds that something is due, and then a deadlock."""
+
+        def execute(self, statement: str, parameters: object) -> None:
+            if statement != ONCE.take:
+                raise psycopg.errors.DeadlockDetected
+
+        def fetchall(self) -> list[tuple[object, ...]]:
+            return [(7, -5, False, None, "off", None)]
+
+    token = (1, 2**62 + 1)
+    taken = take_once(Cursor(), ONCE, Taking("s", "r", 0, 1, {"q": 1}, [token]))  # type: ignore[arg-type]
+    assert taken == (7, [], (), 0.0)
 
 
 def test_numbers_are_an_array_as_the_server_reads_it() -> None:
