@@ -419,7 +419,10 @@ class App:
         queues = {queue.name: queue for queue in (*routed, *named, *settings.task_queues)}
         return AppInfo(
             name=self.name,
-            tasks=[task.info() for _, task in sorted({**self._builtin, **self.tasks}.items())],
+            tasks=[
+                settled.rules.placed(task.info())
+                for _, task in sorted({**self._builtin, **self.tasks}.items())
+            ],
             queues=list(queues.values()),
             steps={name: steps.paths for name, steps in self.steps.items()},
             commands=modules(),

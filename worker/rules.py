@@ -6,14 +6,20 @@ fail. Thread-safe.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from queue_core import Queue
 from queue_core.worker.configuration import Given
+from queue_core.worker.outcome import TaskInfo
 from queue_core.worker.routes import Options, QueueBook, Routed, Router, merged
 from queue_core.worker.settings import Settings
 from queue_core.worker.signature import Signature
+
+logger = logging.getLogger(__name__)
 
 Own = Callable[[str], Mapping[str, Any]]
 """The options that stand at the task of this name."""
@@ -98,6 +104,24 @@ class Rules:
             fresh = {name: Explained(name, value, because) for name, value in options.items()}
             found = merged(found, fresh)
         return sorted(found.values(), key=lambda one: (one.option != "queue", one.option))
+
+    def placed(self, task: TaskInfo) -> TaskInfo:
+        """Return it with the queue that functions among the routes name for it.
+
+        The worker's own process, which sends what follows tasks that could not even fail, does not
+        run them. They are asked as for a call without arguments; one that cannot answer is left
+        out.
+        """
+        if task.queue is not None or self.router.static:
+            return task
+        try:
+            routed = self.route(Signature(task.name))
+        except Exception as error:
+            logger.debug("a route of %s cannot be asked without arguments: %s", task.name, error)
+            return task
+        queue = None if routed is None else routed.options.get("queue")
+        name = queue.name if isinstance(queue, Queue) else queue
+        return msgspec.structs.replace(task, queue=name)
 
     def queue(self, _name: str, options: Options) -> Queue:
         """Return the queue that a task with these options needs; raises UsageError."""

@@ -281,3 +281,27 @@ def test_a_function_can_be_a_hook() -> None:
     assert task.apply((0,)).failed()
     assert failed == [("a", [0])]
     assert app.info().settings.task_annotations is None
+
+
+def test_functions_are_asked_for_the_workers_own_process_which_does_not_run_them() -> None:
+    def route(name: str, args: Any, *_: Any, **__: Any) -> Any:
+        if name == "shop.picky":
+            return {"queue": f"shard-{args[0]}"}
+        return {"shop.mail": "mail", "shop.bill": {"queue": Queue("money")}}.get(name)
+
+    app = App("shop", settings={"task_routes": [route, {"shop.*": "shop"}]})
+    for name in ("mail", "bill", "other", "picky"):
+        app.task(name=f"shop.{name}")(lambda *args: None)
+    app.task(name="shop.own", queue="own")(lambda: None)
+    composer = composer_of(app.info())
+    found = {
+        name: composer.compose(Signature(f"shop.{name}", options={"task_id": "1"})).queue
+        for name in ("mail", "bill", "other", "picky", "own")
+    }
+    assert {name: queue.name for name, queue in found.items() if queue is not None} == {
+        "mail": "mail",
+        "bill": "money",
+        "other": "shop",
+        "picky": "shop",  # what it needs, only a call has; the next rule counts
+        "own": "own",
+    }
