@@ -30,6 +30,7 @@ from queue_core.errors import (
 )
 from queue_core.message import Delivery, Message, Settlement
 from queue_core.policy import Backoff, Deadline
+from queue_core.process import process_id
 from queue_core.recovery import Recovery
 from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits
 from queue_core.settling import UNCERTAIN, SessionSettler
@@ -148,7 +149,7 @@ class Consumer:
         """
         if self._closed.is_set():
             raise Closed("the consumer is closed")
-        pid = os.getpid()
+        pid = process_id()
         if self._started != pid:  # not yet, or by the process that we were forked from
             for name in list(self._queues):
                 self._recovery.subscribe(self._tag, name, self._prefetch, timeout=self._timeout)

@@ -19,7 +19,6 @@ The rules:
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -38,6 +37,7 @@ from queue_core.errors import (
     TransportError,
 )
 from queue_core.policy import Backoff, Deadline, retry
+from queue_core.process import process_id
 from queue_core.topology import Binding, Entity, Exchange, Queue
 from queue_core.transport import (
     Detector,
@@ -78,7 +78,7 @@ class Recovery:
         self._start_process()
 
     def _start_process(self) -> None:
-        self._pid = os.getpid()
+        self._pid = process_id()
         self._opening = (
             threading.Lock()
         )  # held while a session is opened, so that only one thread does
@@ -349,7 +349,7 @@ class Recovery:
         logger.info("broker %s is back", self._endpoints[0][0])
 
     def _check_process(self) -> None:
-        if os.getpid() != self._pid:
+        if process_id() != self._pid:
             # The sockets and locks belong to the parent: using or closing them would disturb it.
             self._subscriptions.clear()
             self._start_process()

@@ -8,7 +8,6 @@ sockets and locks belong to the parent.
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import uuid
 from collections import deque
@@ -20,6 +19,7 @@ from queue_core.emulation.leases import Fence, Names
 from queue_core.emulation.publishing import Publisher
 from queue_core.emulation.table import Table
 from queue_core.errors import Closed, SessionLost
+from queue_core.process import process_id
 from queue_core.transport import Features, SessionOptions, Store
 
 __all__ = ["Chore", "Core"]
@@ -59,19 +59,19 @@ class Core:
         self.keeper: Wakeable | None = None
         self.wake_all: Callable[[], None] = lambda: None
         self._requests = itertools.count(1)
-        self._pid = os.getpid()
+        self._pid = process_id()
         self._lost = False
         self._closed = False
 
     @property
     def ours(self) -> bool:
         """Whether this process opened the session."""
-        return os.getpid() == self._pid
+        return process_id() == self._pid
 
     @property
     def over(self) -> bool:
         """The session cannot be used any more."""
-        return self._closed or self._lost or os.getpid() != self._pid
+        return self._closed or self._lost or process_id() != self._pid
 
     @property
     def lost(self) -> bool:
@@ -93,7 +93,7 @@ class Core:
                 f" queues; open a new session ({self.options.lease:g} seconds without a heartbeat,"
                 " or another process took the node's name)"
             )
-        if os.getpid() != self._pid:
+        if process_id() != self._pid:
             raise Closed(
                 f"this session belongs to process {self._pid}; a forked child opens its own"
             )

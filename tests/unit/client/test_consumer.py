@@ -412,7 +412,7 @@ def test_what_cannot_be_read_is_no_error_of_receive_when_its_session_ended(broke
 def test_a_consumer_used_in_a_forked_child_subscribes_there(broker, consumer, monkeypatch):
     consumer.start()
     pid = os.getpid()
-    monkeypatch.setattr(os, "getpid", lambda: pid + 1)
+    monkeypatch.setattr("queue_core.process._own", pid + 1)
     broker.batches.append([broker.delivery(b"2")])
     assert consumer.receive(1).payload == 2
     assert broker.sessions[1].calls[0] == ("subscribe", "q", 10)

@@ -147,7 +147,7 @@ def test_a_forked_child_leaves_the_parents_session_alone(broker, recovery, monke
     purge(recovery)
     recovery.subscribe("c", "q", 7, timeout=10.0)
     pid = os.getpid()
-    monkeypatch.setattr(os, "getpid", lambda: pid + 1)
+    monkeypatch.setattr("queue_core.process._own", pid + 1)
     assert recovery.session is None
     purge(recovery)
     parent, child = broker.sessions
