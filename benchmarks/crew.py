@@ -127,7 +127,7 @@ class Crew:
                 process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(TO_STOP)
-            end_group(process, signal.SIGKILL, 0.0)
+            end_group(process, signal.SIGINT, TO_STOP)  # it still sends: clean up all the same
             process.stdout.close()
 
     @contextlib.contextmanager

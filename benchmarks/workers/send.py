@@ -3,7 +3,7 @@
     python -m benchmarks.workers.send LIBRARY
 
 The first line that it prints has the library's facts. Orders come in as JSON lines and answers go
-out the same way; the queues are removed at the end of the input. An order says what to do how
+out the same way; the queues are removed at the end of the input, or at a SIGINT. An order says what to do how
 often: ``send`` (one by one), ``send_many`` (in one batch), ``fill`` (as fast as it can), or what
 else the library's app offers, all timed; or ``errands``: one task at a time to idle workers.
 """
@@ -69,14 +69,16 @@ def main(library: str) -> None:
     app = importlib.import_module(f"benchmarks.workers.{library}_app")
     app.prepare()
     print(json.dumps({"facts": app.FACTS}), file=out, flush=True)
-    for line in sys.stdin:
-        try:
-            answer: dict[str, Any] = dict(obey(app, json.loads(line)))
-        except Exception as error:
-            traceback.print_exc()
-            answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
-        print(json.dumps(answer), file=out, flush=True)
-    app.remove()
+    try:
+        for line in sys.stdin:
+            try:
+                answer: dict[str, Any] = dict(obey(app, json.loads(line)))
+            except Exception as error:
+                traceback.print_exc()
+                answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            print(json.dumps(answer), file=out, flush=True)
+    finally:
+        app.remove()
 
 
 if __name__ == "__main__":
