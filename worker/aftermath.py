@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 
 from queue_core import MessageError, QueueCoreError
-from queue_core.worker.canvas import freeze, unfold
 from queue_core.worker.composing import Composer, call_of
 from queue_core.worker.failure import Failure
 from queue_core.worker.following import after_failure, children, lost
@@ -23,6 +22,7 @@ from queue_core.worker.outcome import ChordPart, Letter, Reply
 from queue_core.worker.protocol import Call
 from queue_core.worker.results import wire
 from queue_core.worker.signature import as_signature
+from queue_core.worker.unfolding import freeze, unfold
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from queue_core import UsageError
-from queue_core.worker.canvas import ACCUMULATE, CHUNKS, DEADLINE, MAP, STARMAP
+from queue_core.worker.canvas import CHUNKS, MAP, STARMAP
 from queue_core.worker.signature import CHAIN, CHORD, GROUP, Signature, as_signature
 from queue_core.worker.task import Task
+from queue_core.worker.unfolding import ACCUMULATE, DEADLINE
 
 PREFIX = "celery."
 

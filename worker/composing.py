@@ -28,8 +28,8 @@ from queue_core import (
     fresh_id,
 )
 from queue_core.worker.blueprint import load
-from queue_core.worker.near import did_you_mean
 from queue_core.worker.envelopes import opened
+from queue_core.worker.near import did_you_mean
 from queue_core.worker.outcome import AppInfo, Letter
 from queue_core.worker.protocol import (
     NOTHING_FOLLOWS,

@@ -11,7 +11,6 @@ from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from queue_core import UsageError
-from queue_core.worker.canvas import DEADLINE, Handle, freeze, unfold
 from queue_core.worker.composing import call_of
 from queue_core.worker.failure import Errors, Failure
 from queue_core.worker.following import after_failure, after_success, children, chord_part, lost
@@ -23,6 +22,7 @@ from queue_core.worker.results.result import AsyncResult
 from queue_core.worker.results.wire import Result
 from queue_core.worker.running import Ending, run
 from queue_core.worker.signature import Signature, as_signature
+from queue_core.worker.unfolding import DEADLINE, Handle, freeze, unfold
 
 if TYPE_CHECKING:
     from queue_core.worker.app import App

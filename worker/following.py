@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 
-from queue_core.worker.canvas import freeze, unfold
 from queue_core.worker.failure import Failure
 from queue_core.worker.outcome import ChordPart
 from queue_core.worker.protocol import Call, Wire
 from queue_core.worker.request import failed_run
 from queue_core.worker.signature import CHAIN, CHORD, Signature, as_signature, members
+from queue_core.worker.unfolding import freeze, unfold
 
 
 def after_success(call: Call, value: Any) -> list[Signature[Any]]:

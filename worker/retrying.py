@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from queue_core import Backoff, UsageError
-from queue_core.worker.canvas import Part, attach, freeze
 from queue_core.worker.composing import instant, utcnow
 from queue_core.worker.endings import Retry
 from queue_core.worker.protocol import STANDARD_HEADERS
 from queue_core.worker.request import Request
 from queue_core.worker.signature import GROUP, Signature, as_signature, join
+from queue_core.worker.unfolding import Part, attach, freeze
 
 if TYPE_CHECKING:
     from queue_core.worker.task import Task

@@ -21,7 +21,6 @@ from queue_core import (
     Unsupported,
     UsageError,
 )
-from queue_core.worker.canvas import Handle, freeze, unfold
 from queue_core.worker.composing import Composer, check_options
 from queue_core.worker.failure import Errors
 from queue_core.worker.following import children
@@ -38,6 +37,7 @@ from queue_core.worker.results.rpc import ReplyQueue
 from queue_core.worker.settings import Settings
 from queue_core.worker.signature import CHAIN, CHORD, GROUP, Signature, members
 from queue_core.worker.task import Task
+from queue_core.worker.unfolding import Handle, freeze, unfold
 from queue_core.worker.unique import unique_key
 from queue_core.worker.variables import URL_VARIABLE
 

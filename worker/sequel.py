@@ -23,7 +23,6 @@ from queue_core import (
     decode,
 )
 from queue_core.worker.aftermath import Aftermath, after_chord, after_failing, encode_failure
-from queue_core.worker.canvas import freeze, unfold
 from queue_core.worker.composing import Composer
 from queue_core.worker.failure import Failure
 from queue_core.worker.following import children
@@ -35,6 +34,7 @@ from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE, Deliver
 from queue_core.worker.results.chords import Chords
 from queue_core.worker.results.wire import read_result
 from queue_core.worker.signature import as_signature
+from queue_core.worker.unfolding import freeze, unfold
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -152,6 +152,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     control_key_name: str | None = None
     control_key_file: str | None = None
     worker_disable_rate_limits: bool = False
+
+    def update(self, *_: object, **__: object) -> NoReturn:
+        """Say how settings are changed; celery's users do it here."""
+        raise ConfigError(
+            "settings are not changed in place; app.config_from_object({...}) says something else, "
+            "before the app sends anything"
+        )
 
 
 DEFAULTS: Final = Settings()

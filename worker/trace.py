@@ -17,7 +17,6 @@ import msgspec
 from queue_core import MessageError, QueueCoreError, TooLarge, UsageError
 from queue_core.worker.aftermath import after_failing, encode_failure, encode_success
 from queue_core.worker.app import App
-from queue_core.worker.canvas import unfold
 from queue_core.worker.failure import Failure, describe_exception
 from queue_core.worker.following import after_success, children, chord_part
 from queue_core.worker.messages import read_message
@@ -28,6 +27,7 @@ from queue_core.worker.results import wire
 from queue_core.worker.running import Ending, Guard, run, unguarded
 from queue_core.worker.signature import Signature
 from queue_core.worker.task import Task
+from queue_core.worker.unfolding import unfold
 
 logger = logging.getLogger(__name__)
 

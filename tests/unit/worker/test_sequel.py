@@ -10,7 +10,6 @@ import pytest
 from queue_core import Connection, Queue
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App, Signature, chord
-from queue_core.worker.canvas import freeze, unfold
 from queue_core.worker.composing import call_of, composer_of
 from queue_core.worker.following import children, chord_part
 from queue_core.worker.outcome import (
@@ -30,6 +29,7 @@ from queue_core.worker.results.wire import success
 from queue_core.worker.sequel import Sequel
 from queue_core.worker.settings import plain_queue
 from queue_core.worker.settler import Settler
+from queue_core.worker.unfolding import freeze, unfold
 
 numbers = itertools.count()
 COMPOSER = composer_of(App("sequel", default_queue="next").info())

@@ -472,3 +472,11 @@ def test_modules_with_tasks_are_those_of_the_settings_and_those_that_are_found(
     app = App("shop", settings={"imports": "one", "include": ["two"]})
     app.autodiscover_tasks(lambda: ["settings_pkg_a", "settings_pkg_b"])
     assert list(app.task_modules()) == ["one", "two", "settings_pkg_a.tasks"]
+
+
+def test_who_changes_settings_in_place_is_told_how_to() -> None:
+    app = App("conf", broker="memory://conf")
+    with pytest.raises(ConfigError, match="config_from_object"):
+        app.conf.update(timezone="Europe/Berlin")
+    app.config_from_object({"timezone": "Europe/Berlin"})
+    assert app.conf.timezone == "Europe/Berlin"
