@@ -404,7 +404,7 @@ def test_unknown_options_are_errors_where_they_are_given():
         app.task(name="x", autoretry_for=["OSError"])(lambda: None)
     with pytest.raises(ConfigError, match="3 per second"):
         app.task(name="x", rate_limit="3 per second")(lambda: None)
-    with pytest.raises(UsageError, match="'contdown' is no option for sending a task; did you mean 'countdown'"):
+    with pytest.raises(UsageError, match="'contdown' is no option .*'countdown'"):
         divide.apply_async((1, 2), contdown=1)
     with pytest.raises(ConfigError, match="header 'task' is the protocol's own"):
         divide.apply_async((1, 2), headers={"task": "x"})
