@@ -3,9 +3,9 @@
     python -m benchmarks.workers.send LIBRARY
 
 The first line that it prints has the library's facts. Orders come in as JSON lines and answers go
-out the same way; the queues are removed at the end of the input, or at a SIGINT. An order says what to do how
-often: ``send`` (one by one), ``send_many`` (in one batch), ``fill`` (as fast as it can), or what
-else the library's app offers, all timed; or ``errands``: one task at a time to idle workers.
+out the same way; the queues are removed at the end of the input, or at a SIGINT. An order says what
+to do how often: ``send`` (one by one), ``send_many`` (in batches), ``fill`` (as fast as it can), or
+what else the library's app offers, all timed; or ``errands``: one task at a time to idle workers.
 """
 
 from __future__ import annotations
