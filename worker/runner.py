@@ -24,8 +24,8 @@ from queue_core import ConfigError, QueueCoreError
 from queue_core.mailbox import LamportClock
 from queue_core.worker.absent import NotStarted
 from queue_core.worker.blueprint import Blueprint, load
-from queue_core.worker.delivery import Flights
 from queue_core.worker.flags import WorkerOptions, expand
+from queue_core.worker.flights import Flights
 from queue_core.worker.hooks import WorkerHooks
 from queue_core.worker.outcome import AppInfo
 from queue_core.worker.pools.base import Pool

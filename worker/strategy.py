@@ -14,7 +14,8 @@ from typing import Any, Final, Protocol
 
 from queue_core import ConfigError, Message
 from queue_core.worker.blueprint import load
-from queue_core.worker.delivery import ActiveRequest, Flights
+from queue_core.worker.delivery import ActiveRequest
+from queue_core.worker.flights import Flights
 from queue_core.worker.hooks import Hook
 from queue_core.worker.outcome import TaskInfo
 from queue_core.worker.rates import Bucket

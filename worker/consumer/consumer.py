@@ -33,7 +33,8 @@ from queue_core import (
 )
 from queue_core.worker.blueprint import Blueprint, load
 from queue_core.worker.consumer.intake import Intake
-from queue_core.worker.delivery import READ, ActiveRequest, Flights, same
+from queue_core.worker.delivery import READ, ActiveRequest
+from queue_core.worker.flights import Flights, same
 from queue_core.worker.outcome import Rejected, TaskInfo
 from queue_core.worker.rates import Bucket, OwnBucket, SharedBucket
 from queue_core.worker.routes import QueueBook
