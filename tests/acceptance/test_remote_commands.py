@@ -301,6 +301,8 @@ def test_labels_and_names_pick_nodes(local: Fleet) -> None:
     local.start("web-1", "mail-1")
     assert set(local.json("inspect", "ping", "--label", "role=web")["answers"]) == {"web-1"}
     assert set(local.json("inspect", "ping", "--match", "*-1")["answers"]) == {"web-1", "mail-1"}
+    both = local.json("inspect", "ping", "-d", "web-1", "-d", "mail-1,none", code=3)
+    assert set(both["answers"]) == {"web-1", "mail-1"} and both["unknown"] == ["none"]
     done = local.run("inspect", "ping", "--match", "m*", "--label", "role=web")
     assert done.returncode == 4
     assert "there is no such node" in done.stderr

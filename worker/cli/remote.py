@@ -95,8 +95,9 @@ def _addressed(command: C) -> C:
                 "--node",
                 "destinations",
                 type=names,
+                multiple=True,
                 metavar="NODE[,NODE...]",
-                help="These nodes only.",
+                help="These nodes only; may be given more than once.",
             ),
             click.option("--match", metavar="GLOB", help="Nodes whose names match."),
             click.option(
@@ -297,7 +298,7 @@ def _remote(
     *,
     method: str | None,
     arguments: tuple[str, ...],
-    destinations: tuple[str, ...] | None,
+    destinations: tuple[tuple[str, ...], ...],
     match: str | None,
     labels: tuple[str, ...],
     first: int | None,
@@ -313,7 +314,8 @@ def _remote(
     where = {"match": match, "labels": _labels(labels)}
     named, words = read_arguments(arguments)
     with _mailbox(broker, namespace, timeout, _key(key_name, key_file)) as (box, place):
-        asking = _Asking(box, timeout, destinations, where)
+        named_nodes = tuple(name for group in destinations for name in group)
+        asking = _Asking(box, timeout, named_nodes or None, where)
         if method is None:
             answers = asking.ask("commands", {}, first)
         else:
