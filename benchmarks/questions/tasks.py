@@ -24,7 +24,7 @@ NOOP = Case(
     "no-op tasks",
     "tasks/s",
     {"order": "fill", "pool": PROCESSES},
-    first=1_000,
+    first=500,
     most=20_000,
     brokers=EVERYWHERE,
     contestants=tuple(name for name in LIBRARIES if not name.startswith("ours-")),
