@@ -1,0 +1,52 @@
+"""Points in time as they stand in messages: ISO 8601, with or without a zone."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, tzinfo
+
+from queue_core import ConfigError
+from queue_core.worker.blueprint import load
+
+logger = logging.getLogger(__name__)
+
+
+def zone_of(name: str) -> tzinfo:
+    """Return the zone of this name. Raises ConfigError if there is none."""
+    if name == "UTC":
+        return UTC
+    try:
+        zone: tzinfo = load("zoneinfo:ZoneInfo")(name)  # few need it
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"there is no timezone {name!r}") from error
+    return zone
+
+
+def instant(what: str, value: object, zone: tzinfo = UTC) -> datetime:
+    """Return a point in time from one, or from its ISO 8601 form; in ``zone`` if it says none.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise ConfigError(f"{what} {value!r:.60} is no ISO 8601 time") from None
+    if not isinstance(value, datetime):
+        raise ConfigError(f"{what} is a datetime, not {type(value).__name__}")
+    return value if value.tzinfo is not None else value.replace(tzinfo=zone)
+
+
+def seconds_until(moment: object, what: str, zone: tzinfo = UTC) -> float | None:
+    """Return how long it is until an ISO 8601 time, negative if it is over.
+
+    None if there is none, or it is not understood, which is logged. ``zone`` as for `instant`.
+    """
+    if moment is None:
+        return None
+    try:
+        return (instant(what, moment, zone) - datetime.now(UTC)).total_seconds()
+    except ConfigError:
+        logger.warning("the %s %.60r of a task is no ISO 8601 time; it is ignored", what, moment)
+        return None
