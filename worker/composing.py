@@ -27,8 +27,8 @@ from queue_core import (
     encode,
     fresh_id,
 )
-from queue_core.worker.blueprint import load
 from queue_core.worker.envelopes import opened
+from queue_core.worker.moments import instant, zone_of
 from queue_core.worker.near import did_you_mean
 from queue_core.worker.outcome import AppInfo, Letter
 from queue_core.worker.protocol import (
@@ -162,7 +162,7 @@ class Composer:
         self._find_queue = find_queue
         self._defaults = defaults
         self._serializer = serializer
-        self._zone = zone
+        self.zone = zone
         self._now = now
         self._host = socket.gethostname()
         self._origin = (0, "")
@@ -233,7 +233,7 @@ class Composer:
             return max(0.0, _number("countdown", countdown)), None
         if eta is None:
             return 0.0, None
-        return max(0.0, (instant("eta", eta, self._zone) - self._now()).total_seconds()), None
+        return max(0.0, (instant("eta", eta, self.zone) - self._now()).total_seconds()), None
 
     def _ttl(self, options: Mapping[str, Any]) -> tuple[float | None, str | None]:
         expires = options.get("expires")
@@ -241,7 +241,7 @@ class Composer:
             return None, None
         now = self._now()
         if isinstance(expires, datetime | str):
-            end = instant("expires", expires, self._zone)
+            end = instant("expires", expires, self.zone)
             return max(0.0, (end - now).total_seconds()), end.isoformat()
         seconds = max(0.0, _number("expires", expires))
         return seconds, (now + timedelta(seconds=seconds)).isoformat()
@@ -256,29 +256,8 @@ def composer_of(info: AppInfo) -> Composer:
 def composer_by(rules: Rules) -> Composer:
     """Return what composes by these rules. Raises ConfigError for a zone that does not exist."""
     settings = rules.settings
-    zone: tzinfo = UTC
-    if settings.timezone != "UTC":
-        try:
-            zone = load("zoneinfo:ZoneInfo")(settings.timezone)  # few need it
-        except (KeyError, ValueError) as error:
-            raise ConfigError(f"there is no timezone {settings.timezone!r}") from error
+    zone = zone_of(settings.timezone)
     return Composer(rules.queue, rules.options, serializer=settings.task_serializer, zone=zone)
-
-
-def instant(what: str, value: object, zone: tzinfo = UTC) -> datetime:
-    """Return a point in time from one, or from its ISO 8601 form; in ``zone`` if it says none.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            raise ConfigError(f"{what} {value!r:.60} is no ISO 8601 time") from None
-    if not isinstance(value, datetime):
-        raise ConfigError(f"{what} is a datetime, not {type(value).__name__}")
-    return value if value.tzinfo is not None else value.replace(tzinfo=zone)
 
 
 def check_options(names: Iterable[str]) -> None:

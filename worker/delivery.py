@@ -14,10 +14,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from queue_core import Closed, Consumer, Message, StaleDelivery
+from queue_core.worker.moments import seconds_until
 from queue_core.worker.outcome import (
     Crashed,
     Done,
@@ -154,11 +154,11 @@ class ActiveRequest:
 
     def wait(self) -> float:
         """Return how many seconds it must not start yet."""
-        return seconds_until(self.headers.get("eta"), "eta") or 0.0
+        return seconds_until(self.headers.get("eta"), "eta", self.flights.zone) or 0.0
 
     def expired(self, after: float = 0.0) -> bool:
         """Whether it came too late to be worth running, or will be so ``after`` some seconds."""
-        left = seconds_until(self.headers.get("expires"), "expires")
+        left = seconds_until(self.headers.get("expires"), "expires", self.flights.zone)
         return left is not None and left <= after
 
     # --- what is done with it ---------------------------------------------------------------------
@@ -311,19 +311,3 @@ class ActiveRequest:
     def __str__(self) -> str:
         """Name and short id, for the log."""
         return f"{self.name or 'message'} {self.id[:8]}"
-
-
-def seconds_until(moment: object, what: str) -> float | None:
-    """Return how long it is until an ISO 8601 time, negative if it is over.
-
-    None if there is none, or it is not understood, which is logged.
-    """
-    if moment is None:
-        return None
-    try:
-        due = datetime.fromisoformat(moment)  # type: ignore[arg-type] # TypeError is expected
-    except (ValueError, TypeError):
-        logger.warning("the %s %.60r of a task is no ISO 8601 time; it is ignored", what, moment)
-        return None
-    due = due if due.tzinfo is not None else due.replace(tzinfo=UTC)
-    return (due - datetime.now(UTC)).total_seconds()

@@ -10,6 +10,7 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Iterable
+from datetime import UTC, tzinfo
 from typing import Any, Final
 
 from queue_core import Consumer, DecodeError, Message, Properties
@@ -32,6 +33,7 @@ class Flights:
         hostname: the worker's name, for `ActiveRequest.info`.
         totals: how many messages of each task ended here.
         hooks: functions of the app that hear what happens here.
+        zone: of points in time that name none: the app's.
     """
 
     def __init__(self, revoked: Iterable[str], hostname: str) -> None:
@@ -41,6 +43,7 @@ class Flights:
         self.tickets = itertools.count(1)
         self.totals: Counter[str] = Counter()
         self.hooks = WorkerHooks()
+        self.zone: tzinfo = UTC
         self._here: dict[int, ActiveRequest] = {}
         self._ending = threading.Lock()
         self._done: dict[str, tuple[Message, Done | Failed]] = {}

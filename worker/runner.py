@@ -27,6 +27,7 @@ from queue_core.worker.blueprint import Blueprint, load
 from queue_core.worker.flags import WorkerOptions, expand
 from queue_core.worker.flights import Flights
 from queue_core.worker.hooks import WorkerHooks
+from queue_core.worker.moments import zone_of
 from queue_core.worker.outcome import AppInfo
 from queue_core.worker.pools.base import Pool
 from queue_core.worker.revoked import Revoked
@@ -147,6 +148,7 @@ class Worker:
             loading.join()
             self._check_kind(self._info.settings.worker_pool)
             self.hooks = self.flights.hooks = WorkerHooks(self._info.hooks)
+            self.flights.zone = zone_of(self._info.settings.timezone)
             self._blueprint = Blueprint("worker", [*STEPS, *self.info.steps.get("worker", ())])
             try:
                 self.blueprint.start(self)

@@ -7,9 +7,8 @@ retry - is composed here, by the app's own rules, and sent by the worker togethe
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Generator, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import tzinfo
 from typing import Any
 
 import msgspec
@@ -20,6 +19,7 @@ from queue_core.worker.app import App
 from queue_core.worker.failure import Failure, describe_exception
 from queue_core.worker.following import after_success, children, chord_part
 from queue_core.worker.messages import read_message
+from queue_core.worker.moments import seconds_until
 from queue_core.worker.near import hint
 from queue_core.worker.outcome import Done, Failed, Job, Letter, Ran, Rejected, Retried, Skipped
 from queue_core.worker.request import Request, Say, unheard
@@ -28,8 +28,6 @@ from queue_core.worker.running import Ending, Guard, run, unguarded
 from queue_core.worker.signature import Signature
 from queue_core.worker.task import Task
 from queue_core.worker.unfolding import unfold
-
-logger = logging.getLogger(__name__)
 
 Steps = Generator[Awaitable[Any], Any, tuple[Ran, bool]]
 
@@ -76,7 +74,7 @@ def job_steps(app: App, job: Job, guard: Guard = unguarded, say: Say = unheard) 
     task = app.find_task(call.name)
     if task is None:
         return Rejected(unknown_task(call.name, app.tasks), "NotRegistered"), False
-    if call.expires is not None and _is_over(call.expires):
+    if call.expires is not None and _is_over(call.expires, app.composer.zone):
         return Skipped("expired"), False
     request = Request(
         call,
@@ -213,16 +211,12 @@ def _not_sent(what: str, error: Exception) -> Failure:
     return Failure(type(error).__name__, __name__, [f"{what} cannot be sent: {error}"])
 
 
+def _is_over(moment: str, zone: tzinfo) -> bool:
+    """Whether an ISO 8601 time is over; one that is not understood never is."""
+    left = seconds_until(moment, "expires", zone)
+    return left is not None and left <= 0
+
+
 def unknown_task(name: str, tasks: Mapping[str, object]) -> str:
     """Say that there is no such task, and name the nearest."""
     return f"there is no task {name!r}{hint(name, tasks)}"
-
-
-def _is_over(moment: str) -> bool:
-    """Whether an ISO 8601 time is over; one that is not understood never is."""
-    try:
-        due = datetime.fromisoformat(moment)
-    except ValueError:
-        logger.warning("the expires %.60r of a task is no ISO 8601 time; it is ignored", moment)
-        return False
-    return (due if due.tzinfo is not None else due.replace(tzinfo=UTC)) <= datetime.now(UTC)

@@ -6,6 +6,7 @@ import itertools
 import threading
 import uuid
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -13,7 +14,8 @@ from queue_core import ConfigError, Connection, ConnectionLost, Message, Queue, 
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App
 from queue_core.worker.blueprint import ConsumerStep, StartStopStep
-from queue_core.worker.delivery import ActiveRequest, seconds_until
+from queue_core.worker.delivery import ActiveRequest
+from queue_core.worker.moments import seconds_until
 from queue_core.worker.pools.threads import ThreadPool
 from queue_core.worker.runner import DRAINED, Worker, WorkerOptions
 from queue_core.worker.strategy import default
@@ -70,6 +72,18 @@ def test_moments_are_read_with_and_without_a_zone(caplog):
     assert seconds_until(None, "eta") is None
     assert seconds_until("soon", "eta") is None and seconds_until(3, "eta") is None
     assert "the eta 'soon' of a task is no ISO 8601 time" in caplog.text
+    there = past.astimezone(ZoneInfo("Asia/Tokyo")).replace(tzinfo=None).isoformat()
+    assert seconds_until(there, "eta", ZoneInfo("Asia/Tokyo")) == pytest.approx(-60, abs=5)
+
+
+def test_a_time_without_a_zone_is_in_that_of_the_app(app, run):
+    app.config_from_object({"timezone": "Asia/Tokyo"})
+    app.task(name="now")(lambda: "ran")
+    run()
+    there = datetime.now(ZoneInfo("Asia/Tokyo")).replace(tzinfo=None)
+    times = {"eta": there - timedelta(seconds=5), "expires": there + timedelta(seconds=60)}
+    result = send(app, "now", **{name: time.isoformat() for name, time in times.items()})
+    assert result.get(10) == "ran"
 
 
 def test_a_task_that_came_too_late_is_not_run_and_says_so(app, run):
