@@ -38,6 +38,7 @@ from queue_core.errors import (
     ConnectTimeout,
     QueueNotFound,
     TopologyMismatch,
+    UsageError,
 )
 from queue_core.policy import Deadline
 from queue_core.topology import Binding, Entity, Exchange, Queue
@@ -153,18 +154,18 @@ class Declarer:
             if found is not None:
                 self._prolong(store, name, found)
             elif seconds is not None:
-                store.open_session(Names.queue(name, uid), seconds)
-            made = False
+                self._keep_alive(store, queue, uid, seconds)
             try:
                 entry = self._edit_queue(store, queue, uid, deadline)
-                made = entry.uid == uid
-            except AccessRefused:
-                if self._bury_orphan(store, name, deadline):
+            except (UsageError, QueueNotFound, AccessRefused) as refusal:
+                if found is None:
+                    self._let_go(store, name, uid)
+                if isinstance(refusal, AccessRefused) and self._bury_orphan(store, name, deadline):
                     continue
                 raise
-            finally:
-                if found is None and seconds is not None and not made:
-                    store.end_session(Names.queue(name, uid))
+            made = entry.uid == uid
+            if found is None and not made:
+                self._let_go(store, name, uid)
             if made and found is not None and seconds is not None:
                 store.open_session(Names.queue(name, uid), seconds)  # it was deleted meanwhile
             if not made and (found is None or found.uid != entry.uid):
@@ -172,6 +173,22 @@ class Declarer:
             if entry.owner == core.main:
                 core.exclusive[name] = entry.uid
             return
+
+    def _keep_alive(self, store: Store, queue: Queue, uid: str, seconds: float) -> None:
+        """Open the session of a queue that is not written yet.
+
+        If the writing is interrupted, or its answer lost, the queue may exist: so the session stays
+        for others to find, and an exclusive queue is ours to delete when we close.
+        """
+        store.open_session(Names.queue(queue.name, uid), seconds)
+        if queue.exclusive:
+            self._core.exclusive[queue.name] = uid
+
+    def _let_go(self, store: Store, name: str, uid: str) -> None:
+        """The queue was certainly not written: its session ends, if it has one."""
+        if self._core.exclusive.get(name) == uid:
+            del self._core.exclusive[name]
+        store.end_session(Names.queue(name, uid))
 
     def _edit_queue(self, store: Store, queue: Queue, uid: str, deadline: Deadline) -> QueueEntry:
         hint = [q(queue.name), *(x(binding.source) for binding in queue.all_bindings())]

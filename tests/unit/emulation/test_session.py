@@ -306,6 +306,31 @@ def test_an_exclusive_queue_whose_owner_is_gone_can_be_declared_by_the_next(
     other.close()
 
 
+@pytest.mark.parametrize("closes", [True, False])
+def test_an_exclusive_queue_whose_declaration_was_interrupted_goes_with_its_session(
+    bench: Bench, session: EmulatedSession, monkeypatch: pytest.MonkeyPatch, closes: bool
+) -> None:
+    write = MemoryStore.write_table
+
+    def interrupted(*arguments: Any) -> bool:
+        monkeypatch.undo()
+        assert write(*arguments)
+        raise KeyboardInterrupt
+
+    mine = bench.open()
+    monkeypatch.setattr(MemoryStore, "write_table", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mine.declare(Queue("answers", exclusive=True))
+    session.declare(Queue("work"))
+    assert session.inspect("answers").ready == 0
+    if closes:
+        mine.close()
+    else:
+        bench.pass_time(12.0, session)
+    with pytest.raises(QueueNotFound):
+        session.inspect("answers")
+
+
 def test_of_two_consumers_that_leave_together_one_deletes_the_auto_delete_queue(
     bench: Bench, session: EmulatedSession
 ) -> None:
