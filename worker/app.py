@@ -189,14 +189,21 @@ class App:
             raise UsageError(
                 f"the arguments of task {name} are a sequence, not a string: [{args!r}]"
             )
-        return self.send(Signature(name, list(args), dict(kwargs or {}), dict(options)))
+        return self._send(Signature(name, list(args), dict(kwargs or {}), dict(options)))
 
     def send(self, signature: Signature[R]) -> AsyncResult[R]:
         """Send a signature: a task, or the first tasks of a chain, group or chord.
 
-        Blocks until the broker has them, and raises as `send_task` does. With the setting
-        ``task_always_eager`` they run here and now.
+        Blocks until the broker has them, and raises as `send_task` does, and TypeError if this app
+        knows the task, and it does not take the arguments. With the setting ``task_always_eager``
+        they run here and now.
         """
+        task = self.find_task(signature.task)
+        if task is not None and task.typing:
+            task.check(signature.args, signature.kwargs)
+        return self._send(signature)
+
+    def _send(self, signature: Signature[R]) -> AsyncResult[R]:
         settings = self.settings
         if not settings.task_always_eager:
             return self._office().send(signature)

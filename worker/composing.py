@@ -317,8 +317,8 @@ def _embed(options: Mapping[str, Any]) -> Embed:
     if not (link or link_error or chain or chord or failed):
         return NOTHING_FOLLOWS
     return Embed(
-        plain(as_list(link)) or None,
-        plain(as_list(link_error)) or None,
+        plain(_followers("link", link)) or None,
+        plain(_followers("link_error", link_error)) or None,
         plain(as_list(chain)) or None,
         plain(chord),
         plain(failed),
@@ -327,6 +327,15 @@ def _embed(options: Mapping[str, Any]) -> Embed:
 
 _WITH_ENVELOPES: Final = ("json", "msgpack")
 """The serializers that have no form of their own for dates and the like."""
+
+
+def _followers(option: str, said: Any) -> list[Any]:
+    found = as_list(said)
+    for one in found:
+        if not isinstance(one, Signature | Mapping | MakesSignatures):
+            hint = f"; a task by its name is app.signature({one!r})" if isinstance(one, str) else ""
+            raise UsageError(f"{option} is a signature or a task, not {one!r:.60}{hint}")
+    return found
 
 
 def _encoded(call: Call, serializer: str, options: Mapping[str, Any]) -> Any:

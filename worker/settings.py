@@ -153,6 +153,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     control_key_file: str | None = None
     worker_disable_rate_limits: bool = False
 
+    def __repr__(self) -> str:
+        """Name those that are not the usual ones; no values, which may have passwords."""
+        said = [name for name in FIELDS if getattr(self, name) != getattr(DEFAULTS, name)]
+        return f"<Settings with {', '.join(said) or 'nothing'} of their own>"
+
     def update(self, *_: object, **__: object) -> NoReturn:
         """Say how settings are changed; celery's users do it here."""
         raise ConfigError(
@@ -202,7 +207,9 @@ def read_setting(name: str, value: object) -> Any:
     if optional and (value is None or value == ""):
         return None
     if value is None:
-        raise ConfigError("None is no value for it; leave it out")
+        if usual := getattr(DEFAULTS, name):
+            raise ConfigError(f"None is no value for it; leave it out for {usual!r}")
+        return getattr(DEFAULTS, name)
     found = _READERS[kind](value)
     if name in _CHOICES and found not in _CHOICES[name]:
         raise ConfigError(f"{found!r} is none of {', '.join(_CHOICES[name])}")

@@ -283,3 +283,27 @@ def test_many_are_sent_if_and_only_if_the_transaction_commits(tmp_path):
     finally:
         engine.dispose()
         app.close()
+
+
+def test_what_is_linked_is_a_task_and_not_its_name(app):
+    for option in ("link", "link_error"):
+        with pytest.raises(
+            UsageError, match=rf"{option} is a signature .* app.signature\('note'\)"
+        ):
+            app.send_task("t", **{option: "note"})
+    with pytest.raises(UsageError, match="link is a signature or a task, not 3"):
+        app.send_task("t", link=[app.signature("note"), 3])
+
+
+def test_a_signature_is_checked_when_it_is_sent_if_its_task_is_known(app):
+    @app.task(name="add")
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    with pytest.raises(TypeError, match="missing a required argument: 'b'"):
+        add.s(1).apply_async()
+    with pytest.raises(TypeError, match="too many"):
+        app.signature("add", (1, 2, 3)).delay()
+    assert (add.s(1, 2) | add.s(3)).delay().id  # the second one gets what the first returns
+    assert app.send_task("add", (1,)).id  # by its name: the worker's may be another one
+    assert waiting(app) == 2

@@ -480,3 +480,10 @@ def test_who_changes_settings_in_place_is_told_how_to() -> None:
         app.conf.update(timezone="Europe/Berlin")
     app.config_from_object({"timezone": "Europe/Berlin"})
     assert app.conf.timezone == "Europe/Berlin"
+
+
+def test_settings_do_not_tell_passwords_and_none_is_what_is_usual() -> None:
+    app = App("quiet", broker="amqp://user:secret@host//")
+    app.config_from_object({"task_routes": None, "task_annotations": None, "task_queues": None})
+    assert "secret" not in repr(app.conf) and "broker_url" in repr(app.conf)
+    assert app.conf.task_queues == () and app.conf.task_routes is None
