@@ -132,9 +132,12 @@ def test_a_foreign_key_stops_a_step_before_it_has_written_anything(
     before = _everything(server)
     copy = [Envelope("q", "copy", b"", b"", ttl=100.0, cause=held.token)]
     many = [Envelope("q", "x", b"", b""), Envelope("q", "y", b"", b"", priority=5, delay=9.0)]
+    mortal = [Envelope("q", "z", b"", b"", priority=priority, ttl=50.0) for priority in (0, 5)]
     steps = [
         lambda: store.put(many[:1], {"entry": 0}),
         lambda: store.put(many[:1], {"entry": 0}, settle=[held.token]),
+        lambda: store.put(mortal, {"entry": 0}),
+        lambda: store.put(mortal, {"entry": 0}, settle=[held.token]),
         lambda: store.put(many, {"entry": 0}),
         lambda: store.put(copy, {"entry": 0}, settle=[held.token], limits={"q": Limit(2)}),
         lambda: store.claim("s", "r1", {"q": 9}, 0, settle=[held.token]),
