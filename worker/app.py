@@ -310,6 +310,12 @@ class App:
         """
         return self._charter.settled.rules.queues.find(queue)
 
+    def _queue_names(self) -> list[str]:
+        """Those that a worker takes from unless it is told otherwise."""
+        info = self.info()
+        names = [info.settings.task_default_queue, *(queue.name for queue in info.queues)]
+        return list(dict.fromkeys(names))
+
     def _own_options(self, name: str) -> Mapping[str, Any]:
         task = self.find_task(name)
         return {} if task is None else task.send_options()
@@ -444,7 +450,7 @@ class App:
         """What gives its workers commands; see `queue_core.worker.control.client`."""
         if self._control is None:
             # A program that only sends tasks needs no mailbox, which takes a while to import.
-            self._control = load(CONTROL)(self.connection, self.settings)
+            self._control = load(CONTROL)(self.connection, self.settings, self._queue_names)
         return self._control
 
     def close(self) -> None:

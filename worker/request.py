@@ -195,6 +195,11 @@ class Request:
         return self.call.retries
 
     @property
+    def called_directly(self) -> bool:
+        """Whether there is no message: never so where there is a request."""
+        return False
+
+    @property
     def root_id(self) -> str | None:
         """The run that began it all."""
         return self.call.root_id

@@ -11,12 +11,13 @@ not say who is there.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from queue_core import ConfigError, Connection
+from queue_core import ConfigError, Connection, QueueNotFound
 from queue_core.mailbox import Answers, Mailbox, SigningKey
 from queue_core.worker.settings import Settings
 
@@ -40,6 +41,7 @@ class Control:
         *,
         namespace: str = NAMESPACE,
         key: SigningKey | None = None,
+        queues: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         """Connect nothing yet.
 
@@ -47,10 +49,12 @@ class Control:
             connection: returns this process's.
             namespace: whose workers.
             key: signs the commands, for workers that obey nobody else.
+            queues: returns the names of those that workers take from if nothing else is said.
         """
         self._connection = connection
         self._namespace = namespace
         self._key = key
+        self._queues = queues
         self._boxes: dict[int, Mailbox] = {}
 
     @property
@@ -68,6 +72,22 @@ class Control:
         box = self._boxes.pop(os.getpid(), None)
         if box is not None:
             box.close()
+
+    def purge(self, *queues: str) -> int:
+        """Delete the messages that wait in these queues, or in all of the app's; return how many.
+
+        What workers have taken is not touched, and a queue that does not exist is empty. Blocks for
+        a round trip for each.
+        """
+        connection, deleted = self._connection(), 0
+        for queue in queues or self._queues():
+            with contextlib.suppress(QueueNotFound):
+                deleted += connection.purge(queue)
+        return deleted
+
+    def discard_all(self) -> int:
+        """As `purge`, by celery's other word for it."""
+        return self.purge()
 
     # --- any command ------------------------------------------------------------------------------
 
@@ -229,8 +249,10 @@ class Control:
         return self.broadcast("shutdown", {}, **how)
 
 
-def control_of(connection: Callable[[], Connection], settings: Settings) -> Control:
-    """Return the control of an app with these settings.
+def control_of(
+    connection: Callable[[], Connection], settings: Settings, queues: Callable[[], Iterable[str]]
+) -> Control:
+    """Return the control of an app with these settings and queues.
 
     Raises:
         ConfigError: the key lacks its name or its file, or the file cannot be read.
@@ -244,7 +266,7 @@ def control_of(connection: Callable[[], Connection], settings: Settings) -> Cont
             key = SigningKey(name, Path(file).read_text(encoding="utf-8").strip())
         except OSError as error:
             raise ConfigError(f"control_key_file cannot be read: {error}") from error
-    return Control(connection, namespace=settings.control_exchange, key=key)
+    return Control(connection, namespace=settings.control_exchange, key=key, queues=queues)
 
 
 class Inspect:

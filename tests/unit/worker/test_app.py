@@ -263,3 +263,12 @@ app.close()
         check=False,
     )
     assert (ran.stdout, ran.returncode) == ("1\n", 0), ran.stderr
+
+
+def test_what_waits_in_the_queues_of_an_app_is_deleted_if_it_says_so(app):
+    app.config_from_object({"task_queues": {"mail": {}, "never.used": {}}})
+    for queue, count in (("mail", 3), (None, 2), ("others", 1)):
+        app.send_many("t", [(n,) for n in range(count)], queue=queue)
+    assert app.control.purge() == 5 and app.control.discard_all() == 0
+    assert app.connection().inspect("others").ready == 1
+    assert app.control.purge("others", "no.such.queue") == 1
