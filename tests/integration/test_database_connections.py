@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import sqlalchemy
 
-from queue_core import Connection
+from queue_core import Connection, Queue
 from queue_core.errors import (
     AccessRefused,
     ConfigError,
@@ -21,6 +21,7 @@ from queue_core.errors import (
     QueueCoreError,
     TooLarge,
 )
+from queue_core.testing.faults import FaultProxy
 from queue_core.transport import Envelope, Limit
 from queue_core.transports.sql.store import SqlStore
 
@@ -230,6 +231,25 @@ def test_what_failed_keeps_no_locks(server: Server, open_store: OpenStore) -> No
         assert other.release([claim.token]) == []
     else:
         assert other.release([claim.token]) == [claim.token]
+
+
+def test_a_stalled_server_ends_in_the_callers_deadline(server: Server) -> None:
+    """It accepts, and never answers again."""
+    place = sqlalchemy.make_url(server.url)
+    with FaultProxy(place.host or "127.0.0.1", place.port or 0, seed=1) as proxy:
+        connection = Connection(server.changed(port=proxy.port), timeout=0.5)
+        connection.declare(Queue("q"))
+        producer = connection.producer()
+        producer.publish("before", "q")
+        proxy.stall()
+        for call in (lambda: producer.publish("during", "q"), lambda: connection.inspect("q")):
+            begun = time.monotonic()
+            with pytest.raises(QueueCoreError):
+                call()
+            assert time.monotonic() - begun < 5.0
+        proxy.heal()
+        producer.publish("after", "q", timeout=20.0)
+        connection.close()
 
 
 def test_a_forked_child_leaves_its_parents_connection_alone(

@@ -55,11 +55,11 @@ IDENTITY: Final = "SELECT CONCAT_WS('/', @@hostname, @@port, @@datadir, DATABASE
 def check(url: BrokerURL) -> None:
     """Check the parts and options of a ``mysql://`` or ``mariadb://`` URL; connects to nothing.
 
-    ``timeout``: seconds that the server may take for one answer (30). ``poll``: seconds between two
-    looks of a consumer that has waited for long (2); one that waits since a moment ago looks more
-    often, and hints from the same machine come within a millisecond. ``connect_timeout``: seconds
-    to connect in. ``upgrade``: whether an opening program makes the tables, or adds what an older
-    version lacks (true). ``unix_socket``: a path, instead of a host.
+    ``timeout``: seconds that the server may take for one answer (that of the connection).
+    ``poll``: seconds between two looks of a consumer that has waited for long (2); one that waits
+    since a moment ago looks more often, and hints from the same machine come within a millisecond.
+    ``connect_timeout``: seconds to connect in. ``upgrade``: whether an opening program makes the
+    tables, or adds what an older version lacks (true). ``unix_socket``: a path, instead of a host.
 
     ``ssl_mode``: ``preferred`` (the default without a file: encrypted where the server can, and no
     certificate is checked), ``disabled``, ``required``, ``verify_ca`` or ``verify_identity`` (the
@@ -107,7 +107,7 @@ class MariadbServer:
         host = url.options.get("unix_socket") or url.host or "localhost"
         port = f", port {url.port}" if url.port else ""
         self.place = f"the MariaDB database {url.database!r} at {host}{port}"
-        self.patience = url.option("timeout", float, 30.0)
+        self.patience = url.option("timeout", float, options.timeout)
         self.poll = url.option("poll", float, 2.0)
         self.version = ""
         self._make = {"upgrade": url.option("upgrade", bool, True), "create": options.create}

@@ -71,6 +71,7 @@ _SECONDS: Final = (
     ("timeout", 1.0, 3600.0),
 )
 _LEAST_VERSION: Final = 12
+_UPGRADE: Final = 3600.0
 _EVENTS: Final = {
     Wait.R: select.POLLIN,
     Wait.W: select.POLLOUT,
@@ -174,12 +175,12 @@ def _await(descriptor: int, wanted: Wait, deadline: float) -> int:
 def check(url: BrokerURL) -> None:
     """Check the parts and options of a ``postgresql://`` URL; connects to nothing.
 
-    ``timeout``: seconds that the server may take for one answer (30). ``poll``: seconds between two
-    looks of a waiting consumer (one a claim; 0.1 behind a pooler, which passes on no notification).
-    ``connect_timeout``: seconds to connect in. ``upgrade``: whether an opening program makes the
-    tables, or adds what an older version lacks (true). libpq's own options, ``sslmode`` above all,
-    are passed on: without ``sslmode`` it is ``prefer``, which encrypts where the server can and
-    checks no certificate; ``sslmode=verify-full`` does both.
+    ``timeout``: seconds that the server may take for one answer (that of the connection).
+    ``poll``: seconds between two looks of a waiting consumer (one a claim; 0.1 behind a pooler,
+    which passes on no notification). ``connect_timeout``: seconds to connect in. ``upgrade``:
+    whether an opening program makes the tables, or adds what an older version lacks (true). libpq's
+    own options, ``sslmode`` above all, are passed on: without ``sslmode`` it is ``prefer``, which
+    encrypts where the server can and checks no certificate; ``sslmode=verify-full`` does both.
 
     Raises:
         ConfigError: an option is unknown or has a bad value, or no database is named.
@@ -209,7 +210,7 @@ class PostgresServer:
         host = url.options.get("host") or url.host or "the local socket"
         port = f", port {url.port}" if url.port else ""
         self.place = f"the PostgreSQL database {url.database!r} at {host}{port}"
-        self.patience = url.option("timeout", float, 30.0)
+        self.patience = url.option("timeout", float, options.timeout)
         self.poll = url.option("poll", float)
         self._make = {"upgrade": url.option("upgrade", bool, True), "create": options.create}
         self._url = url
@@ -240,7 +241,7 @@ class PostgresServer:
         try:
             cursor = link.cursor()
             self._prepare(link, cursor)
-            ensure(PostgresCatalog(self.place, compiler, cursor), **self._make)
+            ensure(PostgresCatalog(self.place, compiler, link), **self._make)
             cursor.execute(f"SELECT '{PREFIX}message'::regclass::oid::text")
             (tables,) = cursor.fetchone() or ("",)
         except BaseException:
@@ -257,7 +258,7 @@ class PostgresServer:
         """
         with contextlib.closing(self._connect()) as link:
             try:
-                yield PostgresCatalog(self.place, compiler, link.cursor())
+                yield PostgresCatalog(self.place, compiler, link)
             except psycopg.Error as error:
                 raise explain_postgresql(error, self.place) or error from error
 
@@ -302,13 +303,14 @@ def is_direct(link: Link, pid: int) -> bool:
 class PostgresCatalog:
     """The tables of one PostgreSQL database; see `queue_core.transports.sql.schema.Catalog`."""
 
-    __slots__ = ("compiler", "cursor", "place")
+    __slots__ = ("_link", "compiler", "cursor", "place")
 
-    def __init__(self, place: str, compiler: Compiler, cursor: Cursor) -> None:
+    def __init__(self, place: str, compiler: Compiler, link: Link) -> None:
         """Look at nothing yet."""
         self.place = place
         self.compiler = compiler
-        self.cursor = cursor
+        self.cursor: Cursor = link.cursor()
+        self._link = link
 
     def columns(self) -> dict[str, set[str]]:
         """Return the columns of the tables and views whose names begin like ours.
@@ -328,7 +330,12 @@ class PostgresCatalog:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Run in a transaction, which changes of tables are part of, under an advisory lock."""
+        """Run in a transaction, which changes of tables are part of, under an advisory lock.
+
+        It may take as long as it takes.
+        """
+        link = self._link
+        link.patience, patience = _UPGRADE, link.patience
         self.cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
         try:
             self.cursor.execute(f"SELECT pg_advisory_xact_lock({number_of('schema')})")
@@ -340,6 +347,8 @@ class PostgresCatalog:
             with contextlib.suppress(psycopg.Error):
                 self.cursor.execute("ROLLBACK")
             raise
+        finally:
+            link.patience = patience
 
     def repeats(self, error: Exception) -> bool:
         """Never: it would have been undone."""
