@@ -29,7 +29,8 @@ from queue_core.worker.outcome import (
     Terminated,
 )
 from queue_core.worker.pools.base import Abilities, PoolInfo, check_signal, refuse
-from queue_core.worker.pools.threads import Runs, ThreadPool
+from queue_core.worker.pools.runs import Runs
+from queue_core.worker.pools.threads import ThreadPool
 from queue_core.worker.trace import job_steps
 
 ASYNCIO = Abilities("asyncio", soft_limits=True, terminate=True, resize=True)
