@@ -17,7 +17,7 @@ TESTS = {
         "acceptance/test_worker_{}.py": "canvas control deaths faults pools results tasks weather",
         "integration/test_processes_{}.py": "kill",
         "unit/worker/test_{}.py": "crew failure flight_machine in_flight pools_limits protocol "
-        "settler storms trace",
+        "settler storms supervisor_machine trace",
     },
 }
 """Note -> where the test files are that its table calls by a word."""
