@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, Final, TypedDict
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -27,7 +27,7 @@ from queue_core import (
     encode,
     fresh_id,
 )
-from queue_core.worker.envelopes import opened
+from queue_core.worker.envelopes import BINARY, opened
 from queue_core.worker.moments import instant, zone_of
 from queue_core.worker.near import did_you_mean
 from queue_core.worker.outcome import AppInfo, Letter
@@ -325,10 +325,6 @@ def _embed(options: Mapping[str, Any]) -> Embed:
     )
 
 
-_WITH_ENVELOPES: Final = ("json", "msgpack")
-"""The serializers that have no form of their own for dates and the like."""
-
-
 def _followers(option: str, said: Any) -> list[Any]:
     found = as_list(said)
     for one in found:
@@ -340,7 +336,9 @@ def _followers(option: str, said: Any) -> list[Any]:
 
 def _encoded(call: Call, serializer: str, options: Mapping[str, Any]) -> Any:
     body = task_body(call)
-    if serializer not in _WITH_ENVELOPES:
+    if serializer == "msgpack":  # which has a form for bytes
+        body = opened(body, BINARY)
+    elif serializer != "json":
         body = opened(body)
     try:
         return encode(body, serializer, options.get("compression"))

@@ -350,4 +350,4 @@ def plain(value: Any) -> Any:
 
 
 _SEQUENCES = (list, tuple)
-_ALREADY_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
+_ALREADY_PLAIN = frozenset({str, int, float, bool, type(None)})

@@ -27,6 +27,7 @@ from tests.acceptance.conftest import WorkerProcess
 
 SIDE = Path(__file__).parent / "celery_side"
 WITHIN = 30.0
+KINDS = ["datetime", "date", "time", "Decimal", "UUID", "bytes", "bytes"]
 
 
 class Place(NamedTuple):
@@ -401,12 +402,12 @@ class TestTheirClient:
         assert kind == "ContentDisallowed" and remedy in text
         assert celery("add.delay(1, 2).get(timeout=T)") == 3
 
-    def test_dates_decimals_and_uuids_are_what_they_were(self, celery: CeleryClient) -> None:
+    def test_dates_decimals_uuids_and_bytes_are_what_they_were(self, celery: CeleryClient) -> None:
         celery("import datetime as d, decimal, uuid")
         celery("now, number = d.datetime.now(d.timezone.utc), decimal.Decimal('1.50')")
-        celery("sent = [now, now.date(), now.time(), number, uuid.uuid4()]")
+        celery("sent = [now, now.date(), now.time(), number, uuid.uuid4(), 'é'.encode(), b'\\xff']")
         celery("kinds_, *back = chain(kinds.s(*sent))().get(timeout=T)")
-        assert celery("kinds_") == ["datetime", "date", "time", "Decimal", "UUID"]
+        assert celery("kinds_") == KINDS
         assert celery("back == sent") is True
         celery("late = kinds.si(*sent).set(expires=now + d.timedelta(1))")
         assert celery("chain(echo.si(1), late)().get(timeout=T)[1:] == sent") is True
@@ -575,11 +576,13 @@ class TestOurClient:
         assert add.starmap([(1, 2), (3, 4)]).delay().get(WITHIN) == [3, 7]
         assert add.chunks([(1, 1), (2, 2)], 1).delay().get(WITHIN) == [[2], [4]]
 
-    def test_dates_decimals_and_uuids_are_what_they_were(self, task: Callable[..., Any]) -> None:
+    def test_dates_decimals_uuids_and_bytes_are_what_they_were(
+        self, task: Callable[..., Any]
+    ) -> None:
         now = datetime.now(UTC)
-        sent = [now, now.date(), now.time(), Decimal("1.50"), uuid.uuid4()]
+        sent = [now, now.date(), now.time(), Decimal("1.50"), uuid.uuid4(), "é".encode(), b"\xff"]
         kinds, *back = task("kinds", *sent).delay().get(WITHIN)
-        assert kinds == ["datetime", "date", "time", "Decimal", "UUID"] and back == sent
+        assert kinds == KINDS and back == sent
         late = task("kinds", *sent, immutable=True, expires=now + timedelta(days=1))
         assert chain(task("echo", 1), late).delay().get(WITHIN)[1:] == sent
 
