@@ -169,6 +169,20 @@ def test_retry_uses_the_time_it_has_and_gives_up_before_the_deadline(
     assert call.calls < 1000
 
 
+def test_a_first_attempt_of_the_callers_own_is_followed_by_a_delay_or_raised() -> None:
+    clock, call, failed = FakeClock(), Flaky(1), ConnectionLost("first")
+    draw = random.Random(1).random
+    result = retry(
+        call, backoff=Backoff(), deadline=never(clock), clock=clock, draw=draw, failed=failed
+    )
+    assert (result, call.calls) == ("done", 2)
+    assert clock.slept == list(itertools.islice(Backoff().delays(random.Random(1).random), 2))
+    call, refused = Flaky(0), AccessRefused("no")
+    with pytest.raises(AccessRefused) as caught:
+        retry(call, backoff=Backoff(), deadline=never(clock), clock=clock, failed=refused)
+    assert (caught.value, call.calls) == (refused, 0)
+
+
 def test_retry_runs_the_call_once_even_after_the_deadline() -> None:
     clock, call = FakeClock(), Flaky(0)
     assert retry(call, backoff=Backoff(), deadline=Deadline.after(-1, clock), clock=clock) == "done"
