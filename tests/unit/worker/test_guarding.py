@@ -89,7 +89,7 @@ def test_a_pool_that_fails_ends_the_worker_and_its_task_goes_to_another(app, poo
     def add() -> int:
         return 1
 
-    run = "coroutines.job_steps" if pool is AsyncioPool else "threads.run_job"
+    run = "coroutines.job_steps" if pool is AsyncioPool else "runs.run_job"
     task = wait if pool is AsyncioPool else add
     with monkeypatch.context() as patched:
         patched.setattr(f"queue_core.worker.pools.{run}", fail)
