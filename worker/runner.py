@@ -207,7 +207,9 @@ class Worker:
         """Stop because of an error, which `run` raises in the end; what runs may finish."""
         if not isinstance(error, Exception):  # somebody wanted to leave, in the wrong thread
             error = RuntimeError(f"a thread of the worker was ended by {error!r}")
-        self._failure = self._failure or error
+        if self._failure is None:
+            self._failure = error
+            logger.error("the worker ends: %s", error)
         if not self.stopping:
             self.stop()
 

@@ -213,7 +213,7 @@ def test_a_step_that_takes_no_more_messages_ends_the_worker(app):
 
 
 def test_a_queue_that_others_declared_anew_in_another_way_ends_the_worker_which_names_it(
-    monkeypatch,
+    monkeypatch, caplog
 ):
     """What runs may finish, whichever queue it came from."""
     monkeypatch.setattr("queue_core.worker.consumer.consumer.TaskConsumer._delay", lambda self: 0.5)
@@ -234,6 +234,7 @@ def test_a_queue_that_others_declared_anew_in_another_way_ends_the_worker_which_
     with Connection(app.broker) as other:
         other.declare(Queue("b", max_length=7))
         eventually(lambda: running.worker.stopping, 10.0)
+        assert "the worker ends: queue 'b' exists with other arguments" in caplog.text
         gate.set()
         error = running.ended()
         assert isinstance(error, TopologyMismatch)
