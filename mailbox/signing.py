@@ -1,9 +1,10 @@
 """Who may tell nodes what: commands signed with shared keys, each under a name.
 
-A signature covers what the command does and for whom: method, arguments, destination, ticket, ttl
-and the time of signing. So a captured command cannot be altered, sent to another node, or sent
-again: a node remembers the tickets that it accepted for as long as their signatures are good, and
-refuses what was signed too long ago or before the node was started.
+A signature covers what the command does and for whom: method, arguments, destination, ticket, ttl,
+the time of signing, and the logical time, which orders the commands of the journal. So a captured
+command cannot be altered, sent to another node, or sent again: a node remembers the tickets that it
+accepted for as long as their signatures are good, and refuses what was signed too long ago or
+before the node was started.
 
 HMAC with SHA-256 (RFC 2104). Whoever has a key can sign with it: give each operator one of their
 own, and nodes all of those that they should obey. The signer's clock and the node's must agree
@@ -80,6 +81,7 @@ def _what_is_signed(command: Command) -> bytes:
         "ttl": None if command.ttl is None else float(command.ttl),
         "key": command.key,
         "signed_at": command.signed_at,
+        "clock": command.clock if type(command.clock) is int else None,
     }
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 

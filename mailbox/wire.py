@@ -27,6 +27,9 @@ KINDS: Final[tuple[ReplyKind, ...]] = ("value", "item", "end", "error", "expired
 CALL: Final = 1
 """The priority of a command that somebody waits for; that of the others is 0."""
 
+MAX_WORD: Final = 255
+"""Letters of a method, a ticket, a key's name and a signature; bytes of a routing key."""
+
 MATCHERS: Final = ("glob", "pcre")
 
 
@@ -217,19 +220,18 @@ def parse_command(body: Mapping[str, Any], headers: Mapping[str, Any]) -> Comman
     Raises:
         Malformed: they say none; the text says why.
     """
-    method = _text(body, "method")
+    method = body.get("method")
+    if not method or not isinstance(method, str):
+        raise Malformed("it names no method")
     arguments = body.get("arguments")
     if not isinstance(arguments, dict | None):
         raise Malformed("its arguments are no object")
     address = _read_address(body, headers)
-    ticket = body.get("ticket") or ""
-    if not isinstance(ticket, str):
-        raise Malformed("its ticket is no string")
-    key, signature = headers.get("qc-key", ""), headers.get("qc-signature", "")
-    if not isinstance(key, str) or not isinstance(signature, str):
-        raise Malformed("its signature is no string")
+    ticket = _word("ticket", body.get("ticket") or "")
+    key = _word("key", headers.get("qc-key", ""))
+    signature = _word("signature", headers.get("qc-signature", ""))
     return Command(
-        method,
+        _word("method", method),
         arguments or {},
         ticket,
         address,
@@ -289,10 +291,12 @@ def _open(message: Message) -> tuple[dict[str, Any], Mapping[str, Any]]:
     return body, headers
 
 
-def _text(body: Mapping[str, Any], field: str) -> str:
-    value = body.get(field)
-    if not isinstance(value, str) or not value:
-        raise Malformed(f"it names no {field}")
+def _word(what: str, value: object) -> str:
+    """Return a word that can be logged and sent on without harm."""
+    if not isinstance(value, str):
+        raise Malformed(f"its {what} is no string")
+    if len(value) > MAX_WORD or not value.isprintable():
+        raise Malformed(f"its {what} is too long or not printable: {value[:40]!r}")
     return value
 
 
@@ -326,6 +330,8 @@ def _read_reply_to(body: Mapping[str, Any]) -> ReplyAddress | None:
     exchange, key = where.get("exchange"), where.get("routing_key")
     if not isinstance(exchange, str) or not isinstance(key, str):
         raise Malformed("its reply_to needs an exchange and a routing_key")
+    if len(key.encode(errors="replace")) > MAX_WORD:
+        raise Malformed(f"the routing key of its reply_to is too long: {key[:40]!r}")
     return ReplyAddress(exchange, key)
 
 

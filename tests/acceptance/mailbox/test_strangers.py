@@ -1,5 +1,6 @@
 """What others send, on each transport: nonsense, floods, forgeries, and captured commands."""
 
+import copy
 import gc
 import logging
 import os
@@ -56,17 +57,36 @@ def test_a_wrong_command_says_what_is_wrong_and_the_node_lives_on(
         {"body": {"method": 5}},
         {"body": {"method": "ping", "reply_to": {"exchange": "other", "routing_key": "x"}}},
         {"body": {"method": "ping", "reply_to": {"exchange": "", "routing_key": "orders"}}},
+        {"body": {"method": "ping", "reply_to": "far away"}},
+        {"body": {"method": "ping", "ticket": "1\na accepted shutdown"}},
+        {"body": {"method": "revoke\r", "ticket": "1"}},
+        {"body": {"method": "ping", "ticket": "1" * 256}},
     ],
-    ids=["no json", "pickle", "a list", "no method", "a strange exchange", "a strange queue"],
+    ids=[
+        "no json",
+        "pickle",
+        "a list",
+        "no method",
+        "a strange exchange",
+        "a strange queue",
+        "a queue whose name is too long",
+        "a ticket that forges the log",
+        "a method that forges the log",
+        "a long ticket",
+    ],
 )
 def test_what_is_no_command_is_counted_and_the_node_lives_on(
-    any_url, box, start, namespace, options
+    any_url, box, start, namespace, options, caplog
 ):
     node = start("a")
     with Connection(any_url) as connection:
-        options = dict(options)
+        options = copy.deepcopy(options)
+        if isinstance(options["body"], dict) and options["body"].get("reply_to") == "far away":
+            key = f"{'x' * 300}.reply.{namespace}.pidbox"
+            options["body"]["reply_to"] = {"exchange": "", "routing_key": key}
         connection.producer().publish(options.pop("body"), f"a.{namespace}.pidbox", **options)
     eventually(lambda: node.counts["malformed"] == 1)
+    assert "cannot take commands" not in caplog.text
     assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
 
 

@@ -152,8 +152,8 @@ def test_a_signature_made_by_the_document_alone_is_accepted(spy, start, namespac
         "ticket": ticket,
     }
     text = (
-        '{"arguments":{"task_id":"gr\\u00f6\\u00dfe"},"destination":["a"],"key":"ops","labels":{},'
-        f'"matcher":null,"method":"revoke","pattern":null,"signed_at":{signed_at},'
+        '{"arguments":{"task_id":"gr\\u00f6\\u00dfe"},"clock":1,"destination":["a"],"key":"ops",'
+        f'"labels":{{}},"matcher":null,"method":"revoke","pattern":null,"signed_at":{signed_at},'
         f'"ticket":"{ticket}","ttl":{ttl}}}'
     )
     headers = {

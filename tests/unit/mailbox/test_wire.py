@@ -15,6 +15,7 @@ from queue_core.mailbox.wire import (
 )
 
 names = st.text(min_size=1, max_size=20)
+words = names.filter(str.isprintable)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**50), 2**50) | st.text(max_size=10),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
@@ -42,9 +43,9 @@ addresses = st.builds(
 @given(
     st.builds(
         Command,
-        names,
+        words,
         st.dictionaries(names, plain, max_size=3),
-        names,
+        words,
         addresses,
         st.none() | st.builds(ReplyAddress, names, names),
         ttl=st.none() | st.floats(0, 1e6),
