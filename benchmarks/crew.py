@@ -22,6 +22,7 @@ from typing import Any, Self
 from benchmarks.desk import ROOT, Desk, Failed, Job, Reply
 from benchmarks.lane import NoSuchLane
 from benchmarks.libraries import APPS, LIBRARIES, PROCESSES
+from benchmarks.names import named
 from benchmarks.tree import Tree
 from benchmarks.workers.counter import FOLDER, total
 from tools.processes import dying_with_parent, end_group
@@ -73,6 +74,7 @@ class Crew:
                 FOLDER: folder,
                 "QUEUE_CORE_BENCH_BROKER": job["broker"],
                 "QUEUE_CORE_BENCH_URL": job["url"],
+                "QUEUE_CORE_BENCH_QUEUE": named(f"tasks_{library.app}"),
                 "QUEUE_CORE_BENCH_RESULTS": "yes" if results else "",
             }
             self._sender = stack.enter_context(self._sending(python, library.app))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 
-from benchmarks.names import named
-
 BROKER = os.environ.get("QUEUE_CORE_BENCH_BROKER", "")
 URL = os.environ.get("QUEUE_CORE_BENCH_URL", "")
 RESULTS = os.environ.get("QUEUE_CORE_BENCH_RESULTS", "") == "yes"
-QUEUE = named("tasks")
+QUEUE = os.environ.get("QUEUE_CORE_BENCH_QUEUE", "")
 
 
 def url_for(schemes: dict[str, str]) -> str:
