@@ -157,7 +157,7 @@ class AsyncioPool:
                 waiting = steps.send(value) if error is None else steps.throw(error)
         except StopIteration as end:
             outcome: Outcome = end.value[0]
-        except BaseException as error:
+        except Exception as error:
             outcome = self._runs.failed(job, error)
         if flight.terminated and not isinstance(outcome, Done):
             outcome = Terminated()
