@@ -226,6 +226,7 @@ class Node:
 
     def _leave_soon(self) -> None:
         self._stopping.set()
+        self._reception.stop()
         if self._inbox is not None:
             self._inbox.stop()
 

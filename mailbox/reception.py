@@ -153,6 +153,10 @@ class Reception:
         with self._counting:
             self._counts[what] += 1
 
+    def stop(self) -> None:
+        """End what handlers yield. Does not block."""
+        self._streams.stop()
+
     # --- running, on the handlers' threads --------------------------------------------------------
 
     def _run(self, job: Job) -> None:

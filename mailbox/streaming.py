@@ -2,7 +2,7 @@
 
 A caller has left when the time of its call is over, when it says so (``qc.left``, with the ticket
 of its command), or when its queue is gone. Then the handler is closed at its next ``yield``: it
-finds a `GeneratorExit` there, as everywhere in Python.
+finds a `GeneratorExit` there, as everywhere in Python. So it does when the node stops.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Streams:
         """Send nothing yet."""
         self._answers = answers
         self._left: dict[str, threading.Event] = {}
+        self._stopped = False
 
     def send(
         self,
@@ -50,6 +51,10 @@ class Streams:
             with contextlib.closing(items):
                 count = 0
                 for item in items:
+                    if self._stopped:
+                        text = "the node stopped before the end"
+                        self._answers.reply(command, text, kind="error", error="Stopped")
+                        return False
                     if left.is_set() or time.monotonic() > over:
                         return False
                     if not self._answers.reply(command, item, kind="item", index=count):
@@ -59,6 +64,10 @@ class Streams:
             self._left.pop(command.ticket, None)
         self._answers.reply(command, kind="end", index=count)
         return True
+
+    def stop(self) -> None:
+        """The node stops: end all of them, and tell their callers. Does not block."""
+        self._stopped = True
 
     def leave(self, ticket: str) -> None:
         """The caller of this command does not listen any more; for what `send` trusts."""

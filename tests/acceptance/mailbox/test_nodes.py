@@ -268,6 +268,17 @@ def test_what_a_handler_yields_ends_when_its_caller_is_gone(any_url, namespace, 
         ticks.close()
 
 
+def test_a_node_that_stops_ends_what_its_handlers_yield_and_says_so(box, start):
+    node = start("a")
+    ticks = box.stream("ticks", timeout=60)
+    assert next(ticks) == ("a", 0)
+    begun = time.monotonic()
+    node.stop(timeout=60)
+    assert time.monotonic() - begun < 30
+    assert node.state["closed"] == 1
+    assert len(list(ticks)) < 1000  # it ends, and not at its timeout
+
+
 def test_a_stranger_cannot_end_what_changes_something(any_url, open_box, start, namespace):
     node = start("a", keys=[OPS])
     gate = threading.Event()
