@@ -141,6 +141,19 @@ def test_a_restart_imports_the_app_anew_and_the_old_children_end_as_always(
     assert reports.outcome(job) == Crashed("SIGABRT")
 
 
+def test_a_child_that_leaves_does_what_was_to_be_done_at_its_end(start, reports, tmp_path):
+    first = f"""
+import atexit, pathlib
+def last():
+    pathlib.Path({str(tmp_path)!r}, f"{{os.getpid()}}.done").touch()
+atexit.register(last)
+"""
+    pool = start(reports, size=1, first=first)
+    child = run(pool, reports, "importer")[1]
+    assert pool.stop(20.0)
+    assert (tmp_path / f"{child}.done").exists()
+
+
 def test_children_do_not_roll_the_same_dice(start, reports):
     pool = start(reports, size=1, first="random.random()")
     rolls = set()
