@@ -17,7 +17,6 @@ import hashlib
 import hmac
 import json
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -32,6 +31,8 @@ ETERNITY: Final = 300.0
 """Seconds that the signature of a command without ttl is good."""
 MIN_SECRET: Final = 16
 """Bytes that a secret must have."""
+_FORGET: Final = 10.0
+"""Seconds between two looks for tickets whose signatures are not good any more."""
 
 
 class SigningKey:
@@ -98,7 +99,8 @@ class Guard:
         self._clock = clock
         self._since = clock.time()
         self._lock = threading.Lock()
-        self._accepted: OrderedDict[str, float] = OrderedDict()
+        self._accepted: dict[str, float] = {}
+        self._looked_at = 0.0
 
     def begin(self) -> None:
         """The node starts now: what was signed before was for another life of it.
@@ -152,8 +154,10 @@ class Guard:
 
     def _use(self, ticket: str, now: float, good_until: float) -> bool:
         with self._lock:
-            for old in [name for name, until in self._accepted.items() if until < now]:
-                del self._accepted[old]
+            if abs(now - self._looked_at) >= _FORGET:
+                for old in [name for name, until in self._accepted.items() if until < now]:
+                    del self._accepted[old]
+                self._looked_at = now
             if ticket in self._accepted:
                 return False
             self._accepted[ticket] = good_until

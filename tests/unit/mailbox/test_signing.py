@@ -63,6 +63,28 @@ def test_where_the_answer_goes_is_not_signed(guard, clock, command):
     assert guard.objection(moved) is None
 
 
+def test_tickets_are_forgotten_when_they_are_no_good_and_not_looked_through_each_time(
+    guard, clock, command
+):
+    class Counting(dict):
+        looks = 0
+
+        def items(self):
+            Counting.looks += 1
+            return super().items()
+
+    guard._accepted = Counting()
+    for number in range(500):
+        fresh = msgspec.structs.replace(command, ticket=f"t-{number}")
+        assert guard.objection(OPS.sign(fresh, clock)) is None
+        clock.advance(0.1)
+    assert Counting.looks <= 50
+    clock.advance(300)
+    fresh = msgspec.structs.replace(command, ticket="later")
+    assert guard.objection(OPS.sign(fresh, clock)) is None
+    assert list(guard._accepted) == ["later"]
+
+
 def test_who_has_no_key_or_another_one_is_refused(guard, clock, command):
     assert guard.objection(command) == "it is not signed"
     assert "was not made by" in guard.objection(OTHER.sign(command, clock))
