@@ -25,6 +25,7 @@ from queue_core.testing.eventually import eventually
 from queue_core.worker import App, chain, group
 from tests.acceptance.conftest import WorkerProcess
 
+pytestmark = pytest.mark.timeout(180)
 SIDE = Path(__file__).parent / "celery_side"
 WITHIN = 30.0
 KINDS = ["datetime", "date", "time", "Decimal", "UUID", "bytes", "bytes"]
@@ -681,11 +682,16 @@ def test_messages_say_what_celerys_say(celery: CeleryClient, ours: App, place: P
 class TestControl:
     """Commands, both ways; what celery's client makes of each is in test_worker_control_celery."""
 
-    def test_a_worker_of_celerys_that_starts_finds_ours(self, workers: Workers) -> None:
+    def test_a_worker_of_celerys_that_starts_is_answered(
+        self, celery: CeleryClient, place: Place, workers: Workers
+    ) -> None:
+        eventually(lambda: "accepted hello" in workers.ours.log, WITHIN)
         log = workers.their_log.read_text()
-        assert "mingle: sync with 1 nodes" in log and "mingle: sync complete" in log
-        assert "failed" not in log.partition("ready.")[0]
+        assert "mingle: " in log and "failed" not in log.partition("ready.")[0]
         assert "WARNING" not in workers.ours.log.partition("done")[0]
+        asked = f"app.control.inspect([{place.our_node!r}], timeout=T, limit=1)"
+        told = celery(f"{asked}.hello('celery@other', ['revoked there'])")[place.our_node]
+        assert "revoked there" in told["revoked"] and told["clock"] > 0
 
     def test_celerys_command_line_asks_and_tells_our_worker(
         self, peers: Path, place: Place, tmp_path: Path, celery: CeleryClient
