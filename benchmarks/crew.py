@@ -71,6 +71,7 @@ class Crew:
             self._environment = {
                 **os.environ,
                 **library.settings,
+                "PYTHONDONTWRITEBYTECODE": "",  # else each start of ours compiles all its modules
                 FOLDER: folder,
                 "QUEUE_CORE_BENCH_BROKER": job["broker"],
                 "QUEUE_CORE_BENCH_URL": job["url"],
