@@ -9,10 +9,12 @@ import time
 import uuid
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from queue_core import Connection, Exchange, Queue
 from queue_core.mailbox import SigningKey
+from queue_core.mailbox.schema import AnswerBody, AnswerHeaders, CommandBody, CommandHeaders
 from queue_core.mailbox.wire import KINDS
 from queue_core.testing.eventually import eventually
 
@@ -99,6 +101,8 @@ def test_commands_are_as_the_document_says(spy, open_box, start):
             assert body["reply_to"] == {"exchange": "", "routing_key": operator.reply_queue}
         check(BODY, body)
         check(HEADERS, headers)
+        msgspec.convert(body, CommandBody)
+        msgspec.convert(headers, CommandHeaders)
         seen |= set(body) | set(headers)
     assert seen >= (set(BODY) | set(HEADERS)) - {"qc-peers"}
 
@@ -130,6 +134,8 @@ def test_answers_are_as_the_document_says(spy, start, namespace):
         for _ in range(count):
             body, headers = read(1)
             check(ANSWER, headers)
+            msgspec.convert(headers, AnswerHeaders)
+            msgspec.convert(body, AnswerBody)
             assert headers["ticket"] == f"t-{method}"
             assert headers["clock"] > 7
             assert list(body) == ["a"]
