@@ -138,7 +138,7 @@ class _Listing(click.Command):
         if broker:
             with (
                 contextlib.suppress(QueueCoreError, CommandError),
-                _mailbox(broker, NAMESPACE, LISTING) as (box, _),
+                _mailbox(broker, NAMESPACE, LISTING, connect=LISTING) as (box, _),
             ):
                 told = box.multi_call("commands", timeout=LISTING)
         found = commands_of(self.name or "", told)
@@ -235,10 +235,15 @@ def status(broker: str, namespace: str, timeout: float, as_json: bool) -> None:
 
 @contextmanager
 def _mailbox(
-    broker: str, namespace: str, timeout: float, key: SigningKey | None = None
+    broker: str,
+    namespace: str,
+    timeout: float,
+    key: SigningKey | None = None,
+    *,
+    connect: float = CONNECT,
 ) -> Iterator[tuple[Mailbox, dict[str, str]]]:
     """Connect and open a mailbox; yield it and where that is, without the broker's password."""
-    patience = max(timeout, CONNECT)
+    patience = max(timeout, connect)
     with Connection(broker, timeout=patience, connect_timeout=patience, create=False) as connection:
         if not connection.features.shared:
             raise CommandError(
