@@ -42,15 +42,19 @@ class Tokens:
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         """Put them into groups."""
-        groups: dict[tuple[str, str], tuple[str, str, list[str]]] = {}
+        self.groups: list[tuple[str, str, list[str]]] = []
         self.odd: list[Token] = []
+        groups: dict[tuple[str, str], list[str]] = {}
         for token in dict.fromkeys(tokens):
-            if _is_token(token):
-                queue, name, tag = token
-                groups.setdefault((queue, tag), (queue, tag, []))[2].append(name)
-            else:
+            if not _is_token(token):
                 self.odd.append(token)
-        self.groups = list(groups.values())
+                continue
+            queue, name, tag = token
+            ids = groups.get((queue, tag))
+            if ids is None:
+                ids = groups[queue, tag] = []
+                self.groups.append((queue, tag, ids))
+            ids.append(name)
         self._places: dict[Token, int] | None = None
 
     def _all(self) -> list[Token]:
@@ -157,8 +161,8 @@ def words_to_append(
         words += (queue.encode(), tag.encode(), b"%d" % len(names), *map(str.encode, names))
     order: list[int] = []
     for (queue, priority, ttl), (ids, contents, places) in runs.items():
-        words += (queue.encode(), b"%d" % priority, b"%d" % ttl_of(ttl), b"%d" % len(ids))
-        words += (*ids, *contents)
+        lifetime = b"-1" if ttl is None else b"%d" % micros(ttl)
+        words += (queue.encode(), b"%d" % priority, lifetime, b"%d" % len(ids), *ids, *contents)
         order += places
     return (words, order) if len(words) <= _MOST_WORDS else None
 
