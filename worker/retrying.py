@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from queue_core import Backoff, UsageError
@@ -24,14 +25,18 @@ def again(
     kwargs: Mapping[str, Any] | None,
     options: Mapping[str, Any],
     error: BaseException | None,
+    zone: tzinfo = UTC,
 ) -> Retry:
-    """Return the retry of the run: the same id and followers, one more in ``retries``."""
+    """Return the retry of the run: the same id and followers, one more in ``retries``.
+
+    An ``eta`` that says no zone is in ``zone``.
+    """
     call = request.call
     given = {name: value for name, value in options.items() if value is not None}
     if "countdown" in given:
         delay = max(0.0, float(given["countdown"]))
     else:
-        delay = max(0.0, (instant("eta", given["eta"]) - utcnow()).total_seconds())
+        delay = max(0.0, (instant("eta", given["eta"], zone) - utcnow()).total_seconds())
     custom = {
         name: value
         for name, value in request.headers.items()

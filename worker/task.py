@@ -313,7 +313,7 @@ class Task(Generic[P, R]):
         given = dict(options)
         if given.get("countdown") is None and given.get("eta") is None:
             given["countdown"] = self.default_retry_delay
-        ending = again(request, args, kwargs, given, exc)
+        ending = again(request, args, kwargs, given, exc, self.app.composer.zone)
         if throw:
             raise ending
         return ending

@@ -86,6 +86,20 @@ def test_a_time_without_a_zone_is_in_that_of_the_app(app, run):
     assert result.get(10) == "ran"
 
 
+def test_a_retry_at_a_time_without_a_zone_is_in_that_of_the_app(app, run):
+    app.config_from_object({"timezone": "Asia/Tokyo"})
+
+    @app.task(name="later", bind=True)
+    def later(self) -> str:
+        if self.request.retries:
+            return "again"
+        there = datetime.now(ZoneInfo("Asia/Tokyo")).replace(tzinfo=None)
+        raise self.retry(eta=there + timedelta(seconds=0.1))
+
+    run()
+    assert send(app, "later").get(10) == "again"
+
+
 def test_a_task_that_came_too_late_is_not_run_and_says_so(app, run):
     ran = threading.Event()
 
