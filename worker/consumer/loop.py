@@ -13,8 +13,10 @@ from queue_core.worker.guarding import guarded
 
 logger = logging.getLogger(__name__)
 
-RECEIVE: Final = 1.0
-"""Seconds of one wait for messages."""
+RECEIVE: Final = 2.0
+"""Seconds of one wait for messages, as long as a broker lets one last; a stop ends it."""
+BURST: Final = 1.0
+"""The same of a worker that ends when there are none."""
 JOIN: Final = 2.0
 LOOK: Final = 0.25
 """Seconds between two looks at how many messages to hold."""
@@ -62,6 +64,7 @@ class Loop(StartStopStep):
 
     def _run(self, parent: TaskConsumer, stopping: threading.Event) -> None:
         look = time.monotonic() + LOOK
+        patience = BURST if parent.worker.options.burst else RECEIVE
         try:
             while not stopping.is_set():
                 if (now := time.monotonic()) >= look:
@@ -74,7 +77,7 @@ class Loop(StartStopStep):
                             lambda: parent.intake.taker is not None or stopping.is_set(), RECEIVE
                         )
                     continue
-                message = taker.receive(timeout=RECEIVE)
+                message = taker.receive(timeout=patience)
                 if message is not None:
                     parent.take(message, taker)
                 elif parent.worker.options.burst and parent.intake.exhausted():
