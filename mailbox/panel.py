@@ -18,7 +18,6 @@ configured, the last two need one.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +25,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 
-from queue_core import ConfigError
+from queue_core import ConfigError, nearest
 
 Handler = Callable[..., Any]
 H = TypeVar("H", bound=Handler)
@@ -155,8 +154,8 @@ class Panel:
         """
         entry = self._entries.get(self._aliases.get(name, name))
         if entry is None:
-            near = difflib.get_close_matches(name, [*self._entries, *self._aliases], n=1)
-            advice = f"; did you mean {near[0]!r}?" if near else ""
+            near = nearest(name, [*self._entries, *self._aliases])
+            advice = f"; did you mean {near!r}?" if near else ""
             raise KeyError(f"there is no command {name!r}{advice}")
         return entry
 

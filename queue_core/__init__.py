@@ -34,6 +34,7 @@ from queue_core.errors import (
     Unroutable,
     Unsupported,
     UsageError,
+    nearest,
 )
 from queue_core.message import Message, Properties, Publication, find_reader, fresh_id
 from queue_core.policy import Backoff, Clock, Deadline, SystemClock
@@ -107,5 +108,6 @@ __all__ = [
     "find_transport",
     "fresh_id",
     "known_schemes",
+    "nearest",
     "register_transport",
 ]

@@ -190,8 +190,11 @@ class RemoteError(QueueCoreError):
         super().__init__(f"{type_name}: {text}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return which of ``known`` a wrong ``name`` was probably meant to be, or None."""
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return which of ``known`` a wrong ``name`` was probably meant to be, or None.
+
+    ``cutoff`` is how alike they must be at least: 1 is equal, 0 has nothing in common.
+    """
     import difflib  # noqa: PLC0415 - 1.5 ms that a program without mistakes need not pay
 
-    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)

@@ -7,7 +7,6 @@ anyway. One that is not needed here, because what it is for is so without it, is
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
@@ -206,6 +205,8 @@ def known_name(name: str) -> str | None:
 
 def nearest_name(name: str, *, cutoff: float = 0.75) -> str | None:
     """Return the known name that is most like a misspelt one, in its style; None: none is."""
+    import difflib  # noqa: PLC0415 - late, as in `queue_core.nearest`
+
     candidates = list(dict.fromkeys(spellings(name)))
     best, score = None, cutoff
     for candidate in candidates:

@@ -22,10 +22,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from queue_core import ConfigError
+from queue_core import ConfigError, nearest
 from queue_core.worker.blueprint import load
 from queue_core.worker.celery_settings import known_name, nearest_name, refusal
-from queue_core.worker.near import nearest
 from queue_core.worker.settings import DEFAULTS, FIELDS, STRUCTURED, Settings, read_setting
 from queue_core.worker.variables import FILE_VARIABLE, URL_VARIABLE
 

@@ -8,10 +8,9 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from queue_core import QueueCoreError
+from queue_core import QueueCoreError, nearest
 from queue_core.worker.absent import AppNotFound
 from queue_core.worker.app import App
-from queue_core.worker.near import nearest
 
 
 def find_app(spec: str) -> App:

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-
-def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """Return which of ``known`` is most like ``name``; None if none is."""
-    import difflib  # noqa: PLC0415 - 1.5 ms that a program without mistakes need not pay
-
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
+from queue_core import nearest
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
