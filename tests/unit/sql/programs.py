@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 from queue_core.transport import SessionOptions
 from queue_core.transports.sql import open_store
@@ -21,9 +22,19 @@ def _wait_for_the_start() -> None:
 
 
 def turns(path: str, seconds: str, name: str) -> None:
-    """Write as often as possible, and print how often, and the longest wait in seconds."""
+    """Write as often as possible, and print how often, and the longest wait in seconds.
+
+    Most of the time somebody is writing, whoever else uses the processors.
+    """
     store = _open(path)
     store.key_increment(name)
+    commit = store._dialect.commit
+
+    def slowly(cursor: Any) -> None:
+        time.sleep(0.001)
+        commit(cursor)
+
+    store._dialect.commit = slowly  # type: ignore[method-assign]
     _wait_for_the_start()
     end = time.monotonic() + float(seconds)
     count, longest, now = 0, 0.0, time.monotonic()
