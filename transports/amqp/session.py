@@ -14,7 +14,6 @@ ConnectionLost.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from time import monotonic
@@ -30,6 +29,7 @@ from queue_core.errors import (
     Unsupported,
 )
 from queue_core.message import Delivery, Publication, Settlement
+from queue_core.process import process_id
 from queue_core.topology import Binding, Entity, Queue
 from queue_core.transport import Durability, Features, KeyValue, Outcome, QueueInfo, SessionOptions
 from queue_core.transports.amqp.administration import Administration
@@ -51,7 +51,7 @@ class AmqpSession:
 
     def __init__(self, settings: Settings, options: SessionOptions) -> None:
         """Connect; raises what `Transport.open` names."""
-        self._pid = os.getpid()
+        self._pid = process_id()
         self._options = options
         self._closing = threading.Lock()
         self._closed = False
@@ -81,7 +81,7 @@ class AmqpSession:
     def closed(self) -> bool:
         """It was closed, its consuming connection is over, or this is a forked child."""
         return (
-            self._closed or self._lost is not None or self._link.ended or os.getpid() != self._pid
+            self._closed or self._lost is not None or self._link.ended or process_id() != self._pid
         )
 
     @property
@@ -216,7 +216,7 @@ class AmqpSession:
         What must be copied first (see ``returning``) takes the time of a publication. A delay is
         at most 2**32 milliseconds, some 49 days.
         """
-        if os.getpid() != self._pid:
+        if process_id() != self._pid:
             self._enter("settle")
         if rest := self._returning.take(settlements):
             self._settling.settle(rest)
@@ -247,12 +247,12 @@ class AmqpSession:
 
     def stop(self, consumer: str) -> None:
         """Take nothing more for the consumer; what it has not received goes back."""
-        if self._consuming is not None and os.getpid() == self._pid:
+        if self._consuming is not None and process_id() == self._pid:
             self._consuming.stop(consumer)
 
     def wake(self, consumer: str) -> None:
         """End a ``receive`` of this consumer early."""
-        if self._consuming is not None and os.getpid() == self._pid:
+        if self._consuming is not None and process_id() == self._pid:
             self._consuming.wake(consumer)
 
     def key_value(self) -> KeyValue:
@@ -264,7 +264,7 @@ class AmqpSession:
 
     def close(self, *, timeout: float = 10.0) -> None:
         """Write recorded settlements, give the rest back, end connections and threads."""
-        if os.getpid() != self._pid:
+        if process_id() != self._pid:
             self._abandon()
             return
         deadline = monotonic() + timeout
@@ -290,7 +290,7 @@ class AmqpSession:
 
     def _enter(self, doing: str) -> Consuming:
         """Check that the session can be used, and return its consuming side."""
-        if os.getpid() != self._pid:
+        if process_id() != self._pid:
             self._abandon()
             raise ConnectionLost(
                 f"{doing}: the connection belongs to the parent process; open a new session"

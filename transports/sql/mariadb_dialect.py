@@ -47,6 +47,7 @@ from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 from queue_core.durability import Durability
 from queue_core.errors import QueueCoreError, UsageError
 from queue_core.message import Token
+from queue_core.process import process_id
 from queue_core.transport import Envelope, PutResult
 from queue_core.transports.sql.dialects import Cursor, Move, Taken, Taking
 from queue_core.transports.sql.durability import MARIADB_SETTINGS, of_mariadb
@@ -158,7 +159,7 @@ class MariadbDialect:
         self._identity = ""
         self._open = False
         self._pause = _SOON
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     # connecting
 
@@ -167,7 +168,7 @@ class MariadbDialect:
         return self._cursor()
 
     def _cursor(self) -> Wire:
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             self._leave_alone()
         if self._open:
             self.rollback()
@@ -186,7 +187,7 @@ class MariadbDialect:
         _left_alone.append((self._connection, self._wire))
         self._connection = self._wire = None
         self._open = False
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     # transactions
 
@@ -367,7 +368,7 @@ class MariadbDialect:
 
     def close(self) -> None:
         """Close the connection, unless it is a parent process's, and the sockets."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             self._leave_alone()
         self.drop()
         if self._wakeup is not None:

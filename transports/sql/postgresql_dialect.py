@@ -15,7 +15,6 @@ The rules:
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -46,6 +45,7 @@ from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 from queue_core.durability import Durability
 from queue_core.errors import QueueCoreError, UsageError
 from queue_core.message import Token
+from queue_core.process import process_id
 from queue_core.transport import Envelope, PutResult
 from queue_core.transports.sql.dialects import Cursor, Move, Taken, Taking
 from queue_core.transports.sql.durability import POSTGRESQL_SETTINGS, of_postgresql
@@ -159,13 +159,13 @@ class PostgresDialect:
         self._cursor: psycopg.Cursor[Any] | None = None
         self._ear: Ear | None = None
         self._tables = ""
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     # connecting
 
     def cursor(self) -> Cursor:
         """Return this process's cursor: connected, with the schema, outside of a transaction."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             self._leave_alone()
         cursor, link = self._cursor, self._link
         if cursor is None or link is None:
@@ -189,7 +189,7 @@ class PostgresDialect:
         """Keep the parent's connection as it is, for ever, and forget it."""
         _left_alone.append((self._link, self._cursor, self._ear))
         self._link = self._cursor = self._ear = None
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     # transactions
 
@@ -361,6 +361,6 @@ class PostgresDialect:
 
     def close(self) -> None:
         """Close the connection, unless it is a parent process's."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             self._leave_alone()
         self.drop()

@@ -38,6 +38,7 @@ from queue_core.durability import Durability
 from queue_core.errors import BrokerFull, ConnectionLost, QueueCoreError, UsageError
 from queue_core.message import Token
 from queue_core.policy import Clock
+from queue_core.process import process_id
 from queue_core.transport import Envelope, PutResult
 from queue_core.transports.sql.dialects import Cursor, Move, Taken, Taking
 from queue_core.transports.sql.durability import of_sqlite
@@ -129,7 +130,7 @@ class SqliteDialect:
         self._connection: Connection | None = None
         self._raw: sqlite3.Connection | None = None
         self._cursor: sqlite3.Cursor | None = None
-        self._pid = os.getpid()
+        self._pid = process_id()
         self._identity: tuple[int, int] | None = None
         self._data_version = 0
 
@@ -137,7 +138,7 @@ class SqliteDialect:
 
     def cursor(self) -> Cursor:
         """Return this process's cursor: connected, with the schema, outside of a transaction."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             self._leave_alone()
         cursor, raw = self._cursor, self._raw
         if cursor is None or raw is None:
@@ -160,7 +161,7 @@ class SqliteDialect:
         _left_alone.append((self._connection, self._raw, self._cursor))
         self._connection = self._raw = self._cursor = None
         self._file.log.close()
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     # transactions
 
@@ -342,7 +343,7 @@ class SqliteDialect:
 
     def close(self) -> None:
         """Close connection, gate and sockets, but nothing that a parent process owns."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             self._leave_alone()
         self.drop()
         self._gate.close()
