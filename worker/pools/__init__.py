@@ -1,1 +1,4 @@
-"""Where tasks run: child processes, threads, or the consumer's thread. See `base.Pool`."""
+"""Where tasks run: child processes, threads, an event loop, or the consumer's own thread.
+
+The protocol of a pool is `base.Pool`.
+"""
