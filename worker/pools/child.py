@@ -42,7 +42,7 @@ from queue_core.worker.pools.frames import (
     ToChild,
     pack,
 )
-from queue_core.worker.pools.grants import Granted
+from queue_core.worker.pools.grants import Granted, adopt
 from queue_core.worker.pools.lifeline import die_with_parent, ignore_signals
 from queue_core.worker.request import State
 from queue_core.worker.trace import run_job
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     for fd in (socket_fd, grants_fd):
         os.set_inheritable(fd, False)
     ignore_signals()
-    with socket.socket(fileno=socket_fd) as link:
+    with adopt(socket_fd) as link:
         app = prepare(link)
         if app is None:
             return 78

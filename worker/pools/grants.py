@@ -23,6 +23,13 @@ _WORD = Struct("<q")
 _SIZE = _WORD.size
 
 
+def adopt(fd: int) -> socket.socket:
+    """Own an inherited socket; it waits without a timeout, whatever default the app has set."""
+    adopted = socket.socket(fileno=fd)
+    adopted.setblocking(True)
+    return adopted
+
+
 class Grants:
     """The parent's side. Does not block."""
 
@@ -30,6 +37,7 @@ class Grants:
         """Open both ends."""
         self._ours, self._theirs = socket.socketpair()
         self._ours.setblocking(False)
+        self._theirs.setblocking(True)  # with a timeout it would wait in spite of MSG_DONTWAIT
 
     @property
     def child_fd(self) -> int:
@@ -60,7 +68,7 @@ class Granted:
 
     def __init__(self, fd: int) -> None:
         """Own the inherited end."""
-        self._socket = socket.socket(fileno=fd)
+        self._socket = adopt(fd)
 
     def next(self) -> int:
         """Wait for the next ticket; `STOP` when told to stop or when the parent is gone."""

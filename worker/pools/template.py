@@ -2,8 +2,9 @@
 
 See `queue_core.worker.pools.launching`, which is the worker's side of it. It has one thread and
 runs nothing but the import. What that must not leave behind, since all children would share it:
-threads, which do not exist in a forked process, and open descriptors, such as connections to a
-database, on which all of them would talk at once.
+threads, which do not exist in a forked process; programs that it started, which nobody but this
+process can wait for; and open descriptors, such as connections to a database, on which all of them
+would talk at once.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Mapping
 from queue_core.worker.app import App
 from queue_core.worker.pools.child import prepare, serve
 from queue_core.worker.pools.frames import Imported, pack
+from queue_core.worker.pools.grants import adopt
 from queue_core.worker.pools.launching import FORK, REQUEST, WORD, Inherited
 from queue_core.worker.pools.lifeline import die_with_parent, ignore_signals
 
@@ -37,7 +39,7 @@ def main() -> int:
     ignore_signals()
     leaving = _Leaving()
     atexit.register(leaving)  # before the app's own, and so called after them
-    with socket.socket(fileno=control_fd) as control:
+    with adopt(control_fd) as control:
         before = _descriptors()
         app = prepare(control)
         if app is None:
@@ -69,10 +71,16 @@ class _Leaving:
     def __call__(self) -> None:
         if self.code is not None:
             logging.shutdown()
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it is closed
-                    stream.flush()
+            _flush()
             os._exit(self.code)
+
+
+def _flush() -> None:
+    """Write what waits in stdout and stderr, which a forked process would write once more."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it is closed
+                stream.flush()
 
 
 def _unfit(app: App, before: Mapping[str, str]) -> str:
@@ -81,10 +89,21 @@ def _unfit(app: App, before: Mapping[str, str]) -> str:
         return "worker_pool_start_method is spawn"
     if len(os.listdir("/proc/self/task")) > 1:
         return "the app starts threads when it is imported"
+    if _has_started():
+        return "the app starts processes when it is imported"
     for number, what in _descriptors().items():
         if before.get(number) != what:
             return f"the app leaves {what} open when it is imported"
     return ""
+
+
+def _has_started() -> bool:
+    """Whether there are processes that this one started, or that have ended unheard."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _descriptors() -> dict[str, str]:
@@ -104,7 +123,7 @@ def _fork_on_request(control: socket.socket) -> Inherited | None:
         if not data:
             return None
         if data[:1] == FORK:
-            sys.stdout.flush()
+            _flush()
             try:
                 answer = os.fork()
             except OSError as error:
@@ -124,10 +143,18 @@ def _fork_on_request(control: socket.socket) -> Inherited | None:
 def _be_child(app: App, inherited: Inherited) -> int:
     link_fd, grants_fd, pipe_fd = inherited
     die_with_parent(pipe_fd)
-    with socket.socket(fileno=link_fd) as link:
+    _roll_anew()
+    with adopt(link_fd) as link:
         link.sendall(pack(app.info()))
         serve(app, link, grants_fd)
     return 0
+
+
+def _roll_anew() -> None:
+    """Let numpy's random numbers differ from those of the siblings, as Python's own do anyway."""
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None:
+        numpy.seed()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Which of two processes has a ticket."""
 
+import socket
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -16,6 +18,31 @@ def ends():
     yield with_parent, child
     child._socket.detach()  # in one process both have the same descriptor
     with_parent.close()
+
+
+@pytest.fixture
+def hurry():
+    """The app has set a default timeout for all sockets that are made from now on."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(0.1)
+    yield
+    socket.setdefaulttimeout(before)
+
+
+def test_a_child_waits_for_its_next_ticket_whatever_timeout_the_app_gives_sockets(hurry, ends):
+    parent, child = ends
+    later = threading.Timer(0.3, parent.give, [[7]])
+    later.start()
+    assert child.next() == 7
+    later.join()
+
+
+def test_taking_back_does_not_block_whatever_timeout_the_app_gives_sockets(hurry, ends):
+    parent, _ = ends
+    began = time.monotonic()
+    for _ in range(10):
+        assert parent.take_back() == []
+    assert time.monotonic() - began < 0.9
 
 
 def test_tickets_are_read_one_at_a_time_and_in_order(ends):

@@ -4,7 +4,9 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from queue_core.worker.pools.processes import ProcessPool
 from tests.unit.worker.reports import Reports
 
 APP = """
-import os, random, socket, threading
+import os, random, socket, subprocess, sys, threading
 from queue_core.worker import App
 
 {first}
@@ -31,6 +33,10 @@ def importer():
 @app.task(name="roll")
 def roll():
     return random.random()
+
+@app.task(name="toss")
+def toss():
+    return sys.modules["numpy.random"].toss()
 
 @app.task(name="die")
 def die():
@@ -100,6 +106,7 @@ def test_the_app_is_imported_once_for_all_children(start, reports):
             "forkserver",
             "starts threads",
         ),
+        ("left = subprocess.Popen(['true'])", "forkserver", "starts processes"),
         ("", "spawn", "worker_pool_start_method is spawn"),
     ],
 )
@@ -163,6 +170,42 @@ def test_children_do_not_roll_the_same_dice(start, reports):
         os.kill(child, signal.SIGKILL)
         eventually(lambda gone=child: pool.pids and gone not in pool.pids, 30.0)
     assert len(rolls) == 3
+
+
+NUMPY = """
+import itertools, os
+_seed = itertools.count()
+
+def seed():
+    global _seed
+    _seed = iter(lambda: os.getpid(), None)
+
+def toss():
+    return next(_seed)
+"""
+
+
+def test_children_do_not_share_what_numpy_rolls(start, reports, tmp_path):
+    package = tmp_path / "numpy"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "random.py").write_text(NUMPY)
+    pool = start(reports, size=1, first="import numpy.random")
+    assert [run(pool, reports, "toss")] == pool.pids
+
+
+def test_a_child_waits_for_work_whatever_timeout_the_app_gives_sockets(start, reports):
+    pool = start(reports, size=1, first="socket.setdefaulttimeout(0.1)")
+    before = pool.pids
+    time.sleep(0.5)
+    assert run(pool, reports, "importer")[1] in before
+    assert socket.getdefaulttimeout() is None
+
+
+def test_children_are_forked_although_there_is_no_stdout(start, reports):
+    pool = start(reports, size=1, first="sys.stdout = None")
+    importer, child = run(pool, reports, "importer")
+    assert importer != child
 
 
 def test_replacing_children_leaves_no_descriptors_and_no_processes(start, reports):
