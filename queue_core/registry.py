@@ -2,9 +2,9 @@
 
 Transports are found by name: first those given to `register_transport`, then the entry points of
 the group ``queue_core.transports`` that installed packages declare. A transport's module, and with
-it its driver, is imported only when a URL with its scheme is used. The two dictionaries below are
-the only state of a process that this package keeps, and using them is optional: `Connection(url,
-transport=...)` takes a transport directly.
+it its driver, is imported only when a URL with its scheme is used. The dictionaries below belong to
+the whole process; using them is optional, since `Connection(url, transport=...)` takes a transport
+directly.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """How a message's properties are kept in a store: one msgpack array, readable from the front.
 
 A store sees opaque bytes. They begin with what the hot path needs, exchange and routing key,
-followed by the compression
-and the properties, so that a delivery is made without decoding the headers: `head` reads two
-strings and skips the rest, and `StoredReader.content` three more. New fields go to the end of an
-array; older readers ignore them and newer readers have defaults.
+followed by the compression and the properties, so that a delivery is made without decoding the
+headers: `head` reads two strings and skips the rest, and `StoredReader.content` three more. New
+fields go to the end of an array; older readers ignore them and newer readers have defaults.
 
 The rules: what was encoded here is decoded here and nowhere else, and damaged bytes are a
 `DecodeError`, never a crash.

@@ -1,4 +1,4 @@
-"""MariaDB 10.6 and later. A namespace is a database.
+"""MariaDB 10.8 and later. A namespace is a database.
 
 The tests make databases and users whose names begin with that of the database.
 """

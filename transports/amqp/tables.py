@@ -1,10 +1,9 @@
 """AMQP field tables as bytes, both ways (specification 4.2.5, with RabbitMQ's type letters).
 
 pika has such a codec too, but it refuses floats when writing and cuts them to whole numbers when
-reading. The rules
-here: nothing is rounded or cut in silence; what AMQP cannot carry raises `UsageError` naming the
-key; bytes that are damaged, or nested deeper than `MAX_DEPTH`, raise `DecodeError` and nothing
-else.
+reading. The rules here: nothing is rounded or cut in silence; what AMQP cannot carry raises
+`UsageError` naming the key; bytes that are damaged, or nested deeper than `MAX_DEPTH`, raise
+`DecodeError` and nothing else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The SQL transport: queues in tables, on SQLite now.
+"""The SQL transport: queues in tables. Here on SQLite; `postgresql` and `mariadb` stand beside it.
 
 ``sqlite:///relative.db`` or ``sqlite:////absolute.db``; `sqlite_file.check` describes the options.
 The tables can live in an application's own database, so that a publish can join its transaction.

@@ -1,8 +1,8 @@
 """The key-value table: small values with expiry and compare-and-set.
 
 A key whose ttl is over is absent for every reader at once; its row goes with a later write, or when
-the keeper collects. Versions come from the counter that the topology table uses, so that one is
-never given twice, not even after a removal.
+the keeper collects. Versions are drawn as those of the topology table are (`Language.next_version`),
+so that one is never given twice, not even after a removal.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PURGE_EVERY = 64
 
 
 def next_version(steps: Steps, statements: Statements) -> int:
-    """Draw a version from the counter, in the open write."""
+    """Draw a version that was never given before, in the open write."""
     *before, last = statements.next_version
     for statement in before:
         steps.run(statement)

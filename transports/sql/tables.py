@@ -10,8 +10,8 @@ The rules that the statements keep:
   session. Passing time alone changes no row, so a row may be ``DELAYED`` although it is due, or
   ``READY`` although its ttl is over: whoever claims or collects moves it first.
 - Each state has its own partial index, so that no statement reads past messages that it does not
-  want: a million delayed messages cost a claim nothing. MariaDB and MySQL have no partial indexes
-  and get whole ones, which begin with the state or the session.
+  want: a million delayed messages cost a claim nothing. MariaDB has no partial indexes and
+  gets whole ones, which begin with the state or the session.
 - Text is compared byte by byte: case, accents and spaces at the end count.
 - ``seq`` is the place in the queue. A message keeps it when it is claimed and returned.
 - ``fence`` is drawn anew by each claim and 0 while nobody holds the message. ``(seq, fence)`` is

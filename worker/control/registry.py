@@ -14,8 +14,7 @@ are the command's arguments, and are checked against their annotations. A comman
 worker's own process, which imports the module that it stands in; a module for commands alone keeps
 the rest of the app out of there.
 
-This list is the only state of the worker packages that belongs to a module. It is read when a
-worker starts.
+The list of them belongs to the whole process, and is read when a worker starts.
 """
 
 from __future__ import annotations
