@@ -1,8 +1,8 @@
 """The key-value table: small values with expiry and compare-and-set.
 
 A key whose ttl is over is absent for every reader at once; its row goes with a later write, or when
-the keeper collects. Versions are drawn as those of the topology table are (`Language.next_version`),
-so that one is never given twice, not even after a removal.
+the keeper collects. Versions are drawn as those of the topology table are, by
+`Language.next_version`, so that one is never given twice, not even after a removal.
 """
 
 from __future__ import annotations
