@@ -80,11 +80,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         task_always_eager: do not send tasks, run them here and now: for tests.
         task_eager_propagates: such a run raises what its task raised.
         worker_queues: the queues to take from (``-Q``); none: all that the app defines.
-        worker_concurrency: how many tasks at once (``-c``); None: the number of CPUs.
+        worker_concurrency: how many tasks at once (``-c``); None: the number of CPUs, or 100 with
+            ``asyncio``.
         worker_pool: ``prefork``, ``threads``, ``solo``, ``asyncio`` (``-P``).
         worker_pool_start_method: ``forkserver``: child processes are forked by one that has
-            imported the app, if that leaves no threads and nothing open (``fork`` means the
-            same); ``spawn``: each imports the app by itself.
+            imported the app, if that leaves no threads, no processes and nothing open
+            (``fork`` means the same); ``spawn``: each imports the app by itself.
         worker_prefetch: messages to hold at once (``--prefetch``); None: the pool decides.
         worker_prefetch_multiplier: the same per running task.
         worker_max_tasks_per_child: replace a child after so many tasks.
