@@ -37,7 +37,7 @@ IRREGULAR: Final[Mapping[str, str]] = {
 _RECONNECTS: Final = "a connection that breaks is opened again, with growing waits, for ever"
 _LOGS: Final = "say -l and --log-format"
 _STORED: Final = "results hold that always"
-_EVENTS: Final = "workers do not send events yet"
+_EVENTS: Final = "workers do not send events"
 
 NEEDLESS: Final[Mapping[str, str]] = {
     "broker_connection_retry": _RECONNECTS,
@@ -147,7 +147,7 @@ REFUSED: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
 """Name -> the values that are what happens here anyway, and what to do for others."""
 
 FAMILIES: Final[Mapping[str, str]] = {
-    "beat_": "periodic tasks are not here yet; let cron or celery beat send them",
+    "beat_": "periodic tasks are not here; let cron or celery beat send them",
     "event_": _EVENTS,
     "security_": "messages are not signed; use TLS, and users of the broker",
     "database_": "say result_backend = 'sqlite:///results.db' or another URL of a database",
