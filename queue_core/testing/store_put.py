@@ -27,6 +27,13 @@ class PutTests(StoreTests):
         bench.put("z", "d")
         assert bench.claimed() == ["c", "a", "b", "z", "d"]
 
+    def test_messages_of_one_put_keep_their_order_whatever_their_ttl(
+        self, bench: StoreBench
+    ) -> None:
+        ttls = {"c": None, "a": 100.0, "b": None, "z": 50.0, "d": 100.0}
+        bench.store.put([envelope(name, ttl=ttl) for name, ttl in ttls.items()], {})
+        assert bench.claimed() == [*ttls]
+
     def test_one_batch_reaches_several_queues(self, bench: StoreBench) -> None:
         bench.store.put([envelope("a", "one"), envelope("a", "two"), envelope("b", "one")], {})
         assert bench.claimed(queue="one") == ["a", "b"]

@@ -23,6 +23,9 @@ _MOST_WORDS: Final = 1000
 _FIRST: Final = 2
 """Where in ARGV contents begin: ARGV[1] is the plan."""
 
+_Run = tuple[str, int, float | None, list[bytes], list[bytes], list[int]]
+"""Messages that go to `append` as one: queue, priority, ttl, and ids, contents, places in batch."""
+
 
 def micros(seconds: float) -> int:
     """Return whole microseconds, never fewer than asked for."""
@@ -134,7 +137,8 @@ def words_to_append(
     None if not all messages are plain: ready at once, and for however many deliveries; or if there
     is too much of it.
     """
-    runs: dict[tuple[str, int, float | None], tuple[list[bytes], list[bytes], list[int]]] = {}
+    runs: list[_Run] = []
+    last: dict[tuple[str, int], _Run] = {}
     for index, envelope in enumerate(batch):
         if (
             envelope.delay
@@ -143,11 +147,12 @@ def words_to_append(
             or envelope.cause is not None
         ):
             return None
-        kind = envelope.queue, envelope.priority, envelope.ttl
-        run = runs.get(kind)
-        if run is None:
-            run = runs[kind] = ([], [], [])
-        ids, contents, places = run
+        queue, priority, ttl = envelope.queue, envelope.priority, envelope.ttl
+        run = last.get((queue, priority))
+        if run is None or run[2] != ttl:  # a later run, for they keep their order
+            run = last[queue, priority] = (queue, priority, ttl, [], [], [])
+            runs.append(run)
+        _, _, _, ids, contents, places = run
         ids.append(envelope.id.encode())
         contents.append(_pack(envelope))
         places.append(index)
@@ -160,7 +165,7 @@ def words_to_append(
     for queue, tag, names in tokens.groups:
         words += (queue.encode(), tag.encode(), b"%d" % len(names), *map(str.encode, names))
     order: list[int] = []
-    for (queue, priority, ttl), (ids, contents, places) in runs.items():
+    for queue, priority, ttl, ids, contents, places in runs:
         lifetime = b"-1" if ttl is None else b"%d" % micros(ttl)
         words += (queue.encode(), b"%d" % priority, lifetime, b"%d" % len(ids), *ids, *contents)
         order += places

@@ -14,8 +14,11 @@ def envelope(name: str, **options: Any) -> Envelope:
     return Envelope("q", name, b"body", b"properties", **options)
 
 
-def test_messages_with_the_same_queue_priority_and_ttl_go_in_one_run() -> None:
-    batch = [envelope("a"), envelope("b", ttl=1.5), envelope("c"), envelope("d", priority=3)]
+def test_messages_of_one_queue_and_priority_go_in_runs_that_keep_their_order() -> None:
+    batch = [
+        *(envelope("a"), envelope("d", priority=3), envelope("b")),
+        *(envelope("c", ttl=1.5), envelope("e", priority=3), envelope("f")),
+    ]
     plain = words_to_append(batch, {"q:q": 7}, Tokens([("q", "held", "life.1")]))
     assert plain is not None
     words, order = plain
@@ -23,11 +26,12 @@ def test_messages_with_the_same_queue_priority_and_ttl_go_in_one_run() -> None:
     assert words == [
         *(b"1", b"q:q", b"7"),
         *(b"1", b"q", b"life.1", b"1", b"held"),
-        *(b"q", b"0", b"-1", b"2", b"a", b"c", content, content),
-        *(b"q", b"0", b"1500000", b"1", b"b", content),
-        *(b"q", b"3", b"-1", b"1", b"d", content),
+        *(b"q", b"0", b"-1", b"2", b"a", b"b", content, content),
+        *(b"q", b"3", b"-1", b"2", b"d", b"e", content, content),
+        *(b"q", b"0", b"1500000", b"1", b"c", content),
+        *(b"q", b"0", b"-1", b"1", b"f", content),
     ]
-    assert order == [0, 2, 1, 3]
+    assert order == [0, 2, 1, 4, 3, 5]
 
 
 @pytest.mark.parametrize(
