@@ -60,22 +60,33 @@ opening: Final = threading.RLock()
 """Held while a connection is made or closed, and when one more cursor is noted."""
 
 _cursors: Final[weakref.WeakSet[SqliteCursor]] = weakref.WeakSet()
-_held: Final[list[Any]] = []
+
+
+class _Forks(threading.local):
+    """What each fork of this thread holds: one in a signal handler comes last and ends first."""
+
+    def __init__(self) -> None:
+        self.held: list[list[Any]] = []
+
+
+_forks: Final = _Forks()
 
 
 def _keep_out() -> None:
+    held: list[Any] = []
+    _forks.held.append(held)
     until = time.monotonic() + _PATIENCE
     if not opening.acquire(timeout=_PATIENCE):
         return
-    _held.append(opening)
+    held.append(opening)
     for cursor in list(_cursors):
         if cursor.lock.acquire(timeout=max(0.0, until - time.monotonic())):
-            _held.append(cursor.lock)
+            held.append(cursor.lock)
 
 
 def _let_in() -> None:
-    while _held:
-        _held.pop().release()
+    for lock in reversed(_forks.held.pop()):
+        lock.release()
 
 
 os.register_at_fork(before=_keep_out, after_in_parent=_let_in, after_in_child=_let_in)

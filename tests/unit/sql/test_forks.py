@@ -69,6 +69,60 @@ def test_a_fork_waits_until_no_thread_is_inside_and_lets_them_in_again(fork: For
     assert cursor.execute("SELECT 1").fetchone() == (1,)
 
 
+class _Relay:
+    """The lock; who lets go of it waits until the other thread has it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.passed_on = threading.Event()
+
+    def acquire(self, timeout: float) -> bool:
+        return self.lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        self.lock.release()
+        self.passed_on.wait(10.0)
+
+
+def test_of_two_threads_that_fork_each_lets_go_of_what_it_has_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    relay = _Relay()
+    monkeypatch.setattr(sqlite_fork, "opening", relay)
+    mine = threading.Event()
+
+    def fork_too() -> None:
+        mine.wait(10.0)
+        sqlite_fork._keep_out()
+        relay.passed_on.set()
+        finished.wait(10.0)
+        sqlite_fork._let_in()
+
+    finished = threading.Event()
+    thread = threading.Thread(target=fork_too)
+    thread.start()
+    sqlite_fork._keep_out()
+    mine.set()
+    sqlite_fork._let_in()
+    finished.set()
+    thread.join()
+    assert relay.acquire(timeout=0.0)
+
+
+def test_a_fork_in_a_signal_handler_leaves_the_locks_to_the_one_that_it_interrupts() -> None:
+    sqlite_fork._keep_out()
+    sqlite_fork._keep_out()
+    sqlite_fork._let_in()
+    thread = threading.Thread(target=lambda: got.append(sqlite_fork.opening.acquire(timeout=0.1)))
+    got: list[bool] = []
+    thread.start()
+    thread.join()
+    sqlite_fork._let_in()
+    assert got == [False]
+    with pytest.raises(RuntimeError):
+        sqlite_fork.opening.release()
+
+
 def _is_held(cursor: SqliteCursor) -> bool:
     if not cursor.lock.acquire(blocking=False):
         return True
