@@ -9,7 +9,6 @@ of the user's.
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ from queue_core import MessageError, QueueCoreError
 from queue_core.worker.composing import Composer, call_of
 from queue_core.worker.failure import Failure
 from queue_core.worker.following import after_failure, children, lost
+from queue_core.worker.moments import utcnow
 from queue_core.worker.outcome import ChordPart, Letter, Reply
 from queue_core.worker.protocol import Call
 from queue_core.worker.results import wire
@@ -104,4 +104,4 @@ def encode_failure(
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat()
+    return utcnow().isoformat()

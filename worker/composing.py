@@ -28,7 +28,7 @@ from queue_core import (
     fresh_id,
 )
 from queue_core.worker.envelopes import BINARY, opened
-from queue_core.worker.moments import instant, zone_of
+from queue_core.worker.moments import instant, utcnow, zone_of
 from queue_core.worker.near import did_you_mean
 from queue_core.worker.outcome import AppInfo, Letter
 from queue_core.worker.protocol import (
@@ -139,11 +139,6 @@ FindQueue = Callable[[str, Mapping[str, Any]], Queue]
 
 Defaults = Callable[[Signature[Any]], Mapping[str, Any]]
 """The options of a task, none of them None, unless the call says otherwise."""
-
-
-def utcnow() -> datetime:
-    """The time, with its zone."""
-    return datetime.now(UTC)
 
 
 class Composer:

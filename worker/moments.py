@@ -1,4 +1,4 @@
-"""Points in time as they stand in messages: ISO 8601, with or without a zone."""
+"""Points in time: the present, and those that stand in messages (ISO 8601, with a zone or without)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from queue_core import ConfigError
 from queue_core.worker.blueprint import load
 
 logger = logging.getLogger(__name__)
+
+
+def utcnow() -> datetime:
+    """Return the present, in UTC."""
+    return datetime.now(UTC)
 
 
 def zone_of(name: str) -> tzinfo:
@@ -46,7 +51,7 @@ def seconds_until(moment: object, what: str, zone: tzinfo = UTC) -> float | None
     if moment is None:
         return None
     try:
-        return (instant(what, moment, zone) - datetime.now(UTC)).total_seconds()
+        return (instant(what, moment, zone) - utcnow()).total_seconds()
     except ConfigError:
         logger.warning("the %s %.60r of a task is no ISO 8601 time; it is ignored", what, moment)
         return None

@@ -7,9 +7,8 @@ from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from queue_core import Backoff, UsageError
-from queue_core.worker.composing import utcnow
 from queue_core.worker.endings import Retry
-from queue_core.worker.moments import instant
+from queue_core.worker.moments import instant, utcnow
 from queue_core.worker.protocol import STANDARD_HEADERS
 from queue_core.worker.request import Request
 from queue_core.worker.signature import GROUP, Signature, as_signature, join

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from queue_core import (
     Connection,
@@ -27,6 +27,7 @@ from queue_core.worker.composing import Composer
 from queue_core.worker.failure import Failure
 from queue_core.worker.following import children
 from queue_core.worker.messages import label, properties_of, read_message, task_id, task_name
+from queue_core.worker.moments import utcnow
 from queue_core.worker.outcome import ChordPart, Done, Failed, Letter, Outcome, Reply, Retried
 from queue_core.worker.protocol import Call
 from queue_core.worker.results import base as delivering
@@ -94,7 +95,7 @@ class Sequel:
         """The same task again; a broker that holds nothing back gets it at once, with its time."""
         publication = outcome.again.publication
         if publication.delay and not self._connection.features.delay:
-            due = datetime.now(UTC) + timedelta(seconds=publication.delay)
+            due = utcnow() + timedelta(seconds=publication.delay)
             publication.properties.headers["eta"] = due.isoformat()
             publication.delay = 0.0
         then = self._reply(message, task_id(message), outcome.reply)
