@@ -1,4 +1,4 @@
-"""Points in time: the present, and those in messages, which are ISO 8601, with a zone or without."""
+"""Points in time: the present, and those in messages: ISO 8601, with a zone or without."""
 
 from __future__ import annotations
 
