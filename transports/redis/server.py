@@ -161,8 +161,7 @@ class Server:
             self.connect()
             self._connection._sock.sendall(b"".join(commands))
             answers = [] if before is None else [self._read_script()]
-            # a poll does not see what has been received with an earlier answer
-            if before is None or not self._connection.can_read(0):
+            if before is None or not self._has_answer():
                 bell.listen(self._connection, seconds if seconds < _SHORT else math.inf)
             self._connection.read_response()
             answers.append(self._read_script())
@@ -187,6 +186,14 @@ class Server:
             return self._connection.read_response()
         except NoScriptError:
             return None
+
+    def _has_answer(self) -> bool:
+        """Whether a part of an answer is there; a poll does not see what came with another one."""
+        sock = self._connection._sock
+        patience = sock.gettimeout()
+        found = self._connection.can_read(0)
+        sock.settimeout(patience)  # redis-py's own parser leaves the one of `connect`
+        return found
 
     def close(self) -> None:
         """End the connection. May be called twice."""
