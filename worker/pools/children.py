@@ -225,7 +225,7 @@ class Children:
 
         `wait` returns it when `imported` should be called. Raises OSError.
         """
-        self._dismiss_candidate()
+        self.end_import()
         self._candidate = Template(self._setup)
         self._selector.register(self._candidate.control, selectors.EVENT_READ, self._candidate)
 
@@ -254,10 +254,11 @@ class Children:
             if not said.unfit:
                 self._selector.unregister(template.control)
                 self._template, self._candidate = template, None
-        self._dismiss_candidate()
+        self.end_import()
         return said
 
-    def _dismiss_candidate(self) -> None:
+    def end_import(self) -> None:
+        """Give up an import of the app that goes on; children are made as they were before."""
         if self._candidate is not None:
             self._selector.unregister(self._candidate.control)
             self._candidate.close()
@@ -308,7 +309,7 @@ class Children:
             child.close()
             child.process.wait()
         self.by_pid.clear()
-        self._dismiss_candidate()
+        self.end_import()
         if self._template is not None:
             self._template.close()
         self._selector.close()

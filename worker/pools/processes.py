@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import threading
@@ -125,6 +126,7 @@ class ProcessPool:
         self._known = threading.Event()
         self._forks = forks
         self._importing = self._anew = False
+        self._import_until = math.inf
         self._closing = self._ended = False
 
     abilities = ABILITIES
@@ -354,6 +356,11 @@ class ProcessPool:
         look = now >= self._next_look
         if look:
             self._next_look = now + _LOOK
+        if now >= self._import_until:
+            self._import_until = math.inf
+            self._children.end_import()
+            what = f"the app was not imported within {START_TIMEOUT:g} s"
+            self._not_ready(NotReady(what, "", "", ""))
         for child in list(self._children.by_pid.values()):
             if (look or child.silent or child.killed) and (how := child.gone()) is not None:
                 self._hear(child, self._children.last_words(child))
@@ -399,11 +406,14 @@ class ProcessPool:
             return
         try:
             self._children.import_app()
+            self._import_until = time.monotonic() + START_TIMEOUT
         except OSError as error:
             logger.error("the app cannot be imported anew: %s", error)
 
     def _on_import(self, said: Imported | NotReady | None) -> None:
         """The app was imported, once for all children, or cannot be."""
+        if said is not None:
+            self._import_until = math.inf
         if isinstance(said, Imported):
             if said.unfit:
                 logger.info("each child imports the app by itself, since %s", said.unfit)

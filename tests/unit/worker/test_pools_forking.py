@@ -14,6 +14,7 @@ import pytest
 from queue_core.testing.eventually import eventually
 from queue_core.worker.absent import AppNotFound
 from queue_core.worker.outcome import Crashed
+from queue_core.worker.pools import processes
 from queue_core.worker.pools.frames import Setup
 from queue_core.worker.pools.processes import ProcessPool
 from tests.unit.worker.reports import Reports
@@ -146,6 +147,19 @@ def test_a_restart_imports_the_app_anew_and_the_old_children_end_as_always(
     job = reports.job("die")
     pool.submit(job)
     assert reports.outcome(job) == Crashed("SIGABRT")
+
+
+def test_a_restart_whose_import_hangs_is_given_up_and_said(
+    start, reports, tmp_path, monkeypatch, caplog
+):
+    pool = start(reports, size=1)
+    before = pool.pids
+    monkeypatch.setattr(processes, "START_TIMEOUT", 0.2)
+    write(tmp_path, "threading.Event().wait()")
+    pool.restart()
+    eventually(lambda: "the app was not imported within 0.2 s" in caplog.text, 20.0)
+    assert pool._children._candidate is None
+    assert run(pool, reports, "importer")[1] in before
 
 
 def test_a_child_that_leaves_does_what_was_to_be_done_at_its_end(start, reports, tmp_path):
