@@ -60,6 +60,7 @@ class ActiveRequest:
         acknowledged: it was acked before its run.
         due: when it may start, in seconds since 1970, if it is scheduled.
         taker: what took it.
+        ticket: the number by which the pool knows it.
     """
 
     __slots__ = (
