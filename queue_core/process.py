@@ -49,3 +49,4 @@ def _page() -> mmap.mmap | bytes:
 
 _mark = _page()
 _own = 0
+os.register_at_fork(after_in_child=_note)  # emulators of Linux may accept the advice and ignore it
