@@ -58,7 +58,7 @@ class SendOptions(TypedDict, total=False):
         queue: the queue, by name or as a value; it is declared if needed.
         exchange, routing_key: publish there instead, as celery does.
         countdown: seconds before the task may start. The broker holds it back, not a worker.
-        eta: the same as a point in time; one without a time zone is in UTC.
+        eta: the same as a point in time; one that says no zone is in the setting ``timezone``.
         expires: seconds, or a point in time, after which it is not worth starting any more.
         priority: 0 to 9, higher first, in queues with ``max_priority``.
         serializer: for the arguments: ``json``, ``msgpack``, ...

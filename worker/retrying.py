@@ -78,7 +78,8 @@ def again(
 def retry_by_options(task: Task[..., Any], request: Request, error: BaseException) -> Retry | None:
     """Return how to run again after ``error`` if the options of the task say so; None: it failed.
 
-    ``retry_kwargs`` goes before the other options.
+    ``retry_kwargs`` goes before ``max_retries`` and ``default_retry_delay``, and ``retry_backoff``
+    before all pauses.
     """
     if not isinstance(error, tuple(task.autoretry_for)) or isinstance(
         error, tuple(task.dont_autoretry_for)

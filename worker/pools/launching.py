@@ -4,9 +4,9 @@ A `Template` is a process that imports the app and does nothing else but fork ch
 (its own side is `queue_core.worker.pools.template`). A child so starts within milliseconds, and
 shares the memory of what was imported. The worker itself never forks: it has threads.
 
-What the import of the app leaves behind must be fit for that. A template that has threads, or holds
-connections or files open, says so (`queue_core.worker.pools.frames.Imported`), and children are
-fresh interpreters then.
+What the import of the app leaves behind must be fit for that. A template that has threads, or
+processes, or holds connections or files open, says so (`queue_core.worker.pools.frames.Imported`),
+and children are fresh interpreters then.
 
 A request is a letter and eight bytes, an answer is eight bytes. ``F`` with three descriptors: fork;
 the answer is the process id, or the negative of an error number. ``R`` and the id of a child that
