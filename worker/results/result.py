@@ -195,6 +195,8 @@ class AsyncResult(Generic[R]):
             It failed and will be run again; `info` is the error.
         ``SUCCESS``, ``FAILURE``, ``REVOKED``
             It has ended. The last one was not run, or not to its end: it was revoked or expired.
+        Any other
+            What the task says itself, by `Task.update_state`; `info` is what it says besides.
         """
         result = self._look()
         status = "UNKNOWN" if result is None else result.status
@@ -209,7 +211,8 @@ class AsyncResult(Generic[R]):
     def result(self) -> Any:
         """What the task returned, or the error that it failed with; None before it ended.
 
-        Of one that is ``STARTED`` what is known of its run. May ask the backend once.
+        Of one that is ``STARTED`` what is known of its run, and in a state of the task's own what
+        it said with it. May ask the backend once.
         """
         result = self._look()
         if result is None:
