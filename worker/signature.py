@@ -69,7 +69,7 @@ class Signature(msgspec.Struct, Generic[R], dict=True):
         task: the name of the task.
         args, kwargs: arguments; those that are given later come before ``args`` and over
             ``kwargs``, unless ``immutable``.
-        options: as `queue_core.worker.sending.SendOptions`, and what canvas adds.
+        options: as `queue_core.worker.composing.SendOptions`, and what canvas adds.
         subtask_type: ``chain``, ``group`` or ``chord``; None for a single task.
         immutable: takes no arguments from what comes before it.
         chord_size: of a chord's body: how many parts its header has.
