@@ -165,11 +165,17 @@ class PeerDirectory:
                 "journal": msgspec.to_builtins(self._journal.alive(self._clock.time())),
             }
 
-    def learn(self, told: object) -> None:
-        """Take over what another node told. What is not of the expected shape is left out."""
+    def learn(self, told: object, believes: Callable[[Entry], bool]) -> None:
+        """Take over what another node told, and of its journal what ``believes`` says is true.
+
+        What is not of the expected shape is left out.
+        """
         if not isinstance(told, dict):
             return
         entries = read_entries(told.get("journal"))
+        with self._lock:
+            entries = [entry for entry in entries if entry.ticket not in self._journal]
+        entries = [entry for entry in entries if believes(entry)]
         with self._lock:
             for name, labels in _read_labels(told.get("nodes")).items():
                 self._names.setdefault(name, labels)

@@ -95,6 +95,10 @@ class Journal:
             self._full = len(kept) + max(PART, len(kept) // 4)
         return True
 
+    def __contains__(self, ticket: object) -> bool:
+        """Whether there is an entry with this ticket."""
+        return ticket in self._entries
+
     def __iter__(self) -> Iterator[Entry]:
         """Iterate in the order in which the commands were sent."""
         return iter(sorted(self._entries.values(), key=lambda entry: entry.order))

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from queue_core.mailbox.directory import Labels, PeerDirectory
+from queue_core.mailbox.journal import Entry
 from queue_core.mailbox.panel import Meta, Panel
 from queue_core.mailbox.wiring import Wiring
 
@@ -41,11 +42,19 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 def own_commands(
-    node: Profile, wiring: Wiring, learn: Callable[[], None], caller_left: Callable[[str], None]
+    node: Profile,
+    wiring: Wiring,
+    believes: Callable[[Entry], bool],
+    learn: Callable[[], None],
+    caller_left: Callable[[str], None],
 ) -> Panel:
     """Return the commands that a node has by itself.
 
-    ``learn`` does what the journal says, ``caller_left`` ends what a handler yields for a ticket.
+    Args:
+        node, wiring: whose.
+        believes: which entries another node may add to the journal.
+        learn: does what the journal says.
+        caller_left: ends what a handler yields for a ticket.
     """
     panel = Panel()
 
@@ -78,7 +87,7 @@ def own_commands(
     panel.register(left, name="qc.left", visible=False, concurrency=0)
     panel.register(leave, name="qc.leave", kind="admin", visible=False)
     if isinstance(wiring.directory, PeerDirectory):
-        _add_talk(panel, node, wiring, wiring.directory, learn)
+        _add_talk(panel, node, wiring, wiring.directory, believes, learn)
     return panel
 
 
@@ -87,6 +96,7 @@ def _add_talk(
     node: Profile,
     wiring: Wiring,
     directory: PeerDirectory,
+    believes: Callable[[Entry], bool],
     learn: Callable[[], None],
 ) -> None:
     """Add what nodes tell one another where no store keeps their names."""
@@ -99,7 +109,7 @@ def _add_talk(
         directory.note(name, labels)
 
     def told(state: object, told: dict[str, Any]) -> None:
-        directory.learn(told)
+        directory.learn(told, believes)
         learn()
 
     def bye(state: object, names: list[str]) -> None:

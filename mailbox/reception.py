@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -21,10 +22,11 @@ import msgspec
 from queue_core import Message, QueueCoreError
 from queue_core.mailbox.answering import Answering
 from queue_core.mailbox.journal import MAX_ENTRIES, entry_of
+from queue_core.mailbox.journal import Entry as JournalEntry
 from queue_core.mailbox.own import Profile, own_commands
 from queue_core.mailbox.panel import BadArguments, Entry
 from queue_core.mailbox.runner import Runner
-from queue_core.mailbox.signing import Guard
+from queue_core.mailbox.signing import SKEW, Guard
 from queue_core.mailbox.streaming import Streams
 from queue_core.mailbox.wire import Command, Malformed, read_command
 from queue_core.mailbox.wiring import Wiring
@@ -65,7 +67,7 @@ class Reception:
         self._answers = Answering(node.name, wiring)
         self._streams = Streams(self._answers)
         self._seen: dict[str, None] = {}  # tickets of the journal's entries that were done here
-        self._own = own_commands(node, wiring, self.learn, self._streams.leave)
+        self._own = own_commands(node, wiring, self._believes, self.learn, self._streams.leave)
 
     def find(self, method: str) -> Entry:
         """Return what runs a command. Raises KeyError."""
@@ -208,9 +210,24 @@ class Reception:
     def learn(self) -> None:
         """Do what a node that was here before us would remember. Blocks while handlers run."""
         for entry in self._wiring.directory.journal():
-            if entry.ticket not in self._seen:
+            if entry.ticket not in self._seen and self._believes(entry):
                 self._note_seen(entry.ticket)
-                self._apply(entry.command(), max(0.0, entry.until - self._wiring.time.time()))
+                self._apply(entry.command())
+
+    def _believes(self, entry: JournalEntry) -> bool:
+        """Whether an entry of the journal is what it says.
+
+        One that is not must not take the ticket of the true one, which is not learned then.
+        """
+        command, panel = entry.command(), self._node.panel
+        known = command.method in panel
+        most = panel.find(command.method).meta.journal if known else math.inf
+        objection = self._guard.doubt(command, most)
+        if objection is None and entry.until > self._wiring.time.time() + most + SKEW:
+            objection = "it would be remembered for too long"
+        if objection is not None:
+            audit.warning("%s did not learn %s: %s", self._node.name, command.method, objection)
+        return objection is None
 
     def _note_seen(self, ticket: str) -> None:
         """An entry of the journal is learned once, however many nodes tell it."""
@@ -218,17 +235,12 @@ class Reception:
         if len(self._seen) > 2 * MAX_ENTRIES:
             self._seen = dict.fromkeys(list(self._seen)[-MAX_ENTRIES:])
 
-    def _apply(self, command: Command, seconds: float) -> None:
+    def _apply(self, command: Command) -> None:
         node = self._node
-        if not self._answers.begin(command):
-            return
         if not command.address.includes(node.name, node.labels) or command.method not in node.panel:
             return
         entry = node.panel.find(command.method)
-        if entry.meta.journal <= 0 or seconds > entry.meta.journal:
-            return
-        if (objection := self._guard.doubt(command, entry.meta.journal)) is not None:
-            audit.warning("%s did not learn %s: %s", node.name, command.method, objection)
+        if entry.meta.journal <= 0 or not self._answers.begin(command):
             return
         try:
             entry.handler(node.state, **entry.bind(command.arguments))

@@ -156,14 +156,14 @@ def test_nodes_tell_one_another_what_they_know():
     old.join("a", {"role": "web"})
     old.record(entry("t", until=clock.time() + 60))
     new.join("b", {})
-    new.learn(old.tell())
+    new.learn(old.tell(), lambda entry: True)
     assert set(new.peers(Address())) == {"a", "b"}
     assert new.peers(Address(labels={"role": "web"})) == ("a",)
     assert [item.ticket for item in new.journal()] == ["t"]
     new.leave("b")
     assert told == ["qc.hello", "qc.hello", "qc.bye"]
     for nonsense in (None, [], {"nodes": 5}, {"nodes": {"a": 5}}, {"journal": {}}):
-        new.learn(nonsense)
+        new.learn(nonsense, lambda entry: True)
     assert set(new.peers(Address())) == {"a"}
 
 
