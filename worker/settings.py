@@ -23,6 +23,7 @@ import msgspec
 from queue_core import ConfigError, Exchange, Queue
 from queue_core.worker.patience import read_policy
 from queue_core.worker.rates import per_second
+from queue_core.worker.units import bytes_of, seconds_of
 
 Seconds = float
 Names = tuple[str, ...]
@@ -187,11 +188,6 @@ _RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "worker_concurrency": (1, 10_000),
     "worker_prefetch": (1, 65535),
 }
-# Patterns are texts: compiling one takes longer than importing this module, and few are needed.
-_UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION: Final = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)"
-_SIZE: Final = r"(\d+)\s*(|K|M|G)(?:I?B)?"
-_KIB: Final = {"": 1, "K": 1, "M": 2**10, "G": 2**20}
 _BOOLEANS: Final = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
@@ -246,16 +242,16 @@ def _whole(value: object) -> int:
 def _seconds(value: object) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, str) and (found := re.fullmatch(_DURATION, value.strip().lower())):
-        value = float(found[1]) * _UNITS[found[2]]
+    if isinstance(value, str) and (found := seconds_of(value)) is not None:
+        value = found
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e10:
         raise ConfigError(f"seconds were expected, such as 90, '90s' or '2h', not {value!r:.60}")
     return float(value)
 
 
 def _kibibytes(value: object) -> int:
-    if isinstance(value, str) and (found := re.fullmatch(_SIZE, value.strip().upper())):
-        return int(found[1]) * _KIB[found[2]]
+    if isinstance(value, str) and (found := bytes_of(value, alone=1024)) is not None:
+        return found // 1024
     return _whole(value)
 
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 import click
 
 from queue_core.worker.near import did_you_mean
+from queue_core.worker.units import bytes_of, seconds_of
 
 DAY = 86400.0
-
-_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)")
-
-_SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30}
-_SIZE = re.compile(r"(\d+)\s*(|K|M|G)I?B?")
 
 
 class OneOf(click.Choice[str]):
@@ -35,10 +29,10 @@ def one_of(words: Iterable[str]) -> OneOf:
 
 def duration(value: str) -> float:
     """Read ``30``, ``250ms``, ``10s``, ``5m`` or ``2h`` as seconds."""
-    match = _DURATION.fullmatch(value.strip().lower())
-    if match is None:
+    seconds = seconds_of(value)
+    if seconds is None:
         raise click.BadParameter(f"{value!r} is no duration; write 250ms, 10s, 5m or 2h")
-    return float(match[1]) * _UNITS[match[2]]
+    return seconds
 
 
 def patience(value: str) -> float:
@@ -51,10 +45,10 @@ def patience(value: str) -> float:
 
 def size(value: str) -> int:
     """Read ``500M``, ``2G`` or ``300000K`` as bytes."""
-    match = _SIZE.fullmatch(value.strip().upper())
-    if match is None:
+    found = bytes_of(value)
+    if found is None:
         raise click.BadParameter(f"{value!r} is no size; write 500M or 2G")
-    return int(match[1]) << _SHIFTS[match[2]]
+    return found
 
 
 def names(value: str) -> tuple[str, ...]:
