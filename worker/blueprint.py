@@ -156,7 +156,7 @@ class Steps:
         self._given: list[Given] = []
 
     def add(self, *steps: Given) -> None:
-        """Add steps. The worker's process imports their modules, and no other of the app."""
+        """Add steps. The worker's process imports their modules, so keep tasks out of these."""
         for step in steps:
             if step not in self._given:
                 self._given.append(step)
