@@ -108,6 +108,7 @@ class Template:
         self._reader: Reader[FromChild] = Reader(FromChild)
         self._children = 0
         self._retired = self._closed = False
+        self._lost = "it was closed"
         self.control.sendall(pack(setup))
 
     def hear(self) -> Iterator[FromChild] | None:
@@ -174,11 +175,14 @@ class Template:
             while len(data) < WORD.size:
                 part = self.control.recv(WORD.size - len(data))
                 if not part:
-                    raise TemplateLost("it has died")
+                    raise ConnectionResetError
                 data += part
         except OSError as error:
-            self.close()  # a late answer would be taken for that to the next question
-            raise TemplateLost(f"the process that forks children is gone: {error}") from error
+            if not self._closed:
+                slow = isinstance(error, TimeoutError)
+                self._lost = "no answer" if slow else self.how()
+                self.close()  # a late answer would be taken for that to the next question
+            raise TemplateLost(f"the process that forks children is gone ({self._lost})") from error
         answer: int = WORD.unpack(data)[0]
         return answer
 
@@ -213,12 +217,16 @@ class Forked:
 
 
 def can_fork() -> bool:
-    """Whether this system has what a template needs."""
+    """Whether this system, and the Python that was built for it, has what a template needs."""
     if sys.platform != "linux":
         return False
     try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError:  # an old kernel, or forbidden
+        own = os.pidfd_open(os.getpid())
+        try:
+            signal.pidfd_send_signal(own, 0)
+        finally:
+            os.close(own)
+    except (AttributeError, OSError):  # built for older kernels, as conda's; too old, or forbidden
         return False
     return True
 

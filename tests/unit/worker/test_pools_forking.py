@@ -16,6 +16,7 @@ from queue_core.worker.absent import AppNotFound
 from queue_core.worker.outcome import Crashed
 from queue_core.worker.pools import processes
 from queue_core.worker.pools.frames import Setup
+from queue_core.worker.pools.launching import can_fork
 from queue_core.worker.pools.processes import ProcessPool
 from tests.unit.worker.reports import Reports
 
@@ -130,7 +131,7 @@ def test_children_go_on_when_what_forks_them_dies_and_new_ones_come(start, repor
     for child in before:
         os.kill(child, signal.SIGKILL)
     eventually(lambda: len(pool.pids) == 2 and not set(before) & set(pool.pids), 30.0)
-    assert "children are fresh interpreters from now on" in caplog.text
+    assert "is gone (SIGKILL); children are fresh interpreters from now on" in caplog.text
     assert len(set(run(pool, reports, "importer"))) == 1
 
 
@@ -236,6 +237,15 @@ def test_replacing_children_leaves_no_descriptors_and_no_processes(start, report
     eventually(lambda: [int(pid) for pid in children.read_text().split()] == pool.pids, 20.0)
     assert pool.stop(20.0)
     assert not Path(f"/proc/{template}").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "function"), [(os, "pidfd_open"), (signal, "pidfd_send_signal")]
+)
+def test_a_python_that_was_built_for_older_systems_does_without(monkeypatch, module, function):
+    assert can_fork()
+    monkeypatch.delattr(module, function)
+    assert not can_fork()
 
 
 def test_an_app_whose_import_ends_the_process_is_reported(start, reports):
