@@ -154,7 +154,8 @@ def _roll_anew() -> None:
     """Let numpy's random numbers differ from those of the siblings, as Python's own do anyway."""
     numpy = sys.modules.get("numpy.random")
     if numpy is not None:
-        numpy.seed()
+        with contextlib.suppress(TypeError):  # the app has put a generator there that takes no seed
+            numpy.seed()
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ import socket
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from queue_core.testing.eventually import eventually
 from queue_core.worker.absent import AppNotFound
 from queue_core.worker.outcome import Crashed
-from queue_core.worker.pools import processes
+from queue_core.worker.pools import processes, template
 from queue_core.worker.pools.frames import Setup
 from queue_core.worker.pools.launching import can_fork
 from queue_core.worker.pools.processes import ProcessPool
@@ -207,6 +208,14 @@ def test_children_do_not_share_what_numpy_rolls(start, reports, tmp_path):
     (package / "random.py").write_text(NUMPY)
     pool = start(reports, size=1, first="import numpy.random")
     assert [run(pool, reports, "toss")] == pool.pids
+
+
+def test_a_generator_of_numpy_that_takes_no_seed_ends_no_child(monkeypatch):
+    def seed():
+        raise TypeError("can only re-seed a MT19937 BitGenerator")
+
+    monkeypatch.setitem(sys.modules, "numpy.random", SimpleNamespace(seed=seed))
+    template._roll_anew()
 
 
 def test_a_child_waits_for_work_whatever_timeout_the_app_gives_sockets(start, reports):
