@@ -141,6 +141,10 @@ class Recovery:
         except (ConnectionLost, SessionLost) as error:
             self._abandon(session, error)
             raise
+        except Closed as error:
+            if self._closing.is_set() or not session.closed:
+                raise
+            raise SessionLost("another thread has given the session up meanwhile") from error
         if self._down:
             self._note_up()
         return result

@@ -217,3 +217,27 @@ def test_a_subscription_that_is_refused_again_is_reported_by_its_consumer_alone(
     assert purge(recovery) == 3
     assert recovery.take_lost("one") is refused
     assert recovery.take_lost("two") is None
+
+
+def test_a_session_that_another_thread_gives_up_during_a_call_is_replaced(broker, recovery):
+    purge(recovery)
+
+    def given_up_meanwhile(session, left):
+        if session is broker.sessions[0]:
+            recovery._abandon(session, SessionLost("another thread heard of it first"))
+            raise Closed("the session is closed")
+        return session.purge("q", timeout=left)
+
+    assert recovery.call(given_up_meanwhile, timeout=10.0) == 3
+    assert len(broker.sessions) == 2
+
+
+def test_what_is_closed_while_its_session_is_open_is_not_waited_for(broker, recovery):
+    purge(recovery)
+
+    def closed(session, left):
+        raise Closed("the consumer is closed")
+
+    with pytest.raises(Closed, match="the consumer is closed"):
+        recovery.call(closed, timeout=10.0)
+    assert len(broker.sessions) == 1
