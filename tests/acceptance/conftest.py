@@ -142,3 +142,9 @@ def alive(pid: int) -> bool:
 @pytest.fixture
 def is_alive() -> Callable[[int], bool]:
     return alive
+
+
+@pytest.fixture
+def note(tmp_path: Path) -> Path:
+    """A file for tasks to write to; see `tests.acceptance.notes`."""
+    return tmp_path / "note"

@@ -15,6 +15,7 @@ import pytest
 from queue_core import RemoteError
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App
+from tests.acceptance.notes import go, lines
 
 HERE = Path(__file__).parent
 
@@ -37,19 +38,6 @@ def told(app, name):
         return app.control.call(method, destination=[name], timeout=10.0, **arguments)[name]
 
     return ask
-
-
-@pytest.fixture
-def note(tmp_path: Path) -> Path:
-    return tmp_path / "note"
-
-
-def lines(note: Path) -> list[str]:
-    return note.read_text().split() if note.exists() else []
-
-
-def go(note: Path) -> None:
-    Path(f"{note}.go").touch()
 
 
 def command(url: str, *arguments: str):

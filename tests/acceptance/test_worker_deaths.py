@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,21 +12,9 @@ import pytest
 from queue_core import RemoteError
 from queue_core.testing.eventually import eventually
 from queue_core.testing.faults import FaultProxy
+from tests.acceptance.notes import go, lines
 
 POOLS = ["prefork", "threads", "solo"]
-
-
-@pytest.fixture
-def note(tmp_path: Path) -> Path:
-    return tmp_path / "note"
-
-
-def lines(note: Path) -> list[str]:
-    return note.read_text().split() if note.exists() else []
-
-
-def go(note: Path) -> None:
-    Path(f"{note}.go").touch()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

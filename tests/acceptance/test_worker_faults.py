@@ -12,14 +12,10 @@ from queue_core import Queue, RemoteError
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App
 from tests.acceptance.conftest import WorkerProcess
+from tests.acceptance.notes import lines
 
 FEW = pytest.mark.parametrize("broker_url", ["sqlite", "amqp"], indirect=True)
 """For what depends on a broker a little, and costs seconds."""
-
-
-@pytest.fixture
-def note(tmp_path: Path) -> Path:
-    return tmp_path / "note"
 
 
 @pytest.fixture
@@ -67,10 +63,6 @@ def send(app, queue):
     return lambda name, *args, **options: app.send_task(
         f"fault_jobs.{name}", args, queue=queue, **options
     )
-
-
-def lines(note: Path) -> list[str]:
-    return note.read_text().split() if note.exists() else []
 
 
 def test_w3_a_worker_killed_between_a_task_and_its_ack_loses_nothing(start, send, note, tmp_path):

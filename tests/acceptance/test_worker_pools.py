@@ -10,11 +10,7 @@ import pytest
 
 from queue_core import RemoteError
 from queue_core.testing.eventually import eventually
-
-
-@pytest.fixture
-def note(tmp_path: Path) -> Path:
-    return tmp_path / "note"
+from tests.acceptance.notes import lines
 
 
 @pytest.fixture
@@ -29,10 +25,6 @@ def send(app, queue):
     return lambda name, *args, **options: app.send_task(
         f"pool_tasks.{name}", args, queue=queue, **options
     )
-
-
-def lines(note: Path) -> list[str]:
-    return note.read_text().split() if note.exists() else []
 
 
 def test_w11_a_task_that_cannot_be_interrupted_is_killed_at_its_limit_and_not_run_again(

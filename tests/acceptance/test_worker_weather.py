@@ -6,22 +6,8 @@ import signal
 import time
 from pathlib import Path
 
-import pytest
-
 from queue_core.testing.eventually import eventually
-
-
-@pytest.fixture
-def note(tmp_path: Path) -> Path:
-    return tmp_path / "note"
-
-
-def lines(note: Path) -> list[str]:
-    return note.read_text().split() if note.exists() else []
-
-
-def go(note: Path) -> None:
-    Path(f"{note}.go").touch()
+from tests.acceptance.notes import go, lines
 
 
 def resident(pid: int) -> int:
