@@ -15,6 +15,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from queue_core.transports.redis.bell import Bell
 from queue_core.transports.redis.errors import explain
+from queue_core.transports.redis.glance import Glance, glance_at
 from queue_core.transports.redis.scripts import Script
 
 _SHORT: Final = 0.9
@@ -83,6 +84,7 @@ class Server:
         }
         self._check = check
         self._ready = False
+        self._glance: Glance | None = None
 
     def connect(self) -> None:
         """Connect and check, unless it has been done.
@@ -100,6 +102,7 @@ class Server:
             self._ready = True
             self._check(self)
             wire._sock.settimeout(patience)
+            self._glance = glance_at(wire._sock)
         except (RedisError, OSError) as error:
             self.close()
             raise explain(error, self.place, "connect") from error
@@ -198,6 +201,7 @@ class Server:
     def close(self) -> None:
         """End the connection. May be called twice."""
         self._ready = False
+        self._glance = None
         self._connection.disconnect()
 
     def _call(self, command: bytes) -> Any:
@@ -206,6 +210,8 @@ class Server:
         wire = self._connection
         try:
             wire._sock.sendall(command)
+            if self._glance is not None:
+                self._glance.wait()
             return wire.read_response()
         except ResponseError:
             raise  # an answer like any other
