@@ -38,8 +38,12 @@ def set_aside(
     most ``timeout`` seconds for each of its two or three calls. Raises what `Message.ack` does; the
     message is then as it was.
     """
+    fallback = f"{message.queue[:MAX_NAME]}.dlq"
     logger.warning(
-        "message %r cannot be read (%s); it goes to the dead letters of its queue", message, error
+        "message %r cannot be read (%s); it goes to the dead letters of its queue, or to queue %r",
+        message,
+        error,
+        fallback,
     )
     if isinstance(queue, Queue) and queue.dead_letter_target is not None:
         target, key = queue.dead_letter_target, queue.dead_letter_routing_key
@@ -49,7 +53,6 @@ def set_aside(
             return
         except (PublishError, QueueNotFound) as failed:
             logger.warning("the dead-letter exchange %r did not take it: %s", target, failed)
-    fallback = f"{message.queue[:MAX_NAME]}.dlq"
     try:
         recovery.call(
             lambda session, left: session.declare(Queue(fallback), timeout=left), timeout=timeout

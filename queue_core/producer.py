@@ -390,6 +390,8 @@ def _check_priority(priority: int) -> None:
 def _checked_headers(headers: Mapping[str, Any] | None) -> Headers:
     if not headers:
         return {}
+    if not isinstance(headers, Mapping):
+        raise ConfigError(f"headers are a mapping of names to values, not {headers!r:.60}")
     carried = dict(headers)
     if len(carried) > MAX_HEADERS:
         raise ConfigError(f"a message has at most {MAX_HEADERS} headers, not {len(carried)}")

@@ -20,6 +20,8 @@ ENTRY_POINT_GROUP = "queue_core.transports"
 
 # Well-known spellings that are not ours.
 _ALIASES = {"rabbitmq": "amqp", "pyamqp": "amqp", "sqlite3": "sqlite", "mem": "memory"}
+# What celery's programs write before the scheme of a database: sqla+postgresql.
+_PREFIXES = ("sqla", "db")
 
 
 class _EntryPoint(Protocol):
@@ -60,7 +62,7 @@ def find_transport(scheme: str) -> Transport:
         known = _registered.get(name) or _loaded.get(name)
     if known is not None:
         return known
-    transport = _load(name)
+    transport = _load(name, scheme)
     with _lock:
         return _loaded.setdefault(name, transport)
 
@@ -75,7 +77,7 @@ def known_schemes() -> list[str]:
     return sorted(names | {point.name for point in _entry_points()})
 
 
-def _load(name: str) -> Transport:
+def _load(name: str, scheme: str) -> Transport:
     for point in _entry_points():
         if point.name == name:
             try:
@@ -92,7 +94,7 @@ def _load(name: str) -> Transport:
                     "look at [options.entry_points] of the package that declares it"
                 ) from error
             return _check(name, transport)
-    raise ConfigError(_unknown(name, known_schemes()))
+    raise ConfigError(_unknown(scheme, known_schemes()))
 
 
 def _entry_points() -> Iterable[_EntryPoint]:
@@ -115,8 +117,10 @@ def _check(scheme: str, transport: object) -> Transport:
     )
 
 
-def _unknown(name: str, known: list[str]) -> str:
-    near = _ALIASES.get(name) or nearest(name, known)
+def _unknown(scheme: str, known: list[str]) -> str:
+    name, _, rest = scheme.partition("+")
+    meant = rest.partition("+")[0] if name in _PREFIXES else name
+    near = _ALIASES.get(meant) or nearest(meant, known)
     hint = f"did you mean {near}://? " if near else ""
     return (
         f"there is no transport for {name}://; {hint}known: "

@@ -35,7 +35,7 @@ def check_name(kind: str, name: str) -> str:
             AMQP 0-9-1, section 3.1.3.1), or holds control characters, braces or glob characters.
     """
     if not isinstance(name, str) or not name:
-        raise ConfigError(f"a {kind} needs a name: a non-empty string, not {name!r}")
+        raise ConfigError(f"the {kind} needs a name: a non-empty string, not {name!r}")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
@@ -192,7 +192,7 @@ class Queue(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Check every field; nothing is sent."""
-        if self.name:
+        if self.name != "":
             check_name("queue", self.name)
         check_routing_key(self.routing_key)
         label = f"queue {self.name!r}: "
@@ -211,6 +211,8 @@ class Queue(msgspec.Struct, frozen=True):
                 "default one)"
             )
         for binding in self.bindings:
+            if not isinstance(binding, Binding):
+                raise ConfigError(f"{label}bindings are Binding(...) values, not {binding!r}")
             if binding.destination != self.name or binding.destination_type != "queue":
                 raise ConfigError(
                     f"{label}its binding leads to {binding.destination!r}, not to this queue"

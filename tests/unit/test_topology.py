@@ -69,11 +69,17 @@ def test_every_accepted_name_fits_amqp(name):
         {"dead_letter_routing_key": "k"},
         {"routing_key": "k" * 256},
         {"bindings": (Binding("x", "other"),)},
+        {"bindings": ("x",)},
     ],
 )
 def test_wrong_queue_arguments_are_refused_when_the_value_is_made(options):
     with pytest.raises(ConfigError):
         Queue("q", **options)
+
+
+def test_a_queue_whose_name_is_none_is_refused_and_not_given_a_generated_one():
+    with pytest.raises(ConfigError, match="needs a name.*None"):
+        Queue(None)
 
 
 def test_an_unknown_exchange_type_is_refused_with_the_known_ones():

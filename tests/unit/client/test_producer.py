@@ -139,6 +139,7 @@ def test_prepared_publications_can_be_sent_with_others(broker, producer):
         {"delay": -1},
         {"delay": float("inf")},
         {"ttl": 5, "delay": 5},
+        {"headers": ["name"]},
         {"headers": {"": 1}},
         {"headers": {"a\n": 1}},
         {"headers": {1: 1}},

@@ -40,6 +40,8 @@ def test_an_unknown_scheme_names_the_nearest_and_all_others(points):
         registry.find_transport("sqlit")
     with pytest.raises(ConfigError, match="did you mean amqp://"):
         registry.find_transport("pyamqp")
+    with pytest.raises(ConfigError, match="no transport for sqla://; did you mean sqlite://"):
+        registry.find_transport("sqla+sqlite")
 
 
 def test_a_missing_driver_is_one_line_with_the_pip_command(points):
