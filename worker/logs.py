@@ -33,10 +33,13 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str, style: Format = "pretty") -> None:
-    """Log to stderr from this level on."""
+    """Log to stderr from this level on.
+
+    What pika says at length is in the errors of the connection, too.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(
         JsonFormatter() if style == "json" else logging.Formatter(PRETTY, datefmt=CLOCK)
     )
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    logging.getLogger("pika").setLevel(logging.ERROR)
+    logging.getLogger("pika").setLevel(logging.CRITICAL)

@@ -93,6 +93,22 @@ def test_a_wrong_password_is_an_access_error_without_the_password(amqp_url):
     assert done.returncode == 77, done.stderr
     assert "s3cret-wrong" not in done.stderr
     assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 3, "the driver says it too, at length"
+
+
+def test_a_check_does_not_wait_for_a_broker_that_is_away():
+    away = ("-b", "amqp://guest:guest@127.0.0.1:1//")
+    done = command("worker", "-A", "jobs:app", *away, "--check", within=60)
+    assert done.returncode == 69, done.stderr
+    assert "nothing listens at 127.0.0.1:1" in done.stderr
+    assert len(done.stderr.splitlines()) <= 3
+
+
+def test_a_queue_that_is_excluded_but_not_there_is_warned_of(tmp_path):
+    url = f"sqlite:///{tmp_path}/broker.db"
+    done = command("worker", "-A", "jobs:app", "-b", url, "-Q", "mail", "-X", "mial", "--check")
+    assert done.returncode == 0, done.stderr
+    assert "-X mial excludes nothing: the queues are mail" in done.stderr
 
 
 def test_a_worker_waits_for_a_broker_that_is_away_and_can_be_stopped():

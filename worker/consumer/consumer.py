@@ -21,6 +21,7 @@ import msgspec
 from queue_core import (
     AccessRefused,
     Backoff,
+    Closed,
     Connection,
     Consumer,
     DecodeError,
@@ -123,13 +124,17 @@ class TaskConsumer:
     # --- starting, on the worker's main thread ----------------------------------------------------
 
     def start(self) -> None:
-        """Start the steps. While the broker is away, try again and again until told to stop."""
+        """Start the steps. While the broker is away, try again and again until told to stop.
+
+        A worker that only checks raises what is wrong instead.
+        """
         for attempt in itertools.count():
             try:
                 self.blueprint.start(self)
                 return
             except TransportError as error:
-                if not error.retryable or isinstance(error, AccessRefused):
+                fatal = not error.retryable or isinstance(error, AccessRefused)
+                if fatal or self.worker.options.check:
                     raise
                 level = logging.WARNING if attempt == 0 else logging.DEBUG
                 logger.log(level, "waiting for the broker: %s", error)
@@ -171,6 +176,8 @@ class TaskConsumer:
         names = list(options.queues or info.settings.worker_queues)
         if not names:
             names = [info.settings.task_default_queue, *(queue.name for queue in info.queues)]
+        for name in set(options.exclude).difference(names):
+            logger.warning("-X %s excludes nothing: the queues are %s", name, ", ".join(names))
         names = [name for name in dict.fromkeys(names) if name not in options.exclude]
         if not names:
             raise UsageError("no queue is left to take from; say fewer after -X")
@@ -205,7 +212,7 @@ class TaskConsumer:
 
     def _failed(self, message: Message, request: ActiveRequest | None, error: Exception) -> None:
         """A message could not be given to the pool: it goes back, or is given up."""
-        if not isinstance(error, StaleDelivery | TransportError):
+        if not isinstance(error, Closed | StaleDelivery | TransportError):
             logger.exception("a message from %s cannot be dealt with", message.queue)
             self.on_invalid_task(message, request, error)
             return
