@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
-import time
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
@@ -25,11 +23,6 @@ Token = Any
 """Names one claim of one message. Opaque and hashable: whatever the transport finds handy."""
 
 Action = Literal["ack", "reject", "requeue"]
-
-
-def fresh_id() -> str:
-    """Return an id for one publish: unique, and rising with time, which indexes like (UUIDv7)."""
-    return f"{time.time_ns():016x}{os.urandom(8).hex()}"
 
 
 class Properties(msgspec.Struct, array_like=True, omit_defaults=True):
@@ -308,8 +301,10 @@ class Message:
 
         Args:
             then: publications (see ``Producer.prepare``) to send together with the ack: one atomic
-                step on stores, confirm and then ack on AMQP. With it the call blocks until both are
-                confirmed (at most the connection's timeout) and returns the receipts.
+                step on stores, confirm and then ack on AMQP. With it, also with an empty list, the
+                call blocks until all of that is certain (at most the connection's timeout) and
+                returns the receipts. If it fails with a TransportError it may have happened, and
+                the same call again finds out.
 
         Raises:
             AlreadySettled: it was settled before.
@@ -318,7 +313,7 @@ class Message:
         """
         if self._settled:
             raise AlreadySettled(self._described("was settled before"))
-        if then:
+        if then is not None:
             receipts = self._settler.settle_then(self._delivery, then)
             self._settled = True
             return receipts

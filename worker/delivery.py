@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from queue_core import Closed, Consumer, Message, StaleDelivery
+from queue_core import Closed, Consumer, Message, StaleDelivery, TransportError
 from queue_core.worker.moments import seconds_until
 from queue_core.worker.outcome import (
     Crashed,
@@ -183,14 +183,28 @@ class ActiveRequest:
         What is given back later, since it was not started after all, is sent again.
 
         Raises:
-            StaleDelivery: it came too late; somebody else has the message.
-            QueueCoreError: it is not certain; somebody else may have the message.
+            StaleDelivery: its session has ended; it is delivered again. If an ack was on its way
+                then, and the broker has heard of it, it is not: that is logged.
+            Closed: so has the connection.
         """
-        if not self.acknowledged:
-            self.message.ack()
-            if self.taker is not None:
-                self.taker.flush()
-            self.acknowledged = True
+        if not self.acknowledged and self.message.stale:
+            raise StaleDelivery(f"the session of {self} has ended; it is delivered again")
+        while not self.acknowledged:
+            try:
+                self.message.ack(then=())
+                self.acknowledged = True
+            except TransportError as error:
+                if not error.retryable:
+                    raise
+                logger.warning("the ack of %s before its run is not certain yet: %s", self, error)
+            except (StaleDelivery, Closed):
+                logger.error(
+                    "%s does not run here: its session ended while it was acked before its run. It "
+                    "runs when it is delivered again; if the broker has heard of its ack, it never "
+                    "runs",
+                    self,
+                )
+                raise
 
     def reject(self, reason: str) -> None:
         """Give it up: it goes to the dead letters."""

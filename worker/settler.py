@@ -291,7 +291,7 @@ class Settler:
         """Ack and send in one step; only send what was acked before its run."""
         try:
             if not message.settled:
-                message.ack(then=then)
+                message.ack(then=then or None)
             elif then:
                 self._producer.publish_many(list(then))
         except PublishError:

@@ -357,6 +357,16 @@ class DeliveryTests(SessionTests):
         bench.expect(following, [b"0", b"1", b"2"])
         bench.expect(work, [])
 
+    def test_settle_then_of_nothing_acks_for_certain(self, bench: Bench) -> None:
+        work = bench.queue()
+        bench.send(work, b"job")
+        tap = bench.tap(work)
+        assert list(bench.session.settle_then(tap.one(), [])) == []
+        info = bench.session.inspect(work.name)
+        assert info.ready == 0 and not info.unacked
+        tap.cancel()
+        bench.expect(work, [])
+
     def test_settle_then_does_not_ack_what_could_not_be_published(self, bench: Bench) -> None:
         work = bench.queue()
         bench.send(work, b"job")

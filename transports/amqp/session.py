@@ -227,6 +227,9 @@ class AmqpSession:
         """Publish ``then``, wait for the confirms, then ack; blocks until both are certain."""
         self._enter("settle")
         deadline = monotonic() + timeout
+        if self._settling.tried(delivery):  # what goes with it was confirmed then
+            self._settling.settle_certainly(delivery, deadline)
+            return [Outcome("confirmed")] * len(then)
         if self._returning.has(delivery) or not self._settling.held(delivery):
             raise StaleDelivery(
                 f"the delivery from queue {delivery.queue!r} was settled or has gone back"

@@ -48,6 +48,7 @@ class Settling:
         self._outbox: deque[Settlement] = deque()
         self._scheduled = False
         self._stale: Counter[str] = Counter()
+        self._tried: set[Any] = set()  # acked, but not for certain yet
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Record settlements; does not block."""
@@ -69,6 +70,10 @@ class Settling:
         epoch, tag, _ = delivery.token
         subscription = self.live.get(epoch)
         return subscription is not None and tag in subscription.unsettled
+
+    def tried(self, delivery: Delivery) -> bool:
+        """Whether `settle_certainly` has failed to become certain of it, and may be repeated."""
+        return delivery.token in self._tried
 
     def note_stale(self, consumer: str, count: int = 1) -> None:
         """Let the next ``flush`` tell of settlements that had no effect."""
@@ -102,9 +107,15 @@ class Settling:
                     subscription.channel.close_now()
 
     def settle_certainly(self, delivery: Delivery, deadline: float) -> None:
-        """Ack one delivery and wait until that is certain; raise StaleDelivery if it is not."""
-        self.settle([Settlement(delivery)])
+        """Ack one delivery and wait until that is certain; raise StaleDelivery if it is not.
+
+        After a TransportError it may be called again.
+        """
+        if not self.tried(delivery):
+            self.settle([Settlement(delivery)])
+        self._tried.add(delivery.token)
         self._wait_proved(delivery.consumer, deadline)
+        self._tried.discard(delivery.token)
         if delivery.token[0] not in self.live:
             raise StaleDelivery(
                 f"the channel of the delivery from queue {delivery.queue!r} ended before its ack "

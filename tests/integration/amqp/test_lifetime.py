@@ -11,7 +11,14 @@ import time
 import pytest
 from msgspec.structs import replace
 
-from queue_core.errors import AccessRefused, Closed, ConnectionLost, ConnectTimeout, QueueNotFound
+from queue_core.errors import (
+    AccessRefused,
+    Closed,
+    ConnectionLost,
+    ConnectTimeout,
+    QueueNotFound,
+    StaleDelivery,
+)
 from queue_core.testing.eventually import eventually
 from queue_core.topology import Queue
 from queue_core.transport import SessionOptions
@@ -138,6 +145,24 @@ def test_every_call_is_bounded_when_the_broker_does_not_answer(bench, proxy):
         with pytest.raises(ConnectTimeout):
             call()
         assert time.monotonic() - begun < 1.5
+
+
+def test_an_ack_whose_answer_did_not_come_in_time_is_made_certain_by_the_same_call(bench, proxy):
+    session = bench.open(proxy.port)
+    queue = bench.queue()
+    session.subscribe("c", queue, prefetch=1)
+    bench.send(queue, b"x")
+    (delivery,) = bench.take(session, "c", 1)
+    proxy.stall()
+    with pytest.raises(ConnectTimeout):
+        session.settle_then(delivery, [], timeout=0.3)
+    proxy.heal()
+    assert session.settle_then(delivery, []) == []
+    with pytest.raises(StaleDelivery):
+        session.settle_then(delivery, [])
+    session.flush("c")
+    session.cut()
+    assert bench.rest(queue) == []
 
 
 def test_a_lost_connection_ends_a_waiting_receive_and_the_session(bench, proxy):

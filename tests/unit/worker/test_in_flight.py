@@ -10,7 +10,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from queue_core import ConfigError, Connection, ConnectionLost, Message, Queue, RemoteError
+from queue_core import (
+    ConfigError,
+    Connection,
+    ConnectionLost,
+    ConnectTimeout,
+    Message,
+    Queue,
+    RemoteError,
+)
+from queue_core.settling import SessionSettler
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App
 from queue_core.worker.blueprint import ConsumerStep, StartStopStep
@@ -199,6 +208,56 @@ def test_an_early_ack_is_certain_before_the_run_and_its_result_comes_all_the_sam
     worker, _, _ = run()
     assert once.delay().get(10) == 5
     assert seen == [1, (0, 0)]
+
+
+def test_an_early_ack_is_not_taken_for_lost_with_the_acks_of_an_earlier_session(app, run):
+    @app.task(name="late", ignore_result=True)
+    def late() -> None:
+        ran.set()
+
+    ran = threading.Event()
+    app.task(name="early", acks_late=False)(lambda: "ran")
+    worker, _, _ = run()
+    app.send_task("late")
+    assert ran.wait(10.0)
+    eventually(lambda: len(worker.flights) == 0, 10.0)
+    worker.consumer.connection._recovery.session.close()
+    assert app.send_task("early").get(10) == "ran"
+
+
+def test_an_early_ack_that_is_not_certain_in_time_is_waited_for(app, run, monkeypatch, caplog):
+    app.task(name="early", acks_late=False)(lambda: "ran")
+    settle_then, tries = SessionSettler.settle_then, []
+
+    def slow(settler, delivery, then):
+        tries.append(delivery.token)
+        if len(tries) < 3:
+            raise ConnectTimeout("no answer yet")
+        return settle_then(settler, delivery, then)
+
+    monkeypatch.setattr(SessionSettler, "settle_then", slow)
+    run()
+    assert app.send_task("early", ignore_result=False).get(10) == "ran"
+    assert tries[0] == tries[1] == tries[2]
+    assert "is not certain yet" in caplog.text
+
+
+def test_an_early_ack_in_doubt_when_its_session_ends_is_told_of(app, run, monkeypatch, caplog):
+    app.task(name="early", acks_late=False)(lambda: "ran")
+    settle_then, tries = SessionSettler.settle_then, []
+
+    def lost(settler, delivery, then):
+        tries.append(delivery.token)
+        if len(tries) == 1:
+            settler.session.close()
+            raise ConnectionLost("cut")
+        return settle_then(settler, delivery, then)
+
+    monkeypatch.setattr(SessionSettler, "settle_then", lost)
+    worker, _, _ = run()
+    assert app.send_task("early").get(10) == "ran"  # the broker had not heard of it
+    assert "if the broker has heard of its ack, it never runs" in caplog.text
+    eventually(lambda: len(worker.flights) == 0, 10.0)
 
 
 class Counting(ActiveRequest):
