@@ -25,7 +25,7 @@ import itertools
 import logging
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from queue_core import (
@@ -116,7 +116,10 @@ class Settler:
         return self._connection.features.delay
 
     def settle(self, message: Message, outcome: Outcome) -> None:
-        """Settle now if that cannot block, else soon. Never raises."""
+        """Settle now if that cannot block, else soon; after `close` now, if the connection lasts.
+
+        Never raises.
+        """
         self.counts[type(outcome).__name__.lower()] += 1
         if _only_acks(outcome) and not message.settled:
             try:
@@ -132,9 +135,17 @@ class Settler:
                 self._replies.append((message, outcome, reply))
                 begin, self._sending = not self._sending, True
             if begin:
-                self._threads.submit(guarded(self._send_replies, self._fail))
+                self._soon(self._send_replies)
         else:
-            self._threads.submit(guarded(self._apply, self._fail), message, outcome)
+            self._soon(self._apply, message, outcome)
+
+    def _soon(self, call: Callable[..., None], *arguments: object) -> None:
+        """Have a thread of ours call it; after `close`, when there are none, do so now."""
+        guarded_call = guarded(call, self._fail)
+        try:
+            self._threads.submit(guarded_call, *arguments)
+        except RuntimeError:
+            guarded_call(*arguments)
 
     def _send_replies(self) -> None:
         """Send what there is until there is nothing; one thread at a time does that."""
@@ -149,10 +160,7 @@ class Settler:
             except Exception as error:
                 logger.debug("%d results are sent one by one: %s", len(some), error)
                 for message, outcome, _ in some:
-                    try:
-                        self._threads.submit(guarded(self._apply, self._fail), message, outcome)
-                    except RuntimeError:  # the last ones, while we close
-                        self._apply(message, outcome)
+                    self._soon(self._apply, message, outcome)
             else:
                 self._settling.difference_update(message for message, _, _ in some)
 

@@ -126,6 +126,22 @@ def test_a_message_whose_result_cannot_be_stored_stays_unacked(connection, consu
     assert not message.settled
 
 
+def test_an_outcome_that_comes_after_the_end_is_settled_or_left(connection, consumer):
+    connection.declare(Queue("replies"))
+    settler = make(connection, RpcDeliverer(connection.producer()), {})
+    first = take(connection, consumer, reply_to="replies")
+    second = take(connection, consumer)
+    third = take(connection, consumer, reply_to="replies")
+    settler.close()
+    settler.settle(first, Done(b"{}", 0.1))
+    settler.settle(second, Rejected("no"))
+    assert first.settled and second.settled and settler.idle
+    assert connection.inspect("replies").ready == 1
+    connection.close()
+    settler.settle(third, Done(b"{}", 0.1))
+    assert not third.settled and settler.idle
+
+
 def test_what_was_not_started_goes_back_uncounted(connection, consumer, settler):
     settler.settle(take(connection, consumer), Returned())
     again = consumer.receive(5)
