@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, Final, Self, TypeVar, overload
 
+from queue_core.arguments import check_count, check_kind, need_seconds
 from queue_core.consumer import Consumer
 from queue_core.errors import ConfigError, Unsupported
 from queue_core.policy import Backoff, Clock, Deadline, SystemClock
@@ -20,7 +21,7 @@ from queue_core.registry import find_transport
 from queue_core.schema import Migrator, Schema
 from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits
 from queue_core.simple_queue import SimpleQueue
-from queue_core.topology import Binding, Entity, Exchange, Queue, check_seconds, queue_name
+from queue_core.topology import Binding, Entity, Exchange, Queue, check_routing_key, queue_name
 from queue_core.transport import (
     Durability,
     Features,
@@ -83,7 +84,12 @@ class Connection:
             ("timeout", timeout),
             ("connect_timeout", connect_timeout),
         ):
-            check_seconds(what, seconds)
+            need_seconds(what, seconds)
+        check_kind("node", node, str, "a name")
+        if backoff is not None:
+            check_kind("backoff", backoff, Backoff, "a Backoff(...)")
+        check_kind("codecs", codecs, Codecs, "a Codecs(...)")
+        check_kind("limits", limits, Limits, "a Limits(...)")
         urls = parse_alternates(url)
         endpoints = [(item, transport or find_transport(item.scheme)) for item in urls]
         for item, found in endpoints:
@@ -330,7 +336,9 @@ class Connection:
         """
         return Producer(
             self._recovery,
-            exchange if isinstance(exchange, str) else exchange.name,
+            exchange.name
+            if isinstance(exchange, Exchange)
+            else check_routing_key(exchange, "name of an exchange"),
             serializer=serializer,
             compression=compression,
             codecs=self._codecs,
@@ -417,7 +425,7 @@ class _RecoveredKeyValue:
     def key_set(
         self, key: str, value: bytes, *, ttl: float | None = None, version: int | None = None
     ) -> int | None:
-        _check_key(key, ttl)
+        _check_write(key, value, ttl, version)
         if version is not None:
             return self.connect().key_set(key, value, ttl=ttl, version=version)
         return self._recovery.call(
@@ -426,8 +434,10 @@ class _RecoveredKeyValue:
         )
 
     def key_set_many(self, writes: Sequence[KeyWrite]) -> list[int | None]:
+        check_kind("what is set", writes, Sequence, "a list of KeyWrite(...)")
         for write in writes:
-            _check_key(write.key, write.ttl)
+            check_kind("each of them", write, KeyWrite, "a KeyWrite(...)")
+            _check_write(write.key, write.value, write.ttl, write.version)
         if any(write.version is not None for write in writes):
             return self.connect().key_set_many(writes)
         return self._recovery.call(
@@ -436,10 +446,12 @@ class _RecoveredKeyValue:
 
     def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:
         _check_key(key, ttl)
+        check_kind("amount", amount, int, "a whole number")
         return self.connect().key_increment(key, amount, ttl=ttl)
 
     def key_delete(self, key: str, *, version: int | None = None) -> bool:
         _check_key(key)
+        check_count("version", version, 0)
         return self.connect().key_delete(key, version=version)
 
     def connect(self) -> KeyValue:
@@ -457,10 +469,19 @@ def _check_entity(entity: object) -> None:
 
 def _check_key(key: str, ttl: float | None = None) -> None:
     """Refuse what some broker cannot have, in place of its driver."""
+    check_kind("a key", key, str, "a string")
     if not 0 < len(key) <= MAX_KEY or "\0" in key or not _is_unicode(key):
         raise ConfigError(f"a key has 1 to {MAX_KEY} characters, none of them NUL, not {key!r:.60}")
-    if ttl is not None and not ttl <= MAX_TTL:
-        raise ConfigError(f"the ttl of a key is at most {MAX_TTL} seconds (68 years), not {ttl!r}")
+    if ttl is not None and not (isinstance(ttl, int | float) and ttl <= MAX_TTL):
+        raise ConfigError(
+            f"the ttl of a key is at most {MAX_TTL} seconds (68 years), not {ttl!r:.60}"
+        )
+
+
+def _check_write(key: str, value: bytes, ttl: float | None, version: int | None) -> None:
+    _check_key(key, ttl)
+    check_kind("the value of a key", value, bytes, "bytes")
+    check_count("version", version, 0)
 
 
 def _is_unicode(text: str) -> bool:

@@ -220,6 +220,7 @@ class Consumer:
             StaleDelivery: some came too late; their messages were given to somebody else.
             ConnectTimeout: not within ``timeout`` seconds (the connection's timeout if None).
         """
+        deadline = self._deadline(timeout)
         settler = self._settler
         if settler is not None and settler.over:
             self._note_over(settler)
@@ -232,7 +233,7 @@ class Consumer:
             try:
                 self._recovery.call(
                     lambda session, left: settler.flush(session, self._tag, left),
-                    timeout=self._timeout if timeout is None else timeout,
+                    timeout=deadline,
                 )
             except TransportError:
                 settler.unflushed = True
@@ -246,12 +247,17 @@ class Consumer:
         Blocks at most ``timeout`` seconds (the connection's if None); what the broker did not hear
         by then returns with the connection's end, or with its lease.
         """
+        deadline = self._deadline(timeout)
         if self._closed.is_set():
             return
         self._closed.set()
         self._stopping.set()
         if self._started:
-            self._leave(self._timeout if timeout is None else timeout)
+            self._leave(deadline.remaining())
+
+    def _deadline(self, timeout: float | None) -> Deadline:
+        seconds = self._timeout if timeout is None else timeout
+        return Deadline.after(seconds, self._recovery.options.clock)
 
     def _leave(self, timeout: float) -> None:
         self._recovery.unsubscribe(self._tag, None)

@@ -140,8 +140,12 @@ class Deadline(msgspec.Struct, frozen=True):
         """
         if seconds is None:
             return cls(math.inf, clock)
-        if math.isnan(seconds):
-            raise ConfigError("a timeout must be a number of seconds or None, not NaN")
+        try:
+            wrong = math.isnan(seconds)
+        except (TypeError, OverflowError):
+            wrong = True
+        if wrong:
+            raise ConfigError(f"a timeout is a number of seconds or None, not {seconds!r:.60}")
         return cls(clock.monotonic() + seconds, clock)
 
     def remaining(self) -> float:

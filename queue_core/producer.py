@@ -10,8 +10,14 @@ so that a store keeps one copy.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
-import msgspec
-
+from queue_core.arguments import (
+    check_flags,
+    check_kind,
+    check_priority,
+    check_texts,
+    copy_headers,
+    need_seconds,
+)
 from queue_core.errors import (
     ConfigError,
     ConnectionLost,
@@ -22,17 +28,17 @@ from queue_core.errors import (
     TooLarge,
     Unroutable,
 )
-from queue_core.message import Headers, Properties, Publication, fresh_id
+from queue_core.identifiers import fresh_id
+from queue_core.message import Properties, Publication
 from queue_core.outgoing import Outgoing
 from queue_core.policy import Deadline
 from queue_core.receipt import Receipt
 from queue_core.recovery import Recovery
 from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits, encode
-from queue_core.topology import MAX_PRIORITY, check_routing_key, check_seconds
+from queue_core.topology import check_routing_key
 from queue_core.transport import Outcome, Session, Transaction
 
-MAX_HEADERS = 1000
-MAX_HEADER_BYTES = 64 * 1024
+MAX_TIME = 2.0**53
 
 
 # Annotations are not postponed here: a TypedDict compiles postponed ones at each import, 2 ms.
@@ -154,6 +160,7 @@ class Producer:
                 messages before it in the input, and nothing more was read. Later ones of the same
                 window may have been stored.
         """
+        check_kind("what publish_many takes", messages, Iterable, "an iterable of messages")
         patient = isinstance(messages, list | tuple)
         outgoing = Outgoing(lambda window: self._send(window, timeout), patient=patient)
         try:
@@ -221,19 +228,36 @@ class Producer:
             MessageError, ConfigError: see `publish`.
         """
         check_routing_key(routing_key)
-        carried = _checked_headers(headers)
-        if priority or isinstance(priority, bool):
-            _check_priority(priority)
+        carried = copy_headers(headers)
+        if priority.__class__ is not int or priority:
+            check_priority(priority)
         if ttl is not None:
-            check_seconds("ttl", ttl, zero=True)
-        if delay:
-            check_seconds("delay", delay, zero=True)
+            need_seconds("ttl", ttl, zero=True)
+        if delay.__class__ is not float or delay:
+            need_seconds("delay", delay, zero=True)
             if ttl is not None and ttl <= delay:
                 raise ConfigError(
                     f"the message would expire (ttl {ttl:g} s) before it becomes visible (delay "
                     f"{delay:g} s)"
                 )
+        if not (correlation_id is reply_to is message_id is type is app_id is None):
+            check_texts(
+                correlation_id=correlation_id,
+                reply_to=reply_to,
+                message_id=message_id,
+                type=type,
+                app_id=app_id,
+            )
+        if timestamp is not None:
+            need_seconds("timestamp", timestamp, zero=True, limit=MAX_TIME)
+        if (mandatory.__class__, durable.__class__) != (bool, bool):
+            check_flags(mandatory=mandatory, durable=durable)
+        if exchange is None:
+            exchange = self._exchange
+        else:
+            check_routing_key(exchange, "name of an exchange")
         if content_type is not None:
+            check_texts(content_type=content_type, content_encoding=content_encoding)
             encoded = self._as_is(body)
         else:
             product = encode(
@@ -265,8 +289,7 @@ class Producer:
             app_id,
             2 if durable else 1,
         )
-        target = self._exchange if exchange is None else exchange
-        return Publication(target, routing_key, encoded, properties, fresh_id(), mandatory, delay)
+        return Publication(exchange, routing_key, encoded, properties, fresh_id(), mandatory, delay)
 
     def _as_is(self, body: Any) -> bytes:
         if not isinstance(body, bytes):
@@ -376,46 +399,3 @@ def _described(publication: Publication) -> str:
 
 def _before(receipts: Mapping[int, Receipt], index: int) -> tuple[object, ...]:
     return tuple(receipts[place] for place in range(index) if place in receipts)
-
-
-def _check_priority(priority: int) -> None:
-    if (
-        isinstance(priority, bool)
-        or not isinstance(priority, int)
-        or not 0 <= priority <= MAX_PRIORITY
-    ):
-        raise ConfigError(f"priority is a whole number from 0 to {MAX_PRIORITY}, not {priority!r}")
-
-
-def _checked_headers(headers: Mapping[str, Any] | None) -> Headers:
-    if not headers:
-        return {}
-    if not isinstance(headers, Mapping):
-        raise ConfigError(f"headers are a mapping of names to values, not {headers!r:.60}")
-    carried = dict(headers)
-    if len(carried) > MAX_HEADERS:
-        raise ConfigError(f"a message has at most {MAX_HEADERS} headers, not {len(carried)}")
-    for name in carried:
-        if (
-            not isinstance(name, str)
-            or not name
-            or len(name.encode("utf-8", "replace")) > 255
-            or min(name) < " "
-        ):
-            raise ConfigError(
-                f"header name {name!r:.60} must be a string of 1 to 255 bytes without control "
-                "characters"
-            )
-    try:
-        size = len(msgspec.msgpack.encode(carried))
-    except (TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise ConfigError(
-            f"a header value cannot be sent: {error}; use strings, numbers, booleans, bytes, "
-            "lists and dicts"
-        ) from error
-    if size > MAX_HEADER_BYTES:
-        raise TooLarge(
-            f"the headers take {size} bytes; {MAX_HEADER_BYTES} is the limit; put large data "
-            "into the body"
-        )
-    return carried

@@ -149,7 +149,9 @@ class Codecs:
         Raises:
             ConfigError: there is none; the message names the nearest and all.
         """
-        codec = self._by_name.get(name) or self._by_type.get(name)
+        codec = None
+        if isinstance(name, str):
+            codec = self._by_name.get(name) or self._by_type.get(name)
         if codec is None:
             raise ConfigError(f"unknown serializer {_shown(name)}{_nearest(name, self._by_name)}")
         return codec
@@ -166,6 +168,8 @@ class Codecs:
             return frozenset(codec.name for codec in self._by_name.values() if codec.safe)
         if isinstance(accept, str):
             accept = (accept,)
+        if not isinstance(accept, Iterable):
+            raise ConfigError(f"the serializers to accept are a list of names, not {accept!r:.60}")
         return frozenset(self.named(entry).name for entry in accept)
 
     def for_content(self, content_type: str) -> Codec | None:
@@ -198,7 +202,7 @@ def encode(
     limits = limits or DEFAULT_LIMITS
     if serializer is None:
         serializer = "raw" if isinstance(payload, _BYTES) else "json"
-    codec = codecs._by_name.get(serializer) or codecs.named(serializer)
+    codec = codecs.named(serializer)
     try:
         body = codec.encode(payload)
         deep = codec.deeper_than is not None and codec.deeper_than(body, limits.max_depth)
@@ -287,7 +291,7 @@ def _accepted(codec: Codec, accept: Sequence[str] | frozenset[str]) -> bool:
 
 
 def _compress(codec: Codec, body: bytes, compression: str, limits: Limits) -> Encoded:
-    if compression not in _COMPRESSIONS:
+    if not isinstance(compression, str) or compression not in _COMPRESSIONS:
         hint = _nearest(compression, _COMPRESSIONS)
         raise ConfigError(f"unknown compression {_shown(compression)}{hint}")
     packed = zlib.compress(body) if len(body) <= limits.max_decompressed else body

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from queue_core.arguments import check_kind, need_seconds
 from queue_core.errors import PublishError, StaleDelivery
 from queue_core.message import Delivery, Publication, Settlement
 from queue_core.receipt import Receipt
@@ -19,6 +20,8 @@ from queue_core.transport import Outcome, Session
 UNCERTAIN = (
     "the session ended before these settlements were certain; their messages are delivered again"
 )
+
+_PUBLICATIONS = "publications that prepare() returned, in a list"
 
 
 class SessionSettler:
@@ -46,6 +49,8 @@ class SessionSettler:
     def settle(self, settlement: Settlement) -> None:
         """Hand it to the session, which sends it with its next round trip; does not block."""
         self._check(settlement.delivery)
+        if settlement.delay.__class__ is not float or settlement.delay:
+            need_seconds("delay", settlement.delay, zero=True)
         self.unflushed = True
         self.session.settle((settlement,))
 
@@ -57,7 +62,10 @@ class SessionSettler:
             StaleDelivery: the delivery belongs to somebody else; nothing was published.
         """
         self._check(delivery)
-        publications: list[Publication] = list(then)
+        check_kind("then=", then, Sequence, _PUBLICATIONS)
+        publications = list(then)
+        for publication in publications:
+            check_kind("each of then=", publication, Publication, _PUBLICATIONS)
 
         def settle(session: Session, left: float) -> Sequence[Outcome]:
             if session is not self.session:

@@ -7,13 +7,19 @@ every transport, so that a program that works on one broker works on the others.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
+from queue_core.arguments import (
+    MAX_PRIORITY,
+    check_count,
+    check_flags,
+    check_kind,
+    check_seconds,
+)
 from queue_core.errors import ConfigError
 
 ExchangeType = Literal["direct", "topic", "fanout", "headers"]
@@ -22,7 +28,6 @@ QueueType = Literal["auto", "classic", "quorum"]
 
 EXCHANGE_TYPES: tuple[ExchangeType, ...] = ("direct", "topic", "fanout", "headers")
 MAX_NAME_BYTES = 255
-MAX_PRIORITY = 9
 MAX_COUNT = 2**31 - 1
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f{}*?\[\]]")
 
@@ -75,41 +80,6 @@ def check_routing_key(key: str, what: str = "routing key") -> str:
     return key
 
 
-def check_seconds(what: str, value: float | None, *, zero: bool = False) -> float | None:
-    """Return a duration in seconds, or None.
-
-    Raises:
-        ConfigError: it is not a finite number, negative, zero where that is not allowed, or beyond
-            49 days (RabbitMQ's limit of 2**32 milliseconds).
-    """
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{what} is a number of seconds, not {value!r}")
-    if value < 0 or (value == 0 and not zero):
-        raise ConfigError(
-            f"{what} must be {'at least' if zero else 'more than'} 0 seconds, not {value!r}"
-        )
-    if value > 2**32 / 1000:
-        raise ConfigError(
-            f"{what} of {value!r} seconds is beyond the limit of {2**32 // 1000} seconds (49 days)"
-        )
-    return float(value)
-
-
-def _check_count(what: str, value: int | None, low: int, high: int | None = None) -> None:
-    if value is None:
-        return
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int)
-        or value < low
-        or (high is not None and value > high)
-    ):
-        bound = f"from {low} to {high}" if high is not None else f"of at least {low}"
-        raise ConfigError(f"{what} is a whole number {bound}, not {value!r}")
-
-
 class Exchange(msgspec.Struct, frozen=True):
     """Where messages are published to; it copies each to the queues and exchanges bound to it.
 
@@ -136,6 +106,9 @@ class Exchange(msgspec.Struct, frozen=True):
                 f"exchange {self.name!r}: type {self.type!r} is not one of "
                 f"{', '.join(EXCHANGE_TYPES)}"
             )
+        label = f"exchange {self.name!r}: "
+        check_flags(label, durable=self.durable, auto_delete=self.auto_delete)
+        _check_arguments(label, self.arguments)
 
     def __hash__(self) -> int:
         """Leave ``arguments`` out, which have no hash."""
@@ -196,20 +169,35 @@ class Queue(msgspec.Struct, frozen=True):
             check_name("queue", self.name)
         check_routing_key(self.routing_key)
         label = f"queue {self.name!r}: "
+        for what, exchange in (
+            ("exchange", self.exchange),
+            ("dead_letter_exchange", self.dead_letter_exchange),
+        ):
+            if exchange is not None and not isinstance(exchange, Exchange | str):
+                raise ConfigError(f"{label}{what} is an Exchange or its name, not {exchange!r:.60}")
+        check_flags(
+            label, durable=self.durable, exclusive=self.exclusive, auto_delete=self.auto_delete
+        )
+        _check_arguments(label, self.arguments)
         check_seconds(f"{label}expires", self.expires)
         check_seconds(f"{label}message_ttl", self.message_ttl, zero=True)
-        _check_count(f"{label}max_length", self.max_length, 0, MAX_COUNT)
-        _check_count(f"{label}max_priority", self.max_priority, 1, MAX_PRIORITY)
-        _check_count(f"{label}max_deliveries", self.max_deliveries, 1, MAX_COUNT)
+        check_count(f"{label}max_length", self.max_length, 0, MAX_COUNT)
+        check_count(f"{label}max_priority", self.max_priority, 1, MAX_PRIORITY)
+        check_count(f"{label}max_deliveries", self.max_deliveries, 1, MAX_COUNT)
         if self.overflow not in ("drop-head", "reject-publish"):
             raise ConfigError(
                 f"{label}overflow is 'drop-head' or 'reject-publish', not {self.overflow!r}"
+            )
+        if self.queue_type not in ("auto", "classic", "quorum"):
+            raise ConfigError(
+                f"{label}queue_type is 'auto', 'classic' or 'quorum', not {self.queue_type!r:.60}"
             )
         if self.dead_letter_routing_key is not None and self.dead_letter_exchange is None:
             raise ConfigError(
                 f"{label}dead_letter_routing_key needs a dead_letter_exchange ('' is the "
                 "default one)"
             )
+        check_kind(f"{label}bindings", self.bindings, tuple | list, "a tuple of Binding(...)")
         for binding in self.bindings:
             if not isinstance(binding, Binding):
                 raise ConfigError(f"{label}bindings are Binding(...) values, not {binding!r}")
@@ -273,6 +261,7 @@ class Binding(msgspec.Struct, frozen=True):
         check_name("exchange", self.source)
         check_name(self.destination_type, self.destination)
         check_routing_key(self.routing_key)
+        _check_arguments(f"binding of {self.source!r}: ", self.arguments)
         if self.arguments.get("x-match", "all") not in ("all", "any"):
             raise ConfigError(
                 f"binding of {self.source!r}: x-match is 'all' or 'any', not "
@@ -282,6 +271,10 @@ class Binding(msgspec.Struct, frozen=True):
     def __hash__(self) -> int:
         """Leave ``arguments`` out, which have no hash."""
         return hash((self.source, self.destination, self.routing_key))
+
+
+def _check_arguments(label: str, arguments: object) -> None:
+    check_kind(f"{label}arguments", arguments, Mapping, "a mapping")
 
 
 Entity = Exchange | Queue | Binding

@@ -22,6 +22,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from queue_core.arguments import MAX_PRIORITY
 from queue_core.emulation import stored
 from queue_core.emulation.deadletter import dead_id, dead_properties, is_cycle
 from queue_core.emulation.entries import QueueEntry, q
@@ -29,7 +30,6 @@ from queue_core.emulation.table import Table
 from queue_core.errors import ConfigError, ConnectTimeout, DecodeError, QueueNotFound
 from queue_core.message import Properties, Publication, Token
 from queue_core.policy import Clock, Deadline
-from queue_core.topology import MAX_PRIORITY
 from queue_core.transport import (
     Envelope,
     Features,
