@@ -36,8 +36,10 @@ from queue_core.errors import (
     UsageError,
     nearest,
 )
-from queue_core.message import Message, Properties, Publication, find_reader, fresh_id
+from queue_core.identifiers import fresh_id, fresh_uuid
+from queue_core.message import Message, Properties, Publication, find_reader
 from queue_core.policy import Backoff, Clock, Deadline, SystemClock
+from queue_core.process import process_id
 from queue_core.producer import Producer
 from queue_core.receipt import Receipt
 from queue_core.registry import find_transport, known_schemes, register_transport
@@ -107,7 +109,9 @@ __all__ = [
     "find_reader",
     "find_transport",
     "fresh_id",
+    "fresh_uuid",
     "known_schemes",
     "nearest",
+    "process_id",
     "register_transport",
 ]

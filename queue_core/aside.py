@@ -17,7 +17,8 @@ from queue_core.errors import (
     QueueNotFound,
     TopologyMismatch,
 )
-from queue_core.message import Message, Properties, Publication, fresh_id
+from queue_core.identifiers import fresh_id
+from queue_core.message import Message, Properties, Publication
 from queue_core.recovery import Recovery
 from queue_core.topology import Queue
 

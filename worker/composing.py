@@ -8,44 +8,19 @@ queue a task goes to, it is told by functions.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, TypedDict
+from typing import Any, Final, NamedTuple, TypedDict
 
-import msgspec
-
-from queue_core import (
-    ConfigError,
-    MessageError,
-    Properties,
-    Publication,
-    Queue,
-    TooLarge,
-    UsageError,
-    encode,
-    fresh_id,
-)
-from queue_core.worker.envelopes import BINARY, opened
+from queue_core import ConfigError, Queue, UsageError, process_id
 from queue_core.worker.moments import instant, utcnow, zone_of
+from queue_core.worker.mould import ANY_TIME, OF_A_RUN, Destination, Moments, Mould
 from queue_core.worker.near import did_you_mean
 from queue_core.worker.outcome import AppInfo, Letter
-from queue_core.worker.protocol import (
-    NOTHING_FOLLOWS,
-    STANDARD_HEADERS,
-    Call,
-    Embed,
-    task_body,
-    task_headers,
-)
 from queue_core.worker.routes import merged
 from queue_core.worker.rules import Rules
-from queue_core.worker.signature import MakesSignatures, Signature, as_list, plain
-
-MAX_PRIORITY = 9
-MAX_HEADER_BYTES = 64 * 1024
-
+from queue_core.worker.signature import MakesSignatures, Signature
 
 Follower = Signature[Any] | MakesSignatures
 """A signature, or a task without arguments of its own."""
@@ -141,8 +116,14 @@ Defaults = Callable[[Signature[Any]], Mapping[str, Any]]
 """The options of a task, none of them None, unless the call says otherwise."""
 
 
+_TIMED: Final = frozenset(["countdown", "eta", "expires"])
+_STEADY: Final = frozenset([str, int, float, bool, Queue])
+"""Types of options that cannot change and stay the same object."""
+_MOST_KEPT: Final = 1000
+
+
 class Composer:
-    """Makes messages of signatures. Immutable; thread-safe if its functions are."""
+    """Makes messages of signatures. Thread-safe if its functions are."""
 
     def __init__(
         self,
@@ -160,7 +141,7 @@ class Composer:
         self.zone = zone
         self._now = now
         self._host = socket.gethostname()
-        self._origin = (0, "")
+        self._kept: dict[str, _Kept] = {}
 
     def compose(self, signature: Signature[Any]) -> Letter:
         """Return the message that asks for one task, and the queue that it needs.
@@ -171,64 +152,65 @@ class Composer:
             ConfigError, UsageError: an option is wrong.
             MessageError: an argument cannot be written; says which.
         """
+        usual = self._defaults(signature)
+        return self._mould(signature, usual).letter(signature, self._moments(signature, usual))
+
+    def _mould(self, signature: Signature[Any], usual: Mapping[str, Any]) -> Mould:
+        """Return the mould of a task; that of a call without options of its own is kept."""
         task = signature.task
-        options = merged(self._defaults(signature), _given(signature.options))
-        delay, eta = self._delay(options)
+        own = {
+            option: value
+            for option, value in signature.options.items()
+            if option not in OF_A_RUN and value is not None
+        }
+        if own:
+            return self._made(task, merged(usual, own))
+        kept = self._kept.get(task)
+        if kept is not None and kept.usual == usual and kept.process == process_id():
+            return kept.mould
+        mould = self._made(task, usual)
+        if all(type(value) in _STEADY for value in usual.values()):
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            self._kept[task] = _Kept(dict(usual), process_id(), mould)
+        return mould
+
+    def _made(self, task: str, options: Mapping[str, Any]) -> Mould:
+        origin = f"gen{process_id()}@{self._host}"
+        return Mould(task, options, self._serializer, self._destination(task, options), origin)
+
+    def _destination(self, task: str, options: Mapping[str, Any]) -> Destination:
+        exchange, key = options.get("exchange"), options.get("routing_key")
+        if exchange and options.get("queue") is None:
+            return Destination(None, exchange, key or "")
+        queue = self._find_queue(task, options)
+        if exchange is None and key is None:
+            return Destination(queue, "", queue.name)
+        bound = queue.exchange if isinstance(queue.exchange, str | None) else queue.exchange.name
+        return Destination(queue, exchange or bound or "", key or queue.routing_key or queue.name)
+
+    def _moments(self, signature: Signature[Any], usual: Mapping[str, Any]) -> Moments:
+        if _TIMED.isdisjoint(signature.options) and _TIMED.isdisjoint(usual):
+            return ANY_TIME
+        said = {name: value for name, value in signature.options.items() if value is not None}
+        options = {**usual, **said}
+        delay = self._delay(options)
         ttl, expires = self._ttl(options)
         if ttl is not None and ttl <= delay:
             raise ConfigError(
-                f"task {task} would expire (in {ttl:g} s) before it may start (in {delay:g} s)"
+                f"task {signature.task} would expire (in {ttl:g} s) before it may start (in "
+                f"{delay:g} s)"
             )
-        call = call_of(signature, options, eta, expires)
-        headers = task_headers(call, origin=self.origin)
-        custom = options.get("headers")
-        if custom:
-            headers.update(_checked(custom))
-        encoded = _encoded(call, options.get("serializer") or self._serializer, options)
-        if encoded.compression:
-            headers["compression"] = encoded.compression
-        queue, exchange, key = self._destination(task, options)
-        properties = Properties(
-            encoded.content_type,
-            encoded.content_encoding,
-            headers,
-            _priority(options.get("priority")),
-            call.id,
-            call.reply_to,
-            ttl,
-        )
-        return Letter(
-            Publication(exchange, key, encoded.body, properties, fresh_id(), True, delay), queue
-        )
+        return Moments(delay, ttl, expires)
 
-    @property
-    def origin(self) -> str:
-        """Who sends, as celery's programs write it."""
-        pid, text = self._origin
-        if pid != os.getpid():
-            pid = os.getpid()
-            text = f"gen{pid}@{self._host}"
-            self._origin = (pid, text)
-        return text
-
-    def _destination(self, task: str, options: Mapping[str, Any]) -> tuple[Queue | None, str, str]:
-        exchange, key = options.get("exchange"), options.get("routing_key")
-        if exchange and options.get("queue") is None:
-            return None, exchange, key or ""
-        queue = self._find_queue(task, options)
-        if exchange is None and key is None:
-            return queue, "", queue.name
-        bound = queue.exchange if isinstance(queue.exchange, str | None) else queue.exchange.name
-        return queue, exchange or bound or "", key or queue.routing_key or queue.name
-
-    def _delay(self, options: Mapping[str, Any]) -> tuple[float, str | None]:
-        """Seconds to wait; no ``eta``, since the broker holds the message back."""
+    def _delay(self, options: Mapping[str, Any]) -> float:
+        """Seconds to wait; the message says no ``eta``, since the broker holds it back."""
         countdown, eta = options.get("countdown"), options.get("eta")
         if countdown is not None:
-            return max(0.0, _number("countdown", countdown)), None
+            return max(0.0, _number("countdown", countdown))
         if eta is None:
-            return 0.0, None
-        return max(0.0, (instant("eta", eta, self.zone) - self._now()).total_seconds()), None
+            return 0.0
+        return max(0.0, (instant("eta", eta, self.zone) - self._now()).total_seconds())
 
     def _ttl(self, options: Mapping[str, Any]) -> tuple[float | None, str | None]:
         expires = options.get("expires")
@@ -240,6 +222,14 @@ class Composer:
             return max(0.0, (end - now).total_seconds()), end.isoformat()
         seconds = max(0.0, _number("expires", expires))
         return seconds, (now + timedelta(seconds=seconds)).isoformat()
+
+
+class _Kept(NamedTuple):
+    """A mould that is kept, and what it was made of: when that is different it is made anew."""
+
+    usual: dict[str, Any]
+    process: int
+    mould: Mould
 
 
 def composer_of(info: AppInfo) -> Composer:
@@ -262,120 +252,6 @@ def check_options(names: Iterable[str]) -> None:
             known = sorted(SendOptions.__annotations__)
             instead = did_you_mean(name, known, f"{', '.join(known)} are")
             raise UsageError(f"{name!r} is no option for sending a task; {instead}")
-
-
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def call_of(
-    signature: Signature[Any],
-    options: Mapping[str, Any],
-    eta: str | None = None,
-    expires: str | None = None,
-) -> Call:
-    """Return the call of one task with these options, which say its ``task_id``."""
-    get = options.get
-    return Call(
-        signature.task,
-        options["task_id"],
-        [plain(value) for value in signature.args],
-        {name: plain(value) for name, value in signature.kwargs.items()},
-        _embed(options),
-        get("retries") or 0,
-        get("root_id"),
-        get("parent_id"),
-        get("group_id"),
-        get("group_index"),
-        bool(get("ignore_result")),
-        eta,
-        expires,
-        get("time_limit"),
-        get("soft_time_limit"),
-        get("shadow"),
-        get("replaced_task_nesting") or 0,
-        get("stamped_headers"),
-        get("stamps") or _stamps(options),
-        get("reply_to"),
-    )
-
-
-def _stamps(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The stamps of a signature of celery's: each is an option by its own name."""
-    names = options.get("stamped_headers") or ()
-    return {name: options[name] for name in names if name in options}
-
-
-def _embed(options: Mapping[str, Any]) -> Embed:
-    link, link_error = options.get("link"), options.get("link_error")
-    chain, chord, failed = options.get("chain"), options.get("chord"), options.get("failed")
-    if not (link or link_error or chain or chord or failed):
-        return NOTHING_FOLLOWS
-    return Embed(
-        plain(_followers("link", link)) or None,
-        plain(_followers("link_error", link_error)) or None,
-        plain(as_list(chain)) or None,
-        plain(chord),
-        plain(failed),
-    )
-
-
-def _followers(option: str, said: Any) -> list[Any]:
-    found = as_list(said)
-    for one in found:
-        if not isinstance(one, Signature | Mapping | MakesSignatures):
-            hint = f"; a task by its name is app.signature({one!r})" if isinstance(one, str) else ""
-            raise UsageError(f"{option} is a signature or a task, not {one!r:.60}{hint}")
-    return found
-
-
-def _encoded(call: Call, serializer: str, options: Mapping[str, Any]) -> Any:
-    body = task_body(call)
-    if serializer == "msgpack":  # which has a form for bytes
-        body = opened(body, BINARY)
-    elif serializer != "json":
-        body = opened(body)
-    try:
-        return encode(body, serializer, options.get("compression"))
-    except TooLarge:
-        raise
-    except MessageError as error:
-        raise MessageError(f"task {call.name}: {_culprit(call, serializer)}{error}") from error
-
-
-def _culprit(call: Call, serializer: str) -> str:
-    """Name the argument that cannot be written."""
-    named = [(f"argument {at}", value) for at, value in enumerate(call.args)]
-    named += [(f"argument {name!r}", value) for name, value in call.kwargs.items()]
-    for name, value in named:
-        try:
-            encode([value], serializer)
-        except MessageError:
-            return f"{name} ({type(value).__name__}) cannot be sent: "
-    return ""
-
-
-def _checked(headers: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name in headers:
-        if not isinstance(name, str) or not name or len(name.encode("utf-8", "replace")) > 255:
-            raise ConfigError(f"header name {name!r:.60} must be a string of 1 to 255 bytes")
-        if name in STANDARD_HEADERS:
-            raise ConfigError(f"the header {name!r} is the protocol's own; use another name")
-    try:
-        size = len(msgspec.msgpack.encode(headers))
-    except (TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise ConfigError(f"a header value cannot be sent: {error}") from error
-    if size > MAX_HEADER_BYTES:
-        raise TooLarge(f"the headers take {size} bytes; {MAX_HEADER_BYTES} is the limit")
-    return headers
-
-
-def _priority(value: object) -> int:
-    if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_PRIORITY:
-        raise ConfigError(f"priority is a whole number from 0 to {MAX_PRIORITY}, not {value!r}")
-    return value
 
 
 def _number(what: str, value: object) -> float:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import operator
+import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import (
@@ -51,6 +53,7 @@ R = TypeVar("R")
 HOOKS: Final = frozenset({"before_start", "on_success", "on_failure", "on_retry", "after_return"})
 """The methods of a task that an annotation may replace."""
 _NOTHING: Final = object()
+_standard_options = operator.attrgetter(*STANDARD_OPTIONS)
 
 
 class Task(Generic[P, R]):
@@ -118,6 +121,7 @@ class Task(Generic[P, R]):
     function: Callable[..., Any]
     origin: Callable[..., Any]
     signature_of_function: inspect.Signature
+    _positional: range = range(0)
 
     # --- being made ------------------------------------------------------------------------------
 
@@ -151,6 +155,7 @@ class Task(Generic[P, R]):
             functools.update_wrapper(cast(Callable[..., Any], self), function)
             self.function = functools.partial(function, self) if bind else function
         self.signature_of_function = inspect.signature(self.function)
+        self._positional = _positional(self.signature_of_function)
         return self
 
     def set_option(self, option: str, value: Any) -> None:
@@ -410,7 +415,8 @@ class Task(Generic[P, R]):
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> None:
         """Raise TypeError if the function does not take these arguments."""
         try:
-            self.signature_of_function.bind(*args, **(kwargs or {}))
+            if kwargs or len(args) not in self._positional:
+                self.signature_of_function.bind(*args, **(kwargs or {}))
         except TypeError as error:
             shown = f"{self.name}{self.signature_of_function}"
             raise TypeError(f"task {self.name}: {error}; its signature is {shown}") from None
@@ -455,9 +461,8 @@ class Task(Generic[P, R]):
 
     def send_options(self) -> dict[str, Any]:
         """Return the options with which it is sent unless the call says otherwise."""
-        return {
-            name: value for name in STANDARD_OPTIONS if (value := getattr(self, name)) is not None
-        }
+        values = zip(STANDARD_OPTIONS, _standard_options(self), strict=True)
+        return {name: value for name, value in values if value is not None}
 
     def info(self) -> TaskInfo:
         """Say what a worker must know of this task."""
@@ -482,3 +487,18 @@ class Task(Generic[P, R]):
     def __repr__(self) -> str:
         """Name the task."""
         return f"<Task {self.name}{self.signature_of_function}>"
+
+
+def _positional(signature: inspect.Signature) -> range:
+    """How many positional arguments alone fit this signature; empty: never any."""
+    least = most = 0
+    for parameter in signature.parameters.values():
+        required = parameter.default is parameter.empty
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            most = sys.maxsize - 1
+        elif parameter.kind is parameter.KEYWORD_ONLY and required:
+            return range(0)
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            least += required
+            most += 1
+    return range(least, most + 1)

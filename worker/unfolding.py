@@ -14,13 +14,12 @@ hands on the list.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from queue_core import UsageError
+from queue_core import UsageError, fresh_uuid
 from queue_core.worker.canvas import CHUNKS, xstarmap
 from queue_core.worker.protocol import Wire
 from queue_core.worker.signature import (
@@ -69,18 +68,8 @@ class Handle(msgspec.Struct):
         first.parent = other
 
 
-def new_id() -> str:
-    """Return a fresh task id: a random UUID, as text."""
-    text = os.urandom(16).hex()
-    variant = _VARIANTS[text[16]]
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
-
-
-_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
-
-
 def freeze(
-    signature: Signature[Any], *, reply_to: str | None = None, ids: NewId = new_id
+    signature: Signature[Any], *, reply_to: str | None = None, ids: NewId = fresh_uuid
 ) -> tuple[Signature[Any], Handle]:
     """Return a copy in which every task has an id and every chain its form for sending.
 
@@ -289,7 +278,7 @@ def unfold(
     args: Sequence[Any] = (),
     rest: Sequence[Wire] = (),
     *,
-    ids: NewId = new_id,
+    ids: NewId = fresh_uuid,
 ) -> list[Signature[Any]]:
     """Return the single tasks that are to be sent now.
 
