@@ -41,10 +41,11 @@ _TIDYING = 1.0
 class AsyncioPool:
     """Runs up to ``size`` coroutines at once. See `queue_core.worker.pools.base.Pool`."""
 
-    def __init__(self, size: int, app: App) -> None:
-        """Nothing is started yet."""
+    def __init__(self, size: int, app: App, *, soft_limit: float | None = None) -> None:
+        """Nothing is started yet. ``soft_limit``: seconds, for jobs that come without one."""
         self._size = size
         self._app = app
+        self._soft_limit = soft_limit
         self._runs = Runs()
         self._threads = ThreadPool(size, app, runs=self._runs)
         self._loop = loop_here()
@@ -70,6 +71,8 @@ class AsyncioPool:
 
     def submit(self, job: Job) -> None:
         """Hand the job to the loop, or to the threads if its task is a plain function."""
+        if job.soft_limit is None:
+            job.soft_limit = self._soft_limit
         task = self._app.tasks.get(job.name)
         if task is None or not inspect.iscoroutinefunction(task.function):
             self._threads.submit(job)
@@ -101,7 +104,8 @@ class AsyncioPool:
 
     def info(self) -> PoolInfo:
         """Say what runs."""
-        return PoolInfo(ASYNCIO.kind, self._size, self._runs.running())
+        limits = {} if self._soft_limit is None else {"soft_limit": self._soft_limit}
+        return PoolInfo(ASYNCIO.kind, self._size, self._runs.running(), limits=limits)
 
     def grow(self, count: int = 1) -> int:
         """Let more run at once."""

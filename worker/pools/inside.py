@@ -17,13 +17,14 @@ _SAID = {
 
 def make_pool(options: PoolOptions, app: str, broker: str | None, node: str) -> Pool:
     """Import the app and return a pool for it, see `queue_core.worker.pools.make.make_pool`."""
-    for name, flag in _SAID.items():
+    unkept = _unkept(options.kind)
+    for name in unkept:
         if getattr(options, name) is not None:
-            raise ConfigError(f"-P {options.kind} keeps no {flag}; use -P prefork")
+            raise ConfigError(f"-P {options.kind} keeps no {_SAID[name]}; use -P prefork")
     loaded = load_app(app, broker=broker)
     loaded.hostname = node or loaded.hostname
     limits = limits_of(loaded.settings)
-    for name in _SAID:
+    for name in unkept:
         if getattr(limits, name) is not None:
             raise ConfigError(
                 f"-P {options.kind} keeps no {name}, which the settings of the app ask for; use "
@@ -37,4 +38,9 @@ def make_pool(options: PoolOptions, app: str, broker: str | None, node: str) -> 
     # asyncio takes tens of milliseconds to import, and the other kinds do without it.
     from queue_core.worker.pools.coroutines import AsyncioPool  # noqa: PLC0415
 
-    return AsyncioPool(size, loaded)
+    return AsyncioPool(size, loaded, soft_limit=options.soft_limit or limits.soft_limit)
+
+
+def _unkept(kind: str) -> list[str]:
+    """Which limits for all tasks this kind of pool does not keep."""
+    return [name for name in _SAID if not (kind == "asyncio" and name == "soft_limit")]

@@ -179,6 +179,8 @@ class Unlimited:
         if not (soft is None and hard is None) and not self._said:
             self._said = True
             logger.warning(
-                "messages ask for time limits, and -P %s keeps none; -P prefork does", self._kind
+                "a time limit is asked for, and what -P %s runs cannot be interrupted; with "
+                "-P prefork it can",
+                self._kind,
             )
         return unguarded(soft, hard)

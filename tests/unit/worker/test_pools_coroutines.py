@@ -201,8 +201,46 @@ def test_what_a_pool_cannot_do_is_refused_with_the_one_that_can(start, kind):
     with pytest.raises(UsageError, match="-P prefork can"):
         pool.restart()
     for option in ("hard_limit", "soft_limit", "max_tasks", "max_memory"):
+        if option == "soft_limit" and kind == "asyncio":
+            continue
         with pytest.raises(ConfigError, match=f"-P {kind} keeps no --.*; use -P prefork"):
             make_pool(PoolOptions(kind, **{option: 1}), APP, None, "INFO")
+
+
+def test_a_soft_limit_for_all_tasks_is_kept_where_a_coroutine_waits(monkeypatch, reports, caplog):
+    monkeypatch.syspath_prepend(HERE)
+    pool = make_pool(PoolOptions("asyncio", 2, soft_limit=0.1), APP, None, "INFO")
+    pool.start(reports)
+    try:
+        patient, own, busy = (
+            reports.job("patient"),
+            reports.job("patient"),
+            reports.job("busy", 0.3),
+        )
+        own.soft_limit = 0.2
+        for job in (patient, own, busy):
+            pool.submit(job)
+        assert reports.value(patient) == "stopped after 0.1 s"
+        assert reports.value(own) == "stopped after 0.2 s"
+        assert reports.value(busy) == 0.3
+        assert "a time limit is asked for" in caplog.text
+        assert pool.info().limits == {"soft_limit": 0.1}
+    finally:
+        pool.stop(5.0)
+
+
+def test_a_soft_limit_for_all_tasks_may_be_a_setting(monkeypatch, tmp_path):
+    module = tmp_path / "pool_limited_by_settings.py"
+    module.write_text(
+        "from queue_core.worker import App\n"
+        "app = App('limited')\n"
+        "app.config_from_object({'task_soft_time_limit': 0.1})\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pool = make_pool(PoolOptions("asyncio", 2), f"{module.stem}:app", None, "INFO")
+    assert pool.info().limits == {"soft_limit": 0.1}
+    with pytest.raises(ConfigError, match="-P threads keeps no soft_limit"):
+        make_pool(PoolOptions("threads", 2), f"{module.stem}:app", None, "INFO")
 
 
 @pytest.mark.parametrize(
