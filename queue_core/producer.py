@@ -161,15 +161,15 @@ class Producer:
                 window may have been stored.
         """
         check_kind("what publish_many takes", messages, Iterable, "an iterable of messages")
+        if isinstance(messages, list | tuple) and len(messages) == 1:  # a window by itself
+            return self._send([self._ready(messages[0], options)], timeout)
         patient = isinstance(messages, list | tuple)
         outgoing = Outgoing(lambda window: self._send(window, timeout), patient=patient)
         try:
             with outgoing:
                 try:
                     for item in messages:
-                        if not isinstance(item, Publication):
-                            item = self.prepare(*_pair(item), **options)
-                        outgoing.add(item)
+                        outgoing.add(self._ready(item, options))
                 except Exception:
                     outgoing.flush()  # what came before is sent; then the caller hears of it
                     raise
@@ -290,6 +290,9 @@ class Producer:
             2 if durable else 1,
         )
         return Publication(exchange, routing_key, encoded, properties, fresh_id(), mandatory, delay)
+
+    def _ready(self, item: tuple[Any, str] | Publication, options: PublishOptions) -> Publication:
+        return item if isinstance(item, Publication) else self.prepare(*_pair(item), **options)
 
     def _as_is(self, body: Any) -> bytes:
         if not isinstance(body, bytes):

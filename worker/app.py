@@ -8,13 +8,12 @@ as celery declares them, so that its programs can work beside ours.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 import msgspec
 
-from queue_core import Connection, Queue, UsageError
+from queue_core import Connection, Queue, UsageError, process_id
 from queue_core.worker.blueprint import Steps, load
 from queue_core.worker.builtin import builtin_tasks
 from queue_core.worker.charter import Charter, Packages, Settled
@@ -43,6 +42,7 @@ R = TypeVar("R")
 F = TypeVar("F", bound=Middleware)
 E = TypeVar("E", bound=type[Exception])
 
+_TEXTS = (str, bytes)
 CONTROL = "queue_core.worker.control.client:control_of"
 
 
@@ -185,7 +185,7 @@ class App:
             Unsupported: the broker cannot do what an option asks for, such as a countdown.
             QueueCoreError: see `queue_core.Producer.publish`.
         """
-        if isinstance(args, str | bytes):
+        if isinstance(args, _TEXTS):
             raise UsageError(
                 f"the arguments of task {name} are a sequence, not a string: [{args!r}]"
             )
@@ -415,7 +415,7 @@ class App:
         self._charter.say(Level.FLAG, "the command line", broker_url=broker, result_backend=backend)
 
     def _check_unused(self) -> None:
-        if os.getpid() in self._offices:
+        if process_id() in self._offices:
             raise UsageError("the app is connected already; configure it before it sends anything")
 
     def connection(self) -> Connection:
@@ -460,12 +460,12 @@ class App:
         """
         if self._control is not None:
             self._control.close()
-        office = self._offices.pop(os.getpid(), None)
+        office = self._offices.pop(process_id(), None)
         if office is not None:
             office.close()
 
     def _office(self) -> Office:
-        pid = os.getpid()
+        pid = process_id()
         office = self._offices.get(pid)
         if office is None:
             settled = self._charter.settled

@@ -94,6 +94,7 @@ class Office:
         self._revoke = revoke
         self.errors = errors
         self._options = result_options(settings)
+        self._usual_patience = patience(settings.task_publish_retry_policy)
         self._pid = os.getpid()
         self._backend = settings.result_backend
         self._lock = threading.Lock()
@@ -107,15 +108,16 @@ class Office:
         """Send the first tasks of a signature; see `App.send`."""
         options = signature.options
         check_options(options)
-        letters, handle = self._letters(signature)
         task = self._find_task(signature.task)
+        ignored = self._ignored(task, options)
+        letters, handle = self._letters(signature, ignored=ignored)
         unique_for = None if task is None else task.unique_for
         if unique_for is not None:
             other = self._claim(signature, unique_for, handle.id)
             if other is not None:
                 return other
         try:
-            result = self._expected([handle], ignored=self._ignored(signature))[0]
+            (result,) = self._expected([handle], ignored=ignored)
             self._post(
                 letters,
                 transaction=options.get("transaction"),
@@ -141,11 +143,14 @@ class Office:
         found: list[AsyncResult[Any]] = []
         sent: list[Letter] = []
         transaction, timeout = options.get("transaction"), self._patience(options)
-        ignored = self._ignored(Signature(name, [], {}, dict(options)))
+        ignored = self._ignored(task, options)
+
+        def one(args: Sequence[Any]) -> Signature[Any]:
+            return Signature(name, list(args), {}, dict(options))
 
         def prepared() -> Iterator[Letter]:
             for some in _several(calls, TOGETHER if self._options.track_sent else 1):
-                made = [self._letters(Signature(name, list(a), {}, dict(options))) for a in some]
+                made = [self._letters(one(args), ignored=ignored) for args in some]
                 found.extend(self._expected([handle for _, handle in made], ignored=ignored))
                 letters = [letter for several, _ in made for letter in several]
                 self._declare(letters)
@@ -167,9 +172,9 @@ class Office:
             for letter in letters:
                 self._hooks.after_publish.tell(letter)
 
-    def _letters(self, signature: Signature[Any]) -> tuple[list[Letter], Handle]:
+    def _letters(self, signature: Signature[Any], *, ignored: bool) -> tuple[list[Letter], Handle]:
         """Encode what is to be sent now."""
-        reply_to = None if self._ignored(signature) else self.results().reply_to()
+        reply_to = None if ignored else self.results().reply_to()
         frozen, handle = freeze(signature, reply_to=reply_to)
         if signature.subtask_type is not None and _counts(frozen):
             self._need_counting()
@@ -182,10 +187,9 @@ class Office:
                 self._hooks.before_publish.tell(task)
         return [self._composer.compose(task) for task in tasks], handle
 
-    def _ignored(self, signature: Signature[Any]) -> bool:
-        said = signature.options.get("ignore_result")
+    def _ignored(self, task: Task[..., Any] | None, options: Mapping[str, Any]) -> bool:
+        said = options.get("ignore_result")
         if said is None:
-            task = self._find_task(signature.task)
             said = None if task is None else task.ignore_result
         return self._settings.task_ignore_result if said is None else bool(said)
 
@@ -198,7 +202,7 @@ class Office:
         if not (self._settings.task_publish_retry if retry is None else retry):
             return HURRY
         said = options.get("retry_policy")
-        return patience(read_policy(said) if said else self._settings.task_publish_retry_policy)
+        return patience(read_policy(said)) if said else self._usual_patience
 
     def _claim(
         self, signature: Signature[Any], seconds: float, task_id: str
