@@ -59,7 +59,9 @@ COMMAND_TTL: Final = 300.0
 MAX_WAITING: Final = 10_000
 """Commands that may wait for a node during a flood; of more, none is kept."""
 _LOOK: Final = 1.0
-_POLL: Final = 5.0
+_POLL: Final = 4.0
+"""Seconds of one wait for commands: two of those that a broker lets last."""
+
 _REJOIN: Final = 30.0
 _RETRY: Final = 0.05
 

@@ -42,7 +42,8 @@ PREFETCH: Final = 50
 """How many answers may be here at once. Strangers decide how large they are."""
 _TURN: Final = 0.25
 """Seconds after which a waiting caller looks whether nobody takes answers any more."""
-_POLL: Final = 5.0
+_POLL: Final = 4.0
+"""Seconds of one wait for answers: two of those that a broker lets last."""
 
 
 class Ticket(Generic[R]):

@@ -19,7 +19,8 @@ BURST: Final = 1.0
 """The same of a worker that ends when there are none."""
 JOIN: Final = 2.0
 LOOK: Final = 0.25
-"""Seconds between two looks at how many messages to hold."""
+"""Seconds between two looks at how many messages to hold, while some come: another window costs
+round trips, and nobody needs it before the next message."""
 
 
 class Loop(StartStopStep):
@@ -67,9 +68,6 @@ class Loop(StartStopStep):
         patience = BURST if parent.worker.options.burst else RECEIVE
         try:
             while not stopping.is_set():
-                if (now := time.monotonic()) >= look:
-                    look = now + LOOK
-                    parent.intake.retune()
                 taker = parent.intake.taker
                 if taker is None:
                     with parent.intake.changed:
@@ -80,6 +78,9 @@ class Loop(StartStopStep):
                 message = taker.receive(timeout=patience)
                 if message is not None:
                     parent.take(message, taker)
+                    if (now := time.monotonic()) >= look:
+                        look = now + LOOK
+                        parent.intake.retune()
                 elif parent.worker.options.burst and parent.intake.exhausted():
                     parent.worker.stop()
                     return

@@ -15,6 +15,7 @@ from queue_core import (
     Connection,
     ConnectionLost,
     ConnectTimeout,
+    Consumer,
     Message,
     Queue,
     RemoteError,
@@ -23,6 +24,7 @@ from queue_core.settling import SessionSettler
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App
 from queue_core.worker.blueprint import ConsumerStep, StartStopStep
+from queue_core.worker.consumer import loop
 from queue_core.worker.delivery import ActiveRequest
 from queue_core.worker.moments import seconds_until
 from queue_core.worker.pools.threads import ThreadPool
@@ -516,6 +518,31 @@ def test_an_outcome_settles_one_message_that_comes_again_and_no_second_one(app, 
                 thief.connect()
     worker.consumer.intake.resume()
     eventually(lambda: len(runs) == 2, 10.0, what="the second one is run, too")
+
+
+def test_an_idle_worker_holds_what_it_held_until_messages_come_again(app, run, monkeypatch):
+    """Another window costs round trips, which a worker that has nothing to do need not make."""
+    waits = []
+    receive = Consumer.receive
+
+    def counted(consumer, timeout=None):
+        waits.append(timeout)
+        return receive(consumer, timeout)
+
+    ahead = [4]
+    monkeypatch.setattr(Consumer, "receive", counted)
+    monkeypatch.setattr(ThreadPool, "ahead", property(lambda pool: ahead[0]))
+    monkeypatch.setattr(loop, "RECEIVE", 0.01)
+    monkeypatch.setattr(loop, "LOOK", 0.0)
+    quick = app.task(name="quick")(lambda: "done")
+    worker, _, _ = run()
+    taker = worker.consumer.intake.taker
+    ahead[0] = 64
+    before = len(waits)
+    eventually(lambda: len(waits) > before + 3, 10.0, what="it has nothing to do")
+    assert worker.consumer.intake.taker is taker
+    assert quick.delay().get(10) == "done"
+    eventually(lambda: worker.consumer.intake.taker is not taker, 10.0, what="it holds more")
 
 
 class Prices(ConsumerStep):
