@@ -42,8 +42,7 @@ def settle_tokens(
     if not careful:
         if not are_tokens(tokens):
             raise Careful
-        steps.cursor.executemany(statements.settle, sorted(tokens))
-        if steps.cursor.rowcount != len(tokens):
+        if _settle_together(steps, statements, tokens) != len(tokens):
             raise Careful
         return []
     good = [token for token in dict.fromkeys(tokens) if is_token(token)]
@@ -53,6 +52,22 @@ def settle_tokens(
         if steps.cursor.rowcount != 1:
             stale.append(token)
     return stale
+
+
+def _settle_together(steps: Steps, statements: Statements, tokens: Sequence[Token]) -> int:
+    """Forget claims, those of one claim in one statement; return how many there were."""
+    of_claim: dict[int, list[int]] = {}
+    for seq, fence in sorted(tokens):
+        of_claim.setdefault(fence, []).append(seq)
+    settled = 0
+    for fence, seqs in of_claim.items():
+        if len(seqs) == 1:
+            steps.cursor.execute(statements.settle, (seqs[0], fence))
+            settled += steps.cursor.rowcount
+        else:
+            numbers = steps.numbers(seqs)
+            settled += steps.run(statements.settle_some, numbers=numbers, claim=fence)
+    return settled
 
 
 def sweep(steps: Steps, statements: Statements) -> None:

@@ -170,6 +170,8 @@ class Statements:
         token = m.seq == bindparam("token_seq"), m.fence == bindparam("token_fence")
         names = ("token_seq", "token_fence")
         self.settle = self._compile_rows(delete(message).where(*token), names)
+        some = self._language.among(m.seq, "numbers")
+        self.settle_some = self._compile(delete(message).where(some, m.fence == bindparam("claim")))
         self.is_held = self._compile_rows(self._language.hold(select(m.seq).where(*token)), names)
         self.is_stored = self._compile(
             select(m.seq).where(m.queue == bindparam("queue"), m.id == bindparam("id"))

@@ -42,6 +42,8 @@ RESTARTS = Backoff(base=0.5, cap=30.0)
 """Seconds before a child is started whose predecessors did not get as far as to be ready."""
 OVERDUE = 0.02
 """Seconds that a job may run before what waits behind it goes elsewhere."""
+LEAST_COST = 0.00002
+"""Seconds that no job takes less than, with all that a child does for it."""
 CUT_GRACE = 1.0
 """Seconds that a task may go on after it was interrupted."""
 START_TIMEOUT = 60.0
@@ -120,7 +122,8 @@ class Crew:
         if not member.jobs or member.jobs[0].ticket != ticket:
             return False
         job = member.finish(now)
-        self._changed = self._changed or not member.lasting or self._spent(member)
+        if not self._changed and (not member.lasting or self._spent(member)):
+            self._changed = True
         if isinstance(outcome, _TIMED):
             self.pace.observe(job.name, outcome.seconds)
         self._outside.tell(ticket, outcome)
@@ -192,6 +195,14 @@ class Crew:
             if len(member.jobs) > 1 and not member.recalled:
                 due = min(due, member.began + OVERDUE)
         return due
+
+    def leisure(self) -> float:
+        """Return the seconds in which nobody can run out of jobs.
+
+        Word of outcomes may wait for so long, and be heard together.
+        """
+        least = min((len(member.jobs) for member in self._able()), default=0)
+        return (least - 1) * LEAST_COST / 2 if least > 1 and self._deadline is None else 0.0
 
     @property
     def ended(self) -> bool:
@@ -373,11 +384,7 @@ class Crew:
         if not self.pending:
             return
         given: dict[int, list[Job]] = {}
-        able = [
-            member
-            for member in self.members.values()
-            if member.ready and not (member.leaving or member.dying) and member.cut is None
-        ]
+        able = self._able()
         while self.pending:
             member = self._least_loaded(able, now)
             if member is None:
@@ -389,6 +396,13 @@ class Crew:
             given.setdefault(member.pid, []).append(job)
         for pid, jobs in given.items():
             self._outside.give(pid, jobs)
+
+    def _able(self) -> list[Member]:
+        return [
+            member
+            for member in self.members.values()
+            if member.ready and not (member.leaving or member.dying) and member.cut is None
+        ]
 
     def _least_loaded(self, able: list[Member], now: float) -> Member | None:
         best, least = None, math.inf

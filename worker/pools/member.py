@@ -66,8 +66,8 @@ class Member:
     def finish(self, now: float) -> Job:
         """The first job has ended, and the next begins."""
         job = self.jobs.popleft()
-        self._costs.popleft()
-        self.load = sum(self._costs)
+        cost = self._costs.popleft()
+        self.load = self.load - cost if self.jobs and cost < math.inf else sum(self._costs)
         self.finished += 1
         if self.cut is not None and self.cut[0] == job.ticket:
             self.cut, self.kill_at = None, math.inf

@@ -15,11 +15,11 @@ import math
 from collections.abc import Iterable
 
 MAX_BEHIND = 0.005
-MAX_WINDOW = 16
+MAX_WINDOW = 32
 MAX_KINDS = 10_000
 AHEAD = 0.1
 UNKNOWN_AHEAD = 4
-MIN_AHEAD, MAX_AHEAD = 2, 64
+MIN_AHEAD, MAX_AHEAD = 2, 256
 _WEIGHT = 0.2
 _WEIGHT_OF_ALL = 0.02
 

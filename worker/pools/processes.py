@@ -74,6 +74,7 @@ _TICK = 1.0
 _LOOK = 0.25
 _DYING = 0.01
 _PEEK = 0.1
+_NEWS = (Begins, Says)
 
 
 class ProcessPool:
@@ -323,12 +324,15 @@ class ProcessPool:
                 pause = min(pause, self._crew.next_time() - now)
             told, self._children.told = self._children.told, []
             ended = self._crew.ended
+            leisure = self._crew.leisure()
         for ticket, outcome in told:
             self._pass_on(ticket, outcome)
         if ended:
             return False
         if self._submitted or self._children.told:
             pause = 0.0
+        elif leisure:
+            time.sleep(leisure)
         heard = self._children.wait(max(0.0, pause))
         with self._lock:
             for item in heard:
@@ -374,16 +378,14 @@ class ProcessPool:
     def _hear(self, child: Child, messages: Iterable[FromChild]) -> None:
         now = time.monotonic()
         for message in messages:
-            if isinstance(message, Leaving):
-                child.said_goodbye = True
-                self._crew.on_leaving(child.pid, now)
-            elif not self._on_message(child.pid, message, now):
+            if not self._on_message(child, message, now):
                 logger.error("child %d reports what it was not asked for", child.pid)
                 child.kill()
         if child.silent and child.pid in self._children.by_pid:
             self._crew.on_leaving(child.pid, now)
 
-    def _on_message(self, pid: int, message: FromChild, now: float) -> bool:
+    def _on_message(self, child: Child, message: FromChild, now: float) -> bool:
+        pid = child.pid
         if isinstance(message, Ended):
             return self._crew.on_ended(pid, message.ticket, message.outcome, now)
         if isinstance(message, Cut):
@@ -398,6 +400,9 @@ class ProcessPool:
             self._known.set()
         elif isinstance(message, NotReady):
             self._not_ready(message)
+        elif isinstance(message, Leaving):
+            child.said_goodbye = True
+            self._crew.on_leaving(pid, now)
         return True
 
     def _import_anew(self) -> None:
@@ -466,7 +471,7 @@ class ProcessPool:
     def _pass_on(self, ticket: int, told: Outcome | News) -> None:
         assert self._report is not None, "jobs come after start"
         try:
-            if not isinstance(told, Begins | Says):
+            if not isinstance(told, _NEWS):
                 self._report(ticket, told)
             elif self._hears is not None:
                 self._hears(ticket, told)

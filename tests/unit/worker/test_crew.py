@@ -11,6 +11,7 @@ from queue_core.worker.outcome import Abandoned, Crashed, Done, Job, Returned, T
 from queue_core.worker.pools.crew import (
     CUT_GRACE,
     EXIT_TIMEOUT,
+    LEAST_COST,
     OVERDUE,
     RESTARTS,
     START_TIMEOUT,
@@ -436,6 +437,20 @@ def test_children_that_die_young_are_started_later_and_later():
         assert len(crew.members) == 1
     assert max(pauses) <= RESTARTS.cap
     assert sum(pauses) > 30.0
+
+
+def test_outcomes_may_be_heard_together_while_everybody_has_more_to_do():
+    outside, crew = crew_of(2)
+    assert crew.leisure() == 0.0
+    warm(outside, crew)
+    crew.pending.extend(job(number) for number in range(1, 4))
+    crew.turn(0.0)
+    assert crew.leisure() == 0.0, "one of them has a single job"
+    crew.pending.extend(job(number) for number in range(4, 21))
+    crew.turn(0.0)
+    assert 0.0 < crew.leisure() <= 10 * LEAST_COST, "half of what the less busy one has to do"
+    crew.stop(0.0, 10.0)
+    assert crew.leisure() == 0.0
 
 
 def test_a_child_whose_task_is_being_ended_gets_nothing_else():

@@ -67,4 +67,4 @@ def test_a_rare_slow_task_does_not_empty_the_hands():
     pace = Pace()
     for number in range(2000):
         pace.observe("a" if number % 97 else "slow", 0.0001 if number % 97 else 0.05)
-    assert pace.ahead == MAX_AHEAD
+    assert 50 < pace.ahead <= MAX_AHEAD
