@@ -93,7 +93,7 @@ class Answering:
         """Answer a command, if its caller wants to hear; see `Reply` for what the words mean.
 
         What cannot be sent because of what it is becomes an error that says so. Returns False if
-        the caller is known to be gone: of an ``item`` that is found out. Blocks for a round trip.
+        the caller is known to be gone: of an ``item`` that is found out. Blocks as `Outbox.send`.
         """
         if command.reply_to is None:
             return True
@@ -142,7 +142,7 @@ class Answering:
     def _send(self, command: Command, encoded: Publication) -> bool:
         """Send an answer; return False if nobody can hear it. The broker may be away."""
         try:
-            self._producer.publish_many((encoded,))
+            self._wiring.outbox.send(encoded)
         except Unroutable:
             return False
         except QueueCoreError as error:

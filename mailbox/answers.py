@@ -25,6 +25,7 @@ class Answers(Mapping[str, Any]):
             end is in ``partial``.
         unknown: names that were asked for and that no node has.
         partial: node -> what it had yielded by the deadline.
+        heard: the nodes that have said all that they have to say.
         duplicates: how many replies came twice, or out of turn.
     """
 
@@ -37,6 +38,7 @@ class Answers(Mapping[str, Any]):
         self.expired: set[str] = set()
         self.missing: set[str] = set()
         self.unknown: set[str] = set()
+        self.heard: set[str] = set()
         self.duplicates = 0
         self._ticket: Ticket[Reply] | None = None
 
@@ -81,11 +83,6 @@ class Answers(Mapping[str, Any]):
         return node in self._values
 
     @property
-    def heard(self) -> set[str]:
-        """The nodes that have said all that they have to say."""
-        return {*self._values, *self.errors, *self.refused, *self.expired}
-
-    @property
     def complete(self) -> bool:
         """Every node that was asked answered, and none with an error."""
         return not (self.errors or self.refused or self.expired or self.missing or self.unknown)
@@ -95,16 +92,19 @@ class Answers(Mapping[str, Any]):
         node = reply.node
         if node in self.heard:
             self.duplicates += 1
-        elif reply.kind == "item":
+            return ()
+        if reply.kind == "item":
             items = self.partial.setdefault(node, [])
             if reply.index == len(items):
                 items.append(reply.value)
                 return ((node, reply.value),)
             self.duplicates += 1
-        elif reply.kind == "value":
+            return ()
+        self.heard.add(node)
+        if reply.kind == "value":
             self._values[node] = reply.value
             return ((node, reply.value),)
-        elif reply.kind == "end":
+        if reply.kind == "end":
             self._values[node] = self.partial.pop(node, [])
         elif reply.kind == "expired":
             self.expired.add(node)

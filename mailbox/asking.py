@@ -8,12 +8,12 @@ comes, those that are missing are looked for, so that nobody waits for a node th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from queue_core import Deadline, QueueCoreError
 from queue_core.mailbox.answers import Answers
-from queue_core.mailbox.directory import Directory, Labels
+from queue_core.mailbox.directory import Directory
 from queue_core.mailbox.replies import Replies, Ticket
 from queue_core.mailbox.sending import FEW, Sender
 from queue_core.mailbox.wire import Address, Command, Reply
@@ -56,7 +56,7 @@ class Asking:
         self._directory = directory
         self._limit = limit
         self._mixed = mixed
-        self._expected: dict[str, Labels] | None = None
+        self._awaited: set[str] | None = None  # None: nobody knows who there is
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Send, and yield until the last answer or the deadline."""
@@ -69,7 +69,7 @@ class Asking:
             yield from self._collect(ticket)
         finally:
             replies.forget(ticket)
-            answers.missing = self._pending()
+            answers.missing = self._awaited or set()
             self._say_left(set(answers.partial) - answers.heard)
 
     def _say_left(self, names: set[str]) -> None:
@@ -88,48 +88,50 @@ class Asking:
         """Find out whom to wait for."""
         address = self._command.address
         if address.names is not None:
-            self._expected = {name: {} for name in address.names}
+            self._awaited = set(address.names) - self.answers.unknown
         elif not self._mixed:
             known = self._directory.names()
             if known is not None:
-                self._expected = {
-                    name: labels for name, labels in known.items() if address.includes(name, labels)
+                self._awaited = {
+                    name for name, labels in known.items() if address.includes(name, labels)
                 }
 
-    def _pending(self) -> set[str]:
-        return set(self._expected or ()) - self.answers.heard - self.answers.unknown
-
-    def _complete(self, pending: set[str]) -> bool:
+    @property
+    def _complete(self) -> bool:
         if self._limit is not None and len(self.answers.heard) >= self._limit:
             return True
-        return self._expected is not None and not pending
+        return self._awaited is not None and not self._awaited
 
     def _collect(self, ticket: Ticket[Reply]) -> Iterator[tuple[str, Any]]:
         in_vain = 0  # times that nothing came, up to six
-        while not self._complete(pending := self._pending()) and not self._deadline.expired:
-            patience = _PATIENCE / 4 if len(pending) <= FEW else _PATIENCE
+        while not self._complete and not self._deadline.expired:
+            patience = _PATIENCE / 4 if len(self._awaited or ()) <= FEW else _PATIENCE
             bound = self._deadline.bound(min(1.0, patience * 2**in_vain))
             reply = self._replies.next(ticket, Deadline.after(bound, self._deadline.clock))
             if reply is not None:
                 in_vain = 0
                 if reply.peers is not None and self._command.peers and not self._mixed:
-                    self._expected = {name: {} for name in reply.peers} | (self._expected or {})
-                yield from self.answers.take(reply)
+                    self._awaited = (self._awaited or set()).union(reply.peers) - self.answers.heard
+                yield from self._take(reply)
             else:
                 in_vain = min(6, in_vain + 1)
-                self._look_for(pending)
+                self._look_for_them()
 
-    def _look_for(self, names: set[str]) -> None:
+    def _take(self, reply: Reply) -> Iterable[tuple[str, Any]]:
+        seen = self.answers.take(reply)
+        if self._awaited is not None and reply.node in self.answers.heard:
+            self._awaited.discard(reply.node)
+        return seen
+
+    def _look_for_them(self) -> None:
         """Wait no longer for nodes that are gone."""
-        if not names:
+        if not self._awaited:
             return
-        gone = self._sender.gone(sorted(names), self._deadline)
+        gone = self._sender.gone(sorted(self._awaited), self._deadline)
         if not gone:
             return
+        self._awaited -= gone
         if self._command.address.names is not None:
             self.answers.unknown |= gone
         else:
-            assert self._expected is not None, "they were pending"
-            for name in gone:
-                del self._expected[name]
             self._directory.leave(*gone)

@@ -10,6 +10,7 @@ Timeouts are total, on the monotonic clock: from the call to its return, whateve
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, Self
@@ -34,6 +35,7 @@ from queue_core.mailbox.directory import Directory, Labels, PeerDirectory, Share
 from queue_core.mailbox.inbox import private_queue
 from queue_core.mailbox.matching import BadPattern, check
 from queue_core.mailbox.node import Node
+from queue_core.mailbox.outbox import Outbox
 from queue_core.mailbox.panel import Panel
 from queue_core.mailbox.replies import Replies
 from queue_core.mailbox.sending import Sender
@@ -114,6 +116,7 @@ class Mailbox:
             accept=self._accept,
         )
         self._directory: Directory | None = None
+        self._outboxes: dict[int, Outbox] = {}  # of each process, as locks are
         self._nodes: list[Node] = []
 
     # --- nodes ------------------------------------------------------------------------------------
@@ -332,6 +335,7 @@ class Mailbox:
             directory,
             self._accept,
             self._sender.tell,
+            self._outboxes.setdefault(os.getpid(), Outbox(self._connection)),
         )
 
     def _ask(

@@ -10,6 +10,7 @@ import msgspec
 from queue_core import Clock, Connection, Exchange
 from queue_core.mailbox.clock import LamportClock
 from queue_core.mailbox.directory import Directory
+from queue_core.mailbox.outbox import Outbox
 
 
 class Wiring(msgspec.Struct, frozen=True):
@@ -25,6 +26,7 @@ class Wiring(msgspec.Struct, frozen=True):
         directory: who there is, and what to remember.
         accept: the serializers that commands may come in.
         cast: sends a command to one node: name, method, arguments.
+        outbox: sends their answers.
     """
 
     connection: Connection
@@ -37,3 +39,4 @@ class Wiring(msgspec.Struct, frozen=True):
     directory: Directory
     accept: tuple[str, ...]
     cast: Callable[[str, str, Mapping[str, Any]], None]
+    outbox: Outbox

@@ -9,6 +9,7 @@ from queue_core import Connection, Exchange
 from queue_core.mailbox import LamportClock, Panel, SigningKey
 from queue_core.mailbox.directory import PeerDirectory
 from queue_core.mailbox.journal import entry_of
+from queue_core.mailbox.outbox import Outbox
 from queue_core.mailbox.own import Profile
 from queue_core.mailbox.reception import Reception
 from queue_core.mailbox.runner import Runner
@@ -32,7 +33,7 @@ class Newcomer:
         exchange = Exchange("test.pidbox", "fanout")
         wiring = Wiring(
             *(connection, "test", exchange, exchange, exchange, LamportClock(), clock),
-            *(self.directory, ("json",), lambda name, method, arguments: None),
+            *(self.directory, ("json",), lambda name, method, arguments: None, Outbox(connection)),
         )
         node = Profile("new", None, {}, panel, "life")
         guard, runner = Guard({"ops": OPS}, clock), Runner("test")
