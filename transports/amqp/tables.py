@@ -21,8 +21,11 @@ from typing import Any, Final
 from queue_core.errors import DecodeError, UsageError
 
 MAX_DEPTH: Final = 32
+_MOST_HEADINGS: Final = 1024
 
 _U32: Final = Struct(">I")
+_U64: Final = Struct(">Q")
+_SCALED: Final = Struct(">Bi")
 _INT32: Final = Struct(">ci")
 _INT64: Final = Struct(">cq")
 _DOUBLE: Final = Struct(">cd")
@@ -223,27 +226,42 @@ def decode_table(data: bytes, at: int = 0, depth: int = MAX_DEPTH) -> tuple[dict
 def _decode_table(data: bytes, at: int, depth: int) -> tuple[dict[str, Any], int]:
     end = _end(data, at)
     at += 4
+    known = _headings.get
     table: dict[str, Any] = {}
     while at < end:
-        kind_at = at + 1 + data[at]
-        key = data[at + 1 : kind_at].decode("utf-8", "surrogateescape")
-        kind = data[kind_at]
+        begin = at + 2 + data[at]
+        heading = data[at:begin]
+        key, kind = known(heading) or _learn(heading)
         # Most headers of a task are texts or nothing: these two are read without a call.
         if kind == _TEXT:
-            at = kind_at + 5 + _U32.unpack_from(data, kind_at + 1)[0]
-            value = data[kind_at + 5 : at]
+            at = begin + 4 + _U32.unpack_from(data, begin)[0]
+            value = data[begin + 4 : at]
             try:
                 table[key] = value.decode()
             except UnicodeDecodeError:
                 table[key] = value
         elif kind == _VOID:
-            at = kind_at + 1
+            at = begin
             table[key] = None
         else:
-            table[key], at = _decode_value(data, kind_at, depth)
+            table[key], at = _DECODERS[kind](data, begin, depth)
     if at != end:
         raise ValueError("an entry reaches beyond the table")
     return table, end
+
+
+_headings: Final[dict[bytes, tuple[str, int]]] = {}
+"""What stands before a value, as bytes: its name, and its type. Programs use few of them."""
+
+
+def _learn(heading: bytes) -> tuple[str, int]:
+    kind = heading[heading[0] + 1]
+    if kind not in _DECODERS:
+        raise ValueError(f"unknown type {chr(kind)!r}")
+    found = heading[1:-1].decode("utf-8", "surrogateescape"), kind
+    if len(_headings) < _MOST_HEADINGS:
+        _headings[heading] = found
+    return found
 
 
 def _end(data: bytes, at: int) -> int:
@@ -256,47 +274,83 @@ def _end(data: bytes, at: int) -> int:
 
 
 def _decode_value(data: bytes, at: int, depth: int) -> tuple[Any, int]:
-    kind = data[at]
-    at += 1
-    if number := _NUMBERS.get(kind):
-        return number.unpack_from(data, at)[0], at + number.size
-    if kind in _LONG_KINDS:
-        return _decode_long(kind, data, at, depth)
-    end = at + _SIZES[kind] if kind in _SIZES else -1
-    if end < 0 or end > len(data):
-        raise ValueError(f"unknown type {chr(kind)!r}" if end < 0 else "it is cut off")
-    if kind == _BOOL:
-        return data[at] != 0, end
-    if kind == _VOID:
-        return None, end
-    if kind == _TIME:
-        return _timestamp(int.from_bytes(data[at:end], "big")), end
-    raw = int.from_bytes(data[at + 1 : end], "big", signed=True)
-    return decimal.Decimal(raw).scaleb(-data[at]), end
+    decoder = _DECODERS.get(data[at])
+    if decoder is None:
+        raise ValueError(f"unknown type {chr(data[at])!r}")
+    return decoder(data, at + 1, depth)
 
 
-def _decode_long(kind: int, data: bytes, at: int, depth: int) -> tuple[Any, int]:
-    if kind == _TABLE:
-        if depth <= 0:
-            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-        return _decode_table(data, at, depth - 1)
+def _decode_text(data: bytes, at: int, _depth: int) -> tuple[str | bytes, int]:
+    value, end = _decode_bytes(data, at, 0)
+    try:
+        return value.decode(), end
+    except UnicodeDecodeError:
+        return value, end
+
+
+def _decode_bytes(data: bytes, at: int, _depth: int) -> tuple[bytes, int]:
     end = _end(data, at)
-    if kind == _LIST:
-        if depth <= 0:
-            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-        items = []
-        at += 4
-        while at < end:
-            item, at = _decode_value(data, at, depth - 1)
-            items.append(item)
-        return items, end
-    value = data[at + 4 : end]
-    if kind == _TEXT:
-        try:
-            return value.decode(), end
-        except UnicodeDecodeError:
-            return value, end
-    return value, end
+    return data[at + 4 : end], end
+
+
+def _decode_list(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
+    inner = _inside(depth)
+    end = _end(data, at)
+    items = []
+    at += 4
+    while at < end:
+        item, at = _decode_value(data, at, inner)
+        items.append(item)
+    return items, end
+
+
+def _decode_mapping(data: bytes, at: int, depth: int) -> tuple[dict[str, Any], int]:
+    return _decode_table(data, at, _inside(depth))
+
+
+def _inside(depth: int) -> int:
+    if depth <= 0:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    return depth - 1
+
+
+def _decode_number(number: Struct) -> _Decoder:
+    unpack, size = number.unpack_from, number.size
+    return lambda data, at, _depth: (unpack(data, at)[0], at + size)
+
+
+def _decode_bool(data: bytes, at: int, _depth: int) -> tuple[bool, int]:
+    return data[at] != 0, at + 1
+
+
+def _decode_void(_data: bytes, at: int, _depth: int) -> tuple[None, int]:
+    return None, at
+
+
+def _decode_time(data: bytes, at: int, _depth: int) -> tuple[datetime.datetime | int, int]:
+    return _timestamp(_U64.unpack_from(data, at)[0]), at + 8
+
+
+def _decode_decimal(data: bytes, at: int, _depth: int) -> tuple[decimal.Decimal, int]:
+    places, raw = _SCALED.unpack_from(data, at)
+    return decimal.Decimal(raw).scaleb(-places), at + 5
+
+
+_Decoder = Callable[[bytes, int, int], tuple[Any, int]]
+"""From the data, where the value begins behind its type, and how deep more may nest, to the value
+and where it ends."""
+
+_DECODERS: Final[Mapping[int, _Decoder]] = {
+    **{kind: _decode_number(number) for kind, number in _NUMBERS.items()},
+    _TEXT: _decode_text,
+    ord("x"): _decode_bytes,
+    _LIST: _decode_list,
+    _TABLE: _decode_mapping,
+    _BOOL: _decode_bool,
+    _VOID: _decode_void,
+    _TIME: _decode_time,
+    ord("D"): _decode_decimal,
+}
 
 
 def _timestamp(seconds: int) -> datetime.datetime | int:
