@@ -31,8 +31,15 @@ class WorkerProcess:
     """One ``queue-core worker`` and what it logged."""
 
     def __init__(
-        self, log: Path, arguments: list[str], environment: dict[str, str], folder: Path = HERE
+        self,
+        log: Path,
+        arguments: list[str],
+        environment: dict[str, str],
+        folder: Path = HERE,
+        *,
+        session: bool = False,
     ) -> None:
+        """Start it; with ``session`` as the leader of a group, as in a terminal."""
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
@@ -42,6 +49,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                start_new_session=session,
             )
 
     @property

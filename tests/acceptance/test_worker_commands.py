@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from queue_core.testing.eventually import eventually
+from tests.acceptance.conftest import WorkerProcess
 
 HERE = Path(__file__).parent
 
@@ -128,6 +133,24 @@ def test_a_worker_waits_for_a_broker_that_is_away_and_can_be_stopped():
             seen += line
         process.terminate()
         assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_ctrl_c_while_the_first_process_starts_ends_the_worker_without_a_traceback(
+    tmp_path, start_method
+):
+    environment = {"QUEUE_CORE_WORKER_POOL_START_METHOD": start_method}
+    arguments = ["-A", "jobs:app", "-b", f"sqlite:///{tmp_path}/broker.db", "-c", "1"]
+    for wait in (0.0, 0.01, 0.03):
+        worker = WorkerProcess(tmp_path / "log", arguments, environment, session=True)
+        try:
+            eventually(worker.templates, 20.0)
+            time.sleep(wait)
+            os.killpg(worker.process.pid, signal.SIGINT)
+            assert worker.end() in (0, 130), worker.log
+            assert "Traceback" not in worker.log and "a child ended" not in worker.log
+        finally:
+            worker.kill()
 
 
 @pytest.mark.parametrize(

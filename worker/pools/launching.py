@@ -27,6 +27,7 @@ from struct import Struct
 from typing import Final, Protocol
 
 from queue_core.worker.pools.frames import CHUNK, FromChild, Reader, Setup, pack
+from queue_core.worker.pools.lifeline import signals_withheld
 
 FORK: Final = b"F"
 REAP: Final = b"R"
@@ -59,11 +60,12 @@ class Fresh:
 
     def __init__(self, module: str, inherited: tuple[int, ...]) -> None:
         """Start it with these descriptors. Raises OSError."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *map(str, inherited)],
-            stdin=subprocess.DEVNULL,
-            pass_fds=inherited,
-        )
+        with signals_withheld():
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, *map(str, inherited)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=inherited,
+            )
         self.pid = self._process.pid
 
     def ended(self) -> str | None:

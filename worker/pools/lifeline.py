@@ -1,5 +1,8 @@
 """How processes of the worker end with the one that started them, and ignore who signals them all.
 
+A terminal signals all of them, also one that has just been started and knows nothing of this yet:
+so they are started with those signals blocked (`signals_withheld`), and let them in when they do.
+
 The parent holds the write end of a pipe. When that closes, the kernel kills the process, even in
 the middle of a C function that holds the interpreter lock (Linux). Elsewhere a thread watches it.
 """
@@ -13,8 +16,12 @@ import select
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
 
 _F_SETSIG = 10  # fcntl has no name for it
+IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def die_with_parent(pipe_fd: int) -> int:
@@ -49,6 +56,17 @@ def ignore_signals() -> None:
     A handler instead of SIG_IGN, which programs started by tasks would inherit. SIGQUIT, which a
     terminal sends to all, writes the stacks of all threads to stderr.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in IGNORED:
         signal.signal(number, lambda _number, _frame: None)
     faulthandler.register(signal.SIGQUIT, all_threads=True)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*IGNORED, signal.SIGQUIT})
+
+
+@contextmanager
+def signals_withheld() -> Iterator[None]:
+    """What is started meanwhile, by this thread, gets no such signal before `ignore_signals`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*IGNORED, signal.SIGQUIT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
