@@ -4,6 +4,9 @@ They do what the steps of `put.py` and `claims.py` do, in one round trip and wit
 is not usual in a put (a limit, a stale version or token, a cause that it does not settle) is left
 to the steps: the statement does nothing then.
 
+What most puts are, one message that is ready at once, has a short statement of its own, and the
+other one when that stored nothing.
+
 The rules:
 
 - A statement sees the moment at which it began; only rows that it locks are looked at anew. So
@@ -96,6 +99,31 @@ def _put(now: str, *, single: bool, settles: bool) -> str:
         )
     FROM usual AS u LEFT JOIN added AS a ON true"""
 
+
+def _append(now: str, *, told: bool) -> str:
+    """Return the statement for one message that is ready at once, and relies on one table entry.
+
+    It stores nothing and answers nothing if the entry has another version, or the id is there
+    already. Else it says whether the queue held nothing before, or sends a hint instead.
+    """
+    return f"""
+    WITH kept AS MATERIALIZED (
+        SELECT FROM {PREFIX}entry
+        WHERE name = %(name)s AND version = %(version)s FOR KEY SHARE
+    )
+    INSERT INTO {PREFIX}message (
+        queue, id, priority, state, reason, max_deliveries, available_at, expires_at,
+        properties, body
+    )
+    SELECT %(queue)s, %(id)s, %(priority)s, {READY}, 0, %(max_deliveries)s,
+        {now}, {now} + %(ttl)s::bigint, %(properties)b::bytea, %(body)b::bytea
+    FROM kept
+    ON CONFLICT (queue, id) DO NOTHING
+    RETURNING {"pg_notify(%(channel)s, '') IS NULL" if told else _EMPTY}"""
+
+
+_EMPTY: Final = f"""
+    NOT EXISTS (SELECT FROM {PREFIX}message AS r WHERE r.state = {READY} AND r.queue = %(queue)s)"""
 
 _SETTLED: Final = f"""
     gone AS (
@@ -212,11 +240,12 @@ def _promote(now: str) -> str:
 class Once:
     """The texts of the statements."""
 
-    __slots__ = ("promote", "put", "settle", "take", "take_many")
+    __slots__ = ("append", "promote", "put", "settle", "take", "take_many")
 
     def __init__(self, now: str) -> None:
         """``now`` is an SQL expression: the present in microseconds."""
         self.settle = _settle()
+        self.append = {told: _append(now, told=told) for told in (False, True)}
         self.put = {
             (single, settles): _put(now, single=single, settles=settles)
             for single in (False, True)
@@ -263,6 +292,11 @@ def put_once(
     Returns also which of the queues ``recent`` held nothing before. None, and nothing happened, if
     a version or a token is stale: the steps say which.
     """
+    if not settle and len(batch) == len(versions) == 1 and _is_plain(batch[0]):
+        (entry,) = versions.items()
+        cursor.execute(*_appending(once, batch[0], entry, channels))
+        if (row := cursor.fetchone()) is not None:
+            return PutResult(), recent if row[0] else ()
     values = _columns(batch)
     values["names"], values["versions"] = list(versions), numbers(versions.values())
     values["known"] = len(versions)
@@ -283,6 +317,31 @@ def put_once(
         except KeyError:  # there before, or earlier in this batch
             already.append(index)
     return PutResult(already=already), rows[0][4]
+
+
+def _is_plain(one: Envelope) -> bool:
+    """Whether it is ready at once, for a while or for ever."""
+    return one.delay <= 0 and (one.ttl is None or one.ttl > 0)
+
+
+def _appending(
+    once: Once, one: Envelope, entry: tuple[str, int], channels: Sequence[str]
+) -> tuple[str, dict[str, object]]:
+    """Return the statement that appends this envelope, and its parameters."""
+    values: dict[str, object] = {
+        "name": entry[0],
+        "version": entry[1],
+        "queue": one.queue,
+        "id": one.id,
+        "priority": one.priority,
+        "max_deliveries": one.max_deliveries,
+        "ttl": None if one.ttl is None else int(one.ttl * 1_000_000),
+        "properties": one.properties,
+        "body": one.body,
+    }
+    if channels:
+        (values["channel"],) = channels
+    return once.append[bool(channels)], values
 
 
 def _columns(batch: Sequence[Envelope]) -> dict[str, Any]:

@@ -2,22 +2,65 @@
 
 from __future__ import annotations
 
+import msgspec
 import psycopg
 import pytest
 
+from queue_core.transport import Envelope, PutResult
 from queue_core.transports.sql.dialects import Taking
 from queue_core.transports.sql.postgresql_dialect import HINT, NOW
-from queue_core.transports.sql.postgresql_once import Once, numbers, take_once
+from queue_core.transports.sql.postgresql_once import Once, numbers, put_once, take_once
 from queue_core.transports.sql.postgresql_wakeup import Throttle, channel_of
 
 LAZY = "set_config('synchronous_commit', 'off', true)"
 ONCE = Once(NOW)
 
 
-@pytest.mark.parametrize("kind", sorted(ONCE.put))
-def test_whatever_stores_an_envelope_waits_for_the_disk(kind: tuple[bool, bool]) -> None:
+@pytest.mark.parametrize("text", [*ONCE.put.values(), *ONCE.append.values()])
+def test_whatever_stores_an_envelope_waits_for_the_disk(text: str) -> None:
     """A settlement with publications is a publish."""
-    assert "synchronous_commit" not in ONCE.put[kind]
+    assert "synchronous_commit" not in text
+
+
+class Writer:
+    """A cursor that finds nothing usual in the short statement, and everything in the long."""
+
+    def __init__(self, *, plain: bool) -> None:
+        self.plain = plain
+        self.texts: list[str] = []
+
+    def execute(self, statement: str, parameters: object) -> None:
+        self.texts.append(statement)
+
+    def fetchone(self) -> tuple[object, ...] | None:
+        return (True,) if self.plain else None
+
+    def fetchall(self) -> list[tuple[object, ...]]:
+        return [(True, "q", "1", 0, [])]
+
+
+def put(writer: Writer, **changes: object) -> PutResult:
+    one = msgspec.structs.replace(Envelope("1", "q", b"", b""), **changes)
+    answer = put_once(writer, ONCE, [one], {"q:q": 3}, (), [], ["q"])  # type: ignore[arg-type]
+    assert answer is not None
+    return answer[0]
+
+
+def test_a_message_that_is_ready_at_once_takes_the_short_statement_and_its_hint() -> None:
+    for changes in ({}, {"ttl": 1.5}, {"priority": 3}):
+        put(writer := Writer(plain=True), **changes)
+        assert writer.texts == [ONCE.append[False]]
+    writer = Writer(plain=True)
+    put_once(writer, ONCE, [Envelope("1", "q", b"", b"")], {"q:q": 3}, (), ["c"], [])  # type: ignore[arg-type]
+    assert writer.texts == [ONCE.append[True]]
+
+
+def test_what_is_not_usual_takes_the_long_statement() -> None:
+    for changes in ({"delay": 1.0}, {"ttl": 0.0}):
+        put(writer := Writer(plain=True), **changes)
+        assert writer.texts == [ONCE.put[True, False]]
+    put(writer := Writer(plain=False))
+    assert writer.texts == [ONCE.append[False], ONCE.put[True, False]]
 
 
 @pytest.mark.parametrize("text", [ONCE.settle, ONCE.take, ONCE.take_many, HINT])
