@@ -88,7 +88,7 @@ class SessionSettler:
         session.flush(tag, timeout=timeout)
 
     def _check(self, delivery: Delivery) -> None:
-        if self.over:
+        if self.session.closed:
             raise _stale(delivery)
 
 

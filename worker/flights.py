@@ -20,9 +20,10 @@ from queue_core.worker.outcome import Begins, Done, Failed, News, Outcome, Retur
 from queue_core.worker.settler import Settler
 
 MAX_REMEMBERED: Final = 512
-"""Outcomes that are kept for the case that their messages come again."""
+"""Outcomes that are kept for the case that their messages come again; up to twice as many are."""
 MAX_REMEMBERED_BYTES: Final = 16384
 """Of message and result together; larger ones are run again."""
+_RAN: Final = (Done, Failed)
 
 
 class Flights:
@@ -47,6 +48,7 @@ class Flights:
         self._here: dict[int, ActiveRequest] = {}
         self._ending = threading.Lock()
         self._done: dict[str, tuple[Message, Done | Failed]] = {}
+        self._done_before = self._done
         self._settler: Settler | None = None
 
     @property
@@ -72,7 +74,7 @@ class Flights:
         request = self._here[ticket]
         with self._ending:  # from now on nothing is adopted for it
             request.state = "ended"
-            if isinstance(outcome, Done | Failed):
+            if isinstance(outcome, _RAN):
                 self._remember(request, outcome)
         if not isinstance(outcome, Returned):
             self.totals[request.name] += 1
@@ -84,9 +86,9 @@ class Flights:
     def _remember(self, request: ActiveRequest, outcome: Done | Failed) -> None:
         delivery = request.message.delivery
         if len(delivery.body) + len(delivery.raw) + len(outcome.reply) <= MAX_REMEMBERED_BYTES:
+            if len(self._done) >= MAX_REMEMBERED:
+                self._done_before, self._done = self._done, {}
             self._done[request.id] = (request.message, outcome)
-            if len(self._done) > MAX_REMEMBERED:
-                del self._done[next(iter(self._done))]
 
     def done(self, task_id: str, message: Message) -> Done | Failed | None:
         """Return what became of a message here, if it was not long ago.
@@ -94,9 +96,10 @@ class Flights:
         It comes again when its session ended before the broker heard of the ack. While that session
         lasts this cannot be: then it is another message, which somebody sent under the same id.
         """
-        earlier, outcome = self._done.get(task_id, (message, None))
-        if outcome is None or not earlier.stale or not same(earlier, message):
+        known = self._done.get(task_id) or self._done_before.get(task_id)
+        if known is None or not known[0].stale or not same(known[0], message):
             return None
+        outcome = known[1]
         self._done[task_id] = (message, outcome)  # only this one may come again now
         return outcome
 

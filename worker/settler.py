@@ -27,6 +27,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
 
 from queue_core import (
     Backoff,
@@ -71,6 +72,7 @@ _FINISH = 15.0
 _RETURN_DELAY = 30.0
 
 
+_NAMES = {kind: kind.__name__.lower() for kind in get_args(Outcome)}
 _Replying = tuple[Message, Outcome, bytes]
 
 
@@ -120,7 +122,7 @@ class Settler:
 
         Never raises.
         """
-        self.counts[type(outcome).__name__.lower()] += 1
+        self.counts[_NAMES[type(outcome)]] += 1
         if _only_acks(outcome) and not message.settled:
             try:
                 message.ack()
