@@ -251,7 +251,7 @@ def read_embed(embed: Any) -> Embed:
     Raises:
         DecodeError: something in it is no signature.
     """
-    if not embed or not isinstance(embed, Mapping):
+    if not embed or not isinstance(embed, Mapping) or not any(embed.values()):
         return NOTHING_FOLLOWS
     callbacks = _signatures(embed, "callbacks")
     errbacks = _signatures(embed, "errbacks")

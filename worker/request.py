@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -312,11 +311,17 @@ def current_request() -> Request | None:
     return _current.get()
 
 
-@contextmanager
-def running(request: Request) -> Iterator[None]:
-    """Make ``request`` the current one; for those who run tasks."""
-    token = _current.set(request)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+class AsCurrent:
+    """Makes ``request`` the current one inside a ``with``; for those who run tasks."""
+
+    __slots__ = ("_before", "_request")
+
+    def __init__(self, request: Request) -> None:
+        """It becomes so when the block begins."""
+        self._request = request
+
+    def __enter__(self) -> None:
+        self._before = _current.set(self._request)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._before)

@@ -21,7 +21,7 @@ import msgspec
 from queue_core.worker.endings import Ignore, Reject, Replaced, Retry
 from queue_core.worker.failure import Failure, describe_exception
 from queue_core.worker.limits import TaskTerminated
-from queue_core.worker.request import Request, running
+from queue_core.worker.request import AsCurrent, Request
 from queue_core.worker.signature import Signature
 from queue_core.worker.task import Task
 
@@ -91,7 +91,7 @@ def run(
     """
     call = request.call
     hooks = task.app.hooks
-    with running(request):
+    with AsCurrent(request):
         started = time.perf_counter()
         ending = Ending()
         error: BaseException | None = None

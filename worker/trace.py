@@ -21,7 +21,18 @@ from queue_core.worker.following import after_success, children, chord_part
 from queue_core.worker.messages import read_message
 from queue_core.worker.moments import seconds_until
 from queue_core.worker.near import hint
-from queue_core.worker.outcome import Done, Failed, Job, Letter, Ran, Rejected, Retried, Skipped
+from queue_core.worker.outcome import (
+    ChordPart,
+    Done,
+    Failed,
+    Job,
+    Letter,
+    Ran,
+    Rejected,
+    Retried,
+    Skipped,
+)
+from queue_core.worker.protocol import NOTHING_FOLLOWS
 from queue_core.worker.request import Request, Say, unheard
 from queue_core.worker.results import wire
 from queue_core.worker.running import Ending, Guard, run, unguarded
@@ -112,13 +123,16 @@ class _Finished:
     def of(self, value: Any) -> object | Failure:
         """Encode what was returned and what follows it, or say why that cannot be."""
         call = self._call
-        part = chord_part(call) if not call.embed.chain else None
-        try:
-            following = after_success(call, value)
-            letters = self._letters(following)
-        except QueueCoreError as error:
-            return _not_sent("what follows the task", error)
-        self._request.children += [task.options["task_id"] for task in following]
+        part: ChordPart | None = None
+        letters: list[Letter] = []
+        if call.embed is not NOTHING_FOLLOWS:
+            part = chord_part(call) if not call.embed.chain else None
+            try:
+                following = after_success(call, value)
+                letters = self._letters(following)
+            except QueueCoreError as error:
+                return _not_sent("what follows the task", error)
+            self._request.children += [task.options["task_id"] for task in following]
         try:
             reply = b""
             if not self._ignored or part is not None:

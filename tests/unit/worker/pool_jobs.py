@@ -10,7 +10,7 @@ from pathlib import Path
 
 from queue_core.worker import App
 from queue_core.worker.limits import SoftTimeLimitExceeded
-from queue_core.worker.request import running
+from queue_core.worker.request import AsCurrent
 
 app = App("pool jobs")
 
@@ -137,7 +137,7 @@ def chatter(self, times: int, ballast: str) -> str:
     """Say how far it has come, from two threads at once."""
 
     def say(who: str, request) -> None:
-        with running(request):
+        with AsCurrent(request):
             for number in range(times):
                 self.update_state(meta={"who": who, "number": number, "ballast": ballast})
 

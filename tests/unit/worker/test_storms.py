@@ -13,7 +13,7 @@ from queue_core import Backoff
 from queue_core.worker import App
 from queue_core.worker.endings import Retry
 from queue_core.worker.protocol import Call
-from queue_core.worker.request import Request, running
+from queue_core.worker.request import AsCurrent, Request
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_w17_tasks_that_all_fail_for_a_minute_are_spread_and_end(draw):
         now, number, retries = heapq.heappop(coming)
         starts[int(now)] += 1
         runs[number] += 1
-        with running(Request(Call("fail", str(number), [], {}, retries=retries))):
+        with AsCurrent(Request(Call("fail", str(number), [], {}, retries=retries))):
             retry = fail.retry_after(OSError())
         if isinstance(retry, Retry):
             heapq.heappush(coming, (now + retry.delay, number, retries + 1))

@@ -33,7 +33,7 @@ from queue_core.worker.current import make_current, shared
 from queue_core.worker.failure import Failure
 from queue_core.worker.outcome import Done, Failed, Job, Rejected, Retried, Skipped
 from queue_core.worker.protocol import Call, Embed, read_call, task_body, task_headers
-from queue_core.worker.request import failed_run, running
+from queue_core.worker.request import AsCurrent, failed_run
 from queue_core.worker.results.wire import read_result
 from queue_core.worker.signature import Signature
 from queue_core.worker.trace import run_job
@@ -215,7 +215,7 @@ def test_the_delay_of_automatic_retries(options, retries, least, most):
     @App("backoff").task(name="backoff", autoretry_for=[OSError], max_retries=None, **options)
     def backoff() -> None: ...
 
-    with running(Request(Call("backoff", "id", [], {}, retries=retries))):
+    with AsCurrent(Request(Call("backoff", "id", [], {}, retries=retries))):
         retry = backoff.retry_after(OSError())
     assert isinstance(retry, Retry) and least <= retry.delay <= most
     assert retry.again.options["retries"] == retries + 1
@@ -423,7 +423,7 @@ def test_outside_of_a_run_nothing_can_be_retried():
 
 def test_max_retries_exceeded_is_no_surprise_for_who_catches_it():
     with (
-        running(Request(Call("flaky", "id", [], {}, retries=9))),
+        AsCurrent(Request(Call("flaky", "id", [], {}, retries=9))),
         pytest.raises(MaxRetriesExceeded),
     ):
         flaky.retry()
@@ -483,7 +483,7 @@ def test_how_a_task_is_retried_by_itself_can_be_said_as_celery_says_it() -> None
         raise OSError("away")
 
     assert away.apply().failed() and seen == [0, 1, 2, 3, 4, 5]
-    with running(Request(Call("away", "1", [], {}), queue="q")):
+    with AsCurrent(Request(Call("away", "1", [], {}), queue="q")):
         retry = away.retry_after(OSError())
         assert retry is not None and retry.delay == 7.0
         away.retry_backoff, away.retry_jitter = 20, False
