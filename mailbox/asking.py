@@ -90,7 +90,7 @@ class Asking:
         if address.names is not None:
             self._awaited = set(address.names) - self.answers.unknown
         elif not self._mixed:
-            known = self._directory.names()
+            known = self._directory.names(self._deadline.remaining())
             if known is not None:
                 self._awaited = {
                     name for name, labels in known.items() if address.includes(name, labels)
@@ -107,7 +107,8 @@ class Asking:
         while not self._complete and not self._deadline.expired:
             patience = _PATIENCE / 4 if len(self._awaited or ()) <= FEW else _PATIENCE
             bound = self._deadline.bound(min(1.0, patience * 2**in_vain))
-            reply = self._replies.next(ticket, Deadline.after(bound, self._deadline.clock))
+            moment = Deadline.after(bound, self._deadline.clock)
+            reply = self._replies.next(ticket, moment, self._deadline)
             if reply is not None:
                 in_vain = 0
                 if reply.peers is not None and self._command.peers and not self._mixed:

@@ -31,10 +31,11 @@ Labels = Mapping[str, str]
 class Directory(Protocol):
     """Where names and journal are kept. Thread-safe; methods may block for round trips."""
 
-    def names(self) -> dict[str, Labels] | None:
+    def names(self, timeout: float | None = None) -> dict[str, Labels] | None:
         """Return the nodes that came and did not go, with their labels; some may have died.
 
-        None where only the nodes themselves know.
+        None where only the nodes themselves know. Blocks at most ``timeout`` seconds, or as long as
+        the store's own timeout lets it.
         """
 
     def join(self, name: str, labels: Labels, *, again: bool = False) -> None:
@@ -53,15 +54,18 @@ class Directory(Protocol):
 class SharedDirectory:
     """Names and journal in a key-value store."""
 
-    def __init__(self, store: KeyValue, namespace: str, clock: Clock) -> None:
-        """Read nothing yet."""
-        self._store = store
+    def __init__(
+        self, store: Callable[[float | None], KeyValue], namespace: str, clock: Clock
+    ) -> None:
+        """Read nothing yet. ``store`` returns the store, given how many seconds a call may take."""
+        self._within = store
+        self._store = store(None)
         self._names = f"qc.mailbox.{namespace}.nodes"
-        self._journal = SharedJournal(store, f"qc.mailbox.{namespace}.journal", clock)
+        self._journal = SharedJournal(self._store, f"qc.mailbox.{namespace}.journal", clock)
 
-    def names(self) -> dict[str, Labels]:
+    def names(self, timeout: float | None = None) -> dict[str, Labels]:
         """See `Directory.names`."""
-        return self._read_names()[0]
+        return self._read_names(self._store if timeout is None else self._within(timeout))[0]
 
     def join(self, name: str, labels: Labels, *, again: bool = False) -> None:
         """See `Directory.join`. With ``again`` it is one read, as a rule."""
@@ -84,8 +88,8 @@ class SharedDirectory:
         """See `Directory.journal`."""
         return self._journal.entries()
 
-    def _read_names(self) -> tuple[dict[str, Labels], int]:
-        found = self._store.key_get(self._names)
+    def _read_names(self, store: KeyValue) -> tuple[dict[str, Labels], int]:
+        found = store.key_get(self._names)
         names = _decode(found.value) if found else None
         return _read_labels(names), found.version if found else 0
 
@@ -94,7 +98,7 @@ class SharedDirectory:
     ) -> None:
         """Replace the document by what ``change`` makes of it, unless that is nothing new."""
         while True:
-            names, version = self._read_names()
+            names, version = self._read_names(self._store)
             changed = change(names)
             if isinstance(changed, bool):
                 return
@@ -114,7 +118,7 @@ class PeerDirectory:
         self._names: dict[str, Labels] = {}
         self._journal = Journal()
 
-    def names(self) -> None:
+    def names(self, timeout: float | None = None) -> None:
         """See `Directory.names`: the nodes are asked."""
         return
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 from queue_core import Connection, Consumer, Exchange, Message, Queue, QueueNotFound, StaleDelivery
 
 logger = logging.getLogger(__name__)
+
+PATIENCE: Final = 10.0
+"""Seconds that nobody waits for; to give up a broker that is only slow makes it slower."""
 
 
 def private_queue(
@@ -75,10 +79,11 @@ class Inbox:
         )
         self._consumer.start()
 
-    def receive(self, timeout: float) -> Message | None:
+    def receive(self, timeout: float, *, patience: float = PATIENCE) -> Message | None:
         """Return the next message, undecoded and acked; None if none came in time, or after `stop`.
 
-        A queue that is gone is declared again, and nothing is returned for now.
+        A broker that stands still is given up ``patience`` seconds after that. A queue that is gone
+        is declared again, and nothing is returned for now.
 
         Raises:
             AccessRefused, TopologyMismatch: meanwhile another process took its name.
@@ -86,7 +91,7 @@ class Inbox:
             QueueCoreError: the broker is away.
         """
         try:
-            message = self._consumer.receive(timeout)
+            message = self._consumer.receive(timeout, patience=patience)
         except QueueNotFound:
             self._restore()
             return None

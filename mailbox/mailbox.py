@@ -160,7 +160,7 @@ class Mailbox:
         """
         directory = self._who()
         deadline = Deadline.after(timeout, self._time)
-        known = directory.names()
+        known = directory.names(timeout)
         if known is None:
             answers = self.multi_call("qc.who", timeout=timeout)
             return {name: dict(labels) for name, labels in answers.items()}
@@ -301,11 +301,14 @@ class Mailbox:
 
     def _who(self) -> Directory:
         if self._directory is None:
-            if self._store is not None:
-                self._directory = SharedDirectory(self._store, self.namespace, self._time)
+            if (given := self._store) is not None:
+                self._directory = SharedDirectory(lambda timeout: given, self.namespace, self._time)
             elif self._connection.connect().features.key_value:
-                store = self._connection.key_value()
-                self._directory = SharedDirectory(store, self.namespace, self._time)
+                self._directory = SharedDirectory(
+                    lambda timeout: self._connection.key_value(timeout=timeout),
+                    self.namespace,
+                    self._time,
+                )
             else:
                 self._directory = PeerDirectory(self._time, self._sender.tell_peers)
         return self._directory

@@ -30,7 +30,7 @@ from queue_core import (
     QueueCoreError,
     SystemClock,
 )
-from queue_core.mailbox.inbox import Inbox
+from queue_core.mailbox.inbox import PATIENCE, Inbox
 from queue_core.mailbox.serving import serve
 from queue_core.mailbox.wire import Malformed
 
@@ -42,6 +42,8 @@ PREFETCH: Final = 50
 """How many answers may be here at once. Strangers decide how large they are."""
 _TURN: Final = 0.25
 """Seconds after which a waiting caller looks whether nobody takes answers any more."""
+_GRACE: Final = 0.1
+"""Seconds after a deadline in which a broker still can say that there was nothing."""
 _POLL: Final = 4.0
 """Seconds of one wait for answers: two of those that a broker lets last."""
 
@@ -165,14 +167,16 @@ class Replies(Generic[R]):
         """Answers to this ticket are dropped from now on, and counted as late."""
         ticket.open = False
 
-    def next(self, ticket: Ticket[R], deadline: Deadline) -> R | None:
+    def next(self, ticket: Ticket[R], deadline: Deadline, last: Deadline | None = None) -> R | None:
         """Return the next answer to this ticket, or None at the deadline; see `wait`."""
-        return ticket.arrived.popleft() if self.wait(ticket, deadline) else None
+        return ticket.arrived.popleft() if self.wait(ticket, deadline, last) else None
 
-    def wait(self, ticket: Ticket[R], deadline: Deadline) -> bool:
+    def wait(self, ticket: Ticket[R], deadline: Deadline, last: Deadline | None = None) -> bool:
         """Block until an answer to this ticket is there, or the deadline; return which it was.
 
-        While the broker is away it goes on trying within the deadline.
+        While the broker is away it goes on trying within the deadline. One that stands still is
+        given up at the ``last`` deadline, which is the same if None, and then it takes a tenth of a
+        second more.
 
         Raises:
             Closed: the connection was closed.
@@ -189,7 +193,8 @@ class Replies(Generic[R]):
                     continue
                 own.taking = True
             try:
-                self._take(own, deadline)
+                longer = 0.0 if last is None else last.remaining() - deadline.remaining()
+                self._take(own, deadline, _GRACE + max(0.0, longer))
             finally:
                 with own.turn:
                     own.taking = False
@@ -217,7 +222,7 @@ class Replies(Generic[R]):
             own.taking = True
 
         def step() -> None:
-            self._take(own, Deadline.after(_POLL, SystemClock()))
+            self._take(own, Deadline.after(_POLL, SystemClock()), PATIENCE)
             with own.turn:
                 own.turn.notify_all()
 
@@ -228,10 +233,10 @@ class Replies(Generic[R]):
                 own.taking = False
                 own.turn.notify_all()
 
-    def _take(self, own: _Own[R], deadline: Deadline) -> None:
+    def _take(self, own: _Own[R], deadline: Deadline, patience: float) -> None:
         """Take one answer, for whomever it is."""
         assert own.inbox is not None, "open() was called before anything was asked"
-        message = own.inbox.receive(deadline.remaining())
+        message = own.inbox.receive(deadline.remaining(), patience=patience)
         if message is None:
             return
         try:

@@ -419,7 +419,8 @@ class _RecoveredKeyValue:
     def key_get(self, key: str) -> Any:
         _check_key(key)
         return self._recovery.call(
-            lambda session, left: session.key_value().key_get(key), timeout=self._timeout
+            lambda session, left: session.key_value(timeout=left).key_get(key),
+            timeout=self._timeout,
         )
 
     def key_set(
@@ -429,7 +430,7 @@ class _RecoveredKeyValue:
         if version is not None:
             return self.connect().key_set(key, value, ttl=ttl, version=version)
         return self._recovery.call(
-            lambda session, left: session.key_value().key_set(key, value, ttl=ttl),
+            lambda session, left: session.key_value(timeout=left).key_set(key, value, ttl=ttl),
             timeout=self._timeout,
         )
 
@@ -441,7 +442,8 @@ class _RecoveredKeyValue:
         if any(write.version is not None for write in writes):
             return self.connect().key_set_many(writes)
         return self._recovery.call(
-            lambda session, left: session.key_value().key_set_many(writes), timeout=self._timeout
+            lambda session, left: session.key_value(timeout=left).key_set_many(writes),
+            timeout=self._timeout,
         )
 
     def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:
@@ -456,7 +458,9 @@ class _RecoveredKeyValue:
 
     def connect(self) -> KeyValue:
         """Connect as long as it may take; what is done with the result is not repeated."""
-        return self._recovery.call(lambda session, left: session.key_value(), timeout=self._timeout)
+        return self._recovery.call(
+            lambda session, left: session.key_value(timeout=left), timeout=self._timeout
+        )
 
 
 def _check_entity(entity: object) -> None:

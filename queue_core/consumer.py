@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
+from queue_core.arguments import need_seconds
 from queue_core.aside import set_aside
 from queue_core.errors import (
     Closed,
@@ -85,11 +86,12 @@ class Consumer:
 
     # --- taking -----------------------------------------------------------------------------------
 
-    def receive(self, timeout: float | None = None) -> Message | None:
+    def receive(self, timeout: float | None = None, *, patience: float = 1.0) -> Message | None:
         """Return the next message, or None if none came within ``timeout`` seconds.
 
         Without a timeout it waits for ever. After `stop` it returns None at once. While the broker
-        is away it goes on trying to reconnect within the same timeout.
+        is away it goes on trying to reconnect within the same timeout. One that stands still is
+        given up ``patience`` seconds after it: what it had handed out comes with the next receive.
 
         Raises:
             QueueNotFound: a queue that it consumes does not exist, or was deleted; a next call goes
@@ -98,6 +100,7 @@ class Consumer:
             ConnectionLost, AccessRefused: the first connection failed.
         """
         deadline = Deadline.after(timeout, self._recovery.options.clock)
+        need_seconds("patience", patience, zero=True)
         while True:
             if self._closed.is_set():
                 raise Closed("the consumer is closed")
@@ -110,7 +113,7 @@ class Consumer:
             if self._stopping.is_set():
                 self._give_back()
                 return None
-            if not self._fetch(deadline) and deadline.expired:
+            if not self._fetch(deadline, patience) and deadline.expired:
                 return None
 
     def __iter__(self) -> Iterator[Message]:
@@ -283,14 +286,14 @@ class Consumer:
 
     # --- inside -----------------------------------------------------------------------------------
 
-    def _fetch(self, deadline: Deadline) -> bool:
+    def _fetch(self, deadline: Deadline, patience: float) -> bool:
         """Ask the session once, within the deadline; return whether something came."""
         self.start()
         if (lost := self._recovery.take_lost(self._tag)) is not None:
             raise lost
         try:
             batch = self._recovery.call(
-                lambda session, left: self._take(session, min(MAX_WAIT, left)),
+                lambda session, left: self._take(session, min(MAX_WAIT, left), left + patience),
                 timeout=deadline,
             )
         except QueueNotFound as error:
@@ -304,13 +307,13 @@ class Consumer:
         self._buffer.extend(batch)
         return bool(batch)
 
-    def _take(self, session: Session, wait: float) -> Sequence[Delivery]:
+    def _take(self, session: Session, wait: float, timeout: float) -> Sequence[Delivery]:
         if self._settler is None or self._settler.session is not session:
             self._describe(session)
             if self._settler is not None:
                 self._note_over(self._settler)
             self._settler = SessionSettler(self._recovery, session, self._timeout)
-        return session.receive(self._tag, wait=wait)
+        return session.receive(self._tag, wait=wait, timeout=timeout)
 
     def _describe(self, session: Session) -> None:
         """Tell a session that cannot find out by itself how many deliveries its queues allow."""

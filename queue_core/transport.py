@@ -28,6 +28,7 @@ as tests.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, Protocol, get_type_hints, runtime_checkable
 
@@ -609,6 +610,22 @@ class KeyValue(Protocol):
 
 
 @runtime_checkable
+class Punctual(Protocol):
+    """Optional, for a `Store` handle: its calls end in time, also when the store stands still.
+
+    A handle without it keeps its caller waiting for as long as its driver waits for the store.
+    """
+
+    def expect_by(self, until: float) -> None:
+        """Give up every following call that has no answer at ``until``, with `ConnectTimeout`.
+
+        ``until`` is by ``time.monotonic()``; infinity is the handle's own patience, as it is before
+        the first call of this. Reconnecting counts too. What was given up may have happened, and
+        its caller throws the handle away. Does not block; the handle's thread calls it.
+        """
+
+
+@runtime_checkable
 class Shredder(Protocol):
     """Optional, for a `Store` to which a million messages are too many for one step.
 
@@ -791,11 +808,15 @@ class Session(Protocol):
         subscription.
         """
 
-    def receive(self, consumer: str, *, limit: int = 1000, wait: float = 1.0) -> Sequence[Delivery]:
+    def receive(
+        self, consumer: str, *, limit: int = 1000, wait: float = 1.0, timeout: float = math.inf
+    ) -> Sequence[Delivery]:
         """Return what is there for the consumer, up to ``limit`` deliveries.
 
-        Waits at most ``wait`` seconds for the first; empty is normal. One thread at a time per
-        consumer. Within a subscription deliveries are in queue order.
+        Waits at most ``wait`` seconds for the first; empty is normal. A broker that has not
+        answered after ``timeout`` seconds is given up (`ConnectTimeout`); what it had handed out
+        comes with a later call. One thread at a time per consumer. Within a subscription deliveries
+        are in queue order.
 
         Raises:
             SessionLost, ConnectionLost: see the class.
@@ -844,8 +865,11 @@ class Session(Protocol):
         Callable from any thread, does not block.
         """
 
-    def key_value(self) -> KeyValue:
-        """Return a thread-safe `KeyValue`. Raises Unsupported where there is none."""
+    def key_value(self, *, timeout: float = 10.0) -> KeyValue:
+        """Return a thread-safe `KeyValue`, each of whose calls ends within ``timeout`` seconds.
+
+        Does not block. Raises Unsupported where there is none.
+        """
 
     def close(self, *, timeout: float = 10.0) -> None:
         """Flush settlements, return what is unsettled uncounted, delete exclusive queues, and end.

@@ -15,16 +15,17 @@ The rules:
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
 from queue_core.emulation.core import Core
-from queue_core.emulation.handles import close_quietly
+from queue_core.emulation.handles import close_quietly, punctual
 from queue_core.emulation.ledger import Ledger, give_back
 from queue_core.emulation.stored import READER, Head, head
 from queue_core.emulation.window import Flight, Window
@@ -67,8 +68,10 @@ class Consumer:
         self._ended: list[str] = []
         self._stash: deque[Delivery] = deque()
         self._store: Store | None = None
+        self._expect_by: Callable[[float], None] = lambda until: None
         self._claiming = False
         self._unresolved: _Unresolved | None = None
+        self._until = math.inf
         self._woken = False
         self._stopped = False
         self._retired = False
@@ -91,11 +94,12 @@ class Consumer:
 
     # --- receiving --------------------------------------------------------------------------------
 
-    def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
+    def receive(self, limit: int, wait: float, timeout: float = math.inf) -> Sequence[Delivery]:
         """See `Session.receive`."""
         self._core.guard()  # before the lock: in a forked child nobody would release it
         try:
             with self._receiving:
+                self._until = self._core.pool.within(timeout)
                 return self._receive(limit, wait)
         finally:
             self.books.waiting = False
@@ -184,7 +188,9 @@ class Consumer:
 
     def _handle(self) -> Store:
         if self._store is None:
-            self._store = self._core.pool.open()
+            self._store = self._core.pool.open(self._until)
+            self._expect_by = punctual(self._store)
+        self._expect_by(self._until)
         return self._store
 
     def _ask(self, store: Store, claim: _Unresolved, wait: float, *, repeat: bool) -> Claimed:

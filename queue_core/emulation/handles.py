@@ -6,15 +6,18 @@ one from the `Pool` for the length of a call.
 The rules: a handle that raised a transport error is closed and never used again, and when the
 connection was lost the idle ones are closed too, since they lead to the same place. The others are
 kept until the pool closes: opening one costs more than many calls, and as many threads as came at
-once will come again. Waiting for a handle has a deadline. A handle inherited through a fork is left
-alone.
+once will come again. Waiting for a handle, opening one, and its calls share the deadline of who
+asks for it; but a call may always take twice what opening a handle took, for stores that are far
+away. A handle inherited through a fork is left alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, TypeVar, cast
@@ -27,15 +30,17 @@ from queue_core.errors import (
     SessionLost,
     TransportError,
 )
-from queue_core.transport import KeyEntry, KeyValue, KeyWrite, Store
+from queue_core.transport import KeyEntry, KeyValue, KeyWrite, Punctual, Store
 
-__all__ = ["Pool", "PooledKeyValue", "close_quietly"]
+__all__ = ["Pool", "PooledKeyValue", "close_quietly", "punctual"]
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 MAX_HANDLES: Final = 8
+_LEAST: Final = 0.1
+"""Seconds that each call may take, however little time its caller has left."""
 
 
 def close_quietly(store: Store) -> None:
@@ -46,12 +51,22 @@ def close_quietly(store: Store) -> None:
         logger.debug("closing a store handle failed: %s", error)
 
 
+def punctual(store: Store) -> Callable[[float], None]:
+    """Return the handle's `Punctual.expect_by`; of one that cannot do that, what does nothing."""
+    return store.expect_by if isinstance(store, Punctual) else _wait_as_ever
+
+
+def _wait_as_ever(until: float) -> None:
+    pass
+
+
 class Pool:
     """A few store handles for short calls. Thread-safe."""
 
-    def __init__(self, open_store: Callable[[], Store]) -> None:
-        """Open handles with ``open_store`` when they are needed."""
+    def __init__(self, open_store: Callable[[float], Store]) -> None:
+        """Open handles when they are needed, with ``open_store(seconds to do it in)``."""
         self._open = open_store
+        self._far = math.inf
         self._lock = threading.Lock()
         self._freed = threading.Condition(self._lock)
         self._idle: list[_Loan] = []
@@ -59,17 +74,28 @@ class Pool:
         self._waiting = 0
         self._closed = False
 
-    def open(self) -> Store:
-        """Return a new handle that the caller owns."""
-        return self._open()
+    def open(self, until: float = math.inf) -> Store:
+        """Return a new handle that the caller owns; ``until`` is when it should be open."""
+        began = time.monotonic()
+        store = self._open(self.within(until - began) - began)
+        self._far = min(self._far, time.monotonic() - began)
+        return store
+
+    def within(self, seconds: float) -> float:
+        """Return when a call must have ended that has so many seconds (``time.monotonic()``)."""
+        least = _LEAST if self._far == math.inf else max(_LEAST, 2 * self._far)
+        return time.monotonic() + max(seconds, least)
 
     def borrow(self, timeout: float = 10.0) -> _Loan:
-        """Return a handle, to be used as a context manager; waits at most ``timeout`` seconds.
+        """Return a handle, to be used as a context manager; its calls end within the timeout, too.
+
+        Waits at most ``timeout`` seconds for one.
 
         Raises:
             ConnectTimeout: all handles were in use for that long.
             Closed: the pool is closed.
         """
+        until = self.within(timeout)
         with self._lock:
             if self._used >= MAX_HANDLES and not self._wait(timeout):
                 raise ConnectTimeout(
@@ -79,10 +105,12 @@ class Pool:
             if self._closed:
                 raise Closed("the session is closed")
             self._used += 1
-            if self._idle:
-                return self._idle.pop()
+            loan = self._idle.pop() if self._idle else None
         try:
-            return _Loan(self, self._open())
+            if loan is None:
+                loan = _Loan(self, self.open(until))
+            loan.expect_by(max(until, self.within(0.0)))
+            return loan
         except BaseException:
             with self._lock:
                 self._free()
@@ -134,11 +162,12 @@ class Pool:
 class _Loan(contextlib.AbstractContextManager[Store]):
     """A handle in somebody's hands until the end of the block, or idle."""
 
-    __slots__ = ("_pool", "store")
+    __slots__ = ("_pool", "expect_by", "store")
 
     def __init__(self, pool: Pool, store: Store) -> None:
         self._pool = pool
         self.store = store
+        self.expect_by = punctual(store)
 
     def __enter__(self) -> Store:
         return self.store
@@ -163,7 +192,7 @@ class PooledKeyValue:
     """A thread-safe `KeyValue` on the handles of a pool."""
 
     def __init__(self, pool: Pool, timeout: float, check: Callable[[], None]) -> None:
-        """Wait at most ``timeout`` seconds for a handle; ``check`` says whether we are open."""
+        """Each call has ``timeout`` seconds; ``check`` says whether we are open."""
         self._pool = pool
         self._timeout = timeout
         self._check = check

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -61,7 +62,7 @@ class EmulatedSession:
         transport: str,
         features: Features,
         options: SessionOptions,
-        open_store: Callable[[], Store],
+        open_store: Callable[[float], Store],
     ) -> None:
         """Connect, open the session at the store, and start the keeper."""
         self._pool = Pool(open_store)
@@ -285,13 +286,15 @@ class EmulatedSession:
             return error
         return None
 
-    def receive(self, consumer: str, *, limit: int = 1000, wait: float = 1.0) -> Sequence[Delivery]:
+    def receive(
+        self, consumer: str, *, limit: int = 1000, wait: float = 1.0, timeout: float = math.inf
+    ) -> Sequence[Delivery]:
         """See `Session.receive`."""
         found = self._consumers.get(consumer)
         if found is None:
             self._core.guard()
             return ()
-        return found.receive(limit, wait)
+        return found.receive(limit, wait, timeout)
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """See `Session.settle`."""
@@ -348,11 +351,11 @@ class EmulatedSession:
             timeout,
         )
 
-    def key_value(self) -> KeyValue:
+    def key_value(self, *, timeout: float = 10.0) -> KeyValue:
         """See `Session.key_value`."""
         self._core.guard()
         require(self._core.features, "key_value", self._core.transport)
-        return PooledKeyValue(self._pool, self._core.options.timeout, self._core.guard)
+        return PooledKeyValue(self._pool, timeout, self._core.guard)
 
     # --- the end ----------------------------------------------------------------------------------
 

@@ -74,6 +74,9 @@ class StoreTransport:
     def open(self, url: BrokerURL, options: SessionOptions) -> EmulatedSession:
         """See `Transport.open`."""
         self.check(url)
-        return EmulatedSession(
-            self.name, self.features, options, lambda: self._open_store(url, options)
-        )
+
+        def open_store(seconds: float) -> Store:
+            within = min(seconds, options.connect_timeout)
+            return self._open_store(url, replace(options, connect_timeout=within))
+
+        return EmulatedSession(self.name, self.features, options, open_store)

@@ -14,6 +14,7 @@ ConnectionLost.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from time import monotonic
@@ -199,7 +200,9 @@ class AmqpSession:
         self._returning.settle_down(monotonic() + timeout / 2, consumer)
         consuming.cancel(consumer, queue, deadline)
 
-    def receive(self, consumer: str, *, limit: int = 1000, wait: float = 1.0) -> Sequence[Delivery]:
+    def receive(
+        self, consumer: str, *, limit: int = 1000, wait: float = 1.0, timeout: float = math.inf
+    ) -> Sequence[Delivery]:
         """Return what is there for the consumer.
 
         ``attempts`` is told for queues with ``max_deliveries`` that this session declared, and
@@ -207,7 +210,7 @@ class AmqpSession:
         """
         consuming = self._enter("receive")
         return self._arrivals.opened(
-            consuming.receive(consumer, limit, wait, self._options.timeout)
+            consuming.receive(consumer, limit, wait, min(timeout, self._options.timeout))
         )
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
@@ -258,7 +261,7 @@ class AmqpSession:
         if self._consuming is not None and process_id() == self._pid:
             self._consuming.wake(consumer)
 
-    def key_value(self) -> KeyValue:
+    def key_value(self, *, timeout: float = 10.0) -> KeyValue:
         """Raise Unsupported: AMQP has no keys and values."""
         need("key_value")
         raise Unsupported("key_value", "amqp")

@@ -8,6 +8,7 @@ that of another command; the next call connects anew.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -20,6 +21,9 @@ from queue_core.transports.redis.scripts import Script
 
 _SHORT: Final = 0.9
 """Seconds; a wait that is shorter is for somebody's deadline, and ends on time."""
+
+_NEAR: Final = 0.02
+"""Seconds by which the socket's timeout may be wrong: setting it is a call of the system."""
 
 
 _LENGTHS: Final = [b"\r\n$%d\r\n" % length for length in range(100)]
@@ -85,6 +89,14 @@ class Server:
         self._check = check
         self._ready = False
         self._glance: Glance | None = None
+        self._patience: float = connection.socket_timeout
+        self._connecting: float = connection.socket_connect_timeout
+        self._until = math.inf
+        self._set = 0.0  # the socket's timeout
+
+    def expect_by(self, until: float) -> None:
+        """See `Punctual.expect_by`."""
+        self._until = until
 
     def connect(self) -> None:
         """Connect and check, unless it has been done.
@@ -94,14 +106,14 @@ class Server:
         """
         if self._ready:
             return
-        wire = self._connection
-        patience = wire.socket_timeout
-        wire.socket_timeout = min(patience, wire.socket_connect_timeout)
+        wire, until = self._connection, self._until
         try:
+            left = min(self._patience, self._connecting, self._left())
+            self._until = min(until, time.monotonic() + left)
+            self._set = wire.socket_timeout = wire.socket_connect_timeout = left
             wire.connect()  # waits for the answers to login and database too
             self._ready = True
             self._check(self)
-            wire._sock.settimeout(patience)
             self._glance = glance_at(wire._sock)
         except (RedisError, OSError) as error:
             self.close()
@@ -110,7 +122,21 @@ class Server:
             self.close()
             raise
         finally:
-            wire.socket_timeout = patience
+            self._until = until
+
+    def _left(self) -> float:
+        """Return the seconds that are left for an answer. Raises TimeoutError."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("its caller's time was over")
+        return left
+
+    def _limit(self) -> None:
+        """Give the socket the time that is left for an answer. Raises TimeoutError."""
+        left = min(self._patience, self._left())
+        if abs(left - self._set) > _NEAR:
+            self._set = left
+            self._connection._sock.settimeout(left)
 
     def run(self, name: str, *words: bytes) -> Any:
         """Run a script and return its answer; blocks for one round trip, two for the first time."""
@@ -162,10 +188,12 @@ class Server:
         )
         try:
             self.connect()
+            self._limit()
             self._connection._sock.sendall(b"".join(commands))
             answers = [] if before is None else [self._read_script()]
             if before is None or not self._has_answer():
                 bell.listen(self._connection, seconds if seconds < _SHORT else math.inf)
+            self._limit()
             self._connection.read_response()
             answers.append(self._read_script())
         except (RedisError, OSError) as error:
@@ -209,6 +237,7 @@ class Server:
             self.connect()
         wire = self._connection
         try:
+            self._limit()
             wire._sock.sendall(command)
             if self._glance is not None:
                 self._glance.wait()

@@ -87,6 +87,11 @@ class RedisStore:
         """See `Detector.durability`."""
         return detect(self._server)
 
+    def expect_by(self, until: float) -> None:
+        """See `Punctual.expect_by`."""
+        self._server.expect_by(until)
+        self._second.expect_by(until)
+
     # sessions
 
     def open_session(self, session: str, lease: float) -> None:

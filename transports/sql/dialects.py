@@ -185,6 +185,9 @@ class Dialect(Protocol):
         is left alone and another one is made. An open transaction is rolled back.
         """
 
+    def expect_by(self, until: float) -> None:
+        """Give up what has no answer by then; see `queue_core.transport.Punctual`."""
+
     def now(self) -> int:
         """What moments computed in Python are counted from, in microseconds.
 

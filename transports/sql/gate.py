@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import random
 import time
@@ -51,25 +52,26 @@ class Gate:
         self._inside = False
         self._distrusted_until = 0.0
 
-    def enter(self) -> None:
-        """Wait for the turn, at most ``patience`` seconds; then go on without one."""
+    def enter(self, within: float = math.inf) -> None:
+        """Wait for the turn, at most ``patience`` or ``within`` seconds; then go on without one."""
         if self._a < 0:
             self._a, self._b = self._open("gate-a"), self._open("gate-b")
             _gates.add(self)
         try:
             if not _lock(self._a):
-                self._queue(holds_a=False)
+                self._queue(within, holds_a=False)
             elif not _lock(self._b):
-                self._queue(holds_a=True)
+                self._queue(within, holds_a=True)
             else:
                 fcntl.flock(self._a, fcntl.LOCK_UN)
                 self._inside = True
         except OSError:  # a file system without locks has no turns either
             self._distrusted_until = time.monotonic() + _DISTRUST
 
-    def _queue(self, *, holds_a: bool) -> None:
+    def _queue(self, within: float, *, holds_a: bool) -> None:
         start = time.monotonic()
-        deadline = start + (0.0 if start < self._distrusted_until else self._patience)
+        patience = 0.0 if start < self._distrusted_until else min(self._patience, within)
+        deadline = start + patience
         while not holds_a:
             if time.monotonic() >= deadline:
                 self._distrusted_until = time.monotonic() + _DISTRUST

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import stat
 import tempfile
@@ -53,7 +54,7 @@ from queue_core.transports.sql.dialects import Cursor, Move, Taken, Taking
 from queue_core.transports.sql.durability import MARIADB_SETTINGS, of_mariadb
 from queue_core.transports.sql.mariadb_errors import COLLISIONS, errno, explain_mariadb
 from queue_core.transports.sql.mariadb_once import Once, put_once, take_once
-from queue_core.transports.sql.mariadb_server import IDENTITY, MariadbServer
+from queue_core.transports.sql.mariadb_server import IDENTITY, MariadbConnection, MariadbServer
 from queue_core.transports.sql.mariadb_wire import Guest, Wire
 from queue_core.transports.sql.put import is_token
 from queue_core.transports.sql.tables import PREFIX, message, meta, whole_index
@@ -153,7 +154,8 @@ class MariadbDialect:
         self.place = server.place
         self._server = server
         self._once = once
-        self._connection: pymysql.connections.Connection | None = None
+        self._connection: MariadbConnection | None = None
+        self._until = math.inf
         self._wire: Wire | None = None
         self._wakeup: Wakeup | None = None
         self._identity = ""
@@ -177,10 +179,17 @@ class MariadbDialect:
     def _connect(self) -> Wire:
         connection, limit, self._identity = self._server.connect(self.language.compiler)
         self._connection = connection
+        connection.until = self._until
         self._wire = Wire(connection, limit)
         if self._wakeup is None:
             self._wakeup = Wakeup(_directory(self._identity), _LISTENING)
         return self._wire
+
+    def expect_by(self, until: float) -> None:
+        """Each answer comes by then."""
+        self._until = until
+        if self._connection is not None:
+            self._connection.until = until
 
     def _leave_alone(self) -> None:
         """Keep the parent's connection as it is, for ever, and forget it."""

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import re
 import ssl
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -124,7 +126,7 @@ class MariadbServer:
             **_tls(url),
         }
 
-    def connect(self, compiler: Compiler) -> tuple[pymysql.connections.Connection, int, str]:
+    def connect(self, compiler: Compiler) -> tuple[MariadbConnection, int, str]:
         """Return a connection to the database, which has the tables then.
 
         And the bytes that a packet may have, and what tells this database from all others.
@@ -139,6 +141,7 @@ class MariadbServer:
             limit = int(cursor.fetchone()[0])
             cursor.execute(IDENTITY)
             identity = str(cursor.fetchone()[0])
+            connection.patience = self.patience
             catalog.release()
         return connection, limit, identity
 
@@ -150,7 +153,7 @@ class MariadbServer:
             AccessRefused, ConfigError, ConnectionLost, ConnectTimeout: as they say.
         """
         try:
-            connection = _Connection(
+            connection = MariadbConnection(
                 **self._settings,
                 charset="utf8mb4",
                 autocommit=True,
@@ -174,9 +177,8 @@ class MariadbServer:
             if not catalog.released:
                 connection.close()
 
-    def _prepare(self, connection: pymysql.connections.Connection) -> None:
+    def _prepare(self, connection: MariadbConnection) -> None:
         self.version = _version(connection.get_server_info(), self.place)
-        connection._read_timeout = self.patience
         cursor = connection.cursor()
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         waiting = max(1, int(self.patience / 2))
@@ -185,8 +187,28 @@ class MariadbServer:
         )
 
 
-class _Connection(pymysql.connections.Connection):  # type: ignore[misc]  # it has no types
-    """PyMySQL's, which opens in a tenth of the time where no certificate is checked."""
+class MariadbConnection(pymysql.connections.Connection):  # type: ignore[misc]  # it has no types
+    """PyMySQL's, with an end to each wait.
+
+    It opens in a tenth of the time where no certificate is checked.
+
+    Attributes:
+        patience: seconds that the server may take for one answer; None while it is connecting.
+        until: when it must have answered in any case, by ``time.monotonic()``.
+    """
+
+    patience: float | None = None
+    _read_timeout: float | None
+    until: float = math.inf
+
+    def _execute_command(self, command: int, sql: bytes | str) -> None:
+        """Send a statement, for whose answer there is no more time than is left."""
+        if self.patience is not None:
+            left = self.until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("its caller's time was over")
+            self._read_timeout = min(self.patience, left)
+        super()._execute_command(command, sql)
 
     def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
         """Leave out the authorities of the system: reading them takes 50 ms and more."""
@@ -239,9 +261,7 @@ class MariadbCatalog:
 
     __slots__ = ("compiler", "connection", "cursor", "place", "released")
 
-    def __init__(
-        self, place: str, compiler: Compiler, connection: pymysql.connections.Connection
-    ) -> None:
+    def __init__(self, place: str, compiler: Compiler, connection: MariadbConnection) -> None:
         """Look at nothing yet."""
         self.place = place
         self.compiler = compiler

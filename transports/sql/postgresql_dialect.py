@@ -15,6 +15,7 @@ The rules:
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -159,6 +160,7 @@ class PostgresDialect:
         self._cursor: psycopg.Cursor[Any] | None = None
         self._ear: Ear | None = None
         self._tables = ""
+        self._until = math.inf
         self._pid = process_id()
 
     # connecting
@@ -181,9 +183,16 @@ class PostgresDialect:
     def _connect(self) -> Cursor:
         link, self._tables = self._server.connect(self.language.compiler)
         self._link = link
+        link.until = self._until
         self._ear = Ear(link, self._server.poll)
         self._cursor = link.cursor(binary=True)
         return self._cursor
+
+    def expect_by(self, until: float) -> None:
+        """Each wait of the connection ends by then."""
+        self._until = until
+        if self._link is not None:
+            self._link.until = until
 
     def _leave_alone(self) -> None:
         """Keep the parent's connection as it is, for ever, and forget it."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import select
 import time
 from collections.abc import Iterator, Mapping
@@ -108,9 +109,11 @@ class Link(psycopg.Connection[TupleRow]):
 
     Attributes:
         patience: seconds that the server may take for one answer.
+        until: when it must have answered in any case, by ``time.monotonic()``.
     """
 
     patience: float = 30.0
+    until: float = math.inf
 
     @classmethod
     def open(cls, settings: Mapping[str, Any], seconds: float) -> Link:
@@ -146,7 +149,8 @@ class Link(psycopg.Connection[TupleRow]):
 
     def wait(self, gen: Any, interval: float = 0.0, timeout: float | None = None) -> Any:
         """See psycopg; a connection that did not answer in time is closed."""
-        deadline = time.monotonic() + (self.patience if timeout is None else timeout)
+        patience = self.patience if timeout is None else timeout
+        deadline = min(time.monotonic() + patience, self.until)
         try:
             wanted = next(gen)
             while ready := _await(self.pgconn.socket, wanted, deadline):
@@ -238,6 +242,7 @@ class PostgresServer:
             AccessRefused, ConfigError, ConnectionLost, ConnectTimeout, StoreCorrupt: as they say.
         """
         link = self._connect()
+        link.until = time.monotonic() + self._connecting
         try:
             cursor = link.cursor()
             self._prepare(link, cursor)
@@ -247,6 +252,7 @@ class PostgresServer:
         except BaseException:
             link.close()
             raise
+        link.until = math.inf
         return link, tables
 
     @contextlib.contextmanager
@@ -336,6 +342,7 @@ class PostgresCatalog:
         """
         link = self._link
         link.patience, patience = _UPGRADE, link.patience
+        link.until = math.inf
         self.cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
         try:
             self.cursor.execute(f"SELECT pg_advisory_xact_lock({number_of('schema')})")

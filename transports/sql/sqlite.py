@@ -21,8 +21,10 @@ The rules:
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -49,6 +51,7 @@ from queue_core.transports.sql.sqlite_fork import SqliteCursor, opening
 from queue_core.transports.sql.tables import message, meta
 from queue_core.transports.sql.wakeup import Wakeup
 
+_NEAR: Final = 0.02
 _RESERVE: Final = 16 * 1024 * 1024
 _left_alone: list[object] = []
 _encode: Final = msgspec.json.Encoder().encode
@@ -133,6 +136,8 @@ class SqliteDialect:
         self._pid = process_id()
         self._identity: tuple[int, int] | None = None
         self._data_version = 0
+        self._until = math.inf
+        self._busy = file.patience  # SQLite's own patience, as it is set now
 
     # connecting
 
@@ -153,6 +158,7 @@ class SqliteDialect:
         self._identity = self._file.identity()
         self._connection = connection
         self._raw = cast(sqlite3.Connection, connection.connection.driver_connection)
+        self._busy = self._file.patience
         self._cursor = self._raw.cursor(SqliteCursor)
         return self._cursor
 
@@ -187,12 +193,23 @@ class SqliteDialect:
                 "the next call opens the one that is there"
             )
         self._lasting = lasting and self._file.synchronous != "normal"
-        self._gate.enter()
+        self._gate.enter(self._patience())
         try:
+            if abs(self._busy - (busy := self._patience())) > _NEAR:
+                cursor.execute(f"PRAGMA busy_timeout = {int(busy * 1000)}")
+                self._busy = busy
             cursor.execute("BEGIN IMMEDIATE")
         except BaseException:
             self._gate.leave()
             raise
+
+    def expect_by(self, until: float) -> None:
+        """No wait for other writers is longer."""
+        self._until = until
+
+    def _patience(self) -> float:
+        """Return the seconds to wait for other writers: for the gate, and as long for SQLite."""
+        return max(0.0, min(self._file.patience, self._until - time.monotonic()))
 
     def lock_queues(self, cursor: Cursor, queues: Sequence[str]) -> None:
         """Nobody else writes meanwhile."""

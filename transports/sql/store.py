@@ -62,6 +62,10 @@ class SqlStore:
         """See `Detector.durability`."""
         return self._database.read(lambda steps: self._dialect.durability(steps.cursor))
 
+    def expect_by(self, until: float) -> None:
+        """See `Punctual.expect_by`."""
+        self._dialect.expect_by(until)
+
     # sessions
 
     def open_session(self, session: str, lease: float) -> None:

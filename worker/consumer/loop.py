@@ -17,6 +17,8 @@ RECEIVE: Final = 2.0
 """Seconds of one wait for messages, as long as a broker lets one last; a stop ends it."""
 BURST: Final = 1.0
 """The same of a worker that ends when there are none."""
+STALLED: Final = 10.0
+"""Seconds after a wait in which a broker must say that there was nothing, or is given up."""
 JOIN: Final = 2.0
 LOOK: Final = 0.25
 """Seconds between two looks at how many messages to hold, while some come: another window costs
@@ -75,7 +77,7 @@ class Loop(StartStopStep):
                             lambda: parent.intake.taker is not None or stopping.is_set(), RECEIVE
                         )
                     continue
-                message = taker.receive(timeout=patience)
+                message = taker.receive(timeout=patience, patience=STALLED)
                 if message is not None:
                     parent.take(message, taker)
                     if (now := time.monotonic()) >= look:

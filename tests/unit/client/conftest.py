@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -88,7 +89,9 @@ class ScriptedSession:
     def cancel(self, consumer: str, queue: str | None = None, *, timeout: float = 10.0) -> None:
         self._called("cancel", queue)
 
-    def receive(self, consumer: str, *, limit: int = 1000, wait: float = 1.0) -> Sequence[Delivery]:
+    def receive(
+        self, consumer: str, *, limit: int = 1000, wait: float = 1.0, timeout: float = math.inf
+    ) -> Sequence[Delivery]:
         self._called("receive")
         if self.broker.batches:
             return self.broker.batches.popleft()
@@ -115,7 +118,7 @@ class ScriptedSession:
     def wake(self, consumer: str) -> None:
         pass
 
-    def key_value(self) -> KeyValue:
+    def key_value(self, *, timeout: float = 10.0) -> KeyValue:
         raise NotImplementedError
 
     def close(self, *, timeout: float = 10.0) -> None:

@@ -44,7 +44,7 @@ def values(broker, monkeypatch):
 
     def open_with_values(url, options):
         session = opened(url, options)
-        session.key_value = lambda: made
+        session.key_value = lambda **options: made
         return session
 
     monkeypatch.setattr(broker, "open", open_with_values)

@@ -83,7 +83,7 @@ def directory(request, clock):
         yield PeerDirectory(clock, lambda method, arguments: None)
     else:
         with Connection("memory://") as connection:
-            yield SharedDirectory(connection.key_value(), "test", clock)
+            yield SharedDirectory(lambda timeout: connection.key_value(), "test", clock)
 
 
 def test_it_remembers_commands_once(directory, clock):
@@ -106,7 +106,7 @@ def test_what_is_written_for_one_command_does_not_grow_with_the_journal(clock):
 
     with Connection("memory://long-journal") as connection:
         store = Counting(connection.key_value())
-        directory = SharedDirectory(store, "test", clock)
+        directory = SharedDirectory(lambda timeout: store, "test", clock)
         tickets = [f"{number:04}" for number in range(1000)]
         until = clock.time() + 600
         for number, ticket in enumerate(tickets):
@@ -119,7 +119,7 @@ def test_what_is_written_for_one_command_does_not_grow_with_the_journal(clock):
 def test_a_shared_journal_keeps_the_last_entries_and_those_that_last_longest(monkeypatch, clock):
     monkeypatch.setattr(journal, "MAX_ENTRIES", 200)
     with Connection("memory://parts") as connection:
-        directory = SharedDirectory(connection.key_value(), "test", clock)
+        directory = SharedDirectory(lambda timeout: connection.key_value(), "test", clock)
         now = clock.time()
         for number in range(330):
             lasts = 600 if number % 10 == 0 else 10
@@ -135,7 +135,7 @@ def test_a_shared_journal_keeps_the_last_entries_and_those_that_last_longest(mon
 def test_a_shared_directory_keeps_names_and_survives_damage():
     with Connection("memory://") as connection:
         store = connection.key_value()
-        directory = SharedDirectory(store, "test", FakeClock())
+        directory = SharedDirectory(lambda timeout: store, "test", FakeClock())
         directory.join("a", {"role": "web"})
         directory.join("b", {})
         directory.join("a", {"role": "web"}, again=True)

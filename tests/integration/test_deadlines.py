@@ -1,0 +1,131 @@
+"""A server that stops to answer in the middle of a call: each call ends by its own timeout.
+
+The connections are warm, and the timeout of the connection (10 s) is much longer than that of the
+calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from queue_core import (
+    Backoff,
+    Connection,
+    ConnectionLost,
+    NotConfirmed,
+    Queue,
+    TransportError,
+)
+from queue_core.mailbox import Mailbox
+from queue_core.testing import FaultProxy, eventually
+from queue_core.url import parse
+
+SOON = 3.0
+"""Seconds: half of what each call asks for is its own, the rest is for a machine that is busy."""
+
+PORTS = {"postgresql": 5432, "mysql": 3306, "redis": 6379}
+
+
+@pytest.fixture(params=["redis_broker", "postgres_broker", "mysql_broker"])
+def stalling(request: pytest.FixtureRequest) -> Iterator[tuple[FaultProxy, Connection]]:
+    """A connection through a proxy."""
+    url = request.getfixturevalue(request.param)
+    address = parse(url)
+    with FaultProxy(address.host, address.port or PORTS[address.scheme]) as proxy:
+        through = url.replace(f":{address.port}/", f":{proxy.port}/")
+        with Connection(through, timeout=10.0, backoff=Backoff(0.05, 0.2)) as connection:
+            yield proxy, connection
+            proxy.heal()
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"qc-test-{uuid.uuid4().hex[:8]}"
+
+
+def _took(call: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    call()
+    return time.monotonic() - begun
+
+
+def test_a_publish_ends_by_its_timeout_and_says_that_nobody_knows(stalling):
+    proxy, connection = stalling
+    connection.declare(Queue("q"))
+    producer = connection.producer()
+    producer.publish("before", "q")
+    proxy.stall()
+    for _ in range(2):  # the second one needs a new connection
+
+        def publish() -> None:
+            with pytest.raises((NotConfirmed, ConnectionLost)):
+                producer.publish("during", "q", timeout=0.5)
+
+        assert 0.4 < _took(publish) < SOON
+    proxy.heal()
+    producer.publish("after", "q", timeout=20.0)
+    consumer, bodies = connection.consumer("q"), []
+    eventually(lambda: bodies.append(consumer.receive(1.0).payload) or bodies[-1] == "after", 20)
+    assert bodies[0] == "before"
+
+
+def test_a_receive_ends_soon_after_its_timeout_and_loses_nothing(stalling):
+    proxy, connection = stalling
+    connection.declare(Queue("q"))
+    consumer = connection.consumer("q")
+    assert consumer.receive(0.1) is None
+    proxy.stall()
+    for _ in range(2):
+        assert _took(lambda: consumer.receive(0.5)) < 1.0 + SOON
+    proxy.heal()
+    connection.producer().publish("later", "q", timeout=20.0)
+    assert consumer.receive(20.0).payload == "later"
+
+
+def test_a_key_is_read_within_its_timeout_or_not_at_all(stalling):
+    proxy, connection = stalling
+    keys = connection.key_value(timeout=0.5)
+    keys.key_set("k", b"1")
+    proxy.stall()
+    for call in (
+        lambda: keys.key_get("k"),
+        lambda: keys.key_set("k", b"2"),
+        lambda: keys.key_set("k", b"3", version=1),
+        lambda: keys.key_increment("n"),
+        lambda: keys.key_delete("k"),
+    ):
+
+        def attempt(call: Callable[[], object] = call) -> None:
+            with pytest.raises(ConnectionLost):
+                call()
+
+        assert _took(attempt) < SOON
+    proxy.heal()
+    assert connection.key_value(timeout=20.0).key_get("k").value in (b"1", b"2", b"3")
+
+
+def test_a_call_to_nodes_ends_by_its_deadline_when_the_store_stalls_under_it(stalling, namespace):
+    proxy, connection = stalling
+    box = Mailbox(namespace, connection)
+    with box, box.node("a") as node:
+        node.handler(lambda state: state, name="pong", kind="inspect")
+        calls = (
+            lambda timeout: box.multi_call("pong", timeout=timeout),
+            lambda timeout: box.call(["a"], "pong", timeout=timeout),
+        )
+        assert [set(call(20.0)) for call in calls] == [{"a"}, {"a"}]
+        proxy.stall()
+        for ask in (*calls, *calls):
+
+            def call(ask: Callable[[float], object] = ask) -> None:
+                with contextlib.suppress(TransportError, NotConfirmed):
+                    assert not ask(0.5)
+
+            assert 0.4 < _took(call) < SOON
+        proxy.heal()
+        eventually(lambda: set(box.call(["a"], "pong", timeout=2.0)) == {"a"}, 30)
