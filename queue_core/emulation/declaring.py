@@ -69,7 +69,7 @@ class Declarer:
             self._declare_exchange(store, entity, passive, deadline)
             return entity.name
         if passive:
-            self._look_at_queue(store, entity.name)
+            self._look_at_queue(store, entity.name, deadline)
             return entity.name
         if not entity.name:
             entity = replace(entity, name=f"qc.gen-{uuid.uuid4().hex}")
@@ -122,13 +122,13 @@ class Declarer:
                 if isinstance(related, Exchange):
                     self._check(related)
 
-    def _look_at_queue(self, store: Store, name: str) -> QueueEntry:
-        """Return a queue's entry as it is now, and prolong its life."""
+    def _look_at_queue(self, store: Store, name: str, deadline: Deadline) -> None:
+        """Find the queue, and prolong its life."""
         entry = self.fresh(store, name)
         edits.check_owner(name, entry, self._core.main)
         if entry.expires is not None and not entry.exclusive:
-            store.heartbeat([Names.queue(name, entry.uid)])
-        return entry
+            self._prolong(store, name, entry)
+            self._touch(store, name, entry, deadline)
 
     def fresh(self, store: Store, name: str) -> QueueEntry:
         """Return a queue's entry as it is now. Raises QueueNotFound."""
@@ -208,6 +208,19 @@ class Declarer:
             lease = Names.queue(name, entry.uid)
             if store.heartbeat([lease]):
                 store.open_session(lease, entry.expires)
+
+    def _touch(self, store: Store, name: str, entry: QueueEntry, deadline: Deadline) -> None:
+        """Give the entry a new version, after the beat. Raises QueueNotFound: it came too late."""
+
+        def touch(draft: Draft) -> bool:
+            now = draft.queue(name)
+            if now is None or now.uid != entry.uid:
+                return False
+            draft.touch(q(name))
+            return True
+
+        if not self._core.table.edit(store, touch, hint=[q(name)], deadline=deadline):
+            raise QueueNotFound(f"queue {name!r} was deleted while it was looked for")
 
     def _bury_orphan(self, store: Store, name: str, deadline: Deadline) -> bool:
         """Delete an exclusive queue whose owner does not exist any more; whether it did."""
@@ -314,17 +327,11 @@ class Declarer:
             self._prolong(store, queue, entry)
             leases.append(Names.queue(queue, entry.uid))
         if entry.expires is not None or entry.auto_delete:
-
-            def touch(draft: Draft) -> bool:
-                now = draft.queue(queue)
-                if now is None or now.uid != entry.uid:
-                    return False
-                draft.touch(q(queue))
-                return True
-
-            if not core.table.edit(store, touch, hint=[q(queue)], deadline=deadline):
+            try:
+                self._touch(store, queue, entry, deadline)
+            except QueueNotFound:
                 store.end_session(lease)
-                raise QueueNotFound(f"queue {queue!r} was deleted while it was subscribed to")
+                raise
         return _Membership(leases, entry.uid, entry.expires)
 
     def leave(self, store: Store, queue: str, leases: Iterable[str], deadline: Deadline) -> None:
