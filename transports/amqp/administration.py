@@ -7,14 +7,17 @@ it.
 What a declaration refers to is looked at first, so that a missing exchange leaves nothing half
 declared. AMQP cannot look at a binding: a passive declaration of one is refused, and deleting one
 says True whenever both ends exist.
+
+A queue is led away from before it is deleted: delayed messages that come to a queue as it vanishes
+would be waited for by the broker, for three minutes, while everybody's delays stand still.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from time import monotonic
-from typing import Any, Literal
+from contextlib import contextmanager, suppress
+from time import monotonic, sleep
+from typing import Any, Final, Literal
 
 from queue_core.errors import AccessRefused, QueueNotFound, TopologyMismatch, Unsupported
 from queue_core.topology import Binding, Entity, Exchange, Queue
@@ -22,7 +25,7 @@ from queue_core.transport import QueueInfo
 from queue_core.transports.amqp.channel import Channel
 from queue_core.transports.amqp.durability import NO_TYPE, Kind, kind_told_by
 from queue_core.transports.amqp.io import Link
-from queue_core.transports.amqp.ladder import Step
+from queue_core.transports.amqp.ladder import Step, way_to
 from queue_core.transports.amqp.topology import (
     NAME,
     described,
@@ -31,6 +34,9 @@ from queue_core.transports.amqp.topology import (
     queue_arguments,
 )
 from queue_core.transports.amqp.versions import may_refuse_transient
+
+_ARRIVING: Final = 0.05
+"""Seconds in which a queue stores, and confirms, the delayed messages that it was just handed."""
 
 Ask = Callable[..., Any]
 """``ask(method, doing, **arguments)``: one request on the throw-away channel."""
@@ -116,12 +122,38 @@ class Administration:
         try:
             if isinstance(entity, Queue) and (if_unused or if_empty):
                 self._delete_conditionally(entity, if_unused, if_empty, deadline)
-                return True
-            with self._channel(self._link, described(entity), deadline) as ask:
-                _delete(ask, entity, if_unused)
+            elif isinstance(entity, Queue):
+                self._delete_queue(entity, deadline)
+            else:
+                with self._channel(self._link, described(entity), deadline) as ask:
+                    _delete(ask, entity, if_unused)
         except QueueNotFound:
             return False
         return True
+
+    def _delete_queue(self, queue: Queue, deadline: float) -> None:
+        """Lead delayed messages away from a queue, then delete it; see the module's docstring.
+
+        Whoever may do the one and not the other leaves everything as it was.
+        """
+        what = described(queue)
+        bind, unbind = way_to(queue.name)
+        led_away = True
+        try:
+            self.perform([unbind], f"delete {what}", deadline)
+        except AccessRefused:
+            led_away = False
+        try:
+            with self._channel(self._link, what, deadline) as ask:
+                found = _look(ask, queue)
+                if led_away and (found.message_count or found.consumer_count):
+                    sleep(max(0.0, min(_ARRIVING, deadline - monotonic())))
+                ask("queue_delete", f"delete {what}", queue=queue.name)
+        except AccessRefused:
+            if led_away:
+                with suppress(QueueNotFound):
+                    self.perform([bind], f"delete {what}", deadline)
+            raise
 
     def _delete_conditionally(
         self, queue: Queue, if_unused: bool, if_empty: bool, deadline: float
@@ -219,7 +251,7 @@ class Administration:
             channel.close()
 
 
-def _delete(ask: Ask, entity: Entity, if_unused: bool) -> None:
+def _delete(ask: Ask, entity: Exchange | Binding, if_unused: bool) -> None:
     doing = f"delete {described(entity)}"
     if isinstance(entity, Binding):
         _look(ask, Exchange(entity.source))
@@ -227,10 +259,7 @@ def _delete(ask: Ask, entity: Entity, if_unused: bool) -> None:
         _bind(ask, entity, "unbind")
         return
     _look(ask, entity)
-    if isinstance(entity, Queue):
-        ask("queue_delete", doing, queue=entity.name)
-    else:
-        ask("exchange_delete", doing, exchange=entity.name, if_unused=if_unused)
+    ask("exchange_delete", doing, exchange=entity.name, if_unused=if_unused)
 
 
 def _look(ask: Ask, entity: Exchange | Queue) -> Any:

@@ -20,7 +20,7 @@ from typing import Final, Literal
 from queue_core.errors import AccessRefused, ConnectTimeout, QueueNotFound
 from queue_core.message import Publication
 from queue_core.policy import Clock
-from queue_core.topology import Queue
+from queue_core.topology import Exchange, Queue
 from queue_core.transport import Outcome
 from queue_core.transports.amqp.administration import Administration
 from queue_core.transports.amqp.copies import delayed
@@ -29,7 +29,6 @@ from queue_core.transports.amqp.ladder import (
     Step,
     Target,
     ladder_steps,
-    removal_steps,
     rounded,
     target_steps,
 )
@@ -137,11 +136,16 @@ class Delaying:
         self._complete = True
 
     def deleted(self, kind: Literal["queue", "exchange"], name: str, deadline: float) -> None:
-        """Take down what led to a target that exists no more."""
+        """Take down what led to a target that exists no more.
+
+        Messages that still wait for it end in `LOST`.
+        """
         for target in (Target(kind, name), Target(kind, name, relayed=False)):
             if self._found.pop(target, None) is not None and target.relayed:
-                doing = f"remove the way of delayed messages to {kind} {name!r}"
-                self._administration.perform(removal_steps(target), doing, deadline)
+                for entity in (Queue(target.relay), Exchange(target.relay)):
+                    self._administration.delete(
+                        entity, if_unused=False, if_empty=False, timeout=deadline - monotonic()
+                    )
 
     def forget(self) -> None:
         """Look for everything again: something of it was deleted."""

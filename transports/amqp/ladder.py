@@ -145,12 +145,11 @@ def target_steps(target: Target) -> list[Step]:
     ]
 
 
-def removal_steps(target: Target) -> list[Step]:
-    """Return what takes a relay down. Messages that are still waiting end in `LOST`."""
-    return [
-        Step("queue_delete", {"queue": target.relay}),
-        Step("exchange_delete", {"exchange": target.relay}),
-    ]
+def way_to(queue: str) -> tuple[Step, Step]:
+    """Return what binds a queue, or the queue of a relay, at the ladder's end, and unbinds it."""
+    header = TO_RELAY if climbed(queue) else TO_QUEUE
+    bind = _bind_queue(queue, OUT, {"x-match": "all", header: queue})
+    return bind, Step("queue_unbind", bind.arguments)
 
 
 def _passive(target: Target) -> Step:

@@ -18,9 +18,9 @@ from queue_core.transports.amqp.ladder import (
     entry,
     ladder_steps,
     levels,
-    removal_steps,
     rounded,
     target_steps,
+    way_to,
 )
 
 delays = st.floats(min_value=0.0, max_value=LONGEST / 1000, allow_nan=False)
@@ -117,11 +117,9 @@ def test_a_relay_has_a_name_of_its_own_that_fits(name: str) -> None:
     assert all(len(relay.encode()) <= 255 and climbed(relay) for relay in relays)
 
 
-def test_a_relay_can_be_taken_down() -> None:
-    relay = Target("exchange", "x").relay
-    assert [
-        (step.method, *step.arguments.values()) for step in removal_steps(Target("exchange", "x"))
-    ] == [
-        ("queue_delete", relay),
-        ("exchange_delete", relay),
-    ]
+@pytest.mark.parametrize("target", [Target("exchange", "x"), Target("queue", "q", relayed=False)])
+def test_a_way_out_of_the_ladder_can_be_taken_back(target: Target) -> None:
+    queue = target.relay if target.relayed else target.name
+    bind, unbind = way_to(queue)
+    assert bind in target_steps(target)
+    assert unbind == ("queue_unbind", bind.arguments)
