@@ -109,7 +109,7 @@ class Office:
         options = signature.options
         check_options(options)
         task = self._find_task(signature.task)
-        ignored = self._ignored(task, options)
+        ignored = self._ignored(task, options.get("ignore_result"))
         letters, handle = self._letters(signature, ignored=ignored)
         unique_for = None if task is None else task.unique_for
         if unique_for is not None:
@@ -143,7 +143,7 @@ class Office:
         found: list[AsyncResult[Any]] = []
         sent: list[Letter] = []
         transaction, timeout = options.get("transaction"), self._patience(options)
-        ignored = self._ignored(task, options)
+        ignored = self._ignored(task, options.get("ignore_result"))
 
         def one(args: Sequence[Any]) -> Signature[Any]:
             return Signature(name, list(args), {}, dict(options))
@@ -187,8 +187,7 @@ class Office:
                 self._hooks.before_publish.tell(task)
         return [self._composer.compose(task) for task in tasks], handle
 
-    def _ignored(self, task: Task[..., Any] | None, options: Mapping[str, Any]) -> bool:
-        said = options.get("ignore_result")
+    def _ignored(self, task: Task[..., Any] | None, said: bool | None) -> bool:
         if said is None:
             said = None if task is None else task.ignore_result
         return self._settings.task_ignore_result if said is None else bool(said)
@@ -303,12 +302,14 @@ class Office:
         return found
 
     def _expect(self, handle: Handle, ids: list[str] | None) -> AsyncResult[Any]:
-        """Return one, and add its ids; with None it is ignored."""
+        """Return one, and add its ids; with None it is ignored, and so is a part that says so."""
         parent = None if handle.parent is None else self._expect(handle.parent, ids)
         if handle.members is not None:
             found = [self._expect(member, ids) for member in handle.members]
             return GroupResult(handle.id, found, parent, self)
-        if ids is None:
+        if ids is None or (
+            handle.task and self._ignored(self._find_task(handle.task), handle.ignored)
+        ):
             return AsyncResult(handle.id, self, parent=parent)
         ids.append(handle.id)
         return AsyncResult(handle.id, self, self.results().expect(handle.id), parent=parent)

@@ -54,11 +54,15 @@ class Handle(msgspec.Struct):
         id: of the task, or of the group.
         members: of a group; None for a task.
         parent: what ran before.
+        task: the name of a task that is part of something; empty for others.
+        ignored: whether such a task's own call says that nobody wants its result.
     """
 
     id: str
     members: list[Handle] | None = None
     parent: Handle | None = None
+    task: str = ""
+    ignored: bool | None = None
 
     def begins_after(self, other: Handle) -> None:
         """Put ``other`` before the first of what this one waits for."""
@@ -95,6 +99,16 @@ def freeze(
     return frozen, Handle(options["task_id"])
 
 
+def _freeze_part(
+    part: Signature[Any], reply_to: str | None, ids: NewId
+) -> tuple[Signature[Any], Handle]:
+    """Freeze what is part of something, and keep what its call says of its result."""
+    frozen, handle = freeze(part, reply_to=reply_to, ids=ids)
+    if frozen.subtask_type is None:
+        handle.task, handle.ignored = frozen.task, frozen.options.get("ignore_result")
+    return frozen, handle
+
+
 def _freeze_chain(
     signature: Signature[Any], reply_to: str | None, ids: NewId
 ) -> tuple[Signature[Any], Handle]:
@@ -102,7 +116,7 @@ def _freeze_chain(
     frozen: list[Signature[Any]] = []
     handle: Handle | None = None
     for step in steps:
-        part, found = freeze(step, reply_to=reply_to, ids=ids)
+        part, found = _freeze_part(step, reply_to, ids)
         if handle is not None:
             found.begins_after(handle)
         frozen.append(part)
@@ -148,7 +162,7 @@ def _freeze_group(
     kwargs = signature.kwargs.get("kwargs")
     for member in _flat(signature):
         given = _with(member, options).clone(signature.args, kwargs)
-        part, handle = freeze(given, reply_to=reply_to, ids=ids)
+        part, handle = _freeze_part(given, reply_to, ids)
         parts.append(part)
         handles.append(handle)
     frozen: Signature[Any] = Signature(GROUP, [], {"tasks": parts}, {"task_id": group_id}, "group")
@@ -186,7 +200,7 @@ def _freeze_chord(
     heading, parts = freeze(first, reply_to=reply_to, ids=ids)
     later = {name: value for name, value in options.items() if name not in _OF_THE_FIRST}
     body = _ending(_with(_body(signature), later), options)
-    body, handle = freeze(body, reply_to=reply_to, ids=ids)
+    body, handle = _freeze_part(body, reply_to, ids)
     handle.begins_after(parts)
     kwargs = {"kwargs": {}, "header": heading, "body": body}
     said = {**first.options, **options}

@@ -1,5 +1,8 @@
 """The handle on a group of tasks that was sent.
 
+A task of it whose result is ignored is not waited for: its place in the list is None, and it counts
+as one that is not there when somebody asks how far the group is.
+
 Which tasks it has can be kept in a key-value store under its id: any process can then wait for it.
 """
 
@@ -42,10 +45,14 @@ class GroupResult(AsyncResult[list[Any]]):
     def get(self, timeout: float | None = None, propagate: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - celery's
         """Return the results of all tasks in order; wait at most ``timeout`` seconds in all.
 
-        Raises as `AsyncResult.get` does, for the first task in order that did not succeed.
+        None stands for one whose result is ignored. Raises as `AsyncResult.get` does, for the first
+        task in order that did not succeed.
         """
         deadline = Deadline.after(timeout, SystemClock())
-        return [result.get(left_of(deadline), propagate) for result in self.results]
+        return [
+            None if result.ignored else result.get(left_of(deadline), propagate)
+            for result in self.results
+        ]
 
     def join(self, timeout: float | None = None, propagate: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - celery's
         """As `get`, by celery's other word for it."""
@@ -80,23 +87,31 @@ class GroupResult(AsyncResult[list[Any]]):
         for result in self.results:
             if isinstance(result, GroupResult):
                 yield from result._tasks()
-            else:
+            elif not result.ignored:
                 yield result
 
+    @property
+    def ignored(self) -> bool:
+        """Whether the results of all of its tasks are."""
+        return all(result.ignored for result in self.results)
+
+    def _waited_for(self) -> list[AsyncResult[Any]]:
+        return [result for result in self.results if not result.ignored]
+
     async def _arrival(self) -> list[Any]:
-        return [await result for result in self.results]
+        return [None if result.ignored else await result for result in self.results]
 
     def ready(self) -> bool:
         """Whether all of them have ended. May ask the backend once for each."""
-        return all(result.ready() for result in self.results)
+        return all(result.ready() for result in self._waited_for())
 
     def successful(self) -> bool:
         """Whether all of them have returned. May ask the backend once for each."""
-        return all(result.successful() for result in self.results)
+        return all(result.successful() for result in self._waited_for())
 
     def failed(self) -> bool:
         """Whether one of them has failed. May ask the backend once for each."""
-        return any(result.failed() for result in self.results)
+        return any(result.failed() for result in self._waited_for())
 
     def waiting(self) -> bool:
         """Whether one of them has not ended. May ask the backend once for each."""
@@ -104,7 +119,7 @@ class GroupResult(AsyncResult[list[Any]]):
 
     def completed_count(self) -> int:
         """How many of them have returned. May ask the backend once for each."""
-        return sum(result.successful() for result in self.results)
+        return sum(result.successful() for result in self._waited_for())
 
     @property
     def state(self) -> State:
@@ -131,11 +146,11 @@ class GroupResult(AsyncResult[list[Any]]):
 
     def forget(self) -> None:
         """Drop all their results. Blocks for a round trip for each."""
-        for result in self.results:
+        for result in self._waited_for():
             result.forget()
 
     def _ids(self) -> list[str]:
-        return [result.id for result in self._tasks()]
+        return [one for result in self.results for one in result._ids()]
 
     def _source(self) -> Origin:
         if self._origin is None:

@@ -159,6 +159,11 @@ class AsyncResult(Generic[R]):
 
     # --- looking ---------------------------------------------------------------------------------
 
+    @property
+    def ignored(self) -> bool:
+        """Nobody wants the result, so there is none to wait for."""
+        return self._result is None and (self._origin is None or self._kept is None)
+
     def ready(self) -> bool:
         """Whether the task has ended, well or not. May ask the backend once."""
         result = self._look()
@@ -332,7 +337,7 @@ class AsyncResult(Generic[R]):
         return self._errors.rebuild(result.failure)
 
     def _backend(self) -> Results:
-        if self._origin is None or self._kept is None:
+        if self._origin is None or self._kept is None:  # it is ignored
             raise UsageError(
                 f"the result of task {self.id} is ignored; send it with ignore_result=False"
             )

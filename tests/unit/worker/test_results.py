@@ -12,7 +12,7 @@ import pytest
 
 from queue_core import Connection, RemoteError, Unsupported, UsageError
 from queue_core.testing.eventually import eventually
-from queue_core.worker import App, group
+from queue_core.worker import App, chain, group
 from queue_core.worker.aftermath import encode_failure, encode_success
 from queue_core.worker.failure import Failure, describe_exception
 from queue_core.worker.protocol import Call
@@ -346,6 +346,38 @@ def test_a_group_is_waited_for_as_a_whole(app):
         return await result
 
     assert asyncio.run(wait()) == [0, 1, 2]
+
+
+def test_who_waits_for_a_group_does_not_wait_for_those_whose_results_are_ignored(app):
+    worker = Worker(app)
+    app.task(name="quiet", ignore_result=True)(lambda: None)
+    first, last = app.signature("t", (1,)), app.signature("t", (2,))
+    unheard = app.signature("t", (3,)).set(ignore_result=True)
+    result = group(first, app.signature("quiet"), unheard, last).apply_async()
+    assert [one.ignored for one in result] == [False, True, True, False]
+    for _ in result:
+        message = worker.take()
+        if message.headers["task"] == "t" and message.payload[0][0] != 3:
+            worker.end(message.payload[0][0], message=message)
+        else:
+            message.ack()
+    assert result.get(5) == [1, None, None, 2]
+    assert (result.completed_count(), result.ready(), result.state) == (2, True, "SUCCESS")
+    assert [value for value in result.iterate(5)] == [1, 2]
+
+    async def wait():
+        return await result
+
+    assert asyncio.run(wait()) == [1, None, None, 2]
+    result.forget()
+
+
+def test_the_end_of_a_chain_that_is_ignored_cannot_be_waited_for(app):
+    app.task(name="quiet", ignore_result=True)(lambda: None)
+    result = chain(app.signature("t"), app.signature("quiet", immutable=True)).apply_async()
+    assert result.ignored and not result.parent.ignored
+    with pytest.raises(UsageError, match="ignore_result=False"):
+        result.get(5)
 
 
 def test_a_group_can_be_saved_and_waited_for_elsewhere(stored, broker):
