@@ -99,8 +99,7 @@ class Consumer:
             Closed: the consumer or its connection is closed.
             ConnectionLost, AccessRefused: the first connection failed.
         """
-        deadline = Deadline.after(timeout, self._recovery.options.clock)
-        need_seconds("patience", patience, zero=True)
+        deadline: Deadline | None = None
         while True:
             if self._closed.is_set():
                 raise Closed("the consumer is closed")
@@ -113,6 +112,9 @@ class Consumer:
             if self._stopping.is_set():
                 self._give_back()
                 return None
+            if deadline is None:  # what is at hand costs no look at the clock
+                need_seconds("patience", patience, zero=True)
+                deadline = Deadline.after(timeout, self._recovery.options.clock)
             if not self._fetch(deadline, patience) and deadline.expired:
                 return None
 

@@ -384,15 +384,15 @@ class Crew:
         if not self.pending:
             return
         given: dict[int, list[Job]] = {}
-        able = self._able()
+        able = [member for member in self._able() if not self._spent(member)]
         while self.pending:
-            member = self._least_loaded(able, now)
+            member = _least_loaded(able, now)
             if member is None:
                 break
             job = self.pending.popleft()
             member.add(job, self.pace.expect(job.name), now)
-            if self._fading(member):
-                member.outdated = self._changed = True
+            if self.max_tasks is not None:
+                self._wear_out(member, able)
             given.setdefault(member.pid, []).append(job)
         for pid, jobs in given.items():
             self._outside.give(pid, jobs)
@@ -404,21 +404,12 @@ class Crew:
             if member.ready and not (member.leaving or member.dying) and member.cut is None
         ]
 
-    def _least_loaded(self, able: list[Member], now: float) -> Member | None:
-        best, least = None, math.inf
-        for member in able:
-            if self._spent(member):
-                continue
-            if not member.jobs:
-                return member
-            if (
-                member.load < least
-                and member.load <= MAX_BEHIND
-                and len(member.jobs) < MAX_WINDOW
-                and now - member.began < OVERDUE
-            ):
-                best, least = member, member.load
-        return best
+    def _wear_out(self, member: Member, able: list[Member]) -> None:
+        """It has one job less to go."""
+        if self._fading(member):
+            member.outdated = self._changed = True
+        if self._spent(member):
+            able.remove(member)
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -447,3 +438,18 @@ class Crew:
             self._kill(member)
         else:
             member.kill_at = min(member.kill_at, now + CUT_GRACE)
+
+
+def _least_loaded(able: list[Member], now: float) -> Member | None:
+    best, least = None, math.inf
+    for member in able:
+        if not member.jobs:
+            return member
+        if (
+            member.load < least
+            and member.load <= MAX_BEHIND
+            and len(member.jobs) < MAX_WINDOW
+            and now - member.began < OVERDUE
+        ):
+            best, least = member, member.load
+    return best
