@@ -4,6 +4,9 @@ The usual case costs one statement for all settlings and one for all envelopes. 
 counts say that something was stale or stored before is everything taken back and done once more row
 by row, to learn which. Inside the caller's own transaction, which must not be taken back, it is row
 by row from the start, under a savepoint.
+
+What is beyond a ``drop-head`` limit dies with the put that finds it. When that is more than a short
+transaction can do, the rest follows in others, between which everybody has a turn.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from queue_core.message import Token
 from queue_core.transport import Envelope, Limit, PutResult
 from queue_core.transports.sql.database import Steps, Undo
-from queue_core.transports.sql.statements import SWEEP, Statements, Versions
+from queue_core.transports.sql.statements import SHRED, Statements, Versions
 from queue_core.transports.sql.tables import DEAD, DELAYED, EXPIRED, FREE, READY
 
 
@@ -79,7 +82,7 @@ def sweep(steps: Steps, statements: Statements) -> None:
 class Put:
     """One call of ``Store.put``."""
 
-    __slots__ = ("_batch", "_limits", "_settle", "_statements", "_versions")
+    __slots__ = ("_batch", "_limits", "_settle", "_statements", "_versions", "over")
 
     def __init__(
         self,
@@ -89,12 +92,16 @@ class Put:
         settle: Sequence[Token],
         limits: Mapping[str, Limit],
     ) -> None:
-        """Remember the arguments, which stay the caller's."""
+        """Remember the arguments, which stay the caller's.
+
+        ``over`` names the queues in which more had to die than one step let.
+        """
         self._statements = statements
         self._batch = batch
         self._versions = versions
         self._settle = settle
         self._limits = limits
+        self.over: list[str] = []
 
     def run(self, steps: Steps, *, careful: bool) -> PutResult:
         """Do it in the open transaction.
@@ -176,20 +183,34 @@ class Put:
 
     def _keep_limits(self, steps: Steps, added: set[str]) -> None:
         sweep(steps, self._statements)
-        full = []
-        for queue, limit in self._limits.items():
-            if limit.overflow == "reject-publish":
-                if queue in added and self._surplus(steps, queue, limit.max_length) > 0:
-                    full.append(queue)
-            else:
-                while (surplus := self._surplus(steps, queue, limit.max_length)) > 0:
-                    self._overflow(steps, queue, surplus)
+        drops = [queue for queue, limit in self._limits.items() if limit.overflow == "drop-head"]
+        full = [
+            queue
+            for queue in self._limits
+            if queue in added and queue not in drops and self._surplus(steps, queue, 0) > 0
+        ]
         if full:
             raise Undo(PutResult(full=full))
+        self._drop(steps, drops, max(SHRED, len(self._batch)))
 
-    def _surplus(self, steps: Steps, queue: str, max_length: int) -> int:
-        count = steps.row(self._statements.unclaimed, queue=queue, cap=max_length + SWEEP)[0]
-        return int(count) - max_length
+    def trim(self, steps: Steps) -> None:
+        """Let more of what is still beyond a limit be dead, in a transaction of its own."""
+        steps.lock_queues(sorted(self.over))
+        self._drop(steps, self.over, SHRED)
+
+    def _drop(self, steps: Steps, queues: Sequence[str], most: int) -> None:
+        self.over = []
+        for queue in queues:
+            if (surplus := self._surplus(steps, queue, most)) > 0:
+                self._overflow(steps, queue, min(surplus, most))
+            if surplus > most:
+                self.over.append(queue)
+
+    def _surplus(self, steps: Steps, queue: str, most: int) -> int:
+        """Return how many are beyond the limit; of more than ``most`` it counts only some."""
+        allowed = self._limits[queue].max_length
+        count = steps.row(self._statements.unclaimed, queue=queue, cap=allowed + most + 1)[0]
+        return int(count) - allowed
 
     def _overflow(self, steps: Steps, queue: str, surplus: int) -> None:
         """Let the ``surplus`` messages of lowest priority, the oldest of them first, be dead."""

@@ -13,9 +13,12 @@ Each method is one short transaction; nothing is locked while a handler works. T
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
+from typing import Final
 
+from queue_core.errors import TransportError
 from queue_core.message import Token
 from queue_core.transport import (
     Change,
@@ -40,6 +43,10 @@ from queue_core.transports.sql.keyvalue import Keys, next_version
 from queue_core.transports.sql.put import Careful, Put, is_token, stale_entries
 from queue_core.transports.sql.statements import Statement, Statements
 from queue_core.transports.sql.tables import new_session_number
+
+logger = logging.getLogger(__name__)
+
+_TRIMS: Final = 10
 
 
 class SqlStore:
@@ -160,9 +167,21 @@ class SqlStore:
             result = self._database.write(lambda steps: put.run(steps, careful=False))
         except Careful:
             result = self._database.write(lambda steps: put.run(steps, careful=True))
+        self._trim(put)
         if batch and result is not None:
             self._database.notify([envelope.queue for envelope in batch])
         return result
+
+    def _trim(self, put: Put) -> None:
+        """Go on with what is beyond a limit for a while; what is left then is for the next put."""
+        for _ in range(_TRIMS):
+            if not put.over:
+                return
+            try:
+                self._database.write(put.trim)
+            except TransportError as error:  # what was put is stored
+                logger.debug("a queue stays longer than it should for now: %s", error)
+                return
 
     def claim(
         self,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from queue_core.errors import ConnectionLost
 from queue_core.testing.clocks import FakeClock
 from queue_core.transport import Envelope, Limit, SessionOptions
 from queue_core.transports.sql import open_store
-from queue_core.transports.sql.statements import SWEEP
+from queue_core.transports.sql.database import Database
+from queue_core.transports.sql.statements import SHRED, SWEEP
 from queue_core.transports.sql.store import SqlStore
 from queue_core.url import parse
 
@@ -63,6 +66,45 @@ def test_many_that_become_due_together_all_come(store: SqlStore, clock: FakeCloc
         found += [claim.id for claim in claims]
     assert found == sorted(found)
     assert len(found) == MANY
+
+
+def test_what_is_beyond_a_limit_dies_in_steps_that_let_others_in(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _put_many(store)
+    dead, commit = [0], store._dialect.commit
+
+    def count(cursor: Any) -> None:
+        cursor.execute("SELECT count(*) FROM queue_core_message WHERE state = 4")
+        dead.append(cursor.fetchone()[0])
+        commit(cursor)
+
+    monkeypatch.setattr(store._dialect, "commit", count)
+    store.put([Envelope("q", "last", b"", b"")], {}, limits={"q": Limit(3)})
+    assert dead[-1] == MANY - 2
+    assert max(after - before for before, after in itertools.pairwise(dead)) <= SHRED
+
+
+def test_a_surplus_that_is_too_much_for_one_put_is_left_to_the_next(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message is stored, whatever becomes of what is beyond the limit."""
+    _put_many(store)
+    write, puts = store._database.write, 0
+
+    def fail(work: Any, **options: Any) -> Any:
+        if puts == 1 and getattr(work, "__name__", "") == "trim":
+            raise ConnectionLost("gone")
+        return write(work, **options)
+
+    monkeypatch.setattr(Database, "write", lambda self, work, **options: fail(work, **options))
+    puts = 1
+    result = store.put([Envelope("q", "stored", b"", b"")], {}, limits={"q": Limit(3)})
+    assert not result.already
+    assert store.inspect("q").ready == MANY + 1 - SHRED
+    puts = 2
+    store.put([Envelope("q", "last", b"", b"")], {}, limits={"q": Limit(3)})
+    assert [c.id for c in store.claim("s", "r", {"q": 9}, 0.0).claims][1:] == ["stored", "last"]
 
 
 def test_a_limit_that_was_lowered_holds_after_the_next_put(store: SqlStore) -> None:
