@@ -99,7 +99,7 @@ class SqliteFile:
         self.place = f"the SQLite database {self.path}"
         self.side = f"{self.path}-side"
         self._directory = os.path.dirname(self.path)
-        self.log = SqliteLog(f"{self.path}-wal")
+        self.log = SqliteLog(f"{self.path}-wal", self.place, os.path.join(self.side, "unsynced"))
         self.patience = url.option("timeout", float, 5.0) / 2
         self.poll = url.option("poll", float, 0.05)
         self.max_pages = 0

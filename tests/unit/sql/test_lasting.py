@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from queue_core.errors import ConnectionLost
+from queue_core import Connection, Queue
+from queue_core.errors import StoreCorrupt
 from queue_core.transport import Change, Detector, Envelope
 from queue_core.transports.sql import sqlite_log
 from queue_core.transports.sql.sqlite_log import SqliteLog
@@ -123,20 +124,56 @@ def test_other_writers_come_in_while_one_waits_for_the_disk(
     assert came == [["nobody"]]
 
 
-def test_what_the_disk_refused_to_keep_is_not_confirmed(open_handle: Any, disk: _Disk) -> None:
-    store = open_handle()
+def test_when_the_disk_refused_to_keep_something_nothing_more_is_confirmed(
+    open_handle: Any, disk: _Disk, path: Path
+) -> None:
+    """The system forgets what it could not write, and says nothing of it to the next who asks."""
+    store, other = open_handle(), open_handle()
+    store.open_session("s", 30.0)
     store.put([Envelope("q", "a", b"", b"")], {})
+    other.sessions()
     disk.broken = True
-    with pytest.raises(ConnectionLost, match="Input/output error"):
+    with pytest.raises(StoreCorrupt, match="Input/output error"):
         store.put([Envelope("q", "b", b"", b"")], {})
     disk.broken = False
-    assert store.put([Envelope("q", "b", b"", b"")], {}).already == [0]
-    assert disk.syncs == 2
+    (claim,) = store.claim("s", "r", {"q": 1}, 0.0).claims
+    for handle in (store, other, open_handle()):
+        with pytest.raises(StoreCorrupt, match="integrity_check"):
+            handle.put([Envelope("q", "b", b"", b"")], {})
+        with pytest.raises(StoreCorrupt, match="unsynced"):
+            handle.put([], {}, settle=[claim.token])
+    assert disk.syncs > 2, "the disk answers again"
+    for handle in (store, other):
+        handle.close()
+    os.unlink(f"{path}-side/unsynced")
+    assert open_handle().put([Envelope("q", "b", b"", b"")], {}).already == [0]
+
+
+def test_a_publish_on_a_disk_that_fails_is_not_confirmed_and_says_why(
+    path: Path, disk: _Disk
+) -> None:
+    with Connection(f"sqlite:///{path}", timeout=5.0) as connection:
+        connection.declare(Queue("q"))
+        producer = connection.producer()
+        producer.publish("before", "q")
+        disk.broken = True
+        with pytest.raises(StoreCorrupt, match="nothing more is confirmed"):
+            producer.publish("during", "q")
+        disk.broken = False
+        with pytest.raises(StoreCorrupt, match="Input/output error"):
+            producer.publish("after", "q")
+
+
+def test_a_log_that_cannot_be_opened_is_no_failure_of_the_disk(path: Path) -> None:
+    log = SqliteLog(str(path), "a database", str(path.with_name("unsynced")))
+    with pytest.raises(FileNotFoundError):
+        log.sync()
+    assert not path.with_name("unsynced").exists()
 
 
 def test_the_log_is_lengthened_until_it_is_long_enough(path: Path) -> None:
     file = path.with_name(f"{path.name}-wal")
-    log = SqliteLog(str(file))
+    log = SqliteLog(str(file), "a database", str(path.with_name("unsynced")))
     for size, lengthened in ((1, 1 << 18), (16 << 20, 16 << 20), ((16 << 20) + 1, (16 << 20) + 1)):
         with file.open("wb") as opened:
             opened.truncate(size)
