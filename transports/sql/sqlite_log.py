@@ -89,8 +89,8 @@ class SqliteLog:
     def _distrusted(self, reason: str) -> StoreCorrupt:
         return StoreCorrupt(
             f"{self._place}: the system could not write its log to the disk ({reason}) and may "
-            "have forgotten what it could not write, so that nothing more is confirmed. Look at the "
-            "disk, stop all programs that use the database, look at it with: sqlite3 FILE 'PRAGMA "
+            "have forgotten what it could not write; nothing more is confirmed. Look at the disk, "
+            "stop all programs that use the database, look at it with: sqlite3 FILE 'PRAGMA "
             f"integrity_check', and delete the file {self._warning}"
         )
 
