@@ -114,6 +114,8 @@ class Server:
             wire.connect()  # waits for the answers to login and database too
             self._ready = True
             self._check(self)
+            self._until = until
+            self._limit()
             self._glance = glance_at(wire._sock)
         except (RedisError, OSError) as error:
             self.close()
