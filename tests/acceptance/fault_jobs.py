@@ -4,6 +4,7 @@ Its queue, named by the environment, allows each message three deliveries: what 
 the wrong message ends as a dead letter.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -32,22 +33,42 @@ class DiesBeforeItsAck(ActiveRequest):
     __slots__ = ()
 
     def on_success(self, outcome):
-        try:
-            os.close(os.open(self.message.headers["killed"], os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            super().on_success(outcome)
-            return
-        os.kill(os.getpid(), signal.SIGKILL)
+        once(self.message, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        super().on_success(outcome)
+
+
+def once(message, call):
+    """Call it, but not again in any process of this test."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(message.headers["killed"], os.O_CREAT | os.O_EXCL))
+        call()
 
 
 def dying(task, consumer):
     return default(task, consumer, DiesBeforeItsAck)
 
 
+def dying_at_once(task, consumer):
+    """Kills the worker when the first message has arrived, before anything is done with it."""
+    known = default(task, consumer)
+
+    def strategy(message, headers):
+        once(message, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        return known(message, headers)
+
+    return strategy
+
+
 @app.task(strategy=f"{__name__}:dying")
 def unacked(path: str) -> bool:
     note(path, "run")
     return unacked.request.redelivered
+
+
+@app.task(strategy=f"{__name__}:dying_at_once")
+def claimed(path: str) -> bool:
+    note(path, "run")
+    return claimed.request.redelivered
 
 
 @app.task

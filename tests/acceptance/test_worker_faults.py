@@ -65,6 +65,18 @@ def send(app, queue):
     )
 
 
+@FEW
+def test_w2_a_worker_killed_when_it_has_just_taken_messages_loses_none(start, send, note, tmp_path):
+    killed = start().ready()
+    headers = {"killed": f"{tmp_path}/killed"}
+    results = [send("claimed", str(note), headers=headers) for _ in range(5)]
+    assert killed.end() == -signal.SIGKILL
+    assert lines(note) == []
+    start()
+    assert all(result.get(40) is not None for result in results)
+    assert lines(note) == ["run"] * 5
+
+
 def test_w3_a_worker_killed_between_a_task_and_its_ack_loses_nothing(start, send, note, tmp_path):
     killed = start().ready()
     result = send("unacked", str(note), headers={"killed": f"{tmp_path}/killed"})

@@ -67,17 +67,22 @@ def test_a_worker_that_stood_still_comes_back_and_changes_nothing(app, queue, st
     assert app.connection().inspect(queue).ready == 0
 
 
-def test_tasks_that_are_due_in_an_hour_take_no_memory_and_no_place(app, queue, start_worker):
+def test_ten_thousand_tasks_that_are_due_in_an_hour_take_no_memory_and_no_place(
+    app, queue, start_worker
+):
     worker = start_worker("-c", "1").ready()
     assert app.send_task("jobs.add", (1, 1), queue=queue).get(30) == 2
     before = resident(worker.process.pid)
     app.send_many(
-        "jobs.add", [(number, 1) for number in range(2000)], queue=queue, countdown=3600.0
+        "jobs.add", [(number, 1) for number in range(10_000)], queue=queue, countdown=3600.0
     )
     began = time.monotonic()
     due = app.send_many("jobs.add", [(number, 1) for number in range(100)], queue=queue)
     assert [result.get(30) for result in due] == [number + 1 for number in range(100)]
     assert time.monotonic() - began < 10.0
-    assert resident(worker.process.pid) - before < 10_000_000
+    assert resident(worker.process.pid) - before < 20_000_000
     worker.signal(signal.SIGTERM)
     assert worker.end() == 0, worker.log
+    start_worker("-c", "1").ready()
+    assert app.send_task("jobs.add", (1, 1), queue=queue).get(30) == 2
+    assert app.connection().inspect(queue).delayed in (10_000, None)
