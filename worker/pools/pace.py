@@ -49,6 +49,11 @@ class Pace:
         return self._average.get(name, math.inf)
 
     @property
+    def typical(self) -> float:
+        """Seconds that a task takes on average; infinite while nothing is known."""
+        return math.inf if self._all is None else self._all
+
+    @property
     def ahead(self) -> int:
         """How many jobs to have at hand for each that runs."""
         if self._all is None:

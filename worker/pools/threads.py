@@ -4,13 +4,19 @@ Threads cost little and share everything, the interpreter lock too: right for ta
 the network. They cannot be interrupted or killed: no time limits, no terminating; a task that
 outlives the grace of `stop` is left behind, and one that crashes the interpreter takes the worker
 with it.
+
+Waking a thread costs more than a short task takes, and while it wakes it fights for the interpreter
+lock. So while tasks are short a job is left to a thread that has just begun another one, which will
+be back soon; one of the idle threads keeps a lookout, and takes the job if that was a mistake.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections import deque
+from typing import Final
 
 from queue_core import UsageError
 from queue_core.worker.app import App
@@ -21,6 +27,8 @@ from queue_core.worker.pools.runs import Runs, Unlimited
 
 THREADS = Abilities("threads", resize=True)
 SOLO = Abilities("solo")
+SHORT: Final = 0.001
+"""Seconds: tasks that take less on average are short, and one that began longer ago is not."""
 
 
 class ThreadPool:
@@ -35,6 +43,8 @@ class ThreadPool:
         self._threads = 0
         self._changed = threading.Condition()
         self._jobs: deque[Job] = deque()
+        self._begun: dict[int, float] = {}  # ticket -> when, the latest at the end
+        self._lookout = False
         self._stopping = False
 
     abilities = THREADS
@@ -56,7 +66,8 @@ class ThreadPool:
         with self._changed:
             if not self._stopping:
                 self._jobs.append(job)
-                self._changed.notify()
+                if not (self._lookout and self._attended()):
+                    self._changed.notify()
                 return
         self._runs.tell(job.ticket, Returned())
 
@@ -115,16 +126,46 @@ class ThreadPool:
             threading.Thread(target=self._work, name="task thread", daemon=True).start()
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._jobs and not self._stopping and self._threads <= self._size:
-                    self._changed.wait()
-                if self._stopping or self._threads > self._size:
-                    self._threads -= 1
-                    self._changed.notify()  # it may have been woken for a job
-                    return
-                job = self._jobs.popleft()
+        job: Job | None = None
+        while (job := self._next(job)) is not None:
             self._runs.run(self._app, job, self._guard)
+
+    def _next(self, ended: Job | None) -> Job | None:
+        """Wait for a job, after another one has ended in this thread; None: the thread shall."""
+        with self._changed:
+            if ended is not None:
+                del self._begun[ended.ticket]
+            at_once = ended is not None
+            while not self._stopping and self._threads <= self._size:
+                if self._jobs and (at_once or not self._attended()):
+                    job = self._jobs.popleft()
+                    self._begun[job.ticket] = time.monotonic()
+                    if self._jobs and not self._lookout:
+                        self._changed.notify()
+                    return job
+                self._rest()
+                at_once = False
+            self._threads -= 1
+            self._changed.notify()  # it may have been woken for a job
+            return None
+
+    def _attended(self) -> bool:
+        """Whether a thread is about to end a short task, and then takes what waits."""
+        if not self._begun or self._runs.pace.typical > SHORT:
+            return False
+        return time.monotonic() - next(reversed(self._begun.values())) < SHORT
+
+    def _rest(self) -> None:
+        """Wait to be woken; or, if there is something to look after and nobody does, for a moment.
+
+        The lookout stays on while others work: what they leave is found without waking anybody.
+        """
+        if self._lookout or not (self._jobs or self._attended()):
+            self._changed.wait()
+            return
+        self._lookout = True
+        self._changed.wait(SHORT)
+        self._lookout = False
 
 
 class SoloPool:

@@ -85,6 +85,27 @@ def test_as_many_run_at_once_as_the_pool_is_large(pool, reports, tmp_path):
     reports.wait(2)
 
 
+def test_jobs_behind_those_that_take_longer_than_expected_are_run_by_other_threads(
+    path, reports, tmp_path
+):
+    pool = make("threads", path, size=4)
+    pool.start(reports)
+    for _ in range(300):  # from now on tasks are expected to be short
+        pool.submit(reports.job("add", 1, 1))
+    reports.wait(300)
+    gate = tmp_path / "gate"
+    for _ in range(3):
+        pool.submit(reports.job("wait_for", str(gate)))
+    short = [reports.job("add", number, 1) for number in range(20)]
+    for job in short:
+        pool.submit(job)
+    assert [reports.value(job) for job in short] == [number + 1 for number in range(20)]
+    runs(gate, 3)
+    gate.touch()
+    assert pool.stop(20.0)
+    assert not reports.twice
+
+
 def test_stop_gives_back_what_waits_and_lets_what_runs_finish(pool, reports, tmp_path):
     pool.start(reports)
     gate = tmp_path / "gate"
