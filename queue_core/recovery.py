@@ -19,6 +19,7 @@ The rules:
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -55,6 +56,9 @@ logger = logging.getLogger(__name__)
 
 Endpoint = tuple[BrokerURL, Transport]
 
+PATIENCE = 2
+"""Leases for which an exclusive queue may be held for our earlier connection, at most."""
+
 
 class Recovery:
     """The session of one `Connection`, replaced when it is lost. Thread-safe."""
@@ -85,7 +89,9 @@ class Recovery:
         self._swapping = threading.Lock()  # held for the moment in which self._session changes
         self._session: Session | None = None
         self._connected_before = False
+        self._origin = secrets.token_hex(6)
         self._down = False
+        self._held_since: float | None = None
 
     @property
     def options(self) -> SessionOptions:
@@ -252,6 +258,7 @@ class Recovery:
                 _close_quietly(session)
                 raise Closed("the connection is closed; open a new Connection")
             self._connected_before = True
+            self._held_since = None
             self._warn()
             return session
         finally:
@@ -263,7 +270,13 @@ class Recovery:
             url, transport = self._endpoints[0]
             seconds = max(0.1, deadline.bound(self._options.connect_timeout))
             try:
-                return transport.open(url, replace(self._options, connect_timeout=seconds))
+                options = replace(
+                    self._options,
+                    connect_timeout=seconds,
+                    origin=self._origin,
+                    again=self._connected_before,
+                )
+                return transport.open(url, options)
             except TransportError as failed:
                 error = failed
                 self._endpoints.append(self._endpoints.pop(0))
@@ -276,10 +289,12 @@ class Recovery:
                 session.declare(entity, timeout=deadline.bound(self._options.timeout))
             except AccessRefused as error:
                 if isinstance(entity, Queue) and entity.exclusive:
-                    raise ConnectionLost(
-                        f"the broker still holds the exclusive queue {entity.name!r} for our "
-                        "earlier connection; it has not noticed yet that that one ended"
-                    ) from error
+                    if error.retryable and self._patient():
+                        raise ConnectionLost(
+                            f"the broker still holds the exclusive queue {entity.name!r} for our "
+                            "earlier connection; it has not noticed yet that that one ended"
+                        ) from error
+                    self._entities.pop(_key(entity))  # another process has it now
                 self._give_up(entity, error)
             except (ConnectionLost, SessionLost, Closed):
                 raise
@@ -298,6 +313,13 @@ class Recovery:
             except QueueCoreError as error:
                 self.unsubscribe(consumer, queue)
                 self._lost.setdefault(consumer, error)
+
+    def _patient(self) -> bool:
+        """Whether what the broker holds may be held for our earlier connection, which it keeps."""
+        now = self._options.clock.monotonic()
+        if self._held_since is None:
+            self._held_since = now
+        return now - self._held_since < PATIENCE * self._options.lease
 
     def _give_up(self, entity: Entity, error: QueueCoreError) -> None:
         """Do without a declaration that failed, and see to it that its users hear of it."""

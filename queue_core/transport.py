@@ -700,6 +700,10 @@ class SessionOptions(msgspec.Struct, frozen=True):
             heartbeat).
         node: a name for this process; opening a session under the same name ends the older one at
             once. Empty for none.
+        origin: up to 16 hexadecimal digits that tell one connection from all others; its sessions
+            have them in common.
+        again: the connection had a session before: of all others, only its own are ended. Else
+            two processes of one name would end each other's sessions for ever.
         connect_timeout: seconds within which ``Transport.open`` succeeds or raises.
         timeout: seconds within which background work (heartbeats, ack flushes) must be answered.
         create: False makes no database, nor tables, where there are none: opening is refused.
@@ -710,6 +714,8 @@ class SessionOptions(msgspec.Struct, frozen=True):
 
     lease: float = 30.0
     node: str = ""
+    origin: str = ""
+    again: bool = False
     connect_timeout: float = 10.0
     timeout: float = 10.0
     create: bool = True

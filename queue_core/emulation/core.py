@@ -49,7 +49,7 @@ class Core:
         self.pool = pool
         self.table = Table()
         self.publisher = Publisher(self.table, features, transport, options.clock)
-        self.uid = uuid.uuid4().hex
+        self.uid = options.origin + uuid.uuid4().hex[len(options.origin) :]
         self.main = Names.main(options.node, self.uid)
         self.fence = Fence(options.lease, options.clock.monotonic())
         self.lock = threading.Lock()

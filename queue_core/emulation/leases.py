@@ -22,7 +22,7 @@ import msgspec
 
 from queue_core.transport import Lease
 
-__all__ = ["COLLECT", "CONSUMER", "NODE", "QUEUE", "REST", "Fence", "Names", "Watch"]
+__all__ = ["COLLECT", "CONSUMER", "QUEUE", "REST", "Fence", "Names", "Watch"]
 
 GAP: Final = 1 / 3
 """The part of a lease for which a session may go unseen; a longer gap starts its count again."""
@@ -75,9 +75,11 @@ class Names:
         return f"{REST}{queue}\n{uid}"
 
     @staticmethod
-    def node_of(session: str) -> str:
-        """Return the node of a connection's session; empty if it has none."""
-        return session[len(NODE) :].rpartition(":")[0] if session.startswith(NODE) else ""
+    def node_of(session: str) -> tuple[str, str]:
+        """Return node and uid of a connection's session; both are empty for other sessions."""
+        kind, _, rest = session.partition(":")
+        node, _, uid = rest.rpartition(":")
+        return (node, uid) if kind in ("conn", "node") else ("", "")
 
     @staticmethod
     def queue_of(session: str) -> tuple[str, str]:

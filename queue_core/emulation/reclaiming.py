@@ -1,8 +1,11 @@
 """Putting away what others left behind: connections that died, and what belonged to them.
 
 Who died is for `leases.Watch` to say; a connection that starts under the name of a node ends that
-node's earlier one without waiting. What belonged to them is put away by the rules of `declaring`:
-versions are read first, then beats, and then that version is deleted.
+node's earlier ones without waiting. One that had a session before ends its own earlier ones only:
+another of the node has started since, is alive, and would end this one in turn.
+
+What belonged to them is put away by the rules of `declaring`: versions are read first, then beats,
+and then that version is deleted.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Final
 from queue_core.emulation.core import Core
 from queue_core.emulation.declaring import Declarer
 from queue_core.emulation.entries import q
-from queue_core.emulation.leases import CONSUMER, NODE, QUEUE, REST, Names
+from queue_core.emulation.leases import CONSUMER, QUEUE, REST, Names
 from queue_core.emulation.routing import Known
 from queue_core.emulation.shredding import Rest
 from queue_core.emulation.table import read_entries
@@ -80,27 +83,33 @@ class Reclaimer:
         if store.end_session(session, lease.beats):
             logger.info("session %r ended: its lease was over", session)
 
-    def take_over_node(self, store: Store, deadline: Deadline) -> None:
-        """End older sessions of our node at once, as if they had crashed, and what was theirs."""
-        core = self._core
-        node = core.options.node
+    def take_over(self, store: Store, deadline: Deadline) -> None:
+        """End the older sessions that ours stands for, as if they had crashed, at once."""
+        node = self._core.options.node
         if len(node) > MAX_NODE:
             raise ConfigError(
                 f"node name {node[:40]!r}... is too long; {MAX_NODE} characters is the limit"
             )
+        sessions = store.sessions()
+        older = [name for name in sessions if self._replaces(name)]
         for _ in range(100):
-            sessions = store.sessions()
-            older = [
-                name
-                for name in sessions
-                if name.startswith(NODE) and Names.node_of(name) == node and name != core.main
-            ]
             if not older:
                 return
             for name in older:
                 if store.end_session(name, sessions[name].beats):
-                    logger.info("session %r ended: node %r has started again", name, node)
+                    who = f"node {node!r} has started" if node else "its connection is there"
+                    logger.info("session %r ended: %s again", name, who)
                     self._inherit(store, name, sessions, deadline)
+            sessions = store.sessions()
+            older = [name for name in older if name in sessions]  # those that beat meanwhile
+
+    def _replaces(self, session: str) -> bool:
+        """Whether our session stands for this earlier one."""
+        options = self._core.options
+        node, uid = Names.node_of(session)
+        if not uid or node != options.node or session == self._core.main:
+            return False
+        return not options.again or bool(options.origin and uid.startswith(options.origin))
 
     def _inherit(
         self, store: Store, dead: str, sessions: Mapping[str, Lease], deadline: Deadline

@@ -81,8 +81,8 @@ class EmulatedSession:
                 sent = options.clock.monotonic()
                 store.open_session(self._core.main, options.lease)
                 self._core.fence.confirm(sent)
-                if options.node:
-                    reclaimer.take_over_node(store, deadline)
+                if options.node or options.again:
+                    reclaimer.take_over(store, deadline)
         except BaseException:
             self._pool.close()
             raise

@@ -16,6 +16,7 @@ from queue_core.errors import (
 )
 from queue_core.testing.session_bench import Bench, SessionTests, exists, timed
 from queue_core.testing.session_features import needs
+from queue_core.testing.session_tap import Tap
 from queue_core.topology import Queue
 
 
@@ -196,10 +197,28 @@ class LifetimeTests(SessionTests):
         tap.one()
         newer = bench.open(node=node, lease=60.0)
         assert bench.tap(queue, session=newer).one(within=5.0).body == b"1"
-        with pytest.raises(TransportError):
-            for _ in range(10):
-                older.receive(tap.consumer, wait=0.5)
-        assert older.closed
+        assert _ends(tap)
+
+    @needs("atomic_settle")
+    def test_a_session_opened_again_ends_its_own_earlier_ones_and_no_others_of_its_node(
+        self, bench: Bench
+    ) -> None:
+        """Else two processes that were given one name would end each other for ever."""
+        queue, node = bench.queue(), bench.name("node")
+
+        def open_tap(origin: str, *, again: bool) -> Tap:
+            session = bench.open(node=node, origin=origin, again=again, lease=60.0)
+            return bench.tap(queue, session=session)
+
+        first = open_tap("0a1", again=False)
+        other = open_tap("0b2", again=False)
+        assert _ends(first)
+        second = open_tap("0a1", again=True)
+        third = open_tap("0a1", again=True)
+        assert _ends(second)
+        for tap in (third, other):
+            assert not tap.session.receive(tap.consumer, wait=0.0)
+            assert not tap.session.closed
 
     # exclusive
 
@@ -334,3 +353,11 @@ def _gone(bench: Bench, queue: Queue) -> bool:
         return not exists(bench.session, Queue(queue.name))
     except AccessRefused:
         return False
+
+
+def _ends(tap: Tap) -> bool:
+    """Whether the session of the tap hears, within seconds, that it is over."""
+    with pytest.raises(TransportError):
+        for _ in range(10):
+            tap.session.receive(tap.consumer, wait=0.5)
+    return tap.session.closed

@@ -67,6 +67,21 @@ def test_a_worker_that_stood_still_comes_back_and_changes_nothing(app, queue, st
     assert app.connection().inspect(queue).ready == 0
 
 
+def test_two_workers_that_were_given_one_name_both_go_on_and_the_newer_one_is_the_node(
+    app, queue, start_worker, note
+):
+    name = f"{queue}@here"
+    workers = [start_worker("-c", "1", "--prefetch", "1", "-n", name).ready() for _ in range(2)]
+    held = app.send_many("jobs.hold", [(str(note),), (str(note),)], queue=queue)
+    eventually(lambda: len(set(lines(note))) == 2, 40.0, what="each of them runs a task")
+    go(note)
+    assert len({result.get(40)[0] for result in held}) == 2
+    older, newer = workers
+    eventually(lambda: f"{name} leaves" in older.log, 20.0)
+    assert f"{name} leaves" not in newer.log
+    assert older.log.count(" lost (") <= 3 and newer.log.count(" lost (") == 0
+
+
 def test_ten_thousand_tasks_that_are_due_in_an_hour_take_no_memory_and_no_place(
     app, queue, start_worker
 ):

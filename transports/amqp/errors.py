@@ -112,7 +112,9 @@ def _closed_channel(code: int, text: str, doing: str, method: str) -> QueueCoreE
         needed = _PERMISSIONS.get(method)
         return AccessRefused(f"{message}; it needs permission to {needed}" if needed else message)
     if code == RESOURCE_LOCKED:
-        return AccessRefused(message)
+        locked = AccessRefused(message)
+        locked.retryable = True  # it may be held for a connection that the broker takes for alive
+        return locked
     if code == PRECONDITION_FAILED:
         if "message size" in text:
             return TooLarge(message)

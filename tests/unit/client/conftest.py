@@ -142,6 +142,7 @@ class ScriptedBroker:
         self.published: list[Publication] = []
         self.dies = True
         self.on_subscribe: Callable[[], None] = lambda: None
+        self.asked: list[SessionOptions] = []
         self.opened: list[BrokerURL] = []
 
     def check(self, url: BrokerURL) -> None:
@@ -149,6 +150,7 @@ class ScriptedBroker:
 
     def open(self, url: BrokerURL, options: SessionOptions) -> Session:
         self.opened.append(url)
+        self.asked.append(options)
         if self.refusals:
             raise self.refusals.popleft()
         session = ScriptedSession(self)

@@ -129,9 +129,50 @@ def test_a_declaration_made_while_the_session_is_replaced_is_made_on_the_new_one
 
 def test_an_exclusive_queue_that_the_broker_still_holds_for_us_is_waited_for(broker, recovery):
     recovery.declare(Queue("mine", exclusive=True), timeout=10.0)
-    broker.failures.extend([ConnectionLost("cut"), AccessRefused("405 RESOURCE_LOCKED")])
+    broker.failures.extend([ConnectionLost("cut"), held()])
     assert purge(recovery) == 3
     assert len(broker.sessions) == 3
+
+
+@pytest.mark.parametrize("forever", [True, False])
+def test_an_exclusive_queue_that_another_process_has_is_given_up_and_the_rest_goes_on(
+    broker, recovery, monkeypatch, forever
+):
+    """At once where the refusal is final, else when our earlier connection cannot have it."""
+    recovery.declare(Queue("mine", exclusive=True), timeout=10.0)
+    recovery.subscribe("c", "mine", 1, timeout=10.0)
+    declared = []
+
+    def refuse(session, entity, **_):
+        declared.append(entity)
+        raise held(forever=forever)
+
+    monkeypatch.setattr(type(broker.sessions[0]), "declare", refuse)
+    began = broker.clock.monotonic()
+    broker.failures.append(ConnectionLost("cut"))
+    assert purge(recovery, timeout=None) == 3
+    took = broker.clock.monotonic() - began
+    assert took < 5.0 if forever else 60.0 <= took < 120.0
+    assert isinstance(recovery.take_lost("c"), AccessRefused)
+    declared.clear()
+    broker.failures.append(ConnectionLost("cut"))
+    assert purge(recovery) == 3
+    assert not declared
+
+
+def held(*, forever: bool = False) -> AccessRefused:
+    refused = AccessRefused("405 RESOURCE_LOCKED")
+    refused.retryable = not forever
+    return refused
+
+
+def test_a_session_that_is_opened_again_is_told_from_those_of_other_connections(broker, recovery):
+    purge(recovery)
+    broker.failures.append(ConnectionLost("cut"))
+    purge(recovery)
+    first, second = broker.asked
+    assert (first.again, second.again) == (False, True)
+    assert first.origin == second.origin != ""
 
 
 def test_closing_refuses_later_calls_and_may_happen_twice(broker, recovery):

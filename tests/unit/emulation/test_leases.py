@@ -135,8 +135,9 @@ def test_a_fence_always_falls_before_anybody_may_take_the_session(lease: float) 
 
 
 def test_names_can_be_read_back() -> None:
-    assert Names.node_of(Names.main("a:b", "uid")) == "a:b"
-    assert Names.node_of(Names.main("", "uid")) == ""
+    assert Names.node_of(Names.main("a:b", "uid")) == ("a:b", "uid")
+    assert Names.node_of(Names.main("", "uid")) == ("", "uid")
+    assert Names.node_of(Names.consumer("n:q", "uid", 1)) == ("", "")
     assert Names.queue_of(Names.consumer("q:x", "uid", 3)) == ("q:x", "uid.3")
     assert Names.queue_of(Names.queue("q\u2028x", "uid")) == ("q\u2028x", "uid")
 

@@ -198,6 +198,23 @@ def test_a_node_that_starts_again_ends_its_older_session_at_once(bench: Bench) -
         session.close()
 
 
+def test_who_opens_again_what_another_process_of_its_name_has_ended_leaves_that_one_alone(
+    bench: Bench,
+) -> None:
+    first = bench.open(node="n", origin="a1")
+    other = bench.open(node="n", origin="b2")
+    first.tick()
+    assert first.closed
+    again = bench.open(node="n", origin="a1", again=True)
+    other.tick()
+    assert not other.closed
+    last = bench.open(node="n", origin="a1", again=True)
+    again.tick()
+    assert again.closed
+    for session in (first, other, again, last):
+        session.close()
+
+
 def test_a_node_name_that_would_not_fit_is_refused(bench: Bench) -> None:
     with pytest.raises(ConfigError, match="too long"):
         bench.open(node="n" * 301)
