@@ -7,6 +7,7 @@ calls.
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -129,3 +130,22 @@ def test_a_call_to_nodes_ends_by_its_deadline_when_the_store_stalls_under_it(sta
             assert 0.4 < _took(call) < SOON
         proxy.heal()
         eventually(lambda: set(box.call(["a"], "pong", timeout=2.0)) == {"a"}, 30)
+
+
+def test_a_writer_that_keeps_an_sqlite_file_locked_holds_nobody_up_for_longer(tmp_path):
+    path = tmp_path / "queue.db"
+    with Connection(f"sqlite:///{path}", timeout=10.0) as connection:
+        connection.declare(Queue("q"))
+        producer = connection.producer()
+        producer.publish("before", "q")
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+
+            def publish() -> None:
+                with pytest.raises((NotConfirmed, ConnectionLost)):
+                    producer.publish("during", "q", timeout=0.3)
+
+            assert 0.2 < _took(publish) < 2.0
+            other.execute("ROLLBACK")
+        producer.publish("after", "q")
+        assert connection.inspect("q").ready == 2
