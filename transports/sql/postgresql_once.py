@@ -135,14 +135,19 @@ _OWNER: Final = f"""
     owner AS MATERIALIZED (
         SELECT number FROM {PREFIX}session WHERE name = %(session)s FOR KEY SHARE
     )"""
-_NOTED: Final = f"""
+
+
+def _noted(*, settles: bool) -> str:
+    return f"""
     noted AS (
         INSERT INTO {PREFIX}request (session, slot, request, fence, stale)
         SELECT number, %(slot)s::bigint, %(request)s::text, %(fence)s::bigint, '' FROM owner
-        WHERE %(settled)s::integer > 0 OR EXISTS (SELECT FROM taken)
+        {"" if settles else "WHERE EXISTS (SELECT FROM taken)"}
         ON CONFLICT (session, slot) DO UPDATE
         SET request = excluded.request, fence = excluded.fence, stale = excluded.stale
     )"""
+
+
 _GONE_IF_NOT_ALL: Final = """
     CASE WHEN (SELECT count(*) FROM gone) < %(settled)s
         THEN ARRAY(SELECT ARRAY[seq, fence] FROM gone) END"""
@@ -155,13 +160,19 @@ def _settle() -> str:
     WITH owner AS (SELECT), {_SETTLED} SELECT {_LAZY}, {_GONE_IF_NOT_ALL}"""
 
 
-def _take(now: str) -> str:
-    """Return the statement that takes from one queue.
+def _settling(*, settles: bool) -> tuple[str, str]:
+    """Return the part of a claim that settles, and the column that says what was settled."""
+    return (f"{_SETTLED},", _GONE_IF_NOT_ALL) if settles else ("", "NULL")
+
+
+def _take(now: str, *, settles: bool) -> str:
+    """Return the statement that takes from one queue, and settles before.
 
     It takes nothing, and says so, if there are messages whose delay has ended, or that crashed.
     """
+    settled, gone = _settling(settles=settles)
     return f"""
-    WITH {_OWNER}, {_SETTLED}, next AS MATERIALIZED (
+    WITH {_OWNER}, {settled} next AS MATERIALIZED (
         SELECT (
             SELECT available_at FROM {PREFIX}message
             WHERE state = {DELAYED} AND queue = %(queue)s ORDER BY available_at LIMIT 1
@@ -179,19 +190,20 @@ def _take(now: str) -> str:
             session = (SELECT number FROM owner), fence = %(fence)s
         FROM best WHERE m.seq = best.seq AND NOT (SELECT odd FROM odd)
         RETURNING {_TAKEN}
-    ), {_NOTED}
+    ), {_noted(settles=settles)}
     SELECT (SELECT number FROM owner), (SELECT due_in FROM next), (SELECT odd FROM odd),
-        {_GONE_IF_NOT_ALL}, {_LAZY}, t.*
+        {gone}, {_LAZY}, t.*
     FROM (SELECT) AS h LEFT JOIN taken AS t ON true"""
 
 
-def _take_many(now: str) -> str:
+def _take_many(now: str, *, settles: bool) -> str:
     """Return the statement that takes from several queues, and leaves others beside who crashed.
 
     Unless it is not ``patient`` it takes nothing if there are messages whose delay has ended.
     """
+    settled, gone = _settling(settles=settles)
     return f"""
-    WITH {_OWNER}, {_SETTLED}, wanted AS MATERIALIZED (
+    WITH {_OWNER}, {settled} wanted AS MATERIALIZED (
         SELECT queue, room
         FROM unnest(%(queues)s::text[], %(rooms)s::integer[]) AS w (queue, room)
     ), next AS MATERIALIZED (
@@ -222,8 +234,8 @@ def _take_many(now: str) -> str:
             SELECT FROM cut WHERE cut.queue = p.queue AND greatest(cut.place, 2) <= p.place
         )
         RETURNING {_TAKEN}
-    ), {_NOTED}
-    SELECT (SELECT number FROM owner), (SELECT due_in FROM next), false, {_GONE_IF_NOT_ALL},
+    ), {_noted(settles=settles)}
+    SELECT (SELECT number FROM owner), (SELECT due_in FROM next), false, {gone},
         {_LAZY}, t.*
     FROM (SELECT) AS h LEFT JOIN taken AS t ON true"""
 
@@ -251,8 +263,8 @@ class Once:
             for single in (False, True)
             for settles in (False, True)
         }
-        self.take = _take(now)
-        self.take_many = _take_many(now)
+        self.take = {settles: _take(now, settles=settles) for settles in (False, True)}
+        self.take_many = {settles: _take_many(now, settles=settles) for settles in (False, True)}
         self.promote = _promote(now)
 
 
@@ -385,8 +397,8 @@ def take_once(cursor: Cursor, once: Once, taking: Taking) -> Taken:
         good = [token for token in taking.settle if is_token(token)]
         bad = [token for token in taking.settle if not is_token(token)]
     wants = list(taking.wants)
-    values = split(good)
-    values |= {
+    values = {
+        **(split(good) if good else {}),
         "session": taking.session,
         "request": taking.request,
         "slot": taking.slot,
@@ -398,16 +410,16 @@ def take_once(cursor: Cursor, once: Once, taking: Taking) -> Taken:
     odd = False
     if len(wants) == 1:
         values["queue"], values["room"] = wants[0], taking.wants[wants[0]]
-        taken, odd = _run(cursor, once.take, values, good)
+        taken, odd = _run(cursor, once.take[bool(good)], values, good)
     else:
-        taken, _ = _run(cursor, once.take_many, values, good)
+        taken, _ = _run(cursor, once.take_many[bool(good)], values, good)
     stale = [*taken.stale, *bad]
     try:
         if taken.due_in <= 0:
             cursor.execute(once.promote, {"queues": wants})
         if taken.due_in <= 0 or odd:
-            again = {**values, **split(()), "patient": False}
-            taken, _ = _run(cursor, once.take_many, again, ())
+            again = {**values, "patient": False}
+            taken, _ = _run(cursor, once.take_many[False], again, ())
     except Exception as error:
         if getattr(error, "sqlstate", None) not in COLLISIONS:
             raise

@@ -36,11 +36,14 @@ def texts(store: SqlStore) -> Iterator[tuple[str, str]]:
         elif isinstance(value, str):
             yield name, value
     once = store._dialect._once
-    yield "take", once.take
-    yield "take many", once.take_many
+    for settles in (False, True):
+        also = " and settle" if settles else ""
+        yield f"take{also}", once.take[settles]
+        yield f"take many{also}", once.take_many[settles]
     yield "settle once", once.settle
     yield "promote once", once.promote
     yield from ((f"put once {kind}", text) for kind, text in once.put.items())
+    yield from ((f"append {kind}", text) for kind, text in once.append.items())
 
 
 def plan(store: SqlStore, text: str) -> str:
@@ -71,7 +74,8 @@ def test_every_statement_uses_an_index(store: SqlStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["take", "take many", "claim", "look", "unclaimed", "lowest", "oldest"]
+    "name",
+    ["take", "take and settle", "take many", "claim", "look", "unclaimed", "lowest", "oldest"],
 )
 def test_the_order_of_a_queue_comes_from_its_index(store: SqlStore, name: str) -> None:
     steps = plan(store, dict(texts(store))[name])

@@ -63,7 +63,7 @@ def test_what_is_not_usual_takes_the_long_statement() -> None:
     assert writer.texts == [ONCE.append[False], ONCE.put[True, False]]
 
 
-@pytest.mark.parametrize("text", [ONCE.settle, ONCE.take, ONCE.take_many, HINT])
+@pytest.mark.parametrize("text", [ONCE.settle, *ONCE.take.values(), *ONCE.take_many.values(), HINT])
 def test_settling_claiming_and_waking_do_not_wait_for_the_disk(text: str) -> None:
     assert LAZY in text
     assert "INSERT INTO queue_core_message" not in text
@@ -74,7 +74,7 @@ def test_what_a_claim_settled_is_not_stale_when_its_second_statement_collides() 
         """Finds that something is due, and then a deadlock."""
 
         def execute(self, statement: str, parameters: object) -> None:
-            if statement != ONCE.take:
+            if statement != ONCE.take[True]:
                 raise psycopg.errors.DeadlockDetected
 
         def fetchall(self) -> list[tuple[object, ...]]:
