@@ -20,7 +20,7 @@ BURST: Final = 1.0
 STALLED: Final = 10.0
 """Seconds after a wait in which a broker must say that there was nothing, or is given up."""
 JOIN: Final = 2.0
-LOOK: Final = 0.25
+LOOK: Final = 0.05
 """Seconds between two looks at how many messages to hold, while some come: another window costs
 round trips, and nobody needs it before the next message."""
 

@@ -21,7 +21,7 @@ AHEAD = 0.1
 UNKNOWN_AHEAD = 4
 MIN_AHEAD, MAX_AHEAD = 2, 256
 _WEIGHT = 0.2
-_WEIGHT_OF_ALL = 0.02
+_WEIGHT_OF_ALL = 0.005
 
 
 class Pace:
@@ -30,12 +30,13 @@ class Pace:
     def __init__(self) -> None:
         """Know nothing yet."""
         self._average: dict[str, float] = {}
-        self._all: float | None = None
+        self._all = 0.0
+        self._runs = 0
 
     def observe(self, name: str, seconds: float) -> None:
         """Take one run into account. A slow one counts at once, fast ones only bit by bit."""
-        known = self._all
-        self._all = seconds if known is None else known + _WEIGHT_OF_ALL * (seconds - known)
+        self._runs += 1
+        self._all += max(_WEIGHT_OF_ALL, 1 / self._runs) * (seconds - self._all)
         known = self._average.get(name)
         if known is None:
             if len(self._average) >= MAX_KINDS:
@@ -56,7 +57,7 @@ class Pace:
     @property
     def ahead(self) -> int:
         """How many jobs to have at hand for each that runs."""
-        if self._all is None:
+        if not self._runs:
             return UNKNOWN_AHEAD
         return max(MIN_AHEAD, min(MAX_AHEAD, int(AHEAD / max(self._all, 1e-6))))
 

@@ -525,9 +525,9 @@ def test_an_idle_worker_holds_what_it_held_until_messages_come_again(app, run, m
     waits = []
     receive = Consumer.receive
 
-    def counted(consumer, timeout=None):
+    def counted(consumer, timeout=None, **options):
         waits.append(timeout)
-        return receive(consumer, timeout)
+        return receive(consumer, timeout, **options)
 
     ahead = [4]
     monkeypatch.setattr(Consumer, "receive", counted)

@@ -64,7 +64,10 @@ def test_as_many_are_held_as_are_run_in_a_tenth_of_a_second():
 
 
 def test_a_rare_slow_task_does_not_empty_the_hands():
-    pace = Pace()
+    pace, held = Pace(), []
     for number in range(2000):
         pace.observe("a" if number % 97 else "slow", 0.0001 if number % 97 else 0.05)
-    assert 50 < pace.ahead <= MAX_AHEAD
+        if number > 200:
+            held.append(pace.ahead)
+    assert max(held) <= 2 * min(held), "the consumer need not subscribe anew"
+    assert min(held) > 50
