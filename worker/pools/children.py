@@ -247,14 +247,15 @@ class Children:
             said = next((each for each in messages if isinstance(each, Imported | NotReady)), None)
         if said is None:
             return None
-        if isinstance(said, Imported):
-            if self._template is not None:
-                self._template.retire()
+        self._selector.unregister(template.control)
+        self._candidate = None
+        if isinstance(said, Imported) and self._template is not None:
+            self._template.retire()
             self._template = None
-            if not said.unfit:
-                self._selector.unregister(template.control)
-                self._template, self._candidate = template, None
-        self.end_import()
+        if isinstance(said, Imported) and not said.unfit:
+            self._template = template
+        else:
+            template.dismiss()
         return said
 
     def end_import(self) -> None:

@@ -5,8 +5,8 @@ A `Template` is a process that imports the app and does nothing else but fork ch
 shares the memory of what was imported. The worker itself never forks: it has threads.
 
 What the import of the app leaves behind must be fit for that. A template that has threads, or
-processes, or holds connections or files open, says so (`queue_core.worker.pools.frames.Imported`),
-and children are fresh interpreters then.
+processes, temporary directories, or holds connections or files open, says so
+(`queue_core.worker.pools.frames.Imported`); it ends then, and children are fresh interpreters.
 
 A request is a letter and eight bytes, an answer is eight bytes. ``F`` with three descriptors: fork;
 the answer is the process id, or the negative of an error number. ``R`` and the id of a child that
@@ -16,12 +16,14 @@ is gone: forget it; the answer is how `os.waitstatus_to_exitcode` puts its end.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from struct import Struct
 from typing import Final, Protocol
@@ -133,9 +135,14 @@ class Template:
         pid = self._ask(FORK, 0, inherited)
         if pid < 0:
             raise OSError(-pid, os.strerror(-pid))
-        child = Forked(self, pid)
         self._children += 1
-        return child
+        try:
+            return Forked(self, pid)
+        except OSError as error:
+            if error.errno != errno.ESRCH:  # nobody has reaped it, so this is still its id
+                os.kill(pid, signal.SIGKILL)
+                self.reap(pid)
+            raise
 
     def reap(self, pid: int) -> str:
         """Return how a child that is gone has ended."""
@@ -153,6 +160,19 @@ class Template:
         self._retired = True
         if not self._children:
             self.close()
+
+    def dismiss(self) -> None:
+        """Let it end by itself, doing what its app wants done at the end; does not block.
+
+        Nothing else may be asked of it then. If that takes long it is killed.
+        """
+        threading.Thread(target=self._see_off, name="template's end", daemon=True).start()
+
+    def _see_off(self) -> None:
+        self.control.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_ANSWER)
+        self.close()
 
     def close(self) -> None:
         """End it. Its children go on; may be called twice."""

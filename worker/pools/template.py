@@ -3,8 +3,8 @@
 See `queue_core.worker.pools.launching`, which is the worker's side of it. It has one thread and
 runs nothing but the import. What that must not leave behind, since all children would share it:
 threads, which do not exist in a forked process; programs that it started, which nobody but this
-process can wait for; and open descriptors, such as connections to a database, on which all of them
-would talk at once.
+process can wait for; open descriptors, such as connections to a database, on which all of them
+would talk at once; and temporary directories, which the first one that ends would delete.
 """
 
 from __future__ import annotations
@@ -94,6 +94,8 @@ def _unfit(app: App, before: Mapping[str, str]) -> str:
     for number, what in _descriptors().items():
         if before.get(number) != what:
             return f"the app leaves {what} open when it is imported"
+    if _has_folders():
+        return "the app makes a temporary directory when it is imported"
     return ""
 
 
@@ -104,6 +106,15 @@ def _has_started() -> bool:
     except ChildProcessError:
         return False
     return True
+
+
+def _has_folders() -> bool:
+    """Whether there are directories that are deleted when this process ends, or a forked one."""
+    known = sys.modules.get("tempfile")
+    if known is None:
+        return False
+    # By type, not isinstance: proxies of all kinds among them may answer for what they stand for.
+    return any(issubclass(type(item), known.TemporaryDirectory) for item in gc.get_objects())
 
 
 def _descriptors() -> dict[str, str]:

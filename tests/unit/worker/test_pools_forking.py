@@ -1,5 +1,6 @@
 """Children that a template forks share what the app imported, and nothing that would harm them."""
 
+import errno
 import logging
 import os
 import re
@@ -110,6 +111,11 @@ def test_the_app_is_imported_once_for_all_children(start, reports):
             "starts threads",
         ),
         ("left = subprocess.Popen(['true'])", "forkserver", "starts processes"),
+        (
+            "import tempfile; folder = tempfile.TemporaryDirectory()",
+            "forkserver",
+            "makes a temporary directory",
+        ),
         ("", "spawn", "worker_pool_start_method is spawn"),
     ],
 )
@@ -246,6 +252,39 @@ def test_replacing_children_leaves_no_descriptors_and_no_processes(start, report
     eventually(lambda: [int(pid) for pid in children.read_text().split()] == pool.pids, 20.0)
     assert pool.stop(20.0)
     assert not Path(f"/proc/{template}").exists()
+
+
+def test_an_import_that_is_of_no_use_is_undone_as_the_app_wants_it(start, reports, tmp_path):
+    first = (
+        "import atexit, pathlib, tempfile; folder = tempfile.TemporaryDirectory(dir={0!r});"
+        "atexit.register(lambda: pathlib.Path({0!r}, f'ended-{{os.getpid()}}').touch())"
+    )
+    pool = start(reports, size=1, first=first.format(str(tmp_path)))
+    run(pool, reports, "roll")
+    eventually(lambda: len(list(tmp_path.glob("ended-*"))) == 1, 20.0)
+    assert len(list(tmp_path.glob("tmp*"))) == 1
+    assert pool.stop(20.0)
+    assert len(list(tmp_path.glob("ended-*"))) == 2 and not list(tmp_path.glob("tmp*"))
+
+
+def test_a_child_that_cannot_be_held_leaves_no_process(start, reports, monkeypatch):
+    pool = start(reports, size=1)
+    forks = template_of(pool)
+    opened, refused = os.pidfd_open, []
+
+    def pidfd_open(pid):
+        if len(refused) < 2:
+            refused.append(pid)
+            raise OSError(errno.EMFILE, "too many open files")
+        return opened(pid)
+
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+    (child,) = pool.pids
+    os.kill(child, signal.SIGKILL)
+    eventually(lambda: pool.pids and child not in pool.pids, 30.0)
+    assert len(refused) == 2
+    children = Path(f"/proc/{forks}/task/{forks}/children").read_text().split()
+    assert [int(pid) for pid in children] == pool.pids
 
 
 @pytest.mark.parametrize(
