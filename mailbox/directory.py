@@ -7,8 +7,8 @@ are two ways to find them:
 - A broker with a key-value store (or ``Mailbox(store=...)``) keeps them in one small document. A
   node changes it when it comes and when it goes, and nobody at any other time. A caller learns whom
   to wait for with one read.
-- Without one (RabbitMQ) nodes ask one another: who comes tells all the others and learns from them
-  whom they know. A caller learns whom to wait for from the first answer.
+- Without one (RabbitMQ) nodes ask one another: who comes tells all the others, and learns from the
+  first few that answer whom they know. A caller learns whom to wait for from the first answer.
 
 The journal is kept in the same two places.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -26,6 +26,10 @@ from queue_core.mailbox.journal import Entry, Journal, SharedJournal, read_entri
 from queue_core.mailbox.wire import Address
 
 Labels = Mapping[str, str]
+
+ASKED: Final = 3
+"""How many nodes tell one that comes all they know: more than one, since one of them may have just
+come itself, or may die before it answers."""
 
 
 class Directory(Protocol):
@@ -117,14 +121,18 @@ class PeerDirectory:
         self._lock = threading.Lock()
         self._names: dict[str, Labels] = {}
         self._journal = Journal()
+        self._to_ask = 0
 
     def names(self, timeout: float | None = None) -> None:
         """See `Directory.names`: the nodes are asked."""
         return
 
     def join(self, name: str, labels: Labels, *, again: bool = False) -> None:
-        """See `Directory.join`. The others answer with what they know, unless ``again``."""
+        """See `Directory.join`. The others say that they are there, unless ``again``."""
         self.note(name, labels)
+        if not again:
+            with self._lock:
+                self._to_ask = ASKED
         self._tell_all("qc.hello", {"name": name, "labels": labels, "again": again})
 
     def leave(self, *names: str) -> None:
@@ -148,6 +156,12 @@ class PeerDirectory:
         """Somebody is there."""
         with self._lock:
             self._names[name] = labels
+
+    def asks(self) -> bool:
+        """Whether a node that says it is there should tell all it knows: the first few."""
+        with self._lock:
+            self._to_ask -= 1
+            return self._to_ask >= 0
 
     def drop(self, names: Iterable[str]) -> None:
         """Some are not there any more."""

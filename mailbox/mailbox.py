@@ -156,14 +156,17 @@ class Mailbox:
         """Return the names and labels of the nodes that are there.
 
         Where names are kept in a store nothing is broadcast; each node's queue is looked at. Else
-        the nodes are asked. Blocks at most about ``timeout`` seconds.
+        (RabbitMQ) the nodes are asked: one that does not answer in time, since it stands still, is
+        there without its labels if another one, which answers, knows its name. Blocks at most about
+        ``timeout`` seconds.
         """
         directory = self._who()
         deadline = Deadline.after(timeout, self._time)
         known = directory.names(timeout)
         if known is None:
             answers = self.multi_call("qc.who", timeout=timeout)
-            return {name: dict(labels) for name, labels in answers.items()}
+            silent: dict[str, dict[str, str]] = {name: {} for name in answers.missing}
+            return silent | {name: dict(labels) for name, labels in answers.items()}
         gone = self._sender.gone(known, deadline)
         if gone:
             directory.leave(*gone)

@@ -2,9 +2,10 @@
 
 Commands that begin with ``qc.`` are for machines. A caller says ``qc.left`` when it does not listen
 any more to what a handler yields. The others are of nodes among themselves. Who comes says
-``qc.hello`` where no store keeps the names; the others answer ``qc.told`` with what they know.
-``qc.bye`` takes leave of nodes that went, and ``qc.leave`` asks the older of two nodes with one
-name to make room.
+``qc.hello`` where no store keeps the names. Each of the others answers ``qc.here``; the newcomer
+asks the first few of them, ``qc.tell``, and they answer ``qc.told`` with all that they know, the
+journal too, which may be long. ``qc.bye`` takes leave of nodes that went, and ``qc.leave`` asks the
+older of two nodes with one name to make room.
 """
 
 from __future__ import annotations
@@ -105,8 +106,18 @@ def _add_talk(
         if name == node.name:
             return
         if not again:
-            wiring.cast(name, "qc.told", {"told": directory.tell()})
+            wiring.cast(name, "qc.here", {"name": node.name, "labels": dict(node.labels)})
         directory.note(name, labels)
+
+    def here(state: object, name: str, labels: dict[str, str]) -> None:
+        if name == node.name:
+            return
+        directory.note(name, labels)
+        if directory.asks():
+            wiring.cast(name, "qc.tell", {"name": node.name})
+
+    def tell(state: object, name: str) -> None:
+        wiring.cast(name, "qc.told", {"told": directory.tell()})
 
     def told(state: object, told: dict[str, Any]) -> None:
         directory.learn(told, believes)
@@ -116,6 +127,8 @@ def _add_talk(
         directory.drop(name for name in names if name != node.name)
 
     panel.register(hello, name="qc.hello", visible=False, concurrency=4)
+    panel.register(here, name="qc.here", visible=False)
+    panel.register(tell, name="qc.tell", visible=False)
     panel.register(told, name="qc.told", visible=False)
     panel.register(bye, name="qc.bye", visible=False)
 

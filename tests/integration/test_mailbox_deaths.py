@@ -175,6 +175,16 @@ def test_calls_while_connections_break_are_answered_or_end_in_time(
             box.close()
 
 
+def test_a_node_that_stands_still_is_there_as_far_as_anybody_can_know(box, nodes):
+    started = nodes("a", "b")
+    eventually(lambda: set(box.nodes(timeout=5.0)) == {"a", "b"}, 30)
+    started["a"].pause()
+    try:
+        assert set(box.nodes(timeout=0.5)) == {"a", "b"}
+    finally:
+        started["a"].resume()
+
+
 # The others may have handed it over already, and then it is run; see the design notes.
 @pytest.mark.parametrize("broker_url", ["sqlite", "postgres", "mysql"], indirect=True)
 def test_a_command_that_waited_for_a_frozen_node_is_not_run_when_it_wakes(box, nodes):

@@ -189,7 +189,11 @@ def control(**options: Any) -> None:
 @broker_or_word
 @_common
 def nodes(broker: str, namespace: str, timeout: float, as_json: bool) -> None:
-    """List the nodes that are there, with their labels. Exit code 4 if there is none."""
+    """List the nodes that are there, with their labels. Exit code 4 if there is none.
+
+    One that stands still is there until its lease ends. On RabbitMQ, where nodes know of one
+    another and nobody else does, it has no labels then, and is missing if no node answers.
+    """
     with _mailbox(broker, namespace, timeout) as (box, place):
         found = box.nodes(timeout=timeout)
     if as_json:
