@@ -195,8 +195,8 @@ class Request:
 
     @property
     def called_directly(self) -> bool:
-        """Whether there is no message: never so where there is a request."""
-        return False
+        """Whether there is no message: the task was called as a function, outside of any run."""
+        return not self.call.id
 
     @property
     def root_id(self) -> str | None:

@@ -69,7 +69,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         task_default_priority: 0 to 9.
         task_default_rate_limit: ``"10/s"``, ``"100/m"``, ``"2/h"``: starts per worker.
         task_time_limit, task_soft_time_limit: seconds that a task may run.
-        task_acks_late: ack after the run; False: before it.
+        task_acks_late: ack after the run; False: before it, so that it runs at most once, and not
+            at all if its worker dies.
         task_ignore_result: nobody will ask for results.
         task_store_errors_even_if_ignored: keep failures all the same.
         task_track_started: tell the backend when a task starts.

@@ -36,6 +36,7 @@ from queue_core.worker.current import current_app
 from queue_core.worker.endings import MaxRetriesExceeded, Replaced, Retry
 from queue_core.worker.options import CELERYS, FROM_SETTINGS, NAMES, read_option
 from queue_core.worker.outcome import TaskInfo
+from queue_core.worker.protocol import Call
 from queue_core.worker.rates import is_shared, per_second
 from queue_core.worker.request import Request, current_request
 from queue_core.worker.results.result import AsyncResult
@@ -225,8 +226,13 @@ class Task(Generic[P, R]):
     def request(self) -> Request:
         """The message that the current run of a task is about.
 
-        Raises UsageError outside of a run by a worker.
+        Outside of a run, where the task is called as the function that it is, it is an empty one:
+        without id and arguments, not retried, and ``called_directly``.
         """
+        return current_request() or Request(Call(self.name, "", [], {}))
+
+    def _running(self) -> Request:
+        """The request of the current run. Raises UsageError if there is none."""
         request = current_request()
         if request is None:
             raise UsageError(
@@ -305,9 +311,11 @@ class Task(Generic[P, R]):
         Raises:
             Retry: unless ``throw`` is False.
             MaxRetriesExceeded: it was retried often enough, and there is no ``exc``.
-            UsageError: no task is running.
+            UsageError: no task is running, and there is no ``exc``, which is raised else.
         """
-        request = self.request
+        if exc is not None and self.request.called_directly:
+            raise exc
+        request = self._running()
         limit = self.max_retries if max_retries is None else max_retries
         if limit is not None and request.retries >= limit:
             if exc is not None:
@@ -325,7 +333,7 @@ class Task(Generic[P, R]):
 
     def retry_after(self, error: BaseException) -> Retry | None:
         """Return how to retry after ``error``, if the options say so; None: it failed."""
-        return retry_by_options(self, self.request, error)
+        return retry_by_options(self, self._running(), error)
 
     def replace(self, signature: Signature[Any]) -> None:
         """End this run and let ``signature`` take its place.
@@ -335,7 +343,7 @@ class Task(Generic[P, R]):
         Raises:
             Replaced: always.
         """
-        raise Replaced(replacement(self.request, signature))
+        raise Replaced(replacement(self._running(), signature))
 
     def update_state(
         self, task_id: str | None = None, state: str = "PROGRESS", meta: Any = None
@@ -357,7 +365,7 @@ class Task(Generic[P, R]):
             MessageError: ``meta`` cannot be written.
             TooLarge: ``meta`` is larger than ``result_max_size``.
         """
-        request = self.request
+        request = self._running()
         if task_id not in (None, request.id):
             raise UsageError(f"run {request.id} of task {self.name} cannot speak for {task_id}")
         limit = self.app.settings.result_max_size

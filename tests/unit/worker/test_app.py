@@ -142,13 +142,23 @@ def test_a_task_knows_its_parent(app, run):
     assert app.AsyncResult(child_id).get(10) == [parent_id, parent_id]
 
 
-def test_outside_of_a_run_there_is_no_request(app):
-    @app.task
-    def alone() -> None:
-        alone.request  # noqa: B018
+def test_outside_of_a_run_the_request_is_empty(app):
+    @app.task(bind=True)
+    def alone(self, how: str) -> tuple:
+        request = self.request
+        if how == "retry":
+            raise self.retry(exc=KeyError(how))
+        if how:
+            getattr(self, how)(*(["x"] if how == "replace" else []))
+        return request.id, request.args, request.retries, request.called_directly, request.task
 
-    with pytest.raises(UsageError, match="has no request"):
-        alone()
+    assert alone("") == ("", [], 0, True, alone.name)
+    assert alone.apply(("",)).get()[3] is False and app.request is None
+    with pytest.raises(KeyError, match="retry"):
+        alone("retry")
+    for how in ("update_state", "replace"):
+        with pytest.raises(UsageError, match="has no request"):
+            alone(how)
 
 
 def test_an_ignored_result_cannot_be_asked_for(app):
