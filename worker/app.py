@@ -31,7 +31,7 @@ from queue_core.worker.results.groups import GroupResult
 from queue_core.worker.results.result import AsyncResult
 from queue_core.worker.sending import Office
 from queue_core.worker.settings import Settings
-from queue_core.worker.signature import Signature, as_signature
+from queue_core.worker.signature import Signature, as_signature, check_arguments
 from queue_core.worker.task import Task
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ R = TypeVar("R")
 F = TypeVar("F", bound=Middleware)
 E = TypeVar("E", bound=type[Exception])
 
-_TEXTS = (str, bytes)
 CONTROL = "queue_core.worker.control.client:control_of"
 
 
@@ -185,10 +184,8 @@ class App:
             Unsupported: the broker cannot do what an option asks for, such as a countdown.
             QueueCoreError: see `queue_core.Producer.publish`.
         """
-        if isinstance(args, _TEXTS):
-            raise UsageError(
-                f"the arguments of task {name} are a sequence, not a string: [{args!r}]"
-            )
+        if not (isinstance(args, tuple | list) and (kwargs is None or isinstance(kwargs, dict))):
+            check_arguments(name, args, kwargs)
         return self._send(Signature(name, list(args), dict(kwargs or {}), dict(options)))
 
     def send(self, signature: Signature[R]) -> AsyncResult[R]:
@@ -278,8 +275,12 @@ class App:
 
         In an error link the failed task is known already.
 
-        Raises Unsupported where results reach only the sender.
+        Raises:
+            UsageError: the id is no string, or empty.
+            Unsupported: results reach only the sender.
         """
+        if not isinstance(task_id, str) or not task_id:
+            raise UsageError(f"the id of a task is a string, not {task_id!r:.60}")
         request = self.request
         failed = None if request is None else request.failed
         if failed is not None and failed.id == task_id:

@@ -8,7 +8,10 @@ value is what happens anyway, and refused with what to do instead where it is no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypedDict
+from datetime import datetime
+from typing import Annotated, Any, Final, TypedDict
+
+import msgspec
 
 from queue_core import ConfigError, Queue
 from queue_core.worker.celery_settings import REFUSED
@@ -58,6 +61,30 @@ class TaskOptions(TypedDict, total=False):
 
 
 NAMES: Final = frozenset(TaskOptions.__annotations__)
+
+_Seconds = Annotated[float, msgspec.Meta(ge=0)]
+_KINDS: Final[Mapping[str, tuple[Any, str]]] = {
+    "queue": (Queue | str | None, "a name or a Queue"),
+    **dict.fromkeys(
+        ("exchange", "routing_key", "serializer", "compression", "strategy"), (str | None, "a name")
+    ),
+    "priority": (Annotated[int, msgspec.Meta(ge=0, le=9)] | None, "a whole number from 0 to 9"),
+    "expires": (_Seconds | datetime | None, "a number of seconds, or a datetime"),
+    **dict.fromkeys(
+        ("time_limit", "soft_time_limit", "unique_for"), (_Seconds | None, "a number of seconds")
+    ),
+    **dict.fromkeys(
+        ("default_retry_delay", "retry_backoff_max"), (_Seconds, "a number of seconds")
+    ),
+    "retry_backoff": (bool | _Seconds, "True, False, or a number of seconds"),
+    "max_retries": (Annotated[int, msgspec.Meta(ge=0)] | None, "a whole number, or None"),
+    "ignore_result": (bool | None, "True or False"),
+    **dict.fromkeys(
+        ("retry_jitter", "acks_late", "store_errors_even_if_ignored", "track_started", "typing"),
+        (bool, "True or False"),
+    ),
+}
+"""Option -> what its value is, for msgspec and for people; the others have rules of their own."""
 
 _ERRORS: Final = frozenset({"autoretry_for", "dont_autoretry_for", "throws"})
 _RETRY: Final = frozenset({"max_retries", "countdown"})
@@ -112,7 +139,17 @@ def read_option(option: str, value: Any, *, hooks: frozenset[str] = frozenset())
         _check_retry(value)
     if option in _ERRORS:
         return _errors(option, value)
+    if option in _KINDS:
+        _check_kind(option, value)
     return value
+
+
+def _check_kind(option: str, value: Any) -> None:
+    kind, words = _KINDS[option]
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        raise ConfigError(f"{option} is {words}, not {value!r:.60}") from None
 
 
 def _errors(option: str, value: Any) -> tuple[type[BaseException], ...]:

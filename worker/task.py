@@ -43,7 +43,7 @@ from queue_core.worker.results.result import AsyncResult
 from queue_core.worker.results.wire import progress
 from queue_core.worker.retrying import again, replacement, retry_by_options
 from queue_core.worker.settings import DEFAULTS, Settings
-from queue_core.worker.signature import Signature
+from queue_core.worker.signature import Signature, check_arguments
 
 if TYPE_CHECKING:
     from queue_core.worker.app import App
@@ -426,6 +426,7 @@ class Task(Generic[P, R]):
             if kwargs or len(args) not in self._positional:
                 self.signature_of_function.bind(*args, **(kwargs or {}))
         except TypeError as error:
+            check_arguments(self.name, args, kwargs)
             shown = f"{self.name}{self.signature_of_function}"
             raise TypeError(f"task {self.name}: {error}; its signature is {shown}") from None
 

@@ -193,7 +193,7 @@ def test_a_priority_goes_first_in_a_queue_with_priorities(app, run):
 @pytest.mark.parametrize(
     ("make", "error", "match"),
     [
-        (lambda app: app.send_task("x", "ab"), UsageError, "not a string"),
+        (lambda app: app.send_task("x", "ab"), UsageError, "a sequence, not"),
         (lambda app: app.send_many("x", [()], task_id="1"), UsageError, "id of its own"),
         (lambda app: app.send_task("x", (object(),)), MessageError, "object"),
         (lambda app: app.send_task("x", priority=10), ConfigError, "priority"),

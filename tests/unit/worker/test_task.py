@@ -527,3 +527,53 @@ def test_arguments_that_do_not_fit_are_sent_if_the_task_says_so() -> None:
     with pytest.raises(TypeError, match="its signature is"):
         app.task(name="strict")(lambda a: a).apply((1, 2))
     app.close()
+
+
+@app.task
+def double(number: int) -> int:
+    return 2 * number
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("time_limit", "5", "number of seconds"),
+        ("soft_time_limit", -1, "number of seconds"),
+        ("expires", "soon", "number of seconds"),
+        ("max_retries", "3", "whole number"),
+        ("max_retries", -3, "whole number"),
+        ("default_retry_delay", None, "number of seconds"),
+        ("retry_backoff", "yes", "True, False"),
+        ("priority", 99, "0 to 9"),
+        ("acks_late", "no", "True or False"),
+        ("acks_late", None, "True or False"),
+        ("queue", 5, "a name or a Queue"),
+        ("strategy", len, "a name"),
+    ],
+)
+def test_a_wrong_value_of_an_option_is_refused_where_it_stands(option, value, words):
+    with pytest.raises(ConfigError, match=f"{option} is .*{words}"):
+        App("wrong").task(**{option: value})(len)
+
+
+def test_a_right_value_of_an_option_stays_as_it_was_said():
+    options = {"time_limit": 5, "retry_backoff": 2, "max_retries": None, "ignore_result": None}
+    task = App("right").task(name="right", expires=0.5, queue="slow", **options)(len)
+    assert {name: getattr(task, name) for name in options} == options
+
+
+@pytest.mark.parametrize("send", [app.send_task, lambda name, *rest: double.apply_async(*rest)])
+def test_arguments_that_are_not_in_a_list_are_refused_with_how_to_write_them(send):
+    with pytest.raises(UsageError, match=r"are a sequence, not 1; write \[1\]"):
+        send("tasks.double", 1)
+    with pytest.raises(UsageError, match=r"by name .* are a mapping, not 2"):
+        send("tasks.double", [1], 2)
+    with pytest.raises(UsageError, match="are a sequence, not 'ab'"):
+        send("tasks.double", "ab")
+
+
+def test_an_empty_group_and_an_id_that_is_none_are_refused_by_their_names():
+    with pytest.raises(UsageError, match="a group needs a task"):
+        group([]).delay()
+    with pytest.raises(UsageError, match="the id of a task is a string, not None"):
+        app.AsyncResult(None)
