@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -66,6 +67,33 @@ def test_an_exchange_and_a_key_are_used_as_they_are(composer):
     letter = compose(composer, queue="q", routing_key="other")
     assert (letter.publication.exchange, letter.publication.routing_key) == ("q", "other")
     assert letter.queue.name == "q"
+
+
+def test_an_option_of_a_task_that_was_changed_counts_from_the_next_message_on(app):
+    @app.task(name="t", ignore_result=True)
+    def task():
+        """Do nothing."""
+
+    def sent():
+        return app.composer.compose(task.s().set(task_id="id"))
+
+    assert sent().queue.name == "celery"
+    task.queue, task.priority = "other", 4
+    assert (sent().queue.name, sent().publication.properties.priority) == ("other", 4)
+    app.config_from_object({"task_routes": {"t": {"priority": 7}}, "task_default_queue": "usual"})
+    task.queue = task.priority = None
+    assert (sent().queue.name, sent().publication.properties.priority) == ("usual", 7)
+
+
+def test_the_messages_of_a_task_share_nothing_of_their_runs(composer):
+    first = compose(composer, "t", 1, root_id="root", group_id="group", expires=60)
+    first.publication.properties.headers["mine"] = True
+    second = compose(composer, "t")
+    assert compose(composer, "t", headers={"x": 1}).publication.properties.headers["x"] == 1
+    headers = second.publication.properties.headers
+    assert (headers["root_id"], headers["group"], headers["argsrepr"]) == ("id", None, "()")
+    assert headers["expires"] is None and second.publication.properties.expiration is None
+    assert not {"mine", "x"} & set(headers) and json.loads(second.publication.body)[0] == []
 
 
 @pytest.mark.parametrize(
