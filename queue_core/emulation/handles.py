@@ -7,8 +7,8 @@ The rules: a handle that raised a transport error is closed and never used again
 connection was lost the idle ones are closed too, since they lead to the same place. The others are
 kept until the pool closes: opening one costs more than many calls, and as many threads as came at
 once will come again. Waiting for a handle, opening one, and its calls share the deadline of who
-asks for it; but a call may always take twice what opening a handle took, for stores that are far
-away. A handle inherited through a fork is left alone.
+asks for it; but a call may always take twice what opening a handle took, up to a second, for stores
+that are far away. A handle inherited through a fork is left alone.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 MAX_HANDLES: Final = 8
 _LEAST: Final = 0.1
 """Seconds that each call may take, however little time its caller has left."""
+_FAR: Final = 1.0
+"""The same of a store that is far away, at most."""
 
 
 def close_quietly(store: Store) -> None:
@@ -66,7 +68,8 @@ class Pool:
     def __init__(self, open_store: Callable[[float], Store]) -> None:
         """Open handles when they are needed, with ``open_store(seconds to do it in)``."""
         self._open = open_store
-        self._far = math.inf
+        self._opening = math.inf  # the least that it ever took
+        self._least = _LEAST
         self._lock = threading.Lock()
         self._freed = threading.Condition(self._lock)
         self._idle: list[_Loan] = []
@@ -77,14 +80,15 @@ class Pool:
     def open(self, until: float = math.inf) -> Store:
         """Return a new handle that the caller owns; ``until`` is when it should be open."""
         began = time.monotonic()
-        store = self._open(self.within(until - began) - began)
-        self._far = min(self._far, time.monotonic() - began)
+        known = 0.0 if self._opening == math.inf else 2 * self._opening
+        store = self._open(max(until - began, known, self._least))
+        self._opening = min(self._opening, time.monotonic() - began)
+        self._least = min(max(_LEAST, 2 * self._opening), _FAR)
         return store
 
     def within(self, seconds: float) -> float:
         """Return when a call must have ended that has so many seconds (``time.monotonic()``)."""
-        least = _LEAST if self._far == math.inf else max(_LEAST, 2 * self._far)
-        return time.monotonic() + max(seconds, least)
+        return time.monotonic() + max(seconds, self._least)
 
     def borrow(self, timeout: float = 10.0) -> _Loan:
         """Return a handle, to be used as a context manager; its calls end within the timeout, too.
@@ -97,11 +101,13 @@ class Pool:
         """
         until = self.within(timeout)
         with self._lock:
-            if self._used >= MAX_HANDLES and not self._wait(timeout):
-                raise ConnectTimeout(
-                    f"all {MAX_HANDLES} store handles of this connection were in use"
-                    f" for {timeout:g} seconds"
-                )
+            if self._used >= MAX_HANDLES:
+                if not self._wait(timeout):
+                    raise ConnectTimeout(
+                        f"all {MAX_HANDLES} store handles of this connection were in use"
+                        f" for {timeout:g} seconds"
+                    )
+                until = max(until, self.within(0.0))
             if self._closed:
                 raise Closed("the session is closed")
             self._used += 1
@@ -109,7 +115,8 @@ class Pool:
         try:
             if loan is None:
                 loan = _Loan(self, self.open(until))
-            loan.expect_by(max(until, self.within(0.0)))
+                until = max(until, self.within(0.0))
+            loan.expect_by(until)
             return loan
         except BaseException:
             with self._lock:
