@@ -69,7 +69,6 @@ class Consumer:
         self._stash: deque[Delivery] = deque()
         self._store: Store | None = None
         self._expect_by: Callable[[float], None] = lambda until: None
-        self._claiming = False
         self._unresolved: _Unresolved | None = None
         self._until = math.inf
         self._woken = False
@@ -133,14 +132,16 @@ class Consumer:
                 store = self._handle()
                 if verdicts := self.books.take_verdicts():
                     self._send(store, verdicts)
-                self._claiming = True  # before the look at the books: who changes them interrupts
+                self.books.claiming = (
+                    True  # before the look at the books: who changes them interrupts
+                )
                 wants, flights = self.books.ride(limit)
                 if wants:
                     if found := self._claim(store, wants, flights, until, limit):
                         return found
                     if self._stash or (time.monotonic() < until and not self._woken):
                         continue
-                self._claiming = False
+                self.books.claiming = False
                 if not wants and self.books.due is not None:
                     core.call_keeper(self.books.due)  # acks that have nothing to travel with
             left = until - time.monotonic()
@@ -161,10 +162,10 @@ class Consumer:
         try:
             answer = self._ask(store, _Unresolved(request, wants, settle), wait, repeat=False)
         except BaseException:
-            self._claiming = False
+            self.books.claiming = False
             self.books.land(flights, settle)
             raise
-        self._claiming = False
+        self.books.claiming = False
         if flights:
             self.books.settled(flights, answer.stale_tokens)
             self.books.land(flights, ())
@@ -286,7 +287,7 @@ class Consumer:
     def _interrupt(self) -> None:
         """End a claim that waits at the store."""
         store = self._store
-        if self._claiming and store is not None:
+        if self.books.claiming and store is not None:
             store.interrupt()
 
     def retire(self) -> int:

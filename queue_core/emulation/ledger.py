@@ -54,6 +54,7 @@ class Ledger:
         windows: the subscriptions by queue.
         bell: set when a waiting receive should look again.
         waiting: a receive is about to wait for the bell, and takes pending acks along itself.
+        claiming: a claim is with the store; the next one takes along what is pending.
         cramped: a claim went out while a window was full, and should come back for its room.
         due: when the keeper should send; None while nothing is pending.
     """
@@ -64,6 +65,7 @@ class Ledger:
         self.windows: dict[str, Window] = {}
         self.bell = threading.Event()
         self.waiting = False
+        self.claiming = False
         self.cramped = False
         self.due: float | None = None
         self._interrupt = interrupt
@@ -132,7 +134,7 @@ class Ledger:
                 call = self.due = self._core.clock.monotonic()
             elif self.due is None:
                 call = self.due = self._core.clock.monotonic() + ACK_DELAY
-            elif not self._urgent and window.urgent:
+            elif not (self._urgent or self.claiming) and window.urgent:
                 self._urgent = True
                 call = self.due = min(self.due, self._core.clock.monotonic() + URGENT_ACK_DELAY)
         if self.waiting:
