@@ -18,13 +18,16 @@ logger = logging.getLogger(__name__)
 PATIENCE: Final = 10.0
 """Seconds that nobody waits for; to give up a broker that is only slow makes it slower."""
 
+UNUSED: Final = 300.0
+"""Seconds after which a queue that nobody uses goes, where it cannot belong to a connection."""
+
 
 def private_queue(
     connection: Connection,
     name: str,
     *,
     exchange: Exchange | None = None,
-    ttl: float,
+    ttl: float | None = None,
     priorities: int | None = None,
 ) -> Queue:
     """Return a queue that only this connection consumes and that goes with it.
@@ -33,7 +36,7 @@ def private_queue(
         connection: connects, if it has not yet.
         name: the queue's name.
         exchange: what it is bound to, with an empty key; None is nothing.
-        ttl: seconds that a message waits in it at most.
+        ttl: seconds that a message waits in it at most; None is as long as the queue lives.
         priorities: the highest that counts, where the broker knows any.
     """
     features = connection.connect().features
@@ -42,7 +45,7 @@ def private_queue(
         exchange=exchange,
         durable=False,
         exclusive=features.exclusive,
-        expires=None if features.exclusive else ttl,
+        expires=None if features.exclusive else UNUSED,
         message_ttl=ttl if features.message_ttl else None,
         max_priority=priorities if features.priority else None,
         queue_type="classic",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -51,9 +51,6 @@ from queue_core.mailbox.wire import (
 from queue_core.mailbox.wiring import Wiring
 
 Callback = Callable[[str, Any], object]
-
-REPLY_TTL: Final = 300.0
-"""Seconds that an answer waits for its caller at most."""
 
 
 class Mailbox:
@@ -317,11 +314,7 @@ class Mailbox:
         return self._directory
 
     def _reply_queue(self, own: str) -> Queue:
-        return private_queue(
-            self._connection,
-            reply_queue(self.namespace, own),
-            ttl=REPLY_TTL,
-        )
+        return private_queue(self._connection, reply_queue(self.namespace, own))
 
     def _read_reply(self, message: Message) -> Reply:
         reply = read_reply(message)

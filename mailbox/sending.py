@@ -7,7 +7,6 @@ once; beyond that, or to all, one message to the exchange is cheaper.
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from queue_core import (
     QueueNotFound,
     TransportError,
     Unroutable,
+    fresh_uuid,
 )
 from queue_core.mailbox.clock import LamportClock
 from queue_core.mailbox.signing import SigningKey
@@ -79,7 +79,7 @@ class Sender:
         command = Command(
             method,
             arguments or {},
-            str(uuid.uuid4()),
+            fresh_uuid(),
             address,
             ttl=ttl,
             expires=None if ttl is None else self._time.time() + ttl,
