@@ -3,6 +3,9 @@
 A claim notes its request id beside its effect, in the same transaction, for the caller whose answer
 is lost. Each handle keeps the notes of its last claims, until their session ends.
 
+A claim that was told that nothing is left need not look before it waits the next time. It looks
+when it was woken, or at the end.
+
 To take a message nothing waits for the disk: a claim that a power cut undoes has left it in its
 queue. What a claim settles is `lasting`, like any other settling.
 """
@@ -12,7 +15,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from queue_core.errors import SessionLost
@@ -34,6 +37,7 @@ class Claims:
         "_claims",
         "_database",
         "_dialect",
+        "_drained",
         "_first_slot",
         "_interrupted",
         "_noted",
@@ -48,6 +52,7 @@ class Claims:
         self._first_slot = secrets.randbits(56) * _SLOTS
         self._claims = 0
         self._noted = ""
+        self._drained: tuple[str, Collection[str], float] | None = None
         self._interrupted = False
 
     def interrupt(self) -> None:
@@ -72,11 +77,18 @@ class Claims:
         listening = self._dialect.listens(tuple(wants))
         claimed: Claimed | None = None
         try:
+            if listening and not (settle or repeat):
+                pause = min(wait, self._pause(session, wants))
+                if pause > 0:
+                    self._wait(pause)
             while True:
                 if listening:
                     self._mark(wants)
                 stale = () if claimed is None else claimed.stale_tokens
+                self._drained = None
                 claimed, due_in = self._attempt(session, request, wants, settle, stale)
+                if not listening:
+                    self._drained = None  # what came since it looked was not heard
                 settle = ()
                 remaining = deadline - time.monotonic()
                 if claimed.claims or remaining <= 0 or self._interrupted:
@@ -114,6 +126,12 @@ class Claims:
             if not ready:
                 return Claimed((), stale), due_in
         return self._take(session, request, wants, settle, stale)
+
+    def _pause(self, session: str, wants: Mapping[str, int]) -> float:
+        """Return for how many seconds it is certain that there is nothing without a hint."""
+        if self._drained is None or self._drained[:2] != (session, wants.keys()):
+            return 0.0
+        return self._drained[2] - time.monotonic()
 
     def _mark(self, wants: Mapping[str, int]) -> None:
         self._database.read(lambda steps: self._dialect.mark(steps.cursor, tuple(wants)))
@@ -157,6 +175,8 @@ class Claims:
         if (taken := self._database.alone(lambda: self._dialect.take_once(taking))) is not None:
             if taken.number is None:
                 raise _lost(session)
+            due_at = time.monotonic() + taken.due_in
+            self._drained = None if taken.left else (session, set(wants), due_at)
             claims = [_claim(row, row[7], fence) for row in sorted(taken.rows, key=_place)]
             return Claimed(claims, taken.stale if settle else settled_stale), taken.due_in
 

@@ -155,12 +155,15 @@ class Taken(NamedTuple):
         stale: the tokens that were not held.
         rows: the messages, as `Statements.taken` reads them, in no order.
         due_in: seconds until there is more; infinite if nothing is on its way, 0 if nobody knows.
+        left: whether there may be more now; False only where hints are also kept while nobody
+            waits for them.
     """
 
     number: int | None
     stale: Sequence[Token]
     rows: Sequence[Any]
     due_in: float = 0.0
+    left: bool = True
 
 
 class Dialect(Protocol):

@@ -317,7 +317,9 @@ class PostgresDialect:
 
     def take_once(self, taking: Taking) -> Taken | None:
         """See `postgresql_once`."""
-        return take_once(self.cursor(), self._once, taking)
+        taken = take_once(self.cursor(), self._once, taking)
+        hears = self._ear is not None and not self._ear.blind
+        return taken if hears else taken._replace(left=True)
 
     # the caller's own transaction
 

@@ -409,8 +409,10 @@ def take_once(cursor: Cursor, once: Once, taking: Taking) -> Taken:
     }
     odd = False
     if len(wants) == 1:
-        values["queue"], values["room"] = wants[0], taking.wants[wants[0]]
+        (values["queue"],) = wants
+        values["room"] = room = taking.wants[wants[0]]
         taken, odd = _run(cursor, once.take[bool(good)], values, good)
+        taken = taken._replace(left=odd or taken.due_in <= 0 or len(taken.rows) >= room)
     else:
         taken, _ = _run(cursor, once.take_many[bool(good)], values, good)
     stale = [*taken.stale, *bad]

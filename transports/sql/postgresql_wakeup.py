@@ -67,15 +67,19 @@ class Throttle:
 
 
 class Ear:
-    """What one connection listens to. One thread at a time."""
+    """What one connection listens to. One thread at a time.
 
-    __slots__ = ("_blind", "_channels", "_heard_at", "_hinted", "_link", "_looked_at", "_poll")
+    Attributes:
+        blind: a pooler is between: no hint comes.
+    """
+
+    __slots__ = ("_channels", "_heard_at", "_hinted", "_link", "_looked_at", "_poll", "blind")
 
     def __init__(self, link: Link, poll: float | None) -> None:
         """Listen to nothing yet; ``poll`` is in seconds, None for what suits the connection."""
         self._link = link
-        self._blind = link.prepare_threshold is None  # a pooler: LISTEN would reach nobody
-        self._poll = poll or (_BLIND_POLL if self._blind else math.inf)  # each claim looks, too
+        self.blind = link.prepare_threshold is None  # a pooler: LISTEN would reach nobody
+        self._poll = poll or (_BLIND_POLL if self.blind else math.inf)  # each claim looks, too
         self._channels: frozenset[str] = frozenset()
         self._hinted = False
         self._heard_at = self._looked_at = 0.0
@@ -91,7 +95,7 @@ class Ear:
     def listen(self, cursor: Cursor, channels: Sequence[str]) -> None:
         """Listen to these from now on, and note that a look follows."""
         wanted = frozenset(channels)
-        if wanted != self._channels and not self._blind:
+        if wanted != self._channels and not self.blind:
             for channel in self._channels - wanted:
                 cursor.execute(f"UNLISTEN {channel}")
             for channel in wanted - self._channels:

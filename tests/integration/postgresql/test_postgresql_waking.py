@@ -33,8 +33,9 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
+@pytest.mark.parametrize("settles", [True, False], ids=["that settles", "that does not"])
 def test_no_message_waits_for_the_end_of_a_claim(
-    postgres_broker: str, open_store: OpenStore
+    postgres_broker: str, open_store: OpenStore, settles: bool
 ) -> None:
     """Put at random moments, many within ten milliseconds of the last hint."""
     waiting, putting = open_store(postgres_broker), open_store(postgres_broker)
@@ -54,7 +55,7 @@ def test_no_message_waits_for_the_end_of_a_claim(
     done: list[object] = []
     for number in itertools.count():
         answer = waiting.claim("s", f"r{number}", {"q": 10}, 2.0, settle=done)
-        done = [claim.token for claim in answer.claims]
+        done = [claim.token for claim in answer.claims] if settles else []
         for claim in answer.claims:
             taken_at[claim.id] = time.monotonic()
         if len(taken_at) == MESSAGES:
@@ -64,6 +65,22 @@ def test_no_message_waits_for_the_end_of_a_claim(
     delays = sorted(taken_at[name] - put_at[name] for name in put_at)
     assert delays[len(delays) // 2] < 0.2
     assert delays[-1] < 1.5
+
+
+def test_a_message_that_comes_to_a_waiting_claim_costs_it_one_statement(
+    postgres_broker: str, open_store: OpenStore, statements: list[str]
+) -> None:
+    """It was told that nothing is left, so it does not look before it waits."""
+    waiting, putting = open_store(postgres_broker), open_store(postgres_broker)
+    waiting.open_session("s", 30.0)
+    for number in range(3):
+        assert not waiting.claim("s", f"r{number}", {"q": 10}, 0.1).claims
+    statements.clear()
+    putter = threading.Timer(0.2, putting.put, ([Envelope("q", "1", b"", b"")], {}))
+    putter.start()
+    assert waiting.claim("s", "last", {"q": 10}, 20.0).claims
+    putter.join()
+    assert len([text for text in statements if "SKIP LOCKED" in text]) == 1
 
 
 def test_an_idle_consumer_asks_the_server_less_than_three_times_a_second(

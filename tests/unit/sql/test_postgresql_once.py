@@ -82,7 +82,7 @@ def test_what_a_claim_settled_is_not_stale_when_its_second_statement_collides() 
 
     token = (1, 2**62 + 1)
     taken = take_once(Cursor(), ONCE, Taking("s", "r", 0, 1, {"q": 1}, [token]))  # type: ignore[arg-type]
-    assert taken == (7, [], (), 0.0)
+    assert taken == (7, [], (), 0.0, True)
 
 
 def test_numbers_are_an_array_as_the_server_reads_it() -> None:
