@@ -26,9 +26,11 @@ from queue_core import (
     Deadline,
     Message,
     MessageError,
+    PerProcess,
     Queue,
     QueueCoreError,
     SystemClock,
+    process_id,
 )
 from queue_core.mailbox.inbox import PATIENCE, Inbox
 from queue_core.mailbox.serving import serve
@@ -106,21 +108,16 @@ class Replies(Generic[R]):
         self._read = read
         self._accept = accept
         self._prefetch = prefetch
-        self._processes: dict[int, _Own[R]] = {}
+        self._own: PerProcess[_Own[R]] = PerProcess(_Own)
         self.dropped = 0
         """How many answers nobody waited for."""
         self.malformed = 0
         """How many messages in the reply queue were no answers."""
 
-    def _own(self) -> _Own[R]:
-        pid = os.getpid()
-        own = self._processes.get(pid)
-        return own if own is not None else self._processes.setdefault(pid, _Own())
-
     @property
     def queue(self) -> str:
         """The name of this process's reply queue; empty before the first call."""
-        inbox = self._own().inbox
+        inbox = self._own.get().inbox
         return "" if inbox is None else inbox.queue.name
 
     def open(self, deadline: Deadline) -> Queue:
@@ -132,7 +129,7 @@ class Replies(Generic[R]):
             ConnectTimeout: another thread is declaring it, and is not done by the deadline.
             TransportError: the broker is away, or refuses.
         """
-        own = self._own()
+        own = self._own.get()
         inbox = own.inbox
         if inbox is not None:
             return inbox.queue
@@ -141,7 +138,7 @@ class Replies(Generic[R]):
         try:
             if own.inbox is None:
                 self._connection.connect(deadline.remaining())
-                queue = self._describe(f"{os.getpid()}.{os.urandom(8).hex()}")
+                queue = self._describe(f"{process_id()}.{os.urandom(8).hex()}")
                 own.inbox = Inbox(
                     self._connection, queue, prefetch=self._prefetch, accept=self._accept
                 )
@@ -152,14 +149,14 @@ class Replies(Generic[R]):
     def expect(self, name: str) -> Ticket[R]:
         """From now on keep the answers to this ticket, as long as what is returned is kept."""
         ticket: Ticket[R] = Ticket(name)
-        own = self._own()
+        own = self._own.get()
         with own.turn:
             own.tickets[name] = ticket
         return ticket
 
     def find(self, name: str) -> Ticket[R] | None:
         """Return the ticket of this name if somebody in this process keeps it."""
-        own = self._own()
+        own = self._own.get()
         with own.turn:
             return own.tickets.get(name)
 
@@ -181,7 +178,7 @@ class Replies(Generic[R]):
         Raises:
             Closed: the connection was closed.
         """
-        own = self._own()
+        own = self._own.get()
         while not ticket.arrived:
             with own.turn:
                 if ticket.arrived:
@@ -206,7 +203,7 @@ class Replies(Generic[R]):
 
         It is called on the thread that took the answer, which somebody must do: `serve`.
         """
-        with self._own().turn:
+        with self._own.get().turn:
             if not ticket.arrived and wake not in ticket.wakes:
                 ticket.wakes.append(wake)
             return bool(ticket.arrived)
@@ -216,7 +213,7 @@ class Replies(Generic[R]):
 
         So what nobody waits for is dropped soon, and does not pile up at the broker.
         """
-        own = self._own()
+        own = self._own.get()
         with own.turn:
             own.turn.wait_for(lambda: not own.taking)
             own.taking = True
@@ -264,7 +261,7 @@ class Replies(Generic[R]):
 
     def close(self) -> None:
         """Delete the queue. Blocks at most some seconds if the broker is away."""
-        own = self._processes.pop(os.getpid(), None)
+        own = self._own.take()
         if own is None or own.inbox is None:
             return
         try:

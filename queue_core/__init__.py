@@ -39,7 +39,7 @@ from queue_core.errors import (
 from queue_core.identifiers import fresh_id, fresh_uuid
 from queue_core.message import Message, Properties, Publication, find_reader
 from queue_core.policy import Backoff, Clock, Deadline, SystemClock
-from queue_core.process import process_id
+from queue_core.process import PerProcess, process_id
 from queue_core.producer import Producer
 from queue_core.receipt import Receipt
 from queue_core.registry import find_transport, known_schemes, register_transport
@@ -79,6 +79,7 @@ __all__ = [
     "Message",
     "MessageError",
     "NotConfirmed",
+    "PerProcess",
     "Producer",
     "Properties",
     "Publication",

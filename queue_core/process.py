@@ -1,4 +1,4 @@
-"""Which process this is, told without asking the system.
+"""Which process this is, told without asking the system, and what each has for itself.
 
 A session, its sockets and its locks belong to the process that made them, so each call looks
 whether it is still that one. A system call takes as long as five function calls, and a publish
@@ -13,9 +13,13 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from typing import Final
+import threading
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
 
-__all__ = ["process_id"]
+__all__ = ["PerProcess", "process_id"]
+
+T = TypeVar("T")
 
 _WIPE_ON_FORK: Final = 18  # mmap has no name for it
 
@@ -50,3 +54,47 @@ def _page() -> mmap.mmap | bytes:
 _mark = _page()
 _own = 0
 os.register_at_fork(after_in_child=_note)  # emulators of Linux may accept the advice and ignore it
+
+
+class PerProcess(Generic[T]):
+    """One thing for each process, made when that first asks for it. Thread-safe.
+
+    For what a fork must not share: connections, locks, threads. A forked child does not find its
+    parent's, and keeps it from being closed: it stays referred to until the child ends.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        """Make nothing yet. ``make`` returns a new one, never None, and must not ask for it."""
+        self._make = make
+        self._places: dict[int, _Place[T]] = {}
+
+    def get(self) -> T:
+        """Return this process's, made by one thread while others wait. Raises what making does."""
+        place = self._places.get(process_id())
+        if place is None:
+            place = self._places.setdefault(process_id(), _Place())
+        if place.value is None:
+            with place.making:
+                if place.value is None:
+                    place.value = self._make()
+        return place.value
+
+    def peek(self) -> T | None:
+        """Return this process's if it has one."""
+        place = self._places.get(process_id())
+        return None if place is None else place.value
+
+    def take(self) -> T | None:
+        """Return this process's if it has one, and forget it: who asks next gets a new one."""
+        place = self._places.pop(process_id(), None)
+        return None if place is None else place.value
+
+
+class _Place(Generic[T]):
+    """Where a process has its own; the lock is its own, too."""
+
+    __slots__ = ("making", "value")
+
+    def __init__(self) -> None:
+        self.making = threading.Lock()
+        self.value: T | None = None

@@ -19,7 +19,7 @@ The rules:
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -89,7 +89,7 @@ class Recovery:
         self._swapping = threading.Lock()  # held for the moment in which self._session changes
         self._session: Session | None = None
         self._connected_before = False
-        self._origin = secrets.token_hex(6)
+        self._origin = os.urandom(6).hex()
         self._down = False
         self._held_since: float | None = None
 

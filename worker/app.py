@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 import msgspec
 
-from queue_core import Connection, Queue, UsageError, process_id
+from queue_core import Connection, PerProcess, Queue, UsageError
 from queue_core.worker.blueprint import Steps, load
 from queue_core.worker.builtin import builtin_tasks
 from queue_core.worker.charter import Charter, Packages, Settled
@@ -91,7 +91,7 @@ class App:
         self._builtin = {task.name: task for task in builtin_tasks()}
         for task in self._builtin.values():
             task.bind_to(self)
-        self._offices: dict[int, Office] = {}
+        self._office = PerProcess(self._open_office)
         self._charter = Charter(self._own_options, self._configure_tasks)
         self._charter.say(
             Level.APP,
@@ -203,7 +203,7 @@ class App:
     def _send(self, signature: Signature[R]) -> AsyncResult[R]:
         settings = self.settings
         if not settings.task_always_eager:
-            return self._office().send(signature)
+            return self._office.get().send(signature)
         result: AsyncResult[R] = self.run_eagerly(signature)
         if settings.task_eager_propagates:
             result.get()
@@ -225,7 +225,7 @@ class App:
         """
         if self.settings.task_always_eager:
             return [self.send_task(name, args, **options) for args in calls]
-        return self._office().send_many(name, calls, options)
+        return self._office.get().send_many(name, calls, options)
 
     # --- signatures ------------------------------------------------------------------------------
 
@@ -285,14 +285,14 @@ class App:
         failed = None if request is None else request.failed
         if failed is not None and failed.id == task_id:
             return AsyncResult(task_id, errors=self.errors, result=failed.result)
-        return self._office().result_of(task_id)
+        return self._office.get().result_of(task_id)
 
     def GroupResult(self, group_id: str) -> GroupResult | None:  # noqa: N802 - as the other one
         """Return the group that `GroupResult.save` kept, None if there is none of this id.
 
         Raises Unsupported where there is no key-value store.
         """
-        return self._office().group_of(group_id)
+        return self._office.get().group_of(group_id)
 
     def allow_error(self, kind: E) -> E:
         """Let failures of tasks be exceptions of this class again where they are waited for.
@@ -416,12 +416,12 @@ class App:
         self._charter.say(Level.FLAG, "the command line", broker_url=broker, result_backend=backend)
 
     def _check_unused(self) -> None:
-        if process_id() in self._offices:
+        if self._office.peek() is not None:
             raise UsageError("the app is connected already; configure it before it sends anything")
 
     def connection(self) -> Connection:
         """Return this process's connection, which the app closes. Does not connect yet."""
-        return self._office().connection
+        return self._office.get().connection
 
     def info(self) -> AppInfo:
         """Say what a worker must know of this app."""
@@ -461,25 +461,20 @@ class App:
         """
         if self._control is not None:
             self._control.close()
-        office = self._offices.pop(process_id(), None)
+        office = self._office.take()
         if office is not None:
             office.close()
 
-    def _office(self) -> Office:
-        pid = process_id()
-        office = self._offices.get(pid)
-        if office is None:
-            settled = self._charter.settled
-            office = Office(
-                settled.settings,
-                composer=settled.composer,
-                find_task=self.find_task,
-                hooks=self.hooks,
-                revoke=self._revoke,
-                errors=self.errors,
-            )
-            office = self._offices.setdefault(pid, office)
-        return office
+    def _open_office(self) -> Office:
+        settled = self._charter.settled
+        return Office(
+            settled.settings,
+            composer=settled.composer,
+            find_task=self.find_task,
+            hooks=self.hooks,
+            revoke=self._revoke,
+            errors=self.errors,
+        )
 
     def _revoke(self, ids: Sequence[str], /, *, terminate: bool, signal: str) -> None:
         self.control.revoke(list(ids), terminate=terminate, signal=signal)

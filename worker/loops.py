@@ -10,30 +10,28 @@ time limit reaches a coroutine.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Awaitable, Coroutine, Generator
 from types import coroutine
 from typing import Any, Generic, TypeVar, cast
 
-T = TypeVar("T")
+from queue_core import PerProcess
 
-# The loop of this process; a forked one has no thread that would run its parent's.
-_loops: dict[int, asyncio.AbstractEventLoop] = {}
-_lock = threading.Lock()
+T = TypeVar("T")
 
 
 def loop_here() -> asyncio.AbstractEventLoop:
     """Return the loop of this process, starting its thread at the first call. Thread-safe."""
-    loop = _loops.get(os.getpid())
-    if loop is None:
-        with _lock:
-            loop = _loops.get(os.getpid())
-            if loop is None:
-                loop = asyncio.new_event_loop()
-                threading.Thread(target=loop.run_forever, name="event loop", daemon=True).start()
-                _loops[os.getpid()] = loop
+    return _loop.get()
+
+
+def _start() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="event loop", daemon=True).start()
     return loop
+
+
+_loop = PerProcess(_start)  # a forked process has no thread that would run its parent's
 
 
 def run(awaitable: Awaitable[T]) -> T:

@@ -12,12 +12,11 @@ not say who is there.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from queue_core import ConfigError, Connection, QueueNotFound
+from queue_core import ConfigError, Connection, PerProcess, QueueNotFound
 from queue_core.mailbox import Answers, Mailbox, SigningKey
 from queue_core.worker.settings import Settings
 
@@ -55,23 +54,21 @@ class Control:
         self._namespace = namespace
         self._key = key
         self._queues = queues
-        self._boxes: dict[int, Mailbox] = {}
+        self._box = PerProcess(self._open_box)
 
     @property
     def mailbox(self) -> Mailbox:
         """This process's mailbox."""
-        pid = os.getpid()
-        box = self._boxes.get(pid)
-        if box is None:
-            made = Mailbox(self._namespace, self._connection(), key=self._key)
-            box = self._boxes.setdefault(pid, made)
-        return box
+        return self._box.get()
 
     def close(self) -> None:
         """Let go of this process's mailbox; may be called twice."""
-        box = self._boxes.pop(os.getpid(), None)
+        box = self._box.take()
         if box is not None:
             box.close()
+
+    def _open_box(self) -> Mailbox:
+        return Mailbox(self._namespace, self._connection(), key=self._key)
 
     def purge(self, *queues: str) -> int:
         """Delete the messages that wait in these queues, or in all of the app's; return how many.

@@ -128,10 +128,10 @@ def test_a_child_has_locks_and_a_queue_of_its_own_even_if_forked_while_one_was_d
     thread = threading.Thread(target=lambda: replies.open(soon()))
     thread.start()
     assert declaring.wait(5)  # and the thread holds what it holds
-    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    monkeypatch.setattr("queue_core.process._own", parent + 1)
     child = replies.open(soon(5.0)).name
     assert child.startswith(f"replies.{parent + 1}.")
-    monkeypatch.setattr(os, "getpid", lambda: parent)
+    monkeypatch.setattr("queue_core.process._own", parent)
     go.set()
     thread.join(10)
     eventually(lambda: replies.queue not in ("", child))
