@@ -1,9 +1,9 @@
 """Ids for messages and tasks, without asking the system for each.
 
-An id needs random digits, and a system call for each takes longer than all else that an id needs;
-besides, Python lets other threads run during it, so that whoever sends many messages waits for the
-connection's thread at each of them. So many are fetched at once. A forked process fetches its own:
-two processes never give the same id.
+An id needs random digits. Python lets other threads run during a system call, so whoever asks the
+system for each id of many messages waits at each for the connection's thread; besides, it is not
+free. So many are fetched at once. A forked process fetches its own: two processes never give the
+same id.
 """
 
 from __future__ import annotations
