@@ -18,7 +18,7 @@ import itertools
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from time import monotonic
@@ -49,10 +49,14 @@ logger = logging.getLogger(__name__)
 class Consuming:
     """All subscriptions of a session. Methods block at most until their deadline."""
 
-    def __init__(self, link: Link, settling: Settling) -> None:
-        """Take what comes over ``link``, which is open; ``settling`` knows what is held."""
+    def __init__(self, link: Link, settling: Settling, private: Callable[[str], bool]) -> None:
+        """Take what comes over ``link``, which is open; ``settling`` knows what is held.
+
+        ``private(name)`` says whether a queue is this connection's alone and ends with it.
+        """
         self._link = link
         self._settling = settling
+        self._private = private
         self._epochs = itertools.count(1)
         self._lock = threading.Lock()
         self._inboxes: dict[str, Inbox] = {}
@@ -80,7 +84,9 @@ class Consuming:
 
     def _subscribe(self, inbox: Inbox, queue: str, prefetch: int, deadline: float) -> None:
         doing = f"subscribe to queue {queue!r}"
-        subscription = Subscription(inbox, queue, prefetch, next(self._epochs))
+        subscription = Subscription(
+            inbox, queue, prefetch, next(self._epochs), private=self._private(queue)
+        )
         reader = frames.ContentReader(on_deliver=partial(self._on_deliver, subscription))
         channel = Channel.open(
             self._link,
@@ -181,6 +187,7 @@ class Consuming:
             while not (inbox.deliveries or inbox.broken or inbox.woken or self._settling.lost):
                 left = deadline - monotonic()
                 if left <= 0 or not inbox.condition.wait(left):
+                    self._settling.write_what_waits()
                     break
             if inbox.stopped:
                 return []
@@ -309,6 +316,7 @@ class Consuming:
         """Nothing more will come. What was delivered may still be settled."""
         if subscription.over:
             return
+        self._settling.drain()  # what was settled does not keep the channel
         subscription.cancelled, subscription.gone = True, gone
         subscription.why = "the broker had cancelled it"
         self._note_broken(subscription)

@@ -63,8 +63,8 @@ class AmqpSession:
         self._link.open(options.connect_timeout)
         self._administration = Administration(self._link, lambda: Link(settings, "asking"))
         self._settling = Settling(self._link)
-        self._consuming = Consuming(self._link, self._settling)
         self._declared: dict[str, Queue] = {}
+        self._consuming = Consuming(self._link, self._settling, self._is_private)
         self._delaying = Delaying(self._administration, self._declared, options.clock)
         self._returning = Returning(
             self._settling,
@@ -216,6 +216,9 @@ class AmqpSession:
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Record what becomes of deliveries; it leaves within a few milliseconds.
 
+        Acks from an exclusive queue leave when half the window is used, or a ``receive`` has waited
+        for nothing; nobody can see the difference, but for the broker's count of unacked ones.
+
         What must be copied first (see ``returning``) takes the time of a publication. A delay is
         at most 2**32 milliseconds, some 49 days.
         """
@@ -309,6 +312,11 @@ class AmqpSession:
             raise self._link.failure(doing)
         assert self._consuming is not None
         return self._consuming
+
+    def _is_private(self, queue: str) -> bool:
+        """Whether this connection alone can use the queue, which ends with it."""
+        declared = self._declared.get(queue)
+        return declared is not None and declared.exclusive
 
     def _abandon(self) -> None:
         if not self._closed:

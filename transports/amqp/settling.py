@@ -6,6 +6,11 @@ that an ack never covers a message that is still being worked on. What is requeu
 order of delivery: a quorum queue puts returned messages before all others, but in the order in
 which they come back.
 
+Waking the I/O thread, a frame and a send are more work than a small message itself. The acks of a
+private queue (exclusive: it ends with the connection) tell nobody anything but that there is room
+in the window. So they wait until half the window is used, until a ``receive`` finds nothing in its
+time, or until anything else is settled.
+
 A channel's delivery tags are numbered from 1, so a token begins with (epoch, tag): the epoch names
 one life of one subscription's channel, and a token of an older life is never sent to the broker (an
 unknown tag would close the channel and give everybody's messages back). Such a settlement is
@@ -53,8 +58,29 @@ class Settling:
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Record settlements; does not block."""
         self._outbox.extend(settlements)
-        if self._scheduled:
-            return
+        if not self._scheduled and not all(map(self._may_wait, settlements)):
+            self._write_soon()
+
+    def write_what_waits(self) -> None:
+        """Have the acks written that wait for more; does not block."""
+        if self._outbox and not self._scheduled:
+            self._write_soon()
+
+    def _may_wait(self, settlement: Settlement) -> bool:
+        """Whether it does no harm to write a settlement together with later ones.
+
+        A message of a private queue is not delivered again to anybody, acked or not: the queue
+        ends with this connection. So its ack only has to make room in the window.
+        """
+        subscription = self.live.get(settlement.delivery.token[0])
+        return (
+            subscription is not None
+            and subscription.private
+            and settlement.action == "ack"
+            and 2 * len(self._outbox) < subscription.prefetch
+        )
+
+    def _write_soon(self) -> None:
         self._scheduled = True
         try:
             self._link.submit(self.drain)

@@ -42,11 +42,14 @@ class Inbox:
 class Subscription:
     """One life of a consumer on a queue. What changes of it belongs to the I/O thread."""
 
-    def __init__(self, inbox: Inbox, queue: str, prefetch: int, epoch: int) -> None:
+    def __init__(
+        self, inbox: Inbox, queue: str, prefetch: int, epoch: int, *, private: bool = False
+    ) -> None:
         self.inbox = inbox
         self.queue = queue
         self.prefetch = prefetch
         self.epoch = epoch
+        self.private = private
         self.channel: Channel
         self.unsettled: set[int] = set()
         self._last = 0

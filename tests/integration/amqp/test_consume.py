@@ -322,3 +322,62 @@ def test_consumers_that_come_and_go_leave_nothing_behind(bench):
     assert not consuming._inboxes
     assert not bench.session._settling.live
     assert bench.session.inspect(queue).consumers == 0
+
+
+def private_queue(bench, count, *, prefetch):
+    """Send messages to an exclusive queue and receive them; return them, and its subscription."""
+    queue = bench.session.declare(Queue(exclusive=True, durable=False))
+    bench.send(queue, *(b"%d" % number for number in range(count)))
+    bench.session.subscribe("c", queue, prefetch=prefetch)
+    return bench.take(bench.session, "c", count), only_subscription(bench.session)
+
+
+def unsettled(session):
+    """What the I/O thread has not written, once it has done all that it was told to do."""
+    return session._link.call(
+        lambda future: future.set_result(len(only_subscription(session).unsettled)),
+        time.monotonic() + 10.0,
+        "look",
+    )
+
+
+def test_acks_of_an_exclusive_queue_wait_until_half_the_window_is_used(bench):
+    found, _ = private_queue(bench, 10, prefetch=10)
+    bench.ack(bench.session, *found[:2])
+    bench.ack(bench.session, found[2])
+    assert unsettled(bench.session) == 10
+    bench.ack(bench.session, *found[3:5])
+    assert unsettled(bench.session) == 5
+
+
+def test_acks_of_an_exclusive_queue_are_written_when_nothing_more_comes(bench):
+    found, subscription = private_queue(bench, 2, prefetch=10)
+    bench.ack(bench.session, found[0])
+    assert bench.session.receive("c", wait=0.05) == []
+    eventually(lambda: len(subscription.unsettled) == 1)
+
+
+@pytest.mark.parametrize("end", ["flush", "requeue", "cancel"])
+def test_acks_of_an_exclusive_queue_are_written_before_anything_else(bench, end):
+    found, subscription = private_queue(bench, 2, prefetch=10)
+    session, queue = bench.session, subscription.queue
+    bench.ack(session, found[0])
+    if end == "flush":
+        session.flush("c")
+        assert subscription.unsettled == {2}
+    if end == "requeue":
+        session.settle([Settlement(found[1], "requeue")])
+        bench.ack(session, *bench.take(session, "c", 1))
+    session.cancel("c")
+    session.subscribe("d", queue, prefetch=10)
+    expected = [] if end == "requeue" else [b"1"]
+    assert [item.body for item in bench.take(session, "d", len(expected))] == expected
+    assert session.receive("d", wait=0.2) == []
+
+
+def test_acks_of_an_exclusive_queue_do_not_wait_where_one_message_is_fetched_at_a_time(bench):
+    queue = bench.session.declare(Queue(exclusive=True, durable=False))
+    bench.send(queue, b"1", b"2", b"3")
+    bench.session.subscribe("c", queue, prefetch=1)
+    for _ in range(3):
+        bench.ack(bench.session, *bench.take(bench.session, "c", 1))
