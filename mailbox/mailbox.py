@@ -10,7 +10,6 @@ Timeouts are total, on the monotonic clock: from the call to its return, whateve
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
@@ -25,6 +24,7 @@ from queue_core import (
     Exchange,
     KeyValue,
     Message,
+    PerProcess,
     Queue,
     SystemClock,
 )
@@ -113,7 +113,7 @@ class Mailbox:
             accept=self._accept,
         )
         self._directory: Directory | None = None
-        self._outboxes: dict[int, Outbox] = {}  # of each process, as locks are
+        self._outbox = PerProcess(lambda: Outbox(connection))
         self._nodes: list[Node] = []
 
     # --- nodes ------------------------------------------------------------------------------------
@@ -334,7 +334,7 @@ class Mailbox:
             directory,
             self._accept,
             self._sender.tell,
-            self._outboxes.setdefault(os.getpid(), Outbox(self._connection)),
+            self._outbox.get(),
         )
 
     def _ask(

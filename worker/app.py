@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 import msgspec
 
 from queue_core import Connection, PerProcess, Queue, UsageError
+from queue_core.worker.app_settings import AppSettings, Packages, Settled
 from queue_core.worker.blueprint import Steps, load
 from queue_core.worker.builtin import builtin_tasks
-from queue_core.worker.charter import Charter, Packages, Settled
 from queue_core.worker.composing import Composer, SendOptions
 from queue_core.worker.configuration import Level
 from queue_core.worker.control.registry import modules
@@ -29,7 +29,7 @@ from queue_core.worker.outcome import AppInfo
 from queue_core.worker.request import HOSTNAME, Request, current_request
 from queue_core.worker.results.groups import GroupResult
 from queue_core.worker.results.result import AsyncResult
-from queue_core.worker.sending import Office
+from queue_core.worker.sending import Sender
 from queue_core.worker.settings import Settings
 from queue_core.worker.signature import Signature, as_signature, check_arguments
 from queue_core.worker.task import Task
@@ -91,9 +91,9 @@ class App:
         self._builtin = {task.name: task for task in builtin_tasks()}
         for task in self._builtin.values():
             task.bind_to(self)
-        self._office = PerProcess(self._open_office)
-        self._charter = Charter(self._own_options, self._configure_tasks)
-        self._charter.say(
+        self._sender = PerProcess(self._open_sender)
+        self._app_settings = AppSettings(self._own_options, self._configure_tasks)
+        self._app_settings.say(
             Level.APP,
             f"App({name!r})",
             broker_url=broker,
@@ -105,7 +105,7 @@ class App:
             result_expires=result_ttl,
         )
         if settings is not None:
-            self._charter.take(settings)
+            self._app_settings.take(settings)
         self.hooks = Hooks()
         """Who hears of what it does; see `queue_core.worker.hooks`."""
         self.errors = Errors()
@@ -137,7 +137,7 @@ class App:
 
     def adopt(self, task: Task[..., Any]) -> None:
         """Configure a task by the settings, if those are settled yet."""
-        if (settled := self._charter.known) is not None:
+        if (settled := self._app_settings.known) is not None:
             with settled.explaining("task_annotations"):
                 task.configure(settled.settings)
 
@@ -203,7 +203,7 @@ class App:
     def _send(self, signature: Signature[R]) -> AsyncResult[R]:
         settings = self.settings
         if not settings.task_always_eager:
-            return self._office.get().send(signature)
+            return self._sender.get().send(signature)
         result: AsyncResult[R] = self.run_eagerly(signature)
         if settings.task_eager_propagates:
             result.get()
@@ -225,7 +225,7 @@ class App:
         """
         if self.settings.task_always_eager:
             return [self.send_task(name, args, **options) for args in calls]
-        return self._office.get().send_many(name, calls, options)
+        return self._sender.get().send_many(name, calls, options)
 
     # --- signatures ------------------------------------------------------------------------------
 
@@ -285,14 +285,14 @@ class App:
         failed = None if request is None else request.failed
         if failed is not None and failed.id == task_id:
             return AsyncResult(task_id, errors=self.errors, result=failed.result)
-        return self._office.get().result_of(task_id)
+        return self._sender.get().result_of(task_id)
 
     def GroupResult(self, group_id: str) -> GroupResult | None:  # noqa: N802 - as the other one
         """Return the group that `GroupResult.save` kept, None if there is none of this id.
 
         Raises Unsupported where there is no key-value store.
         """
-        return self._office.get().group_of(group_id)
+        return self._sender.get().group_of(group_id)
 
     def allow_error(self, kind: E) -> E:
         """Let failures of tasks be exceptions of this class again where they are waited for.
@@ -309,7 +309,7 @@ class App:
 
         Raises UsageError if it has none, and ``task_create_missing_queues`` is False.
         """
-        return self._charter.settled.rules.queues.find(queue)
+        return self._app_settings.settled.rules.queues.find(queue)
 
     def _queue_names(self) -> list[str]:
         """Those that a worker takes from unless it is told otherwise."""
@@ -329,7 +329,7 @@ class App:
 
         Raises ConfigError if something that was said is wrong.
         """
-        return self._charter.settled.settings
+        return self._app_settings.settled.settings
 
     @property
     def conf(self) -> Settings:
@@ -339,7 +339,7 @@ class App:
     @property
     def settled(self) -> Settled:
         """The settings, where each was said, and what follows from them."""
-        return self._charter.settled
+        return self._app_settings.settled
 
     @property
     def broker(self) -> str | None:
@@ -354,7 +354,7 @@ class App:
     @property
     def composer(self) -> Composer:
         """What makes messages."""
-        return self._charter.settled.composer
+        return self._app_settings.settled.composer
 
     def config_from_object(
         self, found: object, *, silent: bool = False, namespace: str = ""
@@ -377,7 +377,7 @@ class App:
             UsageError: the app is connected already.
         """
         self._check_unused()
-        return self._charter.take(found, silent=silent, namespace=namespace)
+        return self._app_settings.take(found, silent=silent, namespace=namespace)
 
     def config_from_envvar(self, variable: str, *, silent: bool = False) -> bool:
         """Take settings from the module or file that a variable of the environment names.
@@ -386,7 +386,7 @@ class App:
         ``silent``.
         """
         self._check_unused()
-        return self._charter.take_variable(variable, silent=silent)
+        return self._app_settings.take_variable(variable, silent=silent)
 
     def autodiscover_tasks(self, packages: Packages, related_name: str | None = "tasks") -> None:
         """Let workers import ``package.tasks`` of each package that has it.
@@ -394,11 +394,11 @@ class App:
         ``packages`` may be a function that a worker calls; ``related_name`` is another name for
         the module; None: the packages themselves.
         """
-        self._charter.discover(packages, related_name)
+        self._app_settings.discover(packages, related_name)
 
     def task_modules(self) -> Iterator[str]:
         """Return the names of the modules with tasks, which workers import."""
-        return self._charter.task_modules()
+        return self._app_settings.task_modules()
 
     def _configure_tasks(self, settled: Settled) -> None:
         with settled.explaining("task_annotations"):
@@ -413,19 +413,21 @@ class App:
         Raises UsageError once this process has used the app's connection.
         """
         self._check_unused()
-        self._charter.say(Level.FLAG, "the command line", broker_url=broker, result_backend=backend)
+        self._app_settings.say(
+            Level.FLAG, "the command line", broker_url=broker, result_backend=backend
+        )
 
     def _check_unused(self) -> None:
-        if self._office.peek() is not None:
+        if self._sender.peek() is not None:
             raise UsageError("the app is connected already; configure it before it sends anything")
 
     def connection(self) -> Connection:
         """Return this process's connection, which the app closes. Does not connect yet."""
-        return self._office.get().connection
+        return self._sender.get().connection
 
     def info(self) -> AppInfo:
         """Say what a worker must know of this app."""
-        settled = self._charter.settled
+        settled = self._app_settings.settled
         self._configure_tasks(settled)
         settings = settled.settings
         named = [task.queue for task in self.tasks.values() if isinstance(task.queue, Queue)]
@@ -461,13 +463,13 @@ class App:
         """
         if self._control is not None:
             self._control.close()
-        office = self._office.take()
-        if office is not None:
-            office.close()
+        sender = self._sender.take()
+        if sender is not None:
+            sender.close()
 
-    def _open_office(self) -> Office:
-        settled = self._charter.settled
-        return Office(
+    def _open_sender(self) -> Sender:
+        settled = self._app_settings.settled
+        return Sender(
             settled.settings,
             composer=settled.composer,
             find_task=self.find_task,

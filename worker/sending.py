@@ -55,7 +55,7 @@ class Revoke(Protocol):
         """With ``terminate`` also those that run already are ended, by ``signal``."""
 
 
-class Office:
+class Sender:
     """Sends tasks, and receives results. Thread-safe.
 
     Locks are made in the process that uses them, so a fork inherits none that is held.

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import click
 
+from queue_core.worker.app_settings import Settled
 from queue_core.worker.celery_settings import why_needless
-from queue_core.worker.charter import Settled
 from queue_core.worker.cli.options import app_option, config_option, json_option, print_json
 from queue_core.worker.configuration import (
     Configuration,

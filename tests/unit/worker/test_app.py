@@ -262,7 +262,7 @@ child = os.fork()
 if not child:
     sys.exit(0)  # and run what is registered with atexit
 os.waitpid(child, 0)
-print(app.connection().inspect(app._office.get().results().reply_to()).consumers)
+print(app.connection().inspect(app._sender.get().results().reply_to()).consumers)
 app.close()
 """
     ran = subprocess.run(

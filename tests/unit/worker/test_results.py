@@ -181,7 +181,7 @@ def test_who_waits_is_woken_by_a_message(stored, monkeypatch):
     result = stored.send_task("t")
     worker = Worker(stored)
     later(lambda: worker.end(5))
-    results = stored._office.get().results()
+    results = stored._sender.get().results()
     poll = results.poll
     monkeypatch.setattr(results, "poll", lambda *given: polls.append(1) or poll(*given))
     assert result.get(5) == 5

@@ -71,7 +71,7 @@ class Settled:
             raise ConfigError(f"{name}{where}: {error}") from error
 
 
-class Charter:
+class AppSettings:
     """What was said about one app. Thread-safe."""
 
     def __init__(self, own: Own, on_settled: Callable[[Settled], None]) -> None:
