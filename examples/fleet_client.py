@@ -37,4 +37,6 @@ def main(url: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python fleet_client.py URL, such as sqlite:///fleet.db")
     main(sys.argv[1])

@@ -76,4 +76,6 @@ def main(url: str, name: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python fleet_node.py URL [NAME], such as sqlite:///fleet.db web-1")
     main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else socket.gethostname())

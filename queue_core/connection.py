@@ -17,7 +17,7 @@ from queue_core.errors import ConfigError, Unsupported
 from queue_core.policy import Backoff, Clock, Deadline, SystemClock
 from queue_core.producer import Producer
 from queue_core.recovery import Recovery, detect
-from queue_core.registry import find_transport
+from queue_core.registry import check_transport, find_transport
 from queue_core.schema import Migrator, Schema
 from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits
 from queue_core.simple_queue import SimpleQueue
@@ -91,7 +91,7 @@ class Connection:
         check_kind("codecs", codecs, Codecs, "a Codecs(...)")
         check_kind("limits", limits, Limits, "a Limits(...)")
         urls = parse_alternates(url)
-        endpoints = [(item, transport or find_transport(item.scheme)) for item in urls]
+        endpoints = [(item, _transport_for(item.scheme, transport)) for item in urls]
         for item, found in endpoints:
             found.check(item)
         options = SessionOptions(
@@ -493,3 +493,7 @@ def _is_unicode(text: str) -> bool:
         return bool(text.encode())
     except UnicodeEncodeError:
         return False
+
+
+def _transport_for(scheme: str, given: Transport | None) -> Transport:
+    return find_transport(scheme) if given is None else check_transport(scheme, given)

@@ -45,7 +45,7 @@ def register_transport(scheme: str, transport: Transport) -> None:
         ConfigError: ``transport`` lacks methods of `queue_core.transport.Transport`; they are
             named.
     """
-    _check(scheme, transport)
+    check_transport(scheme, transport)
     with _lock:
         _registered[scheme] = transport
 
@@ -93,7 +93,7 @@ def _load(name: str, scheme: str) -> Transport:
                     f"the entry point of {name}:// cannot be loaded: {error}; "
                     "look at [options.entry_points] of the package that declares it"
                 ) from error
-            return _check(name, transport)
+            return check_transport(name, transport)
     raise ConfigError(_unknown(scheme, known_schemes()))
 
 
@@ -105,7 +105,8 @@ def _entry_points() -> Iterable[_EntryPoint]:
     return entry_points(group=ENTRY_POINT_GROUP)
 
 
-def _check(scheme: str, transport: object) -> Transport:
+def check_transport(scheme: str, transport: object) -> Transport:
+    """Return ``transport`` if it is one. Raises ConfigError, which names what it lacks."""
     if isinstance(transport, Transport):
         return transport
     missing = [

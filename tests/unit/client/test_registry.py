@@ -67,6 +67,13 @@ def test_what_is_not_a_transport_is_refused_with_what_it_lacks(points):
         registry.register_transport("odd", type("Odd", (), {"name": "odd"})())
 
 
+def test_what_is_passed_as_a_transport_and_is_none_is_refused_with_what_it_lacks():
+    with pytest.raises(
+        ConfigError, match=r"mine:// \('memory'\) lacks name, features, check, open"
+    ):
+        Connection("mine://host", transport="memory")
+
+
 def test_what_is_no_entity_is_refused_with_what_to_write() -> None:
     with Connection("memory://no-entity") as connection:
         for call in (connection.declare, connection.delete):
