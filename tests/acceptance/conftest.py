@@ -65,7 +65,7 @@ class WorkerProcess:
         return _children(self.process.pid)
 
     def ready(self) -> WorkerProcess:
-        eventually(lambda: self.process.poll() is not None or "ready in" in self.log, 30.0)
+        eventually(lambda: self.process.poll() is not None or "ready in" in self.log, 60.0)
         assert self.process.poll() is None, self.log
         return self
 

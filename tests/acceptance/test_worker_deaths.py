@@ -34,7 +34,7 @@ def test_a_signal_lets_running_tasks_finish_and_gives_back_the_others(
     assert running.get(10)[1] is False
     assert len(lines(note)) == 1
     assert not any(result.ready() for result in waiting)
-    start_worker()
+    start_worker().ready()
     assert all(result.get(30) for result in waiting)
     assert len(lines(note)) == 4
 
@@ -47,6 +47,7 @@ def test_given_back_messages_do_not_count_as_attempts(app, queue, start_worker, 
     app.send_task("jobs.add", (1, 2), queue=queue)
     eventually(lambda: app.connection().inspect(queue).ready == 0, 10.0)
     worker.signal(signal.SIGTERM)
+    eventually(lambda: app.connection().inspect(queue).ready == 1, 10.0, what="it is given back")
     go(note)
     assert worker.end() == 0
     with app.connection().consumer(queue, decode=False) as consumer:
@@ -67,7 +68,7 @@ def test_a_second_signal_stops_now_and_loses_nothing(app, queue, start_worker, n
     assert worker.end(10.0) == 9, worker.log
     assert time.monotonic() - began < 8.0
     go(note)
-    start_worker("-P", pool)
+    start_worker("-P", pool).ready()
     assert result.get(30)[1] is True
     assert len(lines(note)) == 2
 
@@ -107,7 +108,7 @@ def test_a_killed_child_charges_the_message_that_it_ran_and_no_other(
 
 
 def test_a_task_that_kills_its_process_once_is_done_the_second_time(app, queue, start_worker, note):
-    start_worker()
+    start_worker().ready()
     assert app.send_task("jobs.die_once", (str(note),), queue=queue).get(30) == "alive"
 
 

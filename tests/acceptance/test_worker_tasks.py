@@ -12,14 +12,14 @@ POOLS = ["prefork", "threads", "solo"]
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_tasks_are_done_and_their_results_come_back(app, queue, start_worker, pool):
-    start_worker("-P", pool)
+    start_worker("-P", pool).ready()
     results = [app.send_task("jobs.add", (number, 1), queue=queue) for number in range(50)]
     assert [result.get(30) for result in results] == [number + 1 for number in range(50)]
     assert all(result.state == "SUCCESS" for result in results)
 
 
 def test_many_tasks_are_sent_at_once(app, queue, start_worker):
-    start_worker()
+    start_worker().ready()
     results = app.send_many("jobs.add", [(number, 1) for number in range(500)], queue=queue)
     assert sum(result.get(30) for result in results) == sum(range(1, 501))
 
@@ -27,7 +27,7 @@ def test_many_tasks_are_sent_at_once(app, queue, start_worker):
 def test_a_failure_is_raised_where_it_is_waited_for_with_the_remote_traceback(
     app, queue, start_worker
 ):
-    start_worker()
+    start_worker().ready()
     result = app.send_task("jobs.fail", ("bad input",), queue=queue)
     with pytest.raises(ValueError, match="bad input") as caught:
         result.get(30)
@@ -40,7 +40,7 @@ def test_a_failure_is_raised_where_it_is_waited_for_with_the_remote_traceback(
 def test_an_unknown_task_fails_and_its_message_is_kept_with_the_reason(
     app, queue, start_worker, pool
 ):
-    worker = start_worker("-P", pool)
+    worker = start_worker("-P", pool).ready()
     with pytest.raises(RemoteError, match=r"there is no task 'jobs\.ad'; did you mean 'jobs\.add'"):
         app.send_task("jobs.ad", (1, 2), queue=queue).get(30)
     dead = read_dead_letter(app, queue)
@@ -64,7 +64,7 @@ def test_unreadable_messages_are_kept_and_the_worker_goes_on(app, queue, start_w
 
 
 def test_a_queue_that_was_deleted_is_made_again_on_both_sides(app, queue, start_worker):
-    worker = start_worker()
+    worker = start_worker().ready()
     assert app.send_task("jobs.add", (1, 2), queue=queue).get(30) == 3
     app.connection().delete(app.queue(queue))
     eventually(lambda: "declared again" in worker.log, 20.0)
@@ -72,14 +72,14 @@ def test_a_queue_that_was_deleted_is_made_again_on_both_sides(app, queue, start_
 
 
 def test_a_task_can_send_tasks(app, queue, start_worker):
-    start_worker()
+    start_worker().ready()
     task_id = app.send_task("jobs.relay", (4, queue), queue=queue).get(30)
     assert len(task_id) == 36
     eventually(lambda: app.connection().inspect(queue).ready == 0, 20.0)
 
 
 def test_an_ignored_result_is_not_sent(app, queue, start_worker):
-    start_worker()
+    start_worker().ready()
     app.send_task("jobs.fail", ("x",), queue=queue, ignore_result=True)
     assert app.send_task("jobs.add", (1, 2), queue=queue).get(30) == 3
 
@@ -113,7 +113,7 @@ class TestKeyValueResults:
         return None if broker_url.startswith("sqlite") else f"sqlite:///{tmp_path}/results.db"
 
     def test_any_process_can_read_them(self, app, queue, start_worker, backend):
-        start_worker()
+        start_worker().ready()
         done = app.send_task("jobs.add", (1, 2), queue=queue)
         failed = app.send_task("jobs.fail", ("x",), queue=queue)
         assert done.get(30) == 3
@@ -123,7 +123,7 @@ class TestKeyValueResults:
         assert again.ready() and again.get(1) == 3
 
     def test_an_unknown_task_is_stored_as_failed(self, app, queue, start_worker):
-        start_worker()
+        start_worker().ready()
         with pytest.raises(RemoteError, match="NotRegistered"):
             app.send_task("jobs.nothing", queue=queue).get(30)
 

@@ -28,7 +28,7 @@ def test_a_worker_that_is_killed_with_a_hundred_messages_loses_none(
     worker.kill()
     eventually(lambda: not any(is_alive(child) for child in children), 1.0)
     go(Path(f"{note}-h"))
-    start_worker("-c", "2")
+    start_worker("-c", "2").ready()
     assert all(result.get(40) for result in [*results, *held])
     runs = len(lines(note)) + len(lines(Path(f"{note}-h")))
     assert 122 <= runs <= 122 + 100
