@@ -81,7 +81,7 @@ class Reclaimer:
                     return
                 logger.info("queue %r was deleted: nobody used it for %g s", name, lease.seconds)
         if store.end_session(session, lease.beats):
-            logger.info("session %r ended: its lease was over", session)
+            logger.info("session %r ended: its owner is gone", session)
 
     def take_over(self, store: Store, deadline: Deadline) -> None:
         """End the older sessions that ours stands for, as if they had crashed, at once."""

@@ -66,7 +66,8 @@ def check(app: str | None) -> None:
         click.echo(f"warning: {name} is no setting; did you mean {near}?", err=True)
     for one in settled.needless:
         click.echo(f"{one.name} ({one.where}) is not needed: {_why(one.name)}")
-    click.echo(f"ok: {len(settled.origins)} settings")
+    count = len(settled.origins)
+    click.echo(f"ok: {count} setting{'' if count == 1 else 's'}")
 
 
 def _settled(app: str | None) -> Settled:
