@@ -27,7 +27,7 @@ def name() -> str:
 
 @pytest.fixture
 def worker(start_worker, name):
-    return start_worker("-n", name, "-c", "1").ready()
+    return start_worker("-n", name, "-c", "1", "--prefetch", "4").ready()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def test_every_command_of_celerys_client_is_obeyed(
     peers, broker_url, app, queue, start_worker, tmp_path
 ):
     name = f"celery@qc-test-{uuid.uuid4().hex[:8]}"
-    worker = start_worker("-n", name, "-c", "1").ready()
+    worker = start_worker("-n", name, "-c", "1", "--prefetch", "4").ready()
     note = tmp_path / "note"
     held = app.send_task("jobs.hold", (str(note),), queue=queue)
     eventually(note.exists, 20.0)

@@ -22,7 +22,7 @@ POOLS = ["prefork", "threads", "solo"]
 def test_a_signal_lets_running_tasks_finish_and_gives_back_the_others(
     app, queue, start_worker, note, pool, number
 ):
-    worker = start_worker("-P", pool, "-c", "1").ready()
+    worker = start_worker("-P", pool, "-c", "1", "--prefetch", "4").ready()
     running = app.send_task("jobs.hold", (str(note),), queue=queue)
     eventually(lambda: len(lines(note)) == 1, 20.0)
     waiting = [app.send_task("jobs.start", (str(note),), queue=queue) for _ in range(3)]
@@ -41,7 +41,7 @@ def test_a_signal_lets_running_tasks_finish_and_gives_back_the_others(
 
 @pytest.mark.parametrize("broker_url", ["sqlite"], indirect=True)  # RabbitMQ does not count
 def test_given_back_messages_do_not_count_as_attempts(app, queue, start_worker, note):
-    worker = start_worker("-P", "prefork", "-c", "1").ready()
+    worker = start_worker("-P", "prefork", "-c", "1", "--prefetch", "4").ready()
     app.send_task("jobs.hold", (str(note),), queue=queue)
     eventually(lambda: len(lines(note)) == 1, 20.0)
     app.send_task("jobs.add", (1, 2), queue=queue)
@@ -58,7 +58,7 @@ def test_given_back_messages_do_not_count_as_attempts(app, queue, start_worker, 
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_second_signal_stops_now_and_loses_nothing(app, queue, start_worker, note, pool):
-    worker = start_worker("-P", pool, "-c", "1", "--drain", "60s").ready()
+    worker = start_worker("-P", pool, "-c", "1", "--prefetch", "4", "--drain", "60s").ready()
     result = app.send_task("jobs.hold", (str(note),), queue=queue)
     eventually(lambda: len(lines(note)) == 1, 20.0)
     worker.signal(signal.SIGTERM)

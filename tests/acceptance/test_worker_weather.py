@@ -34,6 +34,20 @@ def test_a_worker_that_is_killed_with_a_hundred_messages_loses_none(
     assert 122 <= runs <= 122 + 100
 
 
+def test_long_tasks_that_follow_short_ones_do_not_wait_while_another_worker_is_idle(
+    app, queue, start_worker, note
+):
+    start_worker("-c", "1").ready()
+    assert all(
+        one.get(40) for one in app.send_many("jobs.add", [(1, n) for n in range(500)], queue=queue)
+    )
+    held = app.send_many("jobs.hold", [(str(note),)] * 2, queue=queue)
+    start_worker("-c", "1").ready()
+    eventually(lambda: len(set(lines(note))) == 2, 40.0, what="each worker runs one")
+    go(note)
+    assert len({result.get(40)[0] for result in held}) == 2
+
+
 def test_a_task_that_runs_for_many_leases_runs_once(app, queue, start_worker, note):
     workers = [start_worker("-c", "1", "--lease", "1s").ready() for _ in range(2)]
     held = app.send_task("jobs.hold", (str(note),), queue=queue)

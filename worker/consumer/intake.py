@@ -98,7 +98,12 @@ class Intake:
             self.take_from(self.queues)
 
     def retune(self) -> None:
-        """Hold twice as many messages, or half, when the pool runs shorter or longer tasks now."""
+        """Hold twice as many messages, or half, when the pool runs shorter or longer tasks now.
+
+        What waits behind long tasks goes back, unless somebody said how many to hold.
+        """
+        if not self._worker.prefetch:
+            self._worker.pool.relieve()
         if not self._ahead / 2 < self._wanted_ahead() < self._ahead * 2:
             self.renew()
 

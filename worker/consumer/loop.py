@@ -21,7 +21,7 @@ STALLED: Final = 10.0
 """Seconds after a wait in which a broker must say that there was nothing, or is given up."""
 JOIN: Final = 2.0
 LOOK: Final = 0.05
-"""Seconds between two looks at how many messages to hold, while some come: another window costs
+"""Seconds between two looks at how many messages to hold, while some are here: another window costs
 round trips, and nobody needs it before the next message."""
 
 
@@ -80,12 +80,12 @@ class Loop(StartStopStep):
                 message = taker.receive(timeout=patience, patience=STALLED)
                 if message is not None:
                     parent.take(message, taker)
-                    if (now := time.monotonic()) >= look:
-                        look = now + LOOK
-                        parent.intake.retune()
                 elif parent.worker.options.burst and parent.intake.exhausted():
                     parent.worker.stop()
                     return
+                if (now := time.monotonic()) >= look and parent.flights:
+                    look = now + LOOK
+                    parent.intake.retune()
         except Exception as error:
             if stopping.is_set():
                 logger.debug("the consumer has ended: %s", error)

@@ -60,8 +60,8 @@ class AsyncioPool:
 
     @property
     def ahead(self) -> int:
-        """As of threads, but no more than a process can take on at once; two for each at least."""
-        return min(self._size * self._runs.pace.ahead, max(self._size * 2, MAX_AHEAD))
+        """As of threads, but no more than a process can take on at once."""
+        return min(self._size * self._runs.pace.ahead, max(self._size, MAX_AHEAD))
 
     def start(self, report: Report, hear: Hear | None = None, fail: Fail = unheard) -> AppInfo:
         """Start the threads; the loop runs already."""
@@ -125,6 +125,11 @@ class AsyncioPool:
     def withdraw(self, ticket: int) -> bool:
         """Take back a job that was not started."""
         return self._forget(ticket, Returned()) or self._threads.withdraw(ticket)
+
+    def relieve(self) -> None:
+        """Give back what was not started, if as many as may have run for long."""
+        self._runs.relieve(self._jobs, self._lock, self._size)
+        self._threads.relieve()
 
     def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
         """Raise `TaskTerminated` where the coroutine waits; a plain function cannot be ended."""

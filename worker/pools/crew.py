@@ -36,7 +36,7 @@ from queue_core.worker.outcome import (
     TimedOut,
 )
 from queue_core.worker.pools.member import Member
-from queue_core.worker.pools.pace import MAX_BEHIND, MAX_WINDOW, Pace
+from queue_core.worker.pools.pace import LONG, MAX_BEHIND, MAX_WINDOW, Pace
 
 RESTARTS = Backoff(base=0.5, cap=30.0)
 """Seconds before a child is started whose predecessors did not get as far as to be ready."""
@@ -240,6 +240,13 @@ class Crew:
         if holder is not None:
             self._recall(holder)
         return self._forget(ticket, Returned())
+
+    def relieve(self, now: float) -> None:
+        """Return the jobs that nobody has, if everybody has been at one for long."""
+        able = self._able()
+        if able and all(member.jobs and now - member.began >= LONG for member in able):
+            self.pace.slow_down()
+            self._return_pending()
 
     def terminate(self, ticket: int, number: int, now: float) -> bool:
         """End a job and no other; whether there is such a job."""

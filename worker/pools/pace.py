@@ -6,7 +6,9 @@ expected to take less than `MAX_BEHIND` seconds together; a task that was never 
 to take for ever.
 
 The worker takes as many messages as will be run within `AHEAD` seconds, which is as long as one may
-wait here although another worker is idle.
+wait here although another worker is idle; of tasks that take longer, or of which nothing is known
+yet, only those that run. When short tasks are followed by long ones, what it has is too much: see
+`slow_down`.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ MAX_BEHIND = 0.005
 MAX_WINDOW = 32
 MAX_KINDS = 10_000
 AHEAD = 0.1
-UNKNOWN_AHEAD = 4
-MIN_AHEAD, MAX_AHEAD = 2, 128
+MAX_AHEAD = 128
+LONG = 1.0
+"""Seconds that all running tasks have taken already when what waits behind them is given back."""
 _WEIGHT = 0.2
 _WEIGHT_OF_ALL = 0.005
 
@@ -52,14 +55,18 @@ class Pace:
     @property
     def typical(self) -> float:
         """Seconds that a task takes on average; infinite while nothing is known."""
-        return math.inf if self._all is None else self._all
+        return self._all if self._runs else math.inf
 
     @property
     def ahead(self) -> int:
-        """How many jobs to have at hand for each that runs."""
+        """How many jobs to have at hand for each that can run at once, itself included."""
         if not self._runs:
-            return UNKNOWN_AHEAD
-        return max(MIN_AHEAD, min(MAX_AHEAD, int(AHEAD / max(self._all, 1e-6))))
+            return 1
+        return max(1, min(MAX_AHEAD, int(AHEAD / max(self._all, 1e-6))))
+
+    def slow_down(self) -> None:
+        """Take note that long tasks run: nothing waits behind one until many were short again."""
+        self._all = max(self._all, AHEAD)
 
     def room(self, names: Iterable[str]) -> float:
         """Return the expected seconds of work of a child that has jobs of these kinds.

@@ -284,6 +284,13 @@ class ProcessPool:
         self._wake()
         return done
 
+    def relieve(self) -> None:
+        """Give back what no child has, if all have been busy with one job for long."""
+        with self._lock:
+            self._take_submitted()
+            self._crew.relieve(time.monotonic())
+        self._wake()
+
     def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
         """End one job, and no other."""
         check_signal(number)

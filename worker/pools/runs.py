@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -28,7 +29,7 @@ from queue_core.worker.outcome import (
     Says,
 )
 from queue_core.worker.pools.base import Abilities, Running, check_tasks
-from queue_core.worker.pools.pace import Pace
+from queue_core.worker.pools.pace import LONG, Pace
 from queue_core.worker.request import Say
 from queue_core.worker.running import Guard, unguarded
 from queue_core.worker.trace import run_job
@@ -103,6 +104,19 @@ class Runs:
         if found is not None:
             self.tell(ticket, outcome)
         return found is not None
+
+    def relieve(self, jobs: deque[Job], lock: AbstractContextManager[Any], size: int) -> None:
+        """Return all of ``jobs``, which ``lock`` guards, if ``size`` others have run for long."""
+        with self._changed:
+            latest = max(self._running.values(), default=math.inf)
+            if len(self._running) < size or time.monotonic() - latest < LONG:
+                return
+        self.pace.slow_down()
+        with lock:
+            waiting = list(jobs)
+            jobs.clear()
+        for job in waiting:
+            self.tell(job.ticket, Returned())
 
     def say_of(self, job: Job) -> Say:
         """Return how the task of a job says how far it has come."""

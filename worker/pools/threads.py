@@ -114,6 +114,10 @@ class ThreadPool:
         """Take back a job that no thread has taken."""
         return self._runs.forget(self._jobs, self._changed, ticket, Returned())
 
+    def relieve(self) -> None:
+        """Give back what no thread has taken, if all have been busy with one job for long."""
+        self._runs.relieve(self._jobs, self._changed, self._size)
+
     def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
         """End a job that no thread has taken; raise UsageError for one that runs."""
         if any(running.ticket == ticket for running in self._runs.running()):
@@ -220,6 +224,9 @@ class SoloPool:
     def withdraw(self, ticket: int) -> bool:
         """Return False: what it has, it runs."""
         return False
+
+    def relieve(self) -> None:
+        """Do nothing: what it has, it runs."""
 
     def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
         """Raise UsageError for the task that runs."""

@@ -17,6 +17,7 @@ from queue_core.worker.pools.crew import (
     START_TIMEOUT,
     Crew,
 )
+from queue_core.worker.pools.pace import LONG
 
 OURS = "killed by the crew"
 
@@ -251,6 +252,14 @@ class Supervising(RuleBasedStateMachine):
             assert self.out.outcomes[ticket] == Returned()
         self.crew.turn(self.now)
 
+    @rule()
+    def relieve(self):
+        before = set(self.out.outcomes)
+        self.crew.relieve(self.now)
+        returned = set(self.out.outcomes) - before
+        assert all(self.out.outcomes[ticket] == Returned() for ticket in returned)
+        self.crew.turn(self.now)
+
     @rule(number=st.integers(0, 4))
     def own_limit(self, number):
         for pid in self.pids(number):
@@ -418,6 +427,52 @@ def test_what_waits_behind_a_long_task_is_taken_back_and_given_to_another_child(
     crew.turn(OVERDUE)
     assert not outside.children[first].granted
     assert list(outside.children[second].granted) == waiting
+
+
+def test_when_everybody_is_at_a_long_task_what_waits_is_given_back():
+    outside, crew = crew_of(2)
+    warm(outside, crew)
+    crew.pending.extend(job(number) for number in range(1, 100))
+    crew.turn(0.0)
+    first, second = outside.children
+    outside.begin(first)
+    outside.begin(second)
+    crew.turn(OVERDUE)
+    begun = {child.running for child in outside.children.values()}
+    assert crew.pace.ahead > 1
+    crew.relieve(LONG - 0.01)
+    assert set(outside.outcomes) == {10**6}, "they have not been at it for long"
+    crew.relieve(LONG)
+    returned = {number for number in range(1, 100) if number not in begun}
+    assert {n for n, told in outside.outcomes.items() if told == Returned()} == returned
+    assert crew.pace.ahead == 1, "as many shall not come again"
+
+
+def test_while_one_child_goes_on_nothing_is_given_back():
+    outside, crew = crew_of(2)
+    warm(outside, crew)
+    crew.pending.extend(job(number, name=f"new {number}") for number in range(1, 10))
+    crew.turn(0.0)
+    first, second = outside.children
+    outside.begin(first)
+    for step in range(1, 6):
+        outside.begin(second)
+        ticket = outside.children[second].running
+        outside.finish(second)
+        crew.on_ended(second, ticket, Done(b"", LONG), LONG * step)
+        crew.relieve(LONG * step)
+        crew.turn(LONG * step)
+        crew.relieve(LONG * step)
+    assert Returned() not in outside.outcomes.values()
+
+
+def test_a_crew_that_is_still_starting_gives_nothing_back():
+    outside = FakeOutside()
+    crew = Crew(outside, 2)
+    crew.pending.append(job(1))
+    crew.turn(0.0)
+    crew.relieve(100.0)
+    assert not outside.outcomes
 
 
 def test_children_that_die_young_are_started_later_and_later():

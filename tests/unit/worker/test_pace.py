@@ -6,8 +6,6 @@ from queue_core.worker.pools.pace import (
     MAX_AHEAD,
     MAX_BEHIND,
     MAX_WINDOW,
-    MIN_AHEAD,
-    UNKNOWN_AHEAD,
     Pace,
 )
 
@@ -52,7 +50,7 @@ def test_one_slow_run_stops_the_queueing_and_many_fast_ones_allow_it_again():
 
 def test_as_many_are_held_as_are_run_in_a_tenth_of_a_second():
     pace = Pace()
-    assert pace.ahead == UNKNOWN_AHEAD
+    assert pace.ahead == 1, "nothing is known yet"
     for _ in range(1000):
         pace.observe("a", 0.0001)
     assert pace.ahead == MAX_AHEAD
@@ -60,7 +58,28 @@ def test_as_many_are_held_as_are_run_in_a_tenth_of_a_second():
         pace.observe("b", 0.01)
     assert 9 <= pace.ahead <= 11
     pace.observe("c", 60.0)
-    assert pace.ahead == MIN_AHEAD
+    assert pace.ahead == 1
+
+
+def test_after_long_tasks_nothing_waits_until_many_were_short():
+    pace = Pace()
+    for _ in range(1000):
+        pace.observe("a", 0.0001)
+    pace.slow_down()
+    assert pace.ahead == 1
+    for _ in range(100):
+        pace.observe("a", 0.0001)
+    assert pace.ahead == 1
+    for _ in range(2000):
+        pace.observe("a", 0.0001)
+    assert pace.ahead == MAX_AHEAD
+
+
+def test_what_is_typical_is_unknown_before_the_first_run():
+    pace = Pace()
+    assert pace.typical == math.inf
+    pace.observe("a", 0.5)
+    assert pace.typical == 0.5
 
 
 def test_a_rare_slow_task_does_not_empty_the_hands():

@@ -130,6 +130,30 @@ def test_stop_gives_back_what_waits_and_lets_what_runs_finish(pool, reports, tmp
     assert not reports.twice
 
 
+def test_what_waits_behind_long_tasks_is_given_back(pool, reports, tmp_path):
+    pool.start(reports)
+    gate = tmp_path / "gate"
+    running = [reports.job("wait_for", str(gate)) for _ in range(2)]
+    for job in running:
+        pool.submit(job)
+    runs(gate, 2)
+    waiting = [reports.job("add", 1, 1) for _ in range(5)]
+    for job in waiting:
+        pool.submit(job)
+    pool.relieve()
+    assert not reports.outcomes, "they may still be short"
+
+    def relieved():
+        pool.relieve()
+        return len(reports.outcomes) == 5
+
+    eventually(relieved, 20.0)
+    assert all(reports.outcomes[job.ticket] == Returned() for job in waiting)
+    assert pool.ahead == 2
+    gate.touch()
+    assert all(reports.value(job) for job in running)
+
+
 def test_what_does_not_end_in_time_is_abandoned(pool, reports, tmp_path):
     pool.start(reports)
     gate = tmp_path / "never"

@@ -195,6 +195,25 @@ def test_a_job_that_was_not_started_can_be_withdrawn(start, reports, tmp_path):
     assert reports.value(running)
 
 
+def test_what_waits_behind_a_coroutine_that_takes_long_is_given_back(start, reports, tmp_path):
+    pool = start(size=1)
+    gate = tmp_path / "gate"
+    running, waiting = reports.job("wait_for", str(gate)), reports.job("sleep", 0.0)
+    pool.submit(running)
+    runs(gate)
+    pool.submit(waiting)
+
+    def relieved():
+        pool.relieve()
+        return waiting.ticket in reports.outcomes
+
+    eventually(relieved, 20.0)
+    assert reports.outcomes == {waiting.ticket: Returned()}
+    assert pool.ahead == 1
+    gate.touch()
+    assert reports.value(running)
+
+
 @pytest.mark.parametrize("kind", ["threads", "solo", "asyncio"])
 def test_what_a_pool_cannot_do_is_refused_with_the_one_that_can(start, kind):
     pool = start(kind)
