@@ -1,9 +1,10 @@
 """Sending what an iterable gives, in windows: `Outgoing`.
 
 A window is sent when it is full, and at the latest some milliseconds after its first message came,
-also while the iterable keeps its caller waiting for the next one. So a thread of our own looks
-after the windows of an iterable that may be slow; it ends with the call. One that is all there
-already, a list or a tuple, needs none.
+also while the iterable keeps its caller waiting for the next one. So a thread of our own sends
+the windows of an iterable that may be slow, and the caller goes on to fill the next one meanwhile,
+but not more than that; it ends with the call. An iterable that is all there already, a list or a
+tuple, needs none.
 
 The rules: windows are sent one after the other, in the order of the input, and the first one that
 fails is the last one that was sent. What fails on the thread is raised by the caller's next step.
@@ -13,6 +14,7 @@ The iterable itself runs on the caller's thread.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -42,7 +44,7 @@ class Outgoing:
         self._size = 0
         self._error: Exception | None = None
         self._sending = threading.Lock()  # held while a window is taken and sent
-        self._changing = threading.Lock()  # held while the window changes
+        self._changed = threading.Condition()  # guards the window; told when it is taken
         self._watch = None if patient else _Watch(self._send_late)
 
     def __enter__(self) -> Self:
@@ -62,19 +64,23 @@ class Outgoing:
             self._watch.stop()
 
     def add(self, publication: Publication) -> None:
-        """Take one more message; sends the window if that fills it.
+        """Take one more message; if that fills the window, wait until it is sent or being sent.
 
         Raises what `flush` raises.
         """
-        with self._changing:
+        with self._changed:
             window = self._window
             window.append(publication)
             self._size += len(publication.body)
             full = len(window) >= WINDOW_MESSAGES or self._size >= WINDOW_BYTES
-        if full or self._error is not None:
+        if self._error is not None or (full and self._watch is None):
             self.flush()
         elif self._watch is not None and len(window) == 1:
-            self._watch.opened.set()
+            self._watch.open()
+        elif self._watch is not None and full:
+            self._watch.hurry()
+            with self._changed:
+                self._changed.wait_for(lambda: self._window is not window or self._error)
 
     def flush(self) -> None:
         """Send what has not been sent, and wait for it.
@@ -88,15 +94,18 @@ class Outgoing:
                 raise self._error
 
     def _send_window(self) -> None:
-        with self._changing:
+        with self._changed:
             window, self._window, self._size = self._window, [], 0
             if self._watch is not None:
-                self._watch.opened.clear()
+                self._watch.close()
+            self._changed.notify()
         if window:
             try:
                 self.receipts += self._send(window)
             except Exception as error:
-                self._error = error
+                with self._changed:
+                    self._error = error
+                    self._changed.notify()
 
     def _send_late(self) -> bool:
         """Send a window that nobody filled in time; return whether more may follow."""
@@ -107,16 +116,14 @@ class Outgoing:
 
 
 class _Watch:
-    """The thread that looks after windows while the iterable keeps its caller waiting.
-
-    Attributes:
-        opened: set while a window has messages.
-    """
+    """The thread that sends windows while the iterable and its caller fill the next one."""
 
     def __init__(self, send_late: Callable[[], bool]) -> None:
         """``send_late`` sends what there is, and says whether to go on."""
-        self.opened = threading.Event()
-        self._ended = threading.Event()
+        self._opened = threading.Event()  # the window has messages
+        self._urgent = threading.Event()  # it is full, or all is over
+        self._ended = False
+        self._since = 0.0
         self._send_late = send_late
         self._thread = threading.Thread(
             target=self._look_after, name="queue-core publish_many", daemon=True
@@ -126,14 +133,31 @@ class _Watch:
         """Begin to look."""
         self._thread.start()
 
+    def open(self) -> None:
+        """The window has its first message."""
+        self._since = time.monotonic()
+        self._opened.set()
+
+    def hurry(self) -> None:
+        """The window is full."""
+        self._urgent.set()
+
+    def close(self) -> None:
+        """The window is being sent, and the next one is empty."""
+        self._opened.clear()
+        if not self._ended:
+            self._urgent.clear()
+
     def stop(self) -> None:
         """End; blocks while a window is being sent."""
-        self._ended.set()
-        self.opened.set()
+        self._ended = True
+        self._urgent.set()
+        self._opened.set()
         self._thread.join()
 
     def _look_after(self) -> None:
         going = True
-        while going and not self._ended.is_set():
-            self.opened.wait()
-            going = self._ended.wait(WINDOW_SECONDS) or self._send_late()
+        while going and not self._ended:
+            self._opened.wait()
+            self._urgent.wait(max(0.0, self._since + WINDOW_SECONDS - time.monotonic()))
+            going = self._ended or self._send_late()

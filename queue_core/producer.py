@@ -148,7 +148,7 @@ class Producer:
         Args:
             messages: pairs of body and routing key, or publications made by `prepare`. Read in
                 windows of 4,000 messages or 4 MiB, so that an endless iterable needs little memory.
-                What a slow one gave is sent after 20 ms, whenever the next message comes.
+                While one window is sent the next is read; what a slow iterable gave is sent after 20 ms, whenever the next message comes.
             timeout: seconds for each window.
             options: as in `publish`, for all pairs.
 
@@ -157,8 +157,8 @@ class Producer:
 
         Raises:
             PublishError: the first one that was not accepted; ``receipts`` has those of the
-                messages before it in the input, and nothing more was read. Later ones of the same
-                window may have been stored.
+                messages before it in the input. Later ones of the same window may have been
+                stored; what was read for the next window meanwhile was not sent.
         """
         check_kind("what publish_many takes", messages, Iterable, "an iterable of messages")
         if isinstance(messages, list | tuple) and len(messages) == 1:  # a window by itself

@@ -16,12 +16,17 @@ from queue_core.errors import (
     TooLarge,
     Unroutable,
 )
-from queue_core.outgoing import WINDOW_MESSAGES
+from queue_core.message import Properties, Publication
+from queue_core.outgoing import WINDOW_MESSAGES, Outgoing
 from queue_core.producer import Producer
 from queue_core.testing.eventually import eventually
 from queue_core.transport import Outcome
 
 CONFIRMED = Outcome("confirmed")
+
+
+def publication(number):
+    return Publication("", "q", b"%d" % number, Properties(), str(number))
 
 
 @pytest.fixture
@@ -103,7 +108,7 @@ def test_the_first_refusal_stops_the_intake_and_carries_the_receipts(broker, pro
     with pytest.raises(Refused) as caught:
         producer.publish_many((number, "key") for number in source)
     assert len(caught.value.receipts) == 5
-    assert next(source) <= WINDOW_MESSAGES + 1
+    assert next(source) <= 2 * WINDOW_MESSAGES + 1
 
 
 @pytest.mark.parametrize("item", ["ab", b"ab", ("body",), {"body": 1, "key": 2}, None])
@@ -237,6 +242,49 @@ def test_a_lost_session_at_the_deadline_leaves_the_message_unconfirmed(broker, p
     broker.failures.extend(SessionLost("gone") for _ in range(1000))
     with pytest.raises(NotConfirmed):
         producer.publish(1, "key")
+
+
+def test_the_next_window_is_filled_while_one_is_being_sent():
+    filled = threading.Event()
+    sent = []
+
+    def send(window):
+        assert filled.wait(20.0)
+        sent.extend(window)
+        return []
+
+    given = [publication(number) for number in range(WINDOW_MESSAGES + 1)]
+    with Outgoing(send, patient=False) as outgoing:
+        for one in given:
+            outgoing.add(one)
+        filled.set()
+        outgoing.flush()
+    assert sent == given
+
+
+def test_no_third_window_is_filled_before_the_first_is_sent():
+    going, sizes, given = threading.Event(), [], []
+
+    def send(window):
+        assert going.wait(20.0)
+        sizes.append(len(window))
+        return []
+
+    def fill(outgoing):
+        for number in range(3 * WINDOW_MESSAGES):
+            outgoing.add(publication(number))
+            given.append(number)
+        outgoing.flush()
+
+    with Outgoing(send, patient=False) as outgoing:
+        filling = threading.Thread(target=fill, args=(outgoing,))
+        filling.start()
+        eventually(lambda: len(given) >= WINDOW_MESSAGES, 10.0)
+        filling.join(0.2)
+        assert len(given) < 2 * WINDOW_MESSAGES
+        going.set()
+        filling.join(20.0)
+    assert sum(sizes) == 3 * WINDOW_MESSAGES
 
 
 @pytest.mark.parametrize("held_back", [1, 5])
