@@ -148,7 +148,8 @@ class Producer:
         Args:
             messages: pairs of body and routing key, or publications made by `prepare`. Read in
                 windows of 4,000 messages or 4 MiB, so that an endless iterable needs little memory.
-                While one window is sent the next is read; what a slow iterable gave is sent after 20 ms, whenever the next message comes.
+                While one window is sent the next is read; what a slow iterable gave is sent after
+                20 ms, whenever its next message comes.
             timeout: seconds for each window.
             options: as in `publish`, for all pairs.
 
