@@ -148,6 +148,7 @@ def test_who_does_not_answer_or_does_not_exist_is_named_and_the_rest_is_shown(
     fleet: Fleet,
 ) -> None:
     fleet.start("web-1", "web-2")
+    assert fleet.json("status")["missing"] == []  # now they have heard of one another
     asked = ("inspect", "ping", "-d", "web-1,web-2,nobody", "-t", "3s")
     fleet.nodes["web-2"].send_signal(signal.SIGSTOP)
     done = fleet.run(*asked)

@@ -13,6 +13,7 @@ a template has forked (`queue_core.worker.pools.template`), which import nothing
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -43,7 +44,7 @@ from queue_core.worker.pools.frames import (
     pack,
 )
 from queue_core.worker.pools.grants import Granted, adopt
-from queue_core.worker.pools.lifeline import die_with_parent, ignore_signals
+from queue_core.worker.pools.lifeline import ABANDONED, die_with_parent, ignore_signals
 from queue_core.worker.request import State
 from queue_core.worker.trace import run_job
 
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     for fd in (socket_fd, grants_fd):
         os.set_inheritable(fd, False)
     ignore_signals()
-    with adopt(socket_fd) as link:
+    with contextlib.suppress(*ABANDONED), adopt(socket_fd) as link:
         app = prepare(link)
         if app is None:
             return 78

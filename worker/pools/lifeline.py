@@ -22,6 +22,8 @@ from typing import Final
 
 _F_SETSIG = 10  # fcntl has no name for it
 IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ABANDONED: Final = (BrokenPipeError, ConnectionResetError)
+"""What talking to a worker raises that has closed the connection: it ends, and kills us next."""
 
 
 def die_with_parent(pipe_fd: int) -> int:

@@ -25,7 +25,7 @@ from queue_core.worker.pools.child import prepare, serve
 from queue_core.worker.pools.frames import Imported, pack
 from queue_core.worker.pools.grants import adopt
 from queue_core.worker.pools.launching import FORK, REQUEST, WORD, Inherited
-from queue_core.worker.pools.lifeline import die_with_parent, ignore_signals
+from queue_core.worker.pools.lifeline import ABANDONED, die_with_parent, ignore_signals
 
 
 def main() -> int:
@@ -39,7 +39,8 @@ def main() -> int:
     ignore_signals()
     leaving = _Leaving()
     atexit.register(leaving)  # before the app's own, and so called after them
-    with adopt(control_fd) as control:
+    inherited = None
+    with contextlib.suppress(*ABANDONED), adopt(control_fd) as control:
         before = _descriptors()
         app = prepare(control)
         if app is None:
@@ -155,7 +156,7 @@ def _be_child(app: App, inherited: Inherited) -> int:
     link_fd, grants_fd, pipe_fd = inherited
     die_with_parent(pipe_fd)
     _roll_anew()
-    with adopt(link_fd) as link:
+    with contextlib.suppress(*ABANDONED), adopt(link_fd) as link:
         link.sendall(pack(app.info()))
         serve(app, link, grants_fd)
     return 0

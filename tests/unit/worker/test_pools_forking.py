@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from queue_core.testing.eventually import eventually
 from queue_core.worker.absent import AppNotFound
 from queue_core.worker.outcome import Crashed
 from queue_core.worker.pools import processes, template
-from queue_core.worker.pools.frames import Setup
+from queue_core.worker.pools.frames import Setup, pack
 from queue_core.worker.pools.launching import can_fork
 from queue_core.worker.pools.processes import ProcessPool
 from tests.unit.worker.reports import Reports
@@ -310,3 +311,34 @@ def test_a_pool_that_was_launched_and_never_started_leaves_nothing(tmp_path, mon
     assert Path(f"/proc/{template}").exists()
     assert pool.stop(0.0)
     assert not Path(f"/proc/{template}").exists()
+
+
+@pytest.mark.parametrize("module", ["template", "child"])
+def test_a_worker_that_ends_while_they_import_its_app_makes_them_leave_without_a_traceback(
+    tmp_path, module
+):
+    (tmp_path / "plain.py").write_text(APP.format(first="", method="forkserver"))
+    ours, theirs = socket.socketpair()
+    grants, granted = socket.socketpair()
+    lifeline, held = os.pipe()
+    fds = [theirs.fileno(), lifeline]
+    if module == "child":
+        fds.insert(1, granted.fileno())
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"queue_core.worker.pools.{module}", *map(str, fds)],
+        pass_fds=fds,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        ours.sendall(pack(Setup("plain:app", [str(tmp_path), *sys.path], None, "WARNING")))
+        ours.close()
+        theirs.close()
+        _, said = process.communicate(timeout=30.0)
+        assert (process.returncode, said) == (0, "")
+    finally:
+        process.kill()
+        for end in (grants, granted):
+            end.close()
+        for fd in (lifeline, held):
+            os.close(fd)
