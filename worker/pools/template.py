@@ -39,7 +39,7 @@ def main() -> int:
     ignore_signals()
     leaving = _Leaving()
     atexit.register(leaving)  # before the app's own, and so called after them
-    inherited = None
+    app = inherited = None
     with contextlib.suppress(*ABANDONED), adopt(control_fd) as control:
         before = _descriptors()
         app = prepare(control)
@@ -52,7 +52,7 @@ def main() -> int:
         gc.collect()
         gc.freeze()  # a collection would touch, and so copy, every page
         inherited = _fork_on_request(control)
-    if inherited is None:
+    if app is None or inherited is None:
         return 0
     leaving.code = 1
     os.close(lifeline)
