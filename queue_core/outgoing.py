@@ -75,12 +75,13 @@ class Outgoing:
             full = len(window) >= WINDOW_MESSAGES or self._size >= WINDOW_BYTES
         if self._error is not None or (full and self._watch is None):
             self.flush()
-        elif self._watch is not None and len(window) == 1:
-            self._watch.open()
-        elif self._watch is not None and full:
-            self._watch.hurry()
-            with self._changed:
-                self._changed.wait_for(lambda: self._window is not window or self._error)
+        elif self._watch is not None:
+            if len(window) == 1:
+                self._watch.open()
+            if full:
+                self._watch.hurry()
+                with self._changed:
+                    self._changed.wait_for(lambda: self._window is not window or self._error)
 
     def flush(self) -> None:
         """Send what has not been sent, and wait for it.

@@ -17,7 +17,7 @@ from queue_core.errors import (
     Unroutable,
 )
 from queue_core.message import Properties, Publication
-from queue_core.outgoing import WINDOW_MESSAGES, Outgoing
+from queue_core.outgoing import WINDOW_BYTES, WINDOW_MESSAGES, Outgoing
 from queue_core.producer import Producer
 from queue_core.testing.eventually import eventually
 from queue_core.transport import Outcome
@@ -285,6 +285,21 @@ def test_no_third_window_is_filled_before_the_first_is_sent():
         going.set()
         filling.join(20.0)
     assert sum(sizes) == 3 * WINDOW_MESSAGES
+
+
+def test_a_message_that_fills_a_window_is_not_joined_by_another_one():
+    sizes = []
+
+    def send(window):
+        sizes.append(len(window))
+        return []
+
+    large = Publication("", "q", bytes(WINDOW_BYTES), Properties(), "1")
+    with Outgoing(send, patient=False) as outgoing:
+        for _ in range(3):
+            outgoing.add(large)
+        outgoing.flush()
+    assert sizes == [1, 1, 1]
 
 
 @pytest.mark.parametrize("held_back", [1, 5])
