@@ -15,6 +15,7 @@ from queue_core.testing.eventually import eventually
 from tests.acceptance.conftest import WorkerProcess
 
 HERE = Path(__file__).parent
+SCRIPT = HERE.parent.parent / "bin" / "queue-core"
 
 
 def command(*arguments: str, within: float = 30.0, **environment: str):
@@ -133,6 +134,22 @@ def test_a_worker_waits_for_a_broker_that_is_away_and_can_be_stopped():
             seen += line
         process.terminate()
         assert process.wait(20) == 0
+
+
+def test_ctrl_c_while_the_command_itself_is_imported_ends_it_without_a_word(tmp_path):
+    slow = "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+    (tmp_path / "click.py").write_text(slow)
+    with subprocess.Popen(
+        [sys.executable, "-P", SCRIPT, "worker", "-A", "jobs:app", "-b", "memory://"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "")
 
 
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
