@@ -26,12 +26,13 @@ from queue_core.worker.eager import run_eagerly
 from queue_core.worker.failure import Errors
 from queue_core.worker.hooks import Hooks, Middleware
 from queue_core.worker.outcome import AppInfo
+from queue_core.worker.parameters import check_arguments
 from queue_core.worker.request import HOSTNAME, Request, current_request
 from queue_core.worker.results.groups import GroupResult
 from queue_core.worker.results.result import AsyncResult
 from queue_core.worker.sending import Sender
 from queue_core.worker.settings import Settings
-from queue_core.worker.signature import Signature, as_signature, check_arguments
+from queue_core.worker.signature import Signature, as_signature
 from queue_core.worker.task import Task
 
 if TYPE_CHECKING:

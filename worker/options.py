@@ -61,6 +61,8 @@ class TaskOptions(TypedDict, total=False):
 
 
 NAMES: Final = frozenset(TaskOptions.__annotations__)
+HOOKS: Final = frozenset({"before_start", "on_success", "on_failure", "on_retry", "after_return"})
+"""The methods of a task that ``@app.task`` and annotations may replace by functions."""
 
 _Seconds = Annotated[float, msgspec.Meta(ge=0)]
 _KINDS: Final[Mapping[str, tuple[Any, str]]] = {
@@ -110,12 +112,8 @@ CELERYS: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
 """Option of celery's -> the values that are what happens here anyway, and what to do for others."""
 
 
-def read_option(option: str, value: Any, *, hooks: frozenset[str] = frozenset()) -> Any:
+def read_option(option: str, value: Any) -> Any:
     """Return the value of an option as tasks have it; one of celery's that changes nothing is None.
-
-    Args:
-        option, value: as they were said.
-        hooks: what may be said besides, by functions.
 
     Raises:
         ConfigError: there is no such option, with the nearest one, or the value is wrong.
@@ -125,12 +123,12 @@ def read_option(option: str, value: Any, *, hooks: frozenset[str] = frozenset())
         if value not in accepted:
             raise ConfigError(f"{option} = {value!r:.60} cannot be honoured; {instead}")
         return None
-    if option in hooks:
+    if option in HOOKS:
         if not callable(value):
             raise ConfigError(f"{option} is a function, not {value!r:.60}")
         return value
     if option not in NAMES:
-        known = sorted({*NAMES, *hooks})
+        known = sorted({*NAMES, *HOOKS})
         instead = did_you_mean(option, known, f"it has {', '.join(known)}")
         raise ConfigError(f"a task has no option {option!r}; {instead}")
     if option == "rate_limit":

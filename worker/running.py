@@ -151,7 +151,7 @@ def _arguments(task: Task[..., Any], request: Request) -> list[Any]:
     error = task.app.errors.rebuild(failed.failure)
     three = [failed, error, failed.failure.trace, *args[1:]]
     try:
-        task.signature_of_function.bind(*three, **request.kwargs)
+        task.check(three, request.kwargs)
     except TypeError:
         return args
     return three

@@ -30,19 +30,6 @@ CANVAS = frozenset({CHAIN, GROUP, CHORD})
 _FIELDS = ("args", "kwargs", "options", "subtask_type", "immutable", "chord_size")
 
 
-def check_arguments(name: str, args: object, kwargs: object) -> None:
-    """Raise UsageError unless these can be the arguments of a call, by place and by name."""
-    if isinstance(args, str | bytes) or not isinstance(args, Iterable):
-        raise UsageError(
-            f"the arguments of task {name} are a sequence, not {args!r:.60}; write [{args!r:.60}]"
-        )
-    if kwargs is not None and not isinstance(kwargs, Mapping):
-        raise UsageError(
-            f"the arguments by name of task {name} are a mapping, not {kwargs!r:.60}; those by "
-            "place are one sequence: [1, 2]"
-        )
-
-
 class Owner(Protocol):
     """What a signature belongs to: a task, or an app."""
 

@@ -12,7 +12,6 @@ import functools
 import inspect
 import itertools
 import operator
-import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import (
@@ -34,8 +33,9 @@ from queue_core.worker.canvas import chunks, xmap, xstarmap
 from queue_core.worker.composing import STANDARD_OPTIONS, SendOptions
 from queue_core.worker.current import current_app
 from queue_core.worker.endings import MaxRetriesExceeded, Replaced, Retry
-from queue_core.worker.options import CELERYS, FROM_SETTINGS, NAMES, read_option
+from queue_core.worker.options import CELERYS, FROM_SETTINGS, HOOKS, NAMES, read_option
 from queue_core.worker.outcome import TaskInfo
+from queue_core.worker.parameters import Parameters
 from queue_core.worker.protocol import Call
 from queue_core.worker.rates import is_shared, per_second
 from queue_core.worker.request import Request, current_request
@@ -43,7 +43,7 @@ from queue_core.worker.results.result import AsyncResult
 from queue_core.worker.results.wire import progress
 from queue_core.worker.retrying import again, replacement, retry_by_options
 from queue_core.worker.settings import DEFAULTS, Settings
-from queue_core.worker.signature import Signature, check_arguments
+from queue_core.worker.signature import Signature
 
 if TYPE_CHECKING:
     from queue_core.worker.app import App
@@ -51,8 +51,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-HOOKS: Final = frozenset({"before_start", "on_success", "on_failure", "on_retry", "after_return"})
-"""The methods of a task that an annotation may replace."""
 _NOTHING: Final = object()
 _standard_options = operator.attrgetter(*STANDARD_OPTIONS)
 
@@ -121,8 +119,7 @@ class Task(Generic[P, R]):
     _replaced: dict[str, Any] = {}
     function: Callable[..., Any]
     origin: Callable[..., Any]
-    signature_of_function: inspect.Signature
-    _positional: range = range(0)
+    parameters: Parameters
 
     # --- being made ------------------------------------------------------------------------------
 
@@ -155,8 +152,7 @@ class Task(Generic[P, R]):
         else:
             functools.update_wrapper(cast(Callable[..., Any], self), function)
             self.function = functools.partial(function, self) if bind else function
-        self.signature_of_function = inspect.signature(self.function)
-        self._positional = _positional(self.signature_of_function)
+        self.parameters = Parameters(self.function)
         return self
 
     def set_option(self, option: str, value: Any) -> None:
@@ -165,7 +161,7 @@ class Task(Generic[P, R]):
         Raises:
             ConfigError: there is none of that name, or the value is wrong.
         """
-        value = read_option(option, value, hooks=HOOKS)
+        value = read_option(option, value)
         if option not in CELERYS:
             setattr(self, option, types.MethodType(value, self) if option in HOOKS else value)
 
@@ -422,13 +418,7 @@ class Task(Generic[P, R]):
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> None:
         """Raise TypeError if the function does not take these arguments."""
-        try:
-            if kwargs or len(args) not in self._positional:
-                self.signature_of_function.bind(*args, **(kwargs or {}))
-        except TypeError as error:
-            check_arguments(self.name, args, kwargs)
-            shown = f"{self.name}{self.signature_of_function}"
-            raise TypeError(f"task {self.name}: {error}; its signature is {shown}") from None
+        self.parameters.check(self.name, args, kwargs)
 
     def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802 - celery's name
         """Return the handle on a run that was sent before; see `App.AsyncResult`."""
@@ -478,7 +468,7 @@ class Task(Generic[P, R]):
         queue, kind = self.queue, self.request_class
         return TaskInfo(
             self.name,
-            str(self.signature_of_function),
+            str(self.parameters),
             (inspect.getdoc(self.origin) or "").partition("\n")[0],
             self.acks_late,
             per_second(self.rate_limit),
@@ -495,19 +485,4 @@ class Task(Generic[P, R]):
 
     def __repr__(self) -> str:
         """Name the task."""
-        return f"<Task {self.name}{self.signature_of_function}>"
-
-
-def _positional(signature: inspect.Signature) -> range:
-    """How many positional arguments alone fit this signature; empty: never any."""
-    least = most = 0
-    for parameter in signature.parameters.values():
-        required = parameter.default is parameter.empty
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            most = sys.maxsize - 1
-        elif parameter.kind is parameter.KEYWORD_ONLY and required:
-            return range(0)
-        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            least += required
-            most += 1
-    return range(least, most + 1)
+        return f"<Task {self.name}{self.parameters}>"
