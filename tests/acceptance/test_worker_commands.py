@@ -164,7 +164,8 @@ def test_ctrl_c_while_the_first_process_starts_ends_the_worker_without_a_traceba
             eventually(worker.templates, 20.0)
             time.sleep(wait)
             os.killpg(worker.process.pid, signal.SIGINT)
-            assert worker.end() in (0, 130), worker.log
+            # Python itself dies of the signal if that came while it ran the text of a program.
+            assert worker.end() in (0, 130, -signal.SIGINT), worker.log
             assert "Traceback" not in worker.log and "a child ended" not in worker.log
         finally:
             worker.kill()
