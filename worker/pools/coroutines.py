@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from typing import Any
 
+from queue_core import ConfigError
 from queue_core.worker.app import App
 from queue_core.worker.guarding import Fail, unheard
 from queue_core.worker.limits import SoftTimeLimitExceeded, TaskTerminated
@@ -64,7 +65,17 @@ class AsyncioPool:
         return min(self._size * self._runs.pace.ahead, max(self._size, MAX_AHEAD))
 
     def start(self, report: Report, hear: Hear | None = None, fail: Fail = unheard) -> AppInfo:
-        """Start the threads; the loop runs already."""
+        """Start the threads; the loop runs already.
+
+        Raises ConfigError if a plain function has a soft limit, which would not be kept.
+        """
+        for task in self._app.info().tasks:
+            if task.soft_limit is not None and not self._awaits(task.name):
+                raise ConfigError(
+                    f"task {task.name} has a soft time limit of {task.soft_limit:g} s, and -P "
+                    "asyncio runs it in a thread, where it cannot be interrupted; make it async "
+                    "def, use -P prefork, or take the limit away"
+                )
         info = self._runs.open(self._app, ASYNCIO, report, hear, fail)
         self._threads.grow(0)
         return info
@@ -73,8 +84,7 @@ class AsyncioPool:
         """Hand the job to the loop, or to the threads if its task is a plain function."""
         if job.soft_limit is None:
             job.soft_limit = self._soft_limit
-        task = self._app.tasks.get(job.name)
-        if task is None or not inspect.iscoroutinefunction(task.function):
+        if not self._awaits(job.name):
             self._threads.submit(job)
             return
         with self._lock:
@@ -126,10 +136,10 @@ class AsyncioPool:
         """Take back a job that was not started."""
         return self._forget(ticket, Returned()) or self._threads.withdraw(ticket)
 
-    def relieve(self) -> None:
+    def relieve(self) -> bool:
         """Give back what was not started, if as many as may have run for long."""
-        self._runs.relieve(self._jobs, self._lock, self._size)
-        self._threads.relieve()
+        relieved = self._runs.relieve(self._jobs, self._lock, self._size)
+        return self._threads.relieve() or relieved
 
     def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
         """Raise `TaskTerminated` where the coroutine waits; a plain function cannot be ended."""
@@ -141,6 +151,11 @@ class AsyncioPool:
             return self._threads.terminate(ticket, number)
         self._loop.call_soon_threadsafe(flight.terminate)
         return True
+
+    def _awaits(self, name: str) -> bool:
+        """Whether a task is a coroutine function, and so runs on the loop."""
+        task = self._app.tasks.get(name)
+        return task is not None and inspect.iscoroutinefunction(task.function)
 
     def _forget(self, ticket: int, outcome: Outcome) -> bool:
         return self._runs.forget(self._jobs, self._lock, ticket, outcome)

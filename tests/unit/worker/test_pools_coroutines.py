@@ -1,5 +1,6 @@
 """Coroutine tasks: on every kind of pool, and many at once on the asyncio pool."""
 
+import asyncio
 import sys
 import threading
 import time
@@ -9,6 +10,7 @@ import pytest
 
 from queue_core import ConfigError, UsageError
 from queue_core.testing.eventually import eventually
+from queue_core.worker import App
 from queue_core.worker.locate import find_app
 from queue_core.worker.outcome import (
     Abandoned,
@@ -260,6 +262,16 @@ def test_a_soft_limit_for_all_tasks_may_be_a_setting(monkeypatch, tmp_path):
     assert pool.info().limits == {"soft_limit": 0.1}
     with pytest.raises(ConfigError, match="-P threads keeps no soft_limit"):
         make_pool(PoolOptions("threads", 2), f"{module.stem}:app", None, "INFO")
+
+
+def test_a_soft_limit_of_a_plain_function_is_refused_by_the_pool_that_runs_it_in_a_thread(reports):
+    app = App("plain")
+    app.task(name="waits", soft_time_limit=2)(asyncio.sleep)
+    app.task(name="computes", soft_time_limit=2)(len)
+    pool = AsyncioPool(1, app)
+    with pytest.raises(ConfigError, match="task computes has a soft .*async def, use -P prefork"):
+        pool.start(reports)
+    pool.stop(0.0)
 
 
 @pytest.mark.parametrize(
