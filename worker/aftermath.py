@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from queue_core import MessageError, QueueCoreError
+from queue_core import MessageError, QueueCoreError, TooLarge
 from queue_core.worker.composing import Composer
 from queue_core.worker.failure import Failure
 from queue_core.worker.following import after_failure, children, lost
@@ -52,17 +52,38 @@ def after_failing(
 ) -> Aftermath:
     """Return what follows now that ``call`` did not succeed; never raises.
 
-    Signatures that are damaged are logged: there is nobody else to tell.
+    What cannot be read or sent of it is logged, since there is nobody else to tell, and keeps
+    nothing else from being sent.
     """
     try:
         ids, chord = lost(call)
-        found = after_failure(call, failure, queue) if errbacks else []
-        letters = [composer.compose(signature) for signature in found]
     except QueueCoreError as error:
         logger.error("what follows the failure of %s %s is damaged: %s", call.name, call.id, error)
-        return Aftermath()
+        ids, chord = [], None
+    letters = _error_links(composer, call, failure, queue) if errbacks else []
     never = [Call("", task_id, [], {}, root_id=call.root_id) for task_id in ids]
     return Aftermath(letters, [Reply(one.id, encode_failure(one, failure)) for one in never], chord)
+
+
+def _error_links(composer: Composer, call: Call, failure: Failure, queue: str) -> list[Letter]:
+    """The error links.
+
+    One that has no room for the failure and the arguments carries the end of the one, and none of
+    the others.
+    """
+    less = msgspec.structs.replace(call, args=[], kwargs={})
+    letters = []
+    for errback in call.embed.errbacks or ():
+        try:
+            try:
+                found = after_failure(call, errback, failure, queue)
+                letters += [composer.compose(signature) for signature in found]
+            except TooLarge:
+                found = after_failure(less, errback, failure.cut(), queue)
+                letters += [composer.compose(signature) for signature in found]
+        except QueueCoreError as error:
+            logger.error("an error link of %s %s cannot be sent: %s", call.name, call.id, error)
+    return letters
 
 
 def after_chord(
@@ -100,8 +121,8 @@ def encode_failure(
     try:
         return wire.encode_result(message)
     except MessageError:
-        short = Failure(failure.type_name, failure.module, [repr(failure.text[:500])])
-        return wire.encode_result({**message, "result": short.as_wire(), "traceback": ""})
+        short = failure.cut()
+        return wire.encode_result({**message, "result": short.as_wire(), "traceback": short.trace})
 
 
 def _now() -> str:

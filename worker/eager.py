@@ -92,7 +92,8 @@ class _Runs:
             self.results[task_id] = Result(task_id, "FAILURE", failure=failure)
         self.results[call.id].name = call.name
         self.results[call.id].args, self.results[call.id].kwargs = call.args, call.kwargs
-        self.waiting.extend(after_failure(call, failure))
+        for errback in call.embed.errbacks or ():
+            self.waiting.extend(after_failure(call, errback, failure))
         if part is not None:
             self._chord_failed(part, failure)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from queue_core.worker.failure import describe_exception, readable
 from queue_core.worker.signature import Signature
 
 
@@ -33,7 +34,7 @@ class Retry(Exception):
         self.again = again
         self.delay = delay
         self.error = error
-        why = f": {type(error).__name__}: {error}" if error is not None else ""
+        why = f": {describe_exception(error)}" if error is not None else ""
         super().__init__(f"retry in {delay:g} s{why}")
 
 
@@ -47,7 +48,7 @@ class Reject(Exception):
 
     def __init__(self, reason: object = "rejected by the task", requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - celery's
         """``raise Reject("no such customer", requeue=False)``."""
-        self.reason = str(reason)
+        self.reason = readable(str(reason))
         self.requeue = requeue
         super().__init__(self.reason)
 

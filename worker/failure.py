@@ -7,6 +7,7 @@ else is a `RemoteError` with the name and the text.
 
 from __future__ import annotations
 
+import math
 import reprlib
 import traceback
 from collections.abc import Collection, Iterable, Mapping
@@ -19,6 +20,8 @@ from queue_core import QueueCoreError, RemoteError, UsageError
 MAX_REPR = 1024
 MAX_CAUSES: Final = 8
 """How many causes of a failure travel with it."""
+MAX_BITS: Final = 10_000
+"""Larger numbers have no form in JSON, since Python refuses to write them in decimal."""
 
 E = TypeVar("E", bound=type[Exception])
 
@@ -55,7 +58,8 @@ class Failure(msgspec.Struct, frozen=True):
 
     def cut(self) -> Failure:
         """Return it with no more of its text and its traceback than is good for a log."""
-        return Failure(self.type_name, self.module, [self.text[:1000]], self.trace[-10_000:])
+        text = readable(self.text[:1000])
+        return Failure(self.type_name, self.module, [text], self.trace[-10_000:])
 
     def as_wire(self) -> dict[str, Any]:
         """Return it as celery's programs write it, without the traceback."""
@@ -93,10 +97,21 @@ def read_failure(
 
 def short_repr(value: object) -> str:
     """Return a repr of at most 1,024 characters, for people. Long values are cut; never raises."""
-    if not value and type(value) in (tuple, dict, list):
+    if type(value) in (tuple, dict, list) and not value:
         return repr(value)
-    text = _reprs.repr(value)
+    try:
+        text = readable(_reprs.repr(value))
+    except Exception as error:  # its __repr__ may do anything
+        return f"<{type.__repr__(type(value))} that cannot be shown: {type(error).__name__}>"
     return text if len(text) <= MAX_REPR else f"{text[: MAX_REPR - 3]}..."
+
+
+def readable(text: str) -> str:
+    """Return a text that can travel.
+
+    Halves of surrogate pairs, such as ``os.fsdecode`` leaves in the name of a file, are escaped.
+    """
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def describe_exception(error: BaseException, *, hide: Collection[str] = ()) -> Failure:
@@ -111,7 +126,7 @@ def describe_exception(error: BaseException, *, hide: Collection[str] = ()) -> F
             break
         frames = frames.tb_next
     try:
-        trace = "".join(traceback.format_exception(kind, error, frames))
+        trace = readable("".join(traceback.format_exception(kind, error, frames)))
     except Exception as broken:  # a user's __str__ may do anything
         trace = f"the traceback of {kind.__name__} cannot be shown: {type(broken).__name__}\n"
     return msgspec.structs.replace(_describe(error, MAX_CAUSES), trace=trace)
@@ -125,14 +140,28 @@ def _describe(error: BaseException, causes: int) -> Failure:
     return Failure(
         name,
         module,
-        [_plain(argument) for argument in error.args],
+        _arguments(error),
         cause=None if cause is None or causes <= 0 else _describe(cause, causes - 1),
     )
 
 
+def _arguments(error: BaseException) -> list[Any]:
+    try:
+        return [_plain(argument) for argument in error.args]
+    except BaseException as broken:  # what a user's class calls ``args`` may do anything
+        return [f"the arguments cannot be shown: {type(broken).__name__}"]
+
+
 def _plain(value: object) -> Any:
-    if value is None or isinstance(value, str | bool | int | float):
+    """A value of JSON, also for one of a class derived from its own; a repr for all others."""
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return readable(str.__str__(value))
+    if isinstance(value, int) and value.bit_length() <= MAX_BITS:
+        return int.__int__(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float.__float__(value)
     return short_repr(value)
 
 

@@ -40,23 +40,20 @@ def after_success(call: Call, value: Any) -> list[Signature[Any]]:
     return children(sent, call)
 
 
-def after_failure(call: Call, failure: Failure, queue: str = "") -> list[Signature[Any]]:
-    """Return the error links to send now that ``call`` has failed for good.
+def after_failure(
+    call: Call, errback: Wire, failure: Failure, queue: str = ""
+) -> list[Signature[Any]]:
+    """Return what to send for one error link now that ``call`` has failed for good.
 
-    Each gets the id of the failed run as its first argument, and carries the rest of what is known
+    It gets the id of the failed run as its first argument, and carries the rest of what is known
     for those that want it.
 
     Raises:
-        DecodeError, UsageError: one of the signatures is damaged.
+        DecodeError, UsageError: it is damaged.
     """
-    if not call.embed.errbacks:
-        return []
     failed = failed_run(call, queue, failure).as_wire()
-    sent: list[Signature[Any]] = []
-    for errback in call.embed.errbacks:
-        for task in unfold(freeze(as_signature(errback))[0], [call.id]):
-            sent.append(task.set(failed=failed))
-    return children(sent, call)
+    sent = unfold(freeze(as_signature(errback))[0], [call.id])
+    return children((task.set(failed=failed) for task in sent), call)
 
 
 def children(tasks: Iterable[Signature[Any]], parent: Call | None) -> list[Signature[Any]]:

@@ -327,12 +327,12 @@ def test_links_get_the_result_and_the_chain_goes_on():
 
 
 def test_error_links_get_the_id_and_carry_the_rest():
-    call = Call("t", "id-t", [1], {"b": 0}, Embed(errbacks=[s("alarm", "x").as_wire()]))
-    (alarm,) = after_failure(call, Failure("ZeroDivisionError", "builtins", ["no"], "trace"), "q")
+    call, failure = Call("t", "id-t", [1], {"b": 0}), Failure("ZeroDivisionError", "", ["no"], "at")
+    (alarm,) = after_failure(call, s("alarm", "x").as_wire(), failure, "q")
     assert alarm.args == ["id-t", "x"]
     failed = alarm.options["failed"]
     assert (failed["id"], failed["args"], failed["kwargs"]) == ("id-t", [1], {"b": 0})
-    assert failed["exc"]["exc_type"] == "ZeroDivisionError" and failed["traceback"] == "trace"
+    assert failed["exc"]["exc_type"] == "ZeroDivisionError" and failed["traceback"] == "at"
 
 
 def test_what_is_lost_with_a_task_is_known():

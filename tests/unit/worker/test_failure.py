@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queue_core import QueueNotFound, RemoteError, UsageError
+from queue_core import QueueNotFound, RemoteError, UsageError, encode
 from queue_core.worker.endings import MaxRetriesExceeded
 from queue_core.worker.failure import MAX_CAUSES, Errors, describe_exception, read_failure
 from queue_core.worker.limits import SoftTimeLimitExceeded
@@ -104,6 +105,63 @@ def test_what_celery_has_a_class_for_is_called_as_there(error, name):
     assert errors.rebuild(failure).type_name == name
     errors.allow(MaxRetriesExceeded)
     assert isinstance(errors.rebuild(describe_exception(MaxRetriesExceeded())), MaxRetriesExceeded)
+
+
+class Word(str):
+    """A text of a library's own."""
+
+
+class Undecided:
+    """As an array or a table: neither true nor false."""
+
+    def __bool__(self):
+        raise ValueError("ambiguous")
+
+
+class Shy:
+    def __repr__(self):
+        raise SystemExit
+
+
+class Half:
+    def __repr__(self):
+        return "\udc80"
+
+
+class Closed(Exception):
+    @property
+    def args(self):
+        raise LookupError
+
+
+@pytest.mark.parametrize(
+    ("argument", "arrives"),
+    [
+        (Word("word"), "word"),
+        (signal.SIGTERM, 15),
+        (10**30, 10**30),
+        (10**5000, "<<class 'int'> that cannot be shown: ValueError>"),
+        (float("nan"), "nan"),
+        ("name-\udc80", "name-\\udc80"),
+        (Half(), "\\udc80"),
+        (Shy(), "the arguments cannot be shown: SystemExit"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_an_exception_was_given_can_travel(argument, arrives):
+    failure = described(lambda: fail(ValueError(argument)))
+    assert failure.arguments == [arrives] and type(failure.arguments[0]) is type(arrives)
+    assert encode(failure.as_wire(), "json") and encode(failure.trace, "json")
+
+
+def test_an_exception_that_shows_nothing_is_told_by_its_name():
+    failure = described(lambda: fail(ValueError(Undecided())))
+    assert "Undecided object" in failure.text
+    failure = described(lambda: fail(Closed()))
+    assert (failure.type_name, failure.text) == (
+        "Closed",
+        "the arguments cannot be shown: LookupError",
+    )
 
 
 def test_only_exceptions_can_be_allowed():

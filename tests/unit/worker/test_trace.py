@@ -6,9 +6,10 @@ import pytest
 
 from queue_core import Properties
 from queue_core.emulation import stored
-from queue_core.worker import App
-from queue_core.worker.outcome import Done, Failed, Job, Rejected
-from queue_core.worker.protocol import Call, task_body, task_headers
+from queue_core.worker import App, Reject
+from queue_core.worker.outcome import Done, Failed, Job, Rejected, Retried
+from queue_core.worker.pools import frames
+from queue_core.worker.protocol import Call, Embed, task_body, task_headers
 from queue_core.worker.results.wire import read_result
 from queue_core.worker.trace import run_job
 
@@ -92,6 +93,71 @@ def test_a_task_that_would_end_the_process_fails_and_asks_for_a_fresh_one(name, 
     outcome, fatal = run_job(app, job(name))
     assert isinstance(outcome, Failed) and fatal
     assert reply(outcome).failure.type_name == kind
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even this")
+
+
+class Closed(Exception):
+    @property
+    def args(self) -> tuple[object, ...]:  # type: ignore[override]
+        raise LookupError
+
+
+@app.task(name="mute", autoretry_for=[Mute], max_retries=1)
+def mute() -> None:
+    raise Mute
+
+
+@app.task(name="closed")
+def closed() -> None:
+    raise Closed
+
+
+@app.task(name="half")
+def half() -> None:
+    raise ValueError("name-\udc80")
+
+
+@app.task(name="refuse")
+def refuse() -> None:
+    raise Reject("name-\udc80")
+
+
+@app.task(name="tell")
+def tell(text: str) -> None:
+    raise ValueError(text)
+
+
+@pytest.mark.parametrize("name", ["mute", "closed", "half", "refuse"])
+def test_what_an_exception_cannot_say_is_an_outcome_that_can_be_sent(name):
+    outcome, fatal = run_job(app, job(name))
+    assert isinstance(outcome, Retried if name == "mute" else Rejected | Failed) and not fatal
+    assert frames.pack(outcome)
+
+
+@pytest.mark.parametrize("options", [{"queue": 7}, {"priority": "high"}])
+def test_an_error_link_that_is_damaged_keeps_no_other_from_being_sent(options):
+    embed = Embed(
+        errbacks=[{"task": "x", "options": options}, app.signature("alarm").as_wire()],
+        chain=[app.signature("add", task_id="id-2").as_wire()],
+    )
+    outcome, _ = run_job(app, job("fail", call={"embed": embed}))
+    assert isinstance(outcome, Failed)
+    assert [letter.publication.properties.headers["task"] for letter in outcome.letters] == [
+        "alarm"
+    ]
+    assert [one.task_id for one in outcome.others] == ["id-2"]
+
+
+def test_a_failure_that_has_no_room_in_an_error_link_is_cut():
+    embed = Embed(errbacks=[app.signature("alarm").as_wire()])
+    outcome, _ = run_job(app, job("tell", ("x" * 9_000_000,), call={"embed": embed}))
+    assert isinstance(outcome, Failed)
+    (letter,) = outcome.letters
+    assert len(letter.publication.body) < 20_000
 
 
 def test_a_result_that_cannot_be_sent_is_a_failure():
