@@ -11,6 +11,11 @@ from queue_core.worker.outcome import Done, Job
 from queue_core.worker.protocol import Call, task_body, task_headers
 
 
+def runs(mark, count=1):
+    """Wait until ``count`` tasks have said that they run, by a file beside this one."""
+    eventually(lambda: len(list(mark.parent.glob(f"{mark.name}.*.runs"))) >= count, 20.0)
+
+
 class Reports:
     """Collects outcomes; a ticket that is reported twice is an error."""
 
@@ -36,6 +41,18 @@ class Reports:
         raw = stored.encode("", "q", properties)
         body = json.dumps(task_body(call)).encode()
         return Job(ticket, name, "q", 1, False, raw, stored.READER.home, body, soft, hard)
+
+    def submit(self, pool, name, *args, **limits):
+        """Give a pool a job, and return it."""
+        job = self.job(name, *args, **limits)
+        pool.submit(job)
+        return job
+
+    def hold(self, pool, gate, count=1):
+        """Give a pool ``count`` jobs that wait for a gate to open, and wait until they run."""
+        jobs = [self.submit(pool, "wait_for", str(gate)) for _ in range(count)]
+        runs(gate, count)
+        return jobs
 
     def wait(self, count):
         eventually(lambda: len(self.outcomes) >= count, 20.0, what=f"{count} outcomes")

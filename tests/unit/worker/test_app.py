@@ -33,27 +33,6 @@ def app():
     made.close()
 
 
-@pytest.fixture
-def run(app):
-    """Run a worker in a thread until the test ends; give its exit code when stopped."""
-    started = []
-
-    def start(**options):
-        worker = Worker(ThreadPool(2, app), WorkerOptions(broker=app.broker, **options))
-        codes = []
-        thread = threading.Thread(target=lambda: codes.append(worker.run()), daemon=True)
-        thread.start()
-        started.append((worker, thread))
-        assert worker.ready.wait(10.0)
-        return worker, thread, codes
-
-    yield start
-    for worker, thread in started:
-        worker.stop()
-        thread.join(20.0)
-        assert not thread.is_alive()
-
-
 def test_making_an_app_and_tasks_connects_to_nothing():
     app = App("lazy", broker="amqp://nobody@127.0.0.1:1//")
 
@@ -93,7 +72,7 @@ def test_tasks_are_run_by_an_embedded_worker_and_stop_is_clean(app, run):
     def double(x: int) -> int:
         return 2 * x
 
-    worker, thread, codes = run()
+    worker, thread, codes = run(size=2, control=True)
     results = [double.delay(x) for x in range(20)]
     assert [result.get(10) for result in results] == [2 * x for x in range(20)]
     worker.stop()
@@ -137,7 +116,7 @@ def test_a_task_knows_its_parent(app, run):
     def parent() -> list[object]:
         return [parent.request.id, child.delay().id]
 
-    run()
+    run(size=2)
     parent_id, child_id = parent.delay().get(10)
     assert app.AsyncResult(child_id).get(10) == [parent_id, parent_id]
 

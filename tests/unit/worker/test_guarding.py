@@ -21,7 +21,7 @@ from queue_core.worker.pools.processes import ProcessPool
 from queue_core.worker.pools.threads import SoloPool, ThreadPool
 from queue_core.worker.runner import DRAINED, Worker, WorkerOptions
 from queue_core.worker.timer import Timer
-from tests.unit.worker.reports import Reports
+from tests.unit.worker.reports import runs
 
 numbers = itertools.count()
 
@@ -103,20 +103,18 @@ def test_a_pool_that_fails_ends_the_worker_and_its_task_goes_to_another(app, poo
 
 
 @pytest.fixture
-def processes(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    made = ProcessPool(1, Setup("pool_jobs:app", list(sys.path), None, "WARNING"))
-    yield made
-    made.abort()
-    made.stop(0.0)
+def processes(jobs_here, ending):
+    return ending(ProcessPool(1, Setup("pool_jobs:app", list(sys.path), None, "WARNING")))
 
 
-def test_a_process_pool_that_fails_says_so_and_tells_of_every_job(processes, monkeypatch, tmp_path):
-    failures, reports = [], Reports()
+def test_a_process_pool_that_fails_says_so_and_tells_of_every_job(
+    processes, reports, monkeypatch, tmp_path
+):
+    failures = []
     processes.start(reports, fail=failures.append)
     jobs = [reports.job("wait_for", str(tmp_path / "gate")) for _ in range(3)]
     processes.submit(jobs[0])
-    eventually(lambda: list(tmp_path.glob("gate.*.runs")), 20.0)
+    runs(tmp_path / "gate")
     pids = processes.pids
     monkeypatch.setattr(processes._crew, "turn", fail)
     processes.submit(jobs[1])
@@ -129,15 +127,15 @@ def test_a_process_pool_that_fails_says_so_and_tells_of_every_job(processes, mon
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-def test_a_process_pool_that_fails_at_its_start_says_so_at_once(monkeypatch, processes):
+def test_a_process_pool_that_fails_at_its_start_says_so_at_once(monkeypatch, processes, reports):
     monkeypatch.setattr(ProcessPool, "_turn", fail)
     with pytest.raises(Broken):
-        processes.start(Reports())
+        processes.start(reports)
     assert processes.stop(0.0) is False
 
 
 @pytest.fixture
-def hanging(monkeypatch, tmp_path):
+def hanging(monkeypatch, tmp_path, ending):
     """A pool of an app whose import does not end."""
     (tmp_path / "hanging_app.py").write_text(
         "import os, pathlib, time\n"
@@ -145,10 +143,7 @@ def hanging(monkeypatch, tmp_path):
         "time.sleep(600)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    made = ProcessPool(1, Setup("hanging_app:app", list(sys.path), None, "WARNING"))
-    yield made
-    made.abort()
-    made.stop(0.0)
+    return ending(ProcessPool(1, Setup("hanging_app:app", list(sys.path), None, "WARNING")))
 
 
 def test_a_worker_that_is_stopped_while_its_app_is_imported_ends_at_once(hanging, tmp_path):

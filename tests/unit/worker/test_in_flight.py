@@ -41,28 +41,6 @@ def app():
     made.close()
 
 
-@pytest.fixture
-def run(app):
-    """Start a worker with these options; it ends with the test."""
-    started = []
-
-    def start(**options):
-        options = {"control": False, **options}
-        worker = Worker(ThreadPool(1, app), WorkerOptions(broker=app.broker, **options))
-        codes = []
-        thread = threading.Thread(target=lambda: codes.append(worker.run()), daemon=True)
-        thread.start()
-        started.append((worker, thread))
-        assert worker.ready.wait(10.0)
-        return worker, thread, codes
-
-    yield start
-    for worker, thread in started:
-        worker.stop()
-        thread.join(20.0)
-        assert not thread.is_alive()
-
-
 def send(app, name, **headers):
     """Send a task as a program of celery's may, with these headers."""
     task_id = str(uuid.uuid4())

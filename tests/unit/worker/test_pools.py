@@ -19,28 +19,19 @@ from queue_core.worker.pools.frames import Setup
 from queue_core.worker.pools.launching import Template
 from queue_core.worker.pools.processes import ProcessPool
 from queue_core.worker.pools.threads import SoloPool, ThreadPool
-from tests.unit.worker.reports import Reports
+from tests.unit.worker.reports import runs
 
 HERE = str(Path(__file__).parent)
 
 
 @pytest.fixture
-def reports():
-    return Reports()
-
-
-@pytest.fixture
-def path(monkeypatch):
-    monkeypatch.syspath_prepend(HERE)
+def path(jobs_here):
     return list(sys.path)
 
 
 @pytest.fixture(params=["processes", "spawned", "threads"])
-def pool(request, path):
-    made = make(request.param, path)
-    yield made
-    made.abort()
-    made.stop(0.0)
+def pool(request, path, ending):
+    return ending(make(request.param, path))
 
 
 def make(kind, path, size=2, app="pool_jobs:app"):
@@ -52,24 +43,14 @@ def make(kind, path, size=2, app="pool_jobs:app"):
 
 
 @pytest.fixture
-def processes(path):
-    made = make("processes", path)
-    yield made
-    made.abort()
-    made.stop(0.0)
-
-
-def runs(gate, count):
-    """Wait until ``count`` tasks stand at the gate."""
-    eventually(lambda: len(list(gate.parent.glob(f"{gate.name}.*.runs"))) >= count, 20.0)
+def processes(path, ending):
+    return ending(make("processes", path))
 
 
 def test_jobs_are_run_and_reported(pool, reports):
     info = pool.start(reports)
     assert info.name == "pool jobs" and "add" in [task.name for task in info.tasks]
-    jobs = [reports.job("add", number, 1) for number in range(200)]
-    for job in jobs:
-        pool.submit(job)
+    jobs = [reports.submit(pool, "add", number, 1) for number in range(200)]
     assert [reports.value(job) for job in jobs] == [number + 1 for number in range(200)]
     assert pool.stop(10.0)
     assert not reports.twice
@@ -78,9 +59,7 @@ def test_jobs_are_run_and_reported(pool, reports):
 def test_as_many_run_at_once_as_the_pool_is_large(pool, reports, tmp_path):
     pool.start(reports)
     gate = tmp_path / "gate"
-    for _ in range(2):
-        pool.submit(reports.job("wait_for", str(gate)))
-    runs(gate, 2)
+    reports.hold(pool, gate, 2)
     gate.touch()
     reports.wait(2)
 
@@ -96,9 +75,7 @@ def test_jobs_behind_those_that_take_longer_than_expected_are_run_by_other_threa
     gate = tmp_path / "gate"
     for _ in range(3):
         pool.submit(reports.job("wait_for", str(gate)))
-    short = [reports.job("add", number, 1) for number in range(20)]
-    for job in short:
-        pool.submit(job)
+    short = [reports.submit(pool, "add", number, 1) for number in range(20)]
     assert [reports.value(job) for job in short] == [number + 1 for number in range(20)]
     runs(gate, 3)
     gate.touch()
@@ -109,13 +86,8 @@ def test_jobs_behind_those_that_take_longer_than_expected_are_run_by_other_threa
 def test_stop_gives_back_what_waits_and_lets_what_runs_finish(pool, reports, tmp_path):
     pool.start(reports)
     gate = tmp_path / "gate"
-    running = [reports.job("wait_for", str(gate)) for _ in range(2)]
-    for job in running:
-        pool.submit(job)
-    runs(gate, 2)
-    waiting = [reports.job("add", 1, 1) for _ in range(5)]
-    for job in waiting:
-        pool.submit(job)
+    running = reports.hold(pool, gate, 2)
+    waiting = [reports.submit(pool, "add", 1, 1) for _ in range(5)]
     ended = threading.Thread(target=pool.stop, args=(20.0,))
     ended.start()
     eventually(lambda: len(reports.outcomes) == 5, 10.0, what="the waiting ones come back first")
@@ -123,8 +95,7 @@ def test_stop_gives_back_what_waits_and_lets_what_runs_finish(pool, reports, tmp
     gate.touch()
     ended.join(20.0)
     assert all(isinstance(reports.outcomes[job.ticket], Done) for job in running)
-    late = reports.job("add", 1, 1)
-    pool.submit(late)
+    late = reports.submit(pool, "add", 1, 1)
     assert reports.outcomes[late.ticket] == Returned()
     assert pool.stop(0.0)
     assert not reports.twice
@@ -133,13 +104,8 @@ def test_stop_gives_back_what_waits_and_lets_what_runs_finish(pool, reports, tmp
 def test_what_waits_behind_long_tasks_is_given_back(pool, reports, tmp_path):
     pool.start(reports)
     gate = tmp_path / "gate"
-    running = [reports.job("wait_for", str(gate)) for _ in range(2)]
-    for job in running:
-        pool.submit(job)
-    runs(gate, 2)
-    waiting = [reports.job("add", 1, 1) for _ in range(5)]
-    for job in waiting:
-        pool.submit(job)
+    running = reports.hold(pool, gate, 2)
+    waiting = [reports.submit(pool, "add", 1, 1) for _ in range(5)]
     pool.relieve()
     assert not reports.outcomes, "they may still be short"
 
@@ -157,9 +123,7 @@ def test_what_waits_behind_long_tasks_is_given_back(pool, reports, tmp_path):
 def test_what_does_not_end_in_time_is_abandoned(pool, reports, tmp_path):
     pool.start(reports)
     gate = tmp_path / "never"
-    job = reports.job("wait_for", str(gate))
-    pool.submit(job)
-    runs(gate, 1)
+    (job,) = reports.hold(pool, gate)
     began = time.monotonic()
     assert not pool.stop(0.3)
     assert time.monotonic() - began < 5.0
@@ -170,9 +134,7 @@ def test_what_does_not_end_in_time_is_abandoned(pool, reports, tmp_path):
 def test_abort_ends_the_grace(pool, reports, tmp_path):
     pool.start(reports)
     gate = tmp_path / "never"
-    job = reports.job("wait_for", str(gate))
-    pool.submit(job)
-    runs(gate, 1)
+    (job,) = reports.hold(pool, gate)
     threading.Timer(0.3, pool.abort).start()
     began = time.monotonic()
     assert not pool.stop(60.0)
@@ -291,8 +253,7 @@ def test_a_child_that_cannot_be_started_is_tried_again(
     monkeypatch.setattr(where, how, refuse)
     os.kill(pool.pids[0], signal.SIGKILL)
     eventually(lambda: len(refused) == 3 and pool.pids, 20.0)
-    job = reports.job("add", 1, 2)
-    pool.submit(job)
+    job = reports.submit(pool, "add", 1, 2)
     assert reports.value(job) == 3
     assert len(os.listdir("/proc/self/fd")) <= before
     pool.stop(0.0)

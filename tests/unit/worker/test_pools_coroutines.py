@@ -27,22 +27,15 @@ from queue_core.worker.pools.frames import Setup
 from queue_core.worker.pools.make import PoolOptions, make_pool
 from queue_core.worker.pools.processes import ABILITIES, ProcessPool
 from queue_core.worker.pools.threads import SOLO, THREADS, SoloPool, ThreadPool
-from tests.unit.worker.reports import Reports
+from tests.unit.worker.reports import runs
 
 HERE = str(Path(__file__).parent)
 APP = "pool_coroutines:app"
 
 
 @pytest.fixture
-def reports():
-    return Reports()
-
-
-@pytest.fixture
-def start(monkeypatch, reports):
+def start(jobs_here, reports, ending):
     """Start a pool of a kind; it ends with the test."""
-    monkeypatch.syspath_prepend(HERE)
-    pools = []
 
     def started(kind="asyncio", size=2):
         if kind == "prefork":
@@ -51,45 +44,32 @@ def start(monkeypatch, reports):
             pool = SoloPool(find_app(APP))
         else:
             pool = {"asyncio": AsyncioPool, "threads": ThreadPool}[kind](size, find_app(APP))
-        pools.append(pool)
-        pool.start(reports)
+        ending(pool).start(reports)
         return pool
 
-    yield started
-    for pool in pools:
-        pool.abort()
-        pool.stop(0.0)
-
-
-def runs(mark, count=1):
-    eventually(lambda: len(list(mark.parent.glob(f"{mark.name}.*.runs"))) >= count, 20.0)
+    return started
 
 
 @pytest.mark.parametrize("kind", ["prefork", "threads", "solo", "asyncio"])
 def test_every_pool_runs_coroutines_on_one_thread_of_its_process(start, reports, tmp_path, kind):
     pool = start(kind, 1)
     (tmp_path / "gate").touch()
-    jobs = [reports.job("wait_for", str(tmp_path / "gate")) for _ in range(3)]
-    for job in jobs:
-        pool.submit(job)
+    jobs = [reports.submit(pool, "wait_for", str(tmp_path / "gate")) for _ in range(3)]
     assert {reports.value(job) for job in jobs} == {"event loop"}
 
 
 @pytest.mark.parametrize("kind", ["threads", "asyncio"])
 def test_each_coroutine_sees_its_own_request(start, reports, kind):
     pool = start(kind, 50)
-    jobs = [reports.job("who") for _ in range(50)]
-    for job in jobs:
-        pool.submit(job)
+    jobs = [reports.submit(pool, "who") for _ in range(50)]
     assert [reports.value(job) for job in jobs] == [str(job.ticket) for job in jobs]
 
 
 def test_as_many_coroutines_run_at_once_as_the_pool_is_large(start, reports, tmp_path):
     pool = start(size=100)
     gate = tmp_path / "gate"
-    jobs = [reports.job("wait_for", str(gate)) for _ in range(101)]
-    for job in jobs:
-        pool.submit(job)
+    for _ in range(101):
+        reports.submit(pool, "wait_for", str(gate))
     runs(gate, 100)
     assert len(pool.info().running) == 100
     assert pool.grow(1) == 101
@@ -122,8 +102,7 @@ def test_a_soft_limit_is_raised_where_the_coroutine_waits(start, reports, kind):
 @pytest.mark.parametrize("kind", ["prefork", "asyncio"])
 def test_a_coroutine_is_terminated_and_may_put_things_in_order(start, reports, tmp_path, kind):
     pool = start(kind)
-    job = reports.job("tidy", str(tmp_path / "mark"))
-    pool.submit(job)
+    job = reports.submit(pool, "tidy", str(tmp_path / "mark"))
     runs(tmp_path / "mark")
     assert pool.terminate(job.ticket)
     assert reports.outcome(job) == Terminated()
@@ -132,8 +111,7 @@ def test_a_coroutine_is_terminated_and_may_put_things_in_order(start, reports, t
 
 def test_a_plain_function_cannot_be_terminated(start, reports):
     pool = start()
-    job = reports.job("busy", 0.5)
-    pool.submit(job)
+    job = reports.submit(pool, "busy", 0.5)
     eventually(lambda: pool.info().running)
     with pytest.raises(UsageError, match="-P prefork can"):
         pool.terminate(job.ticket)
@@ -154,18 +132,15 @@ def test_a_coroutine_that_leaves_has_failed_and_the_loop_goes_on(start, reports,
 def test_stop_gives_back_what_waits_and_lets_what_runs_finish(start, reports, tmp_path):
     pool = start(size=1)
     gate = tmp_path / "gate"
-    running, waiting = reports.job("wait_for", str(gate)), reports.job("sleep", 0.0)
-    pool.submit(running)
-    runs(gate)
-    pool.submit(waiting)
+    (running,) = reports.hold(pool, gate)
+    waiting = reports.submit(pool, "sleep", 0.0)
     ending = threading.Thread(target=pool.stop, args=(20.0,))
     ending.start()
     assert reports.outcome(waiting) == Returned()
     gate.touch()
     ending.join(20.0)
     assert isinstance(reports.outcomes[running.ticket], Done)
-    late = reports.job("sleep", 0.0)
-    pool.submit(late)
+    late = reports.submit(pool, "sleep", 0.0)
     assert reports.outcomes[late.ticket] == Returned()
 
 
@@ -173,8 +148,7 @@ def test_what_does_not_end_in_time_is_abandoned_and_may_put_things_in_order(
     start, reports, tmp_path
 ):
     pool = start()
-    job = reports.job("tidy", str(tmp_path / "mark"))
-    pool.submit(job)
+    job = reports.submit(pool, "tidy", str(tmp_path / "mark"))
     runs(tmp_path / "mark")
     began = time.monotonic()
     assert not pool.stop(0.2)
@@ -186,10 +160,8 @@ def test_what_does_not_end_in_time_is_abandoned_and_may_put_things_in_order(
 def test_a_job_that_was_not_started_can_be_withdrawn(start, reports, tmp_path):
     pool = start(size=1)
     gate = tmp_path / "gate"
-    running, waiting = reports.job("wait_for", str(gate)), reports.job("sleep", 0.0)
-    pool.submit(running)
-    runs(gate)
-    pool.submit(waiting)
+    (running,) = reports.hold(pool, gate)
+    waiting = reports.submit(pool, "sleep", 0.0)
     assert pool.withdraw(waiting.ticket)
     assert reports.outcome(waiting) == Returned()
     assert not pool.withdraw(running.ticket)
@@ -200,10 +172,8 @@ def test_a_job_that_was_not_started_can_be_withdrawn(start, reports, tmp_path):
 def test_what_waits_behind_a_coroutine_that_takes_long_is_given_back(start, reports, tmp_path):
     pool = start(size=1)
     gate = tmp_path / "gate"
-    running, waiting = reports.job("wait_for", str(gate)), reports.job("sleep", 0.0)
-    pool.submit(running)
-    runs(gate)
-    pool.submit(waiting)
+    (running,) = reports.hold(pool, gate)
+    waiting = reports.submit(pool, "sleep", 0.0)
 
     def relieved():
         pool.relieve()
@@ -228,8 +198,7 @@ def test_what_a_pool_cannot_do_is_refused_with_the_one_that_can(start, kind):
             make_pool(PoolOptions(kind, **{option: 1}), APP, None, "INFO")
 
 
-def test_a_soft_limit_for_all_tasks_is_kept_where_a_coroutine_waits(monkeypatch, reports, caplog):
-    monkeypatch.syspath_prepend(HERE)
+def test_a_soft_limit_for_all_tasks_is_kept_where_a_coroutine_waits(jobs_here, reports, caplog):
     pool = make_pool(PoolOptions("asyncio", 2, soft_limit=0.1), APP, None, "INFO")
     pool.start(reports)
     try:

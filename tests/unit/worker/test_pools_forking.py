@@ -21,7 +21,6 @@ from queue_core.worker.pools import processes, template
 from queue_core.worker.pools.frames import Setup, pack
 from queue_core.worker.pools.launching import can_fork
 from queue_core.worker.pools.processes import ProcessPool
-from tests.unit.worker.reports import Reports
 
 APP = """
 import os, random, socket, subprocess, sys, threading
@@ -50,37 +49,26 @@ def die():
 
 
 @pytest.fixture
-def reports():
-    return Reports()
-
-
-@pytest.fixture
-def start(tmp_path, monkeypatch):
+def start(tmp_path, monkeypatch, ending):
     """Start a pool for an app that does something first when it is imported."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    pools = []
 
     def started(reports, size=2, first="", method="forkserver"):
         write(tmp_path, first, method)
-        pools.append(ProcessPool(size, Setup("forked:app", list(sys.path), None, "WARNING")))
-        pools[-1].start(reports)
-        eventually(lambda: len(pools[-1].pids) == size, 30.0)
-        return pools[-1]
+        pool = ending(ProcessPool(size, Setup("forked:app", list(sys.path), None, "WARNING")))
+        pool.start(reports)
+        eventually(lambda: len(pool.pids) == size, 30.0)
+        return pool
 
-    yield started
-    for pool in pools:
-        pool.abort()
-        pool.stop(0.0)
+    return started
 
 
 def write(folder, first="", method="forkserver"):
     (folder / "forked.py").write_text(APP.format(first=first, method=method))
 
 
-def run(pool, reports, name):
-    job = reports.job(name)
-    pool.submit(job)
-    return reports.value(job)
+def value_of(pool, reports, name):
+    return reports.value(reports.submit(pool, name))
 
 
 def template_of(pool):
@@ -96,7 +84,7 @@ def template_of(pool):
 
 def test_the_app_is_imported_once_for_all_children(start, reports):
     pool = start(reports)
-    importer, child = run(pool, reports, "importer")
+    importer, child = value_of(pool, reports, "importer")
     assert importer == template_of(pool) != os.getpid()
     assert child in pool.pids
 
@@ -125,7 +113,7 @@ def test_an_app_that_is_not_fit_for_it_is_imported_by_each_child(
 ):
     caplog.set_level(logging.INFO, "queue_core")
     pool = start(reports, first=first, method=method)
-    importer, child = run(pool, reports, "importer")
+    importer, child = value_of(pool, reports, "importer")
     assert importer == child
     assert template_of(pool) == os.getpid()
     assert re.search(f"each child imports the app by itself, since .*{why}", caplog.text)
@@ -135,12 +123,12 @@ def test_children_go_on_when_what_forks_them_dies_and_new_ones_come(start, repor
     pool = start(reports)
     before = pool.pids
     os.kill(template_of(pool), signal.SIGKILL)
-    assert run(pool, reports, "importer")[1] in before
+    assert value_of(pool, reports, "importer")[1] in before
     for child in before:
         os.kill(child, signal.SIGKILL)
     eventually(lambda: len(pool.pids) == 2 and not set(before) & set(pool.pids), 30.0)
     assert "is gone (SIGKILL); children are fresh interpreters from now on" in caplog.text
-    assert len(set(run(pool, reports, "importer"))) == 1
+    assert len(set(value_of(pool, reports, "importer"))) == 1
 
 
 def test_a_restart_imports_the_app_anew_and_the_old_children_end_as_always(
@@ -153,8 +141,7 @@ def test_a_restart_imports_the_app_anew_and_the_old_children_end_as_always(
     eventually(lambda: pool.pids and pool.pids != first and len(pool.pids) == 1, 30.0)
     assert template_of(pool) != template
     eventually(lambda: not Path(f"/proc/{template}").exists(), 20.0)
-    job = reports.job("die")
-    pool.submit(job)
+    job = reports.submit(pool, "die")
     assert reports.outcome(job) == Crashed("SIGABRT")
 
 
@@ -168,7 +155,7 @@ def test_a_restart_whose_import_hangs_is_given_up_and_said(
     pool.restart()
     eventually(lambda: "the app was not imported within 0.2 s" in caplog.text, 20.0)
     assert pool._children._candidate is None
-    assert run(pool, reports, "importer")[1] in before
+    assert value_of(pool, reports, "importer")[1] in before
 
 
 def test_a_child_that_leaves_does_what_was_to_be_done_at_its_end(start, reports, tmp_path):
@@ -179,7 +166,7 @@ def last():
 atexit.register(last)
 """
     pool = start(reports, size=1, first=first)
-    child = run(pool, reports, "importer")[1]
+    child = value_of(pool, reports, "importer")[1]
     assert pool.stop(20.0)
     assert (tmp_path / f"{child}.done").exists()
 
@@ -188,7 +175,7 @@ def test_children_do_not_roll_the_same_dice(start, reports):
     pool = start(reports, size=1, first="random.random()")
     rolls = set()
     for _ in range(3):
-        rolls.add(run(pool, reports, "roll"))
+        rolls.add(value_of(pool, reports, "roll"))
         (child,) = pool.pids
         os.kill(child, signal.SIGKILL)
         eventually(lambda gone=child: pool.pids and gone not in pool.pids, 30.0)
@@ -214,7 +201,7 @@ def test_children_do_not_share_what_numpy_rolls(start, reports, tmp_path):
     (package / "__init__.py").touch()
     (package / "random.py").write_text(NUMPY)
     pool = start(reports, size=1, first="import numpy.random")
-    assert [run(pool, reports, "toss")] == pool.pids
+    assert [value_of(pool, reports, "toss")] == pool.pids
 
 
 def test_a_generator_of_numpy_that_takes_no_seed_ends_no_child(monkeypatch):
@@ -229,13 +216,13 @@ def test_a_child_waits_for_work_whatever_timeout_the_app_gives_sockets(start, re
     pool = start(reports, size=1, first="socket.setdefaulttimeout(0.1)")
     before = pool.pids
     time.sleep(0.5)
-    assert run(pool, reports, "importer")[1] in before
+    assert value_of(pool, reports, "importer")[1] in before
     assert socket.getdefaulttimeout() is None
 
 
 def test_children_are_forked_although_there_is_no_stdout(start, reports):
     pool = start(reports, size=1, first="sys.stdout = None")
-    importer, child = run(pool, reports, "importer")
+    importer, child = value_of(pool, reports, "importer")
     assert importer != child
 
 
@@ -261,7 +248,7 @@ def test_an_import_that_is_of_no_use_is_undone_as_the_app_wants_it(start, report
         "atexit.register(lambda: pathlib.Path({0!r}, f'ended-{{os.getpid()}}').touch())"
     )
     pool = start(reports, size=1, first=first.format(str(tmp_path)))
-    run(pool, reports, "roll")
+    value_of(pool, reports, "roll")
     eventually(lambda: len(list(tmp_path.glob("ended-*"))) == 1, 20.0)
     assert len(list(tmp_path.glob("tmp*"))) == 1
     assert pool.stop(20.0)

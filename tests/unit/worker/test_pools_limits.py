@@ -26,61 +26,41 @@ from queue_core.worker.pools.frames import Setup
 from queue_core.worker.pools.processes import ProcessPool
 from queue_core.worker.pools.threads import ThreadPool
 from tests.unit.worker import pool_jobs
-from tests.unit.worker.reports import Reports
+from tests.unit.worker.reports import runs
 
 HERE = str(Path(__file__).parent)
 
 
 @pytest.fixture
-def reports():
-    return Reports()
-
-
-@pytest.fixture
-def start(monkeypatch, reports):
+def start(jobs_here, reports, ending):
     """Start a pool; it ends with the test."""
-    monkeypatch.syspath_prepend(HERE)
-    pools = []
 
     def started(size=1, **options):
-        pools.append(
-            ProcessPool(size, Setup("pool_jobs:app", list(sys.path), None, "WARNING"), **options)
-        )
-        pools[-1].start(reports)
-        return pools[-1]
+        setup = Setup("pool_jobs:app", list(sys.path), None, "WARNING")
+        pool = ending(ProcessPool(size, setup, **options))
+        pool.start(reports)
+        return pool
 
-    yield started
-    for pool in pools:
-        pool.abort()
-        pool.stop(0.0)
-
-
-def runs(mark, count=1):
-    eventually(lambda: len(list(mark.parent.glob(f"{mark.name}.*.runs"))) >= count, 20.0)
+    return started
 
 
 def warm(pool, reports):
     """Teach the pool that add takes no time, so that it sends several of them at once."""
-    jobs = [reports.job("add", 1, 1) for _ in range(50)]
-    for job in jobs:
-        pool.submit(job)
+    jobs = [reports.submit(pool, "add", 1, 1) for _ in range(50)]
     reports.wait(len(reports.outcomes.keys() | {job.ticket for job in jobs}))
 
 
 def test_a_task_can_end_by_itself_at_its_soft_limit(start, reports):
     pool = start()
-    job = reports.job("patient", soft=0.2)
-    pool.submit(job)
+    job = reports.submit(pool, "patient", soft=0.2)
     assert reports.value(job) == "stopped after 0.2 s"
-    pid = reports.job("pid")
-    pool.submit(pid)
+    pid = reports.submit(pool, "pid")
     assert reports.value(pid) in pool.pids, "the child lives on"
 
 
 def test_a_task_that_ignores_its_soft_limit_fails_by_it(start, reports):
     pool = start()
-    job = reports.job("sleep", 30.0, soft=0.2)
-    pool.submit(job)
+    job = reports.submit(pool, "sleep", 30.0, soft=0.2)
     outcome = reports.outcome(job)
     assert isinstance(outcome, Failed) and "SoftTimeLimitExceeded" in outcome.error
 
@@ -109,8 +89,7 @@ def test_a_task_that_blocks_signals_and_holds_the_lock_is_killed_at_its_hard_lim
     start, reports, tmp_path
 ):
     pool = start(2)
-    job = reports.job("stubborn", str(tmp_path / "mark"), 20.0, soft=0.2, hard=2.0)
-    pool.submit(job)
+    job = reports.submit(pool, "stubborn", str(tmp_path / "mark"), 20.0, soft=0.2, hard=2.0)
     runs(tmp_path / "mark")
     began = time.monotonic()
     victim = pool.info().running[0].pid
@@ -159,15 +138,13 @@ def test_a_task_is_terminated_and_may_put_things_in_order(start, reports, tmp_pa
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_task_that_cannot_be_interrupted_is_killed(start, reports, tmp_path, number):
     pool = start()
-    job = reports.job("stubborn", str(tmp_path / "mark"), 20.0)
-    pool.submit(job)
+    job = reports.submit(pool, "stubborn", str(tmp_path / "mark"), 20.0)
     runs(tmp_path / "mark")
     began = time.monotonic()
     assert pool.terminate(job.ticket, number)
     assert reports.outcome(job) == Terminated()
     assert time.monotonic() - began < 3.0
-    after = reports.job("add", 1, 2)
-    pool.submit(after)
+    after = reports.submit(pool, "add", 1, 2)
     assert reports.value(after) == 3
 
 
@@ -198,10 +175,8 @@ def test_terminating_tasks_that_are_just_ending_hits_no_other(start, reports):
 def test_a_job_that_was_not_started_can_be_withdrawn_and_never_runs(start, reports, tmp_path):
     pool = start()
     gate = tmp_path / "gate"
-    running, waiting = reports.job("wait_for", str(gate)), reports.job("add", 1, 1)
-    pool.submit(running)
-    runs(gate)
-    pool.submit(waiting)
+    (running,) = reports.hold(pool, gate)
+    waiting = reports.submit(pool, "add", 1, 1)
     assert pool.withdraw(waiting.ticket)
     assert reports.outcome(waiting) == Returned()
     assert not pool.withdraw(running.ticket)
@@ -212,23 +187,18 @@ def test_a_job_that_was_not_started_can_be_withdrawn_and_never_runs(start, repor
 
 def test_a_child_that_ran_its_number_of_tasks_is_replaced(start, reports):
     pool = start(2, max_tasks=1)
-    jobs = [reports.job("pid") for _ in range(8)]
-    for job in jobs:
-        pool.submit(job)
+    jobs = [reports.submit(pool, "pid") for _ in range(8)]
     assert len({reports.value(job) for job in jobs}) == 8
 
 
 def test_a_child_that_uses_too_much_memory_is_replaced_when_its_task_has_ended(start, reports):
     pool = start(1, max_memory=150 * 1024 * 1024)
-    small = reports.job("swell", 1)
-    pool.submit(small)
+    small = reports.submit(pool, "swell", 1)
     first = reports.value(small)
-    large = reports.job("swell", 200)
-    pool.submit(large)
+    large = reports.submit(pool, "swell", 200)
     assert reports.value(large) == first
     eventually(lambda: first not in pool.pids and pool.pids, 20.0)
-    after = reports.job("pid")
-    pool.submit(after)
+    after = reports.submit(pool, "pid")
     assert reports.value(after) != first
 
 
@@ -236,10 +206,7 @@ def test_a_pool_grows_and_shrinks(start, reports, tmp_path):
     pool = start(1)
     assert pool.grow(2) == 3
     gate = tmp_path / "gate"
-    jobs = [reports.job("wait_for", str(gate)) for _ in range(3)]
-    for job in jobs:
-        pool.submit(job)
-    runs(gate, 3)
+    jobs = reports.hold(pool, gate, 3)
     assert pool.shrink(2) == 1
     with pytest.raises(UsageError, match="one must stay"):
         pool.shrink(1)
@@ -253,13 +220,9 @@ def test_a_restart_replaces_every_child_and_loses_nothing(start, reports, tmp_pa
     eventually(lambda: len(pool.pids) == 2)
     before = set(pool.pids)
     gate = tmp_path / "gate"
-    running = reports.job("wait_for", str(gate))
-    pool.submit(running)
-    runs(gate)
+    (running,) = reports.hold(pool, gate)
     pool.restart()
-    jobs = [reports.job("add", number, 0) for number in range(20)]
-    for job in jobs:
-        pool.submit(job)
+    jobs = [reports.submit(pool, "add", number, 0) for number in range(20)]
     assert [reports.value(job) for job in jobs] == list(range(20))
     gate.touch()
     assert reports.value(running) in before
@@ -276,8 +239,7 @@ def test_a_restart_that_cannot_import_the_app_leaves_the_old_children(
     pool.restart()
     eventually(lambda: "a new child cannot start" in caplog.text, 20.0)
     eventually(lambda: pool.pids == before, 20.0, what="a successor is gone")
-    job = reports.job("pid")
-    pool.submit(job)
+    job = reports.submit(pool, "pid")
     assert [reports.value(job)] == before
 
 
@@ -286,15 +248,13 @@ def test_a_restart_that_cannot_import_the_app_leaves_the_old_children(
 )
 def test_how_a_child_ended_is_named(start, reports, task, how):
     pool = start()
-    job = reports.job(task)
-    pool.submit(job)
+    job = reports.submit(pool, task)
     assert reports.outcome(job) == Crashed(how)
 
 
 def test_a_stop_interrupts_what_does_not_end_in_time(start, reports, tmp_path):
     pool = start()
-    job = reports.job("tidy", str(tmp_path / "mark"))
-    pool.submit(job)
+    job = reports.submit(pool, "tidy", str(tmp_path / "mark"))
     runs(tmp_path / "mark")
     assert not pool.stop(0.1)
     assert reports.outcomes == {job.ticket: Abandoned()}
@@ -304,9 +264,7 @@ def test_a_stop_interrupts_what_does_not_end_in_time(start, reports, tmp_path):
 def test_what_runs_is_told(start, reports, tmp_path):
     pool = start(1, max_tasks=100)
     gate = tmp_path / "gate"
-    job = reports.job("wait_for", str(gate))
-    pool.submit(job)
-    runs(gate)
+    (job,) = reports.hold(pool, gate)
     info = pool.info()
     assert (info.kind, info.size, info.limits) == ("prefork", 1, {"max_tasks": 100})
     (running,) = info.running
@@ -319,8 +277,7 @@ def test_what_runs_is_told(start, reports, tmp_path):
 
 def test_a_process_that_a_task_left_behind_does_not_hide_its_death(start, reports, tmp_path):
     pool = start()
-    job = reports.job("orphan", str(tmp_path / "gate"))
-    pool.submit(job)
+    job = reports.submit(pool, "orphan", str(tmp_path / "gate"))
     try:
         assert reports.outcome(job) == Crashed("SIGKILL")
     finally:
@@ -330,8 +287,7 @@ def test_a_process_that_a_task_left_behind_does_not_hide_its_death(start, report
 
 def test_a_process_that_a_task_forks_ends_by_signals_as_others_do(start, reports):
     pool = start()
-    job = reports.job("family")
-    pool.submit(job)
+    job = reports.submit(pool, "family")
     assert reports.value(job) == -signal.SIGTERM
 
 
@@ -345,8 +301,7 @@ def test_a_task_that_returns_in_two_processes_is_reported_by_one(start, reports)
     assert reports.value(after) == pid
 
 
-def test_a_job_that_is_to_be_announced_is_before_its_outcome(monkeypatch, reports):
-    monkeypatch.syspath_prepend(HERE)
+def test_a_job_that_is_to_be_announced_is_before_its_outcome(jobs_here, reports):
     told = []
     pool = ProcessPool(1, Setup("pool_jobs:app", list(sys.path), None, "WARNING"))
     try:
@@ -374,8 +329,7 @@ def listen(pool, reports, told):
 
 
 @pytest.mark.parametrize("kind", ["processes", "threads"])
-def test_what_a_task_says_of_itself_comes_whole_and_before_its_outcome(kind, reports, monkeypatch):
-    monkeypatch.syspath_prepend(HERE)
+def test_what_a_task_says_of_itself_comes_whole_and_before_its_outcome(kind, reports, jobs_here):
     pool, told = ThreadPool(1, pool_jobs.app), []
     if kind == "processes":
         pool = ProcessPool(1, Setup("pool_jobs:app", list(sys.path), None, "WARNING"))
@@ -397,11 +351,9 @@ def test_what_a_task_says_of_itself_comes_whole_and_before_its_outcome(kind, rep
 def test_a_task_that_talks_is_interrupted_all_the_same(start, reports):
     pool = start(1)
     for _ in range(5):
-        job = reports.job("babble", soft=0.1)
-        pool.submit(job)
+        job = reports.submit(pool, "babble", soft=0.1)
         assert reports.value(job) == "out of time"
-    job = reports.job("babble")
-    pool.submit(job)
+    job = reports.submit(pool, "babble")
     eventually(lambda: pool.info().running, 20.0)
     time.sleep(0.1)
     assert pool.terminate(job.ticket)
