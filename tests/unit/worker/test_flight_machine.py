@@ -23,9 +23,9 @@ from queue_core.worker.outcome import (
     Returned,
     Skipped,
     TaskInfo,
-    Terminated,
 )
 from queue_core.worker.runner import Worker, WorkerOptions
+from tests.unit.worker.manual_pool import ManualPool
 
 NAME = "work"
 
@@ -103,45 +103,12 @@ class Settler:
             self.broker.gone[message.task_id] = outcome
 
 
-class Pool:
-    """Runs jobs when the machine says so."""
-
-    def __init__(self):
-        self.report = None
-        self.waiting = deque()
-        self.running = []
-
-    def submit(self, job):
-        self.waiting.append(job)
-
-    def withdraw(self, ticket):
-        for job in self.waiting:
-            if job.ticket == ticket:
-                self.waiting.remove(job)
-                self.report(ticket, Returned())
-                return True
-        return False
-
-    def terminate(self, ticket, number):
-        if any(job.ticket == ticket for job in self.running):
-            self.end(ticket, Terminated())
-            return True
-        return False
-
-    def end(self, ticket, outcome):
-        self.running = [job for job in self.running if job.ticket != ticket]
-        self.report(ticket, outcome)
-
-    def abort(self):
-        raise AssertionError("nobody asked for that")
-
-
 class Machine(RuleBasedStateMachine):
     """What may happen, and what must hold."""
 
     @initialize()
     def begin(self):
-        self.pool = Pool()
+        self.pool = ManualPool()
         self.worker = Worker(self.pool, WorkerOptions(broker="memory://"))
         self.worker._info = AppInfo("m", [TaskInfo(NAME)])
         self.consumer = self.worker.consumer = TaskConsumer(self.worker)

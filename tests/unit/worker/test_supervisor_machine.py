@@ -39,13 +39,13 @@ from queue_core.worker.outcome import (
     Retried,
     Returned,
     TaskInfo,
-    Terminated,
     TimedOut,
 )
 from queue_core.worker.protocol import Call, task_body, task_headers
 from queue_core.worker.runner import Worker, WorkerOptions
 from queue_core.worker.sequel import Sequel
 from queue_core.worker.settler import Settler
+from tests.unit.worker.manual_pool import ManualPool
 
 TASKS = {"late": TaskInfo("late"), "early": TaskInfo("early", acks_late=False)}
 COMPOSER = composer_of(App("machine").info())
@@ -298,12 +298,11 @@ class Taker:
     """What the consumer takes messages with."""
 
 
-class Pool:
-    """Runs jobs when the machine says so."""
+class Pool(ManualPool):
+    """Runs jobs when the machine says so, and stops as a pool must."""
 
     def __init__(self):
-        self.report = None
-        self.waiting, self.running = deque(), []
+        super().__init__()
         self.stopping = self.aborted = False
         self.in_grace = lambda: None
 
@@ -311,25 +310,7 @@ class Pool:
         if self.stopping:
             self.report(job.ticket, Returned())
         else:
-            self.waiting.append(job)
-
-    def withdraw(self, ticket):
-        for job in self.waiting:
-            if job.ticket == ticket:
-                self.waiting.remove(job)
-                self.report(ticket, Returned())
-                return True
-        return False
-
-    def terminate(self, ticket, number):
-        if any(job.ticket == ticket for job in self.running):
-            self.end(ticket, Terminated())
-            return True
-        return False
-
-    def end(self, ticket, outcome):
-        self.running = [job for job in self.running if job.ticket != ticket]
-        self.report(ticket, outcome)
+            super().submit(job)
 
     def abort(self):
         self.aborted = True
