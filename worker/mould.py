@@ -125,8 +125,10 @@ class Mould:
         headers["root_id"] = said("root_id") or task_id
         headers["parent_id"] = said("parent_id")
         headers["group"] = said("group_id")
-        headers["group_index"] = said("group_index")
-        headers["expires"] = when.expires
+        if (group_index := said("group_index")) is not None:
+            headers["group_index"] = group_index
+        if when.expires is not None:
+            headers["expires"] = when.expires
         if args:
             headers["argsrepr"] = short_repr(tuple(args))
         if kwargs:

@@ -79,6 +79,16 @@ def about(self, *args):
     return {"side": SIDE, **said}
 
 
+@job(bind=True)
+def request_says(self):
+    """Everything that a message can say of a run."""
+    names = (
+        "lang shadow eta expires group group_index retries timelimit parent_id argsrepr kwargsrepr "
+        "ignore_result replaced_task_nesting stamped_headers stamps headers"
+    )
+    return {name: getattr(self.request, name) for name in names.split()}
+
+
 @job()
 def family():
     """Start a child of its own."""
