@@ -7,7 +7,7 @@ Retries do not wait, and arguments are not encoded.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from queue_core import UsageError
@@ -20,7 +20,7 @@ from queue_core.worker.request import Request, current_request
 from queue_core.worker.results.groups import GroupResult
 from queue_core.worker.results.result import AsyncResult
 from queue_core.worker.results.wire import Result
-from queue_core.worker.running import Ending, run
+from queue_core.worker.running import drive, run
 from queue_core.worker.signature import Signature, as_signature
 from queue_core.worker.unfolding import DEADLINE, Handle, freeze, unfold
 
@@ -60,7 +60,7 @@ class _Runs:
             raise UsageError(f"the app has no task {signature.task!r}, it can only send it")
         call = call_of(signature, {**task.send_options(), **signature.options})
         request = Request(call, headers=signature.options.get("headers"), is_eager=True)
-        ending = _drive(run(task, request, lambda value: value))
+        ending = drive(run(task, request, lambda value: value))
         if ending.retry is not None:
             self.waiting.appendleft(ending.retry.again)
         elif ending.replaced is not None:
@@ -101,24 +101,6 @@ class _Runs:
         body = as_signature(part.body)
         if body.id is not None and body.id not in self.results:
             self._failed(call_of(body, {**body.options, "task_id": body.id}), failure)
-
-
-def _drive(steps: Generator[Any, Any, Ending]) -> Ending:
-    try:
-        waiting = next(steps)
-        # asyncio takes tens of milliseconds to import, and most processes never need it.
-        from queue_core.worker import loops  # noqa: PLC0415
-
-        while True:
-            try:
-                value = loops.run(waiting)
-            except BaseException as error:
-                waiting = steps.throw(error)
-            else:
-                waiting = steps.send(value)
-    except StopIteration as end:
-        ending: Ending = end.value
-        return ending
 
 
 def _result(handle: Handle, results: Mapping[str, Result], errors: Errors) -> AsyncResult[Any]:

@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractContextManager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -26,6 +26,8 @@ from queue_core.worker.signature import Signature
 from queue_core.worker.task import Task
 
 logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 Guard = Callable[[float | None, float | None], AbstractContextManager[None]]
 """What a pool puts around the task's own code, and nothing else: there, and only there, it may
@@ -141,6 +143,28 @@ def _end(ending: Ending, task: Task[..., Any], error: Exception) -> None:
     else:
         ending.failure = describe_exception(error, hide=_OURS)
         ending.expected = isinstance(error, tuple(task.throws))
+
+
+def drive(steps: Generator[Awaitable[Any], Any, R]) -> R:
+    """Go through ``steps``, return what they return; this thread waits for what they yield.
+
+    That runs on the event loop of this process (`queue_core.worker.loops`).
+    """
+    try:
+        waiting = next(steps)
+        # asyncio takes tens of milliseconds to import, and most processes never need it.
+        from queue_core.worker import loops  # noqa: PLC0415
+
+        while True:
+            try:
+                value = loops.run(waiting)
+            except BaseException as error:
+                waiting = steps.throw(error)
+            else:
+                waiting = steps.send(value)
+    except StopIteration as end:
+        result: R = end.value
+        return result
 
 
 def _arguments(task: Task[..., Any], request: Request) -> list[Any]:

@@ -35,7 +35,7 @@ from queue_core.worker.outcome import (
 from queue_core.worker.protocol import NOTHING_FOLLOWS
 from queue_core.worker.request import Request, Say, unheard
 from queue_core.worker.results import wire
-from queue_core.worker.running import Ending, Guard, run, unguarded
+from queue_core.worker.running import Ending, Guard, drive, run, unguarded
 from queue_core.worker.signature import Signature
 from queue_core.worker.task import Task
 from queue_core.worker.unfolding import unfold
@@ -49,22 +49,7 @@ def run_job(app: App, job: Job, guard: Guard = unguarded, say: Say = unheard) ->
     The latter is so after a task that tried to end the process or ran out of memory. What an
     ``async def`` task awaits runs on the event loop of this process while this thread waits.
     """
-    steps = job_steps(app, job, guard, say)
-    try:
-        waiting = next(steps)
-        # asyncio takes tens of milliseconds to import, and most processes never need it.
-        from queue_core.worker import loops  # noqa: PLC0415
-
-        while True:
-            try:
-                value = loops.run(waiting)
-            except BaseException as error:
-                waiting = steps.throw(error)
-            else:
-                waiting = steps.send(value)
-    except StopIteration as end:
-        result: tuple[Ran, bool] = end.value
-        return result
+    return drive(job_steps(app, job, guard, say))
 
 
 def job_steps(app: App, job: Job, guard: Guard = unguarded, say: Say = unheard) -> Steps:
