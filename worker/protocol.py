@@ -117,7 +117,7 @@ def task_headers(call: Call, *, origin: str) -> Headers:
     A header is left out where it would say what every reader takes for granted without it. A broker
     pays for each one: without these RabbitMQ takes a sixth more tasks a second.
     """
-    headers = {
+    headers: Headers = {
         "lang": "py",
         "task": call.name,
         "id": call.id,
@@ -131,7 +131,7 @@ def task_headers(call: Call, *, origin: str) -> Headers:
         "ignore_result": call.ignore_result,
         "stamps": call.stamps,
     }
-    said = {
+    said: Headers = {
         "shadow": call.shadow,
         "eta": call.eta,
         "expires": call.expires,
