@@ -86,12 +86,7 @@ class Dead(msgspec.Struct):
 
 
 class Publisher:
-    """Publishes for one session. Thread-safe as far as the handles are not shared.
-
-    Attributes:
-        undeliverable: dead letters that no queue wanted, or whose exchange does not exist.
-        cycles: copies of dead letters left out because they would have gone round for ever.
-    """
+    """Publishes for one session. Thread-safe as far as the handles are not shared."""
 
     def __init__(self, table: Table, features: Features, transport: str, clock: Clock) -> None:
         """Publish by ``table``; ``transport`` is the name in errors."""
@@ -99,8 +94,6 @@ class Publisher:
         self._features = features
         self._transport = transport
         self._clock = clock
-        self.undeliverable = 0
-        self.cycles = 0
 
     # --- what clients publish ---------------------------------------------------------------------
 
@@ -259,19 +252,17 @@ class Publisher:
         while True:
             known = self._table.queue(store, dead.queue)
             plan = _Plan(versions={q(dead.queue): known.version})
-            wanted = True
             if known.queue is not None and known.queue.dead_letter_exchange is not None:
-                wanted = self._add_copies(store, dead, known.queue, plan)
+                self._add_copies(store, dead, known.queue, plan)
             result = store.put(plan.batch, plan.versions, settle=[dead.token], limits=plan.limits)
             if not result.stale_entries:
-                self.undeliverable += not wanted
                 return not result.stale_tokens
             self._table.refresh(store, result.stale_entries)
             if deadline.expired:
                 raise ConnectTimeout(_NOT_SENT)
 
-    def _add_copies(self, store: Store, dead: Dead, entry: QueueEntry, plan: _Plan) -> bool:
-        """Add the copies of a dead message to ``plan``; return whether any queue wants it."""
+    def _add_copies(self, store: Store, dead: Dead, entry: QueueEntry, plan: _Plan) -> None:
+        """Add the copies of a dead message to ``plan``, one for each queue that wants it."""
         exchange = entry.dead_letter_exchange or ""
         key, properties = _copy(dead, entry, self._clock.time())
         found = self._table.route(store, exchange, key, properties.headers)
@@ -280,7 +271,6 @@ class Publisher:
         raw = stored.encode(exchange, key, properties)
         for queue, target in found.queues:
             if is_cycle(properties.headers, queue):
-                self.cycles += 1
                 logger.debug(
                     "a message that died in %r as %s is dropped: it would go round to %r for ever",
                     dead.queue,
@@ -311,7 +301,6 @@ class Publisher:
                 exchange,
                 key,
             )
-        return bool(found.queues)
 
 
 class _Once:

@@ -104,11 +104,6 @@ class EmulatedSession:
         """See `Session.features`."""
         return self._core.features
 
-    @property
-    def undeliverable(self) -> int:
-        """Dead letters of this session that were dropped because no queue wanted them."""
-        return self._core.publisher.undeliverable
-
     def tick(self) -> None:
         """Run one round of the keeper on this thread: for sessions without a keeper thread."""
         self._core.guard()

@@ -14,7 +14,6 @@ yet, only those that run. When short tasks are followed by long ones, what it ha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 MAX_BEHIND = 0.005
 MAX_WINDOW = 32
@@ -67,16 +66,3 @@ class Pace:
     def slow_down(self) -> None:
         """Take note that long tasks run: nothing waits behind one until many were short again."""
         self._all = max(self._all, AHEAD)
-
-    def room(self, names: Iterable[str]) -> float:
-        """Return the expected seconds of work of a child that has jobs of these kinds.
-
-        ``math.inf`` means that it should get no more; 0.0 that it is idle.
-        """
-        load, count = 0.0, 0
-        for name in names:
-            load += self.expect(name)
-            count += 1
-        if not count:
-            return 0.0
-        return load if load <= MAX_BEHIND and count < MAX_WINDOW else math.inf

@@ -3,6 +3,7 @@
 import signal
 from collections import deque
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -17,7 +18,7 @@ from queue_core.worker.pools.crew import (
     START_TIMEOUT,
     Crew,
 )
-from queue_core.worker.pools.pace import LONG
+from queue_core.worker.pools.pace import LONG, MAX_WINDOW
 
 OURS = "killed by the crew"
 
@@ -369,14 +370,36 @@ def crew_of(size, **options):
     return outside, crew
 
 
-def warm(outside, crew, now=0.0):
+def warm(outside, crew, now=0.0, seconds=0.0001):
     """Teach it that tasks called t are short."""
     crew.pending.append(job(10**6))
     crew.turn(now)
     (pid,) = [pid for pid, child in outside.children.items() if child.granted]
     outside.begin(pid)
     outside.finish(pid)
-    crew.on_ended(pid, 10**6, Done(b"", 0.0001), now)
+    crew.on_ended(pid, 10**6, Done(b"", seconds), now)
+
+
+def two_at_work(count):
+    """Two children that have ``count`` short jobs; each has begun one."""
+    outside, crew = crew_of(2)
+    warm(outside, crew)
+    crew.pending.extend(job(number) for number in range(1, count + 1))
+    crew.turn(0.0)
+    first, second = outside.children
+    outside.begin(first)
+    outside.begin(second)
+    return outside, crew, first, second
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(0.0, MAX_WINDOW), (0.0011, 5), (0.1, 1)])
+def test_jobs_wait_behind_one_another_up_to_a_bound_of_work_and_of_number(seconds, count):
+    outside, crew = crew_of(1)
+    warm(outside, crew, seconds=seconds)
+    crew.pending.extend(job(number) for number in range(1, 100))
+    crew.turn(0.0)
+    (member,) = crew.members.values()
+    assert len(member.jobs) == count
 
 
 def test_a_terminate_that_comes_when_the_next_task_runs_hits_nobody():
@@ -411,13 +434,7 @@ def test_a_time_limit_that_is_over_when_the_next_task_runs_hits_nobody():
 
 
 def test_what_waits_behind_a_long_task_is_taken_back_and_given_to_another_child():
-    outside, crew = crew_of(2)
-    warm(outside, crew)
-    crew.pending.extend(job(number) for number in range(1, 7))
-    crew.turn(0.0)
-    first, second = outside.children
-    outside.begin(first)
-    outside.begin(second)
+    outside, crew, first, second = two_at_work(6)
     waiting = list(outside.children[first].granted)
     assert waiting
     for ticket in [outside.children[second].running, *outside.children[second].granted]:
@@ -430,13 +447,7 @@ def test_what_waits_behind_a_long_task_is_taken_back_and_given_to_another_child(
 
 
 def test_when_everybody_is_at_a_long_task_what_waits_is_given_back():
-    outside, crew = crew_of(2)
-    warm(outside, crew)
-    crew.pending.extend(job(number) for number in range(1, 100))
-    crew.turn(0.0)
-    first, second = outside.children
-    outside.begin(first)
-    outside.begin(second)
+    outside, crew, _, _ = two_at_work(99)
     crew.turn(OVERDUE)
     begun = {child.running for child in outside.children.values()}
     assert crew.pace.ahead > 1
