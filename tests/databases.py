@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import pytest
 import sqlalchemy
 from hypothesis import settings
 from sqlalchemy.orm import Session as UserSession
@@ -24,6 +25,7 @@ from queue_core.registry import find_transport
 from queue_core.testing import SessionSuite
 from queue_core.testing.eventually import eventually
 from queue_core.testing.machine import MACHINE_SETTINGS, StoreMachine
+from queue_core.testing.session_bench import OpenSession
 from queue_core.testing.session_machine import SessionMachine
 from queue_core.testing.store_suite import OpenStore, StoreSuite
 from queue_core.transport import Session, SessionOptions
@@ -148,9 +150,14 @@ def publish_through_crashes(url: str, crash: Callable[[], None]) -> None:
 
 
 class DatabaseStoreSuite(StoreSuite):
-    """The store contract; its fixture ``open_store`` sets ``database``."""
+    """The store contract on the fixture ``database`` of a module."""
 
     database: Database
+
+    @pytest.fixture
+    def open_store(self, database: Database) -> OpenStore:
+        self.database = database
+        return functools.partial(open_store, database.url)
 
     @contextmanager
     def user_transaction(self) -> Iterator[object]:
@@ -163,6 +170,12 @@ class ClockedStoreSuite(DatabaseStoreSuite):
 
     tick = 1.0
     exact = True
+
+    @pytest.fixture
+    def open_store(self, database: Database) -> OpenStore:
+        self.database = database
+        database.set_clock()
+        return functools.partial(open_store, database.url, CLOCK)
 
     def advance(self, seconds: float) -> None:
         self.database.advance(seconds)
@@ -190,9 +203,14 @@ class DatabaseStoreMachine(StoreMachine):
 
 
 class DatabaseSessionSuite(SessionSuite):
-    """The Session contract; its fixture ``open_session`` sets ``database``."""
+    """The Session contract on the fixture ``database`` of a module."""
 
     database: Database
+
+    @pytest.fixture
+    def open_session(self, database: Database) -> OpenSession:
+        self.database = database
+        return functools.partial(open_session, database.url)
 
     def begin(self) -> tuple[object, Callable[[bool], None]]:
         connection = self.database.engine.connect()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 
 import pytest
 import sqlalchemy
 
-from queue_core.testing.store_suite import OpenStore
 from queue_core.transports.sql.mariadb import FEATURES
 from queue_core.transports.sql.mariadb_dialect import MariadbDialect
 from tests.databases import (
-    CLOCK,
     FEW_EXAMPLES,
     MYSQL,
     ClockedStoreSuite,
@@ -42,11 +39,6 @@ class TestMariadb(DatabaseStoreSuite):
     features = FEATURES
     transport = "mariadb"
 
-    @pytest.fixture
-    def open_store(self, database: Database) -> OpenStore:
-        self.database = database
-        return functools.partial(open_store, database.url)
-
 
 class TestMariadbPutInSteps(TestMariadb):
     """What goes in two packets must be what the steps do that stand in for it."""
@@ -59,12 +51,6 @@ class TestMariadbPutInSteps(TestMariadb):
 class TestMariadbOnAFakeClock(ClockedStoreSuite):
     features = FEATURES
     transport = "mariadb"
-
-    @pytest.fixture
-    def open_store(self, database: Database) -> OpenStore:
-        self.database = database
-        database.set_clock()
-        return functools.partial(open_store, database.url, CLOCK)
 
 
 class Machine(DatabaseStoreMachine):

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
-from queue_core.testing.session_bench import OpenSession
 from queue_core.testing.session_machine import MACHINE_SETTINGS
 from tests.databases import (
     Database,
     DatabaseSessionMachine,
     DatabaseSessionSuite,
     database_at,
-    open_session,
 )
 
 
@@ -27,11 +24,6 @@ def database(mysql_broker: str) -> Iterator[Database]:
 
 class TestMariadbSession(DatabaseSessionSuite):
     transport = "mariadb"
-
-    @pytest.fixture
-    def open_session(self, database: Database) -> OpenSession:
-        self.database = database
-        return functools.partial(open_session, database.url)
 
 
 class Quick(DatabaseSessionSuite):

@@ -13,7 +13,6 @@ from queue_core.testing.store_suite import OpenStore
 from queue_core.transports.sql.postgresql import FEATURES
 from queue_core.transports.sql.postgresql_dialect import PostgresDialect
 from tests.databases import (
-    CLOCK,
     FEW_EXAMPLES,
     ClockedStoreSuite,
     Database,
@@ -34,21 +33,10 @@ class TestPostgres(DatabaseStoreSuite):
     features = FEATURES
     transport = "postgresql"
 
-    @pytest.fixture
-    def open_store(self, database: Database) -> OpenStore:
-        self.database = database
-        return functools.partial(open_store, database.url)
-
 
 class TestPostgresOnAFakeClock(ClockedStoreSuite):
     features = FEATURES
     transport = "postgresql"
-
-    @pytest.fixture
-    def open_store(self, database: Database) -> OpenStore:
-        self.database = database
-        database.set_clock()
-        return functools.partial(open_store, database.url, CLOCK)
 
 
 class TestPostgresPutInSteps(PutTests, LimitTests, RaceTests):

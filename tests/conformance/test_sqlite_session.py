@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,19 +11,19 @@ import pytest
 from hypothesis import settings
 
 from queue_core.testing import SessionSuite
-from queue_core.testing.session_bench import OpenSession
 from queue_core.testing.session_machine import MACHINE_SETTINGS, SessionMachine
 from queue_core.transport import Session
-from tests.databases import DatabaseSessionSuite, database_at, open_session
+from tests.databases import Database, DatabaseSessionSuite, database_at, open_session
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with database_at(f"sqlite:///{tmp_path}/queue.db") as database:
+        yield database
 
 
 class TestSQLiteSession(DatabaseSessionSuite):
     transport = "sqlite"
-
-    @pytest.fixture
-    def open_session(self, tmp_path: Path) -> Iterator[OpenSession]:
-        with database_at(f"sqlite:///{tmp_path}/queue.db") as self.database:
-            yield functools.partial(open_session, self.database.url)
 
 
 class Quick(SessionSuite):
