@@ -9,12 +9,12 @@ as celery declares them, so that its programs can work beside ours.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar, Unpack
 
 import msgspec
 
-from queue_core import Connection, PerProcess, Queue, UsageError
-from queue_core.worker.app_settings import AppSettings, Packages, Settled
+from queue_core import ConfigError, Connection, PerProcess, Queue, UsageError
+from queue_core.worker.app_settings import AppSettings, Packages, Settled, refuse_arguments
 from queue_core.worker.blueprint import Steps, load
 from queue_core.worker.builtin import builtin_tasks
 from queue_core.worker.composing import Composer, SendOptions
@@ -56,11 +56,13 @@ class App:
         broker: str | None = None,
         backend: str | None = None,
         default_queue: str | None = None,
-        queues: Sequence[Queue] = (),
+        queues: Sequence[Queue] | Queue = (),
+        include: Sequence[str] = (),
         serializer: str | None = None,
         accept: Sequence[str] | None = None,
         result_ttl: float | None = None,
         settings: object = None,
+        **unknown: Never,
     ) -> None:
         """Keep the settings; nothing is connected. It becomes the current app.
 
@@ -69,15 +71,19 @@ class App:
 
         Args:
             name: for people.
-            broker, backend, default_queue, queues, serializer, accept, result_ttl: the settings
-                ``broker_url``, ``result_backend``, ``task_default_queue``, ``task_queues``,
-                ``task_serializer``, ``accept_content``, ``result_expires``; see
-                `queue_core.worker.settings.Settings`.
+            broker, backend, default_queue, queues, include, serializer, accept, result_ttl: the
+                settings ``broker_url``, ``result_backend``, ``task_default_queue``,
+                ``task_queues``, ``include``, ``task_serializer``, ``accept_content``,
+                ``result_expires``; see `queue_core.worker.settings.Settings`.
             settings: whatever `config_from_object` takes; the arguments here go before it.
 
         Raises:
-            ConfigError: a setting is unknown or wrong.
+            ConfigError: a setting is unknown or wrong; or there is no such argument.
         """
+        if unknown:
+            refuse_arguments(unknown, type(self).__init__)
+        if not isinstance(name, str):
+            raise ConfigError(f"the name of an app is a string, not {name!r:.60}")
         self.name = name
         self.hostname = HOSTNAME
         """What requests and results say of where a task ran; a worker's name in a worker."""
@@ -100,7 +106,8 @@ class App:
             broker_url=broker,
             result_backend=backend,
             task_default_queue=default_queue,
-            task_queues=tuple(queues) or None,
+            task_queues=queues or None,
+            include=include or None,
             task_serializer=serializer,
             accept_content=accept,
             result_expires=result_ttl,
@@ -127,8 +134,12 @@ class App:
         """Know a task, such as an instance of a class with a ``run``; return it.
 
         Raises:
-            ConfigError: the name is taken by another one.
+            ConfigError: it is none, or the name is taken by another one.
         """
+        if not isinstance(task, Task):
+            raise ConfigError(
+                f"what is registered is an instance of a class derived from Task, not {task!r:.60}"
+            )
         if not hasattr(task, "function"):
             task.define(None, name=task.name or name_of(type(task), self.name))
         write_down(self._tasks, task)
@@ -155,7 +166,12 @@ class App:
         """Put ``function(task, request, call)`` around each run of a task; return it.
 
         It returns what ``call()`` returns, or something else. The first one is the outermost.
+
+        Raises:
+            ConfigError: it cannot be called.
         """
+        if not callable(function):
+            raise ConfigError(f"middleware is a function, not {function!r:.60}")
         self.hooks.around.append(function)
         return function
 
@@ -181,10 +197,13 @@ class App:
             options: see `SendOptions`.
 
         Raises:
+            UsageError: the name, the arguments or an option are none.
             MessageError: an argument cannot be written; it is named.
             Unsupported: the broker cannot do what an option asks for, such as a countdown.
             QueueCoreError: see `queue_core.Producer.publish`.
         """
+        if not isinstance(name, str) or not name:
+            raise UsageError(f"the name of a task is a string, not {name!r:.60}")
         if not (isinstance(args, tuple | list) and (kwargs is None or isinstance(kwargs, dict))):
             check_arguments(name, args, kwargs)
         return self._send(Signature(name, list(args), dict(kwargs or {}), dict(options)))
@@ -393,7 +412,7 @@ class App:
         """Let workers import ``package.tasks`` of each package that has it.
 
         ``packages`` may be a function that a worker calls; ``related_name`` is another name for
-        the module; None: the packages themselves.
+        the module; None: the packages themselves. Raises ConfigError if they are no names.
         """
         self._app_settings.discover(packages, related_name)
 

@@ -10,14 +10,17 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
 from queue_core import ConfigError
 from queue_core.worker.blueprint import load
+from queue_core.worker.celery_settings import known_name
 from queue_core.worker.composing import Composer, composer_by
 from queue_core.worker.configuration import (
     Configuration,
@@ -28,6 +31,7 @@ from queue_core.worker.configuration import (
     from_object,
     surroundings,
 )
+from queue_core.worker.near import did_you_mean
 from queue_core.worker.rules import Own, Rules
 from queue_core.worker.settings import Settings
 
@@ -124,7 +128,14 @@ class AppSettings:
             self._settled = None
 
     def discover(self, packages: Packages, related: str | None) -> None:
-        """Look for modules of tasks in packages, when a worker asks for them."""
+        """Look for modules of tasks in packages, when a worker asks for them.
+
+        Raises ConfigError if they are no names.
+        """
+        if isinstance(packages, str):
+            raise ConfigError(f"packages is a list of names; for one write [{packages!r}]")
+        if not callable(packages) and not isinstance(packages, Iterable):
+            raise ConfigError(f"packages are a list of names, not {packages!r:.60}")
         self._discovered.append((packages, related))
 
     def task_modules(self) -> Iterator[str]:
@@ -158,12 +169,38 @@ class AppSettings:
             return self._settled
 
 
+def refuse_arguments(unknown: Mapping[str, Any], function: Callable[..., Any]) -> NoReturn:
+    """Raise ConfigError for arguments that ``App`` does not have.
+
+    Args:
+        unknown: them.
+        function: what has the arguments that there are.
+    """
+    name, value = next(iter(unknown.items()))
+    known = [
+        parameter.name
+        for parameter in list(inspect.signature(function).parameters.values())[1:]
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    usual = f"it has {', '.join(known)}"
+    if known_name(name) is not None:
+        usual = f"it is a setting: write settings={{{name!r}: {value!r:.60}}}"
+    raise ConfigError(f"App has no {name!r}; {did_you_mean(name, known, usual)}")
+
+
 def given_by(found: object, *, namespace: str = "") -> list[Given]:
     """Read settings from whatever ``config_from_object`` takes.
 
     Raises:
         ConfigError: see `queue_core.worker.configuration`; or there is no such module.
     """
+    if type(found).__module__ == "builtins" and not isinstance(
+        found, str | Mapping | type | ModuleType
+    ):
+        raise ConfigError(
+            f"settings are a module, its name, the path of a TOML file, an object that has them "
+            f"as attributes, or a dict, not {found!r:.60}"
+        )
     if isinstance(found, Path) or (isinstance(found, str) and found.endswith(".toml")):
         return from_file(found)
     if isinstance(found, str):

@@ -9,7 +9,7 @@ queue a task goes to, it is told by functions.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final, NamedTuple, TypedDict
 
@@ -245,13 +245,28 @@ def composer_by(rules: Rules) -> Composer:
     return Composer(rules.queue, rules.options, serializer=settings.task_serializer, zone=zone)
 
 
-def check_options(names: Iterable[str]) -> None:
-    """Raise UsageError if one of ``names`` is no option for sending a task, with the nearest."""
-    for name in names:
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise UsageError if one is no option for sending a task, with the nearest, or is wrong."""
+    for name, value in options.items():
         if name not in OPTIONS:
             known = sorted(SendOptions.__annotations__)
             instead = did_you_mean(name, known, f"{', '.join(known)} are")
             raise UsageError(f"{name!r} is no option for sending a task; {instead}")
+        kind, words = _KINDS.get(name, _ANYTHING)
+        if value is not None and not isinstance(value, kind):
+            raise UsageError(f"{name} is {words}, not {value!r:.60}")
+
+
+_ANYTHING: Final[tuple[Any, str]] = (object, "")
+_KINDS: Final[Mapping[str, tuple[Any, str]]] = {
+    **dict.fromkeys(("exchange", "routing_key", "task_id"), (str, "a string")),
+    **dict.fromkeys(("shadow", "reply_to"), (str, "a string")),
+    **dict.fromkeys(("time_limit", "soft_time_limit"), (int | float, "a number of seconds")),
+    **dict.fromkeys(("ignore_result", "retry"), (bool, "True or False")),
+    "queue": (str | Queue, "a name or a Queue"),
+    "headers": (Mapping, "a mapping of names to values"),
+}
+"""Option -> what its value is unless it is None; what makes messages reads the others."""
 
 
 def _number(what: str, value: object) -> float:

@@ -73,7 +73,8 @@ class Declare:
             options: see `TaskOptions`.
 
         Raises:
-            ConfigError: the name is taken by another function, or an option is unknown or wrong.
+            ConfigError: the name is taken by another function, an option is unknown or wrong, or
+                no task can be made of this.
         """
 
         def define(target: Callable[..., Any]) -> Task[..., Any]:
@@ -83,7 +84,7 @@ class Declare:
 
 
 def define(
-    target: Callable[..., Any],
+    target: object,
     *,
     name: str | None,
     base: type[Task[..., Any]] | None,
@@ -91,14 +92,31 @@ def define(
     options: TaskOptions,
     main: str = "",
 ) -> Task[..., Any]:
-    """Return a new task of a function; ``main`` stands for the module of a program."""
+    """Return a new task of a function; ``main`` stands for the module of a program.
+
+    Raises ConfigError if an argument is none for it.
+    """
+    if not callable(target):
+        named = f"; for its name write name={target!r}" if isinstance(target, str) else ""
+        raise ConfigError(f"a task is made of a function, not of {target!r:.60}{named}")
+    if not isinstance(name, str | None):
+        raise ConfigError(f"name is a string, not {name!r:.60}")
+    if not isinstance(bind, bool):
+        raise ConfigError(f"bind is True or False, not {bind!r:.60}")
+    if base is not None and not (isinstance(base, type) and issubclass(base, Task)):
+        raise ConfigError(f"base is a class derived from Task, not {base!r:.60}")
     task = (base or Task)()
     called = name or task.name or name_of(target, main)
     return task.define(target, name=called, bind=bind, options=options)
 
 
 def name_of(target: Callable[..., Any], main: str = "") -> str:
-    """Return what a function or class is called as a task: ``module.function``."""
+    """Return what a function or class is called as a task: ``module.function``.
+
+    Raises ConfigError for an object that has no name, such as a partial.
+    """
+    if not hasattr(target, "__qualname__"):
+        raise ConfigError(f"{target!r:.60} has no name of its own; give the task one: name=...")
     module = target.__module__
     if module == "__main__" and main:
         module = main
@@ -112,8 +130,13 @@ def write_down(book: Book, task: Task[..., Any]) -> None:
         ConfigError: the name is taken by another one.
     """
     known = book.get(task.name)
-    if known is not None and known.origin.__qualname__ != task.origin.__qualname__:
+    if known is not None and _place(known) != _place(task):
         raise ConfigError(
             f"two functions want to be task {task.name!r}; give one of them another name="
         )
     book[task.name] = task
+
+
+def _place(task: Task[..., Any]) -> str:
+    """What stays the same when a module is imported again."""
+    return getattr(task.origin, "__qualname__", type(task.origin).__qualname__)

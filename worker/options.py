@@ -7,7 +7,7 @@ value is what happens anyway, and refused with what to do instead where it is no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, TypedDict
 
@@ -64,9 +64,9 @@ NAMES: Final = frozenset(TaskOptions.__annotations__)
 HOOKS: Final = frozenset({"before_start", "on_success", "on_failure", "on_retry", "after_return"})
 """The methods of a task that ``@app.task`` and annotations may replace by functions."""
 
-_Seconds = Annotated[float, msgspec.Meta(ge=0)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e10)]
 _KINDS: Final[Mapping[str, tuple[Any, str]]] = {
-    "queue": (Queue | str | None, "a name or a Queue"),
+    "queue": (Queue | Annotated[str, msgspec.Meta(min_length=1)] | None, "a name or a Queue"),
     **dict.fromkeys(
         ("exchange", "routing_key", "serializer", "compression", "strategy"), (str | None, "a name")
     ),
@@ -89,7 +89,8 @@ _KINDS: Final[Mapping[str, tuple[Any, str]]] = {
 """Option -> what its value is, for msgspec and for people; the others have rules of their own."""
 
 _ERRORS: Final = frozenset({"autoretry_for", "dont_autoretry_for", "throws"})
-_RETRY: Final = frozenset({"max_retries", "countdown"})
+_RETRY: Final = {"max_retries": "max_retries", "countdown": "default_retry_delay"}
+"""What ``retry_kwargs`` may say -> the option that has such values."""
 _PREFIXED: Final = (
     "reject_on_worker_lost",
     "retry_on_worker_lost",
@@ -135,6 +136,8 @@ def read_option(option: str, value: Any) -> Any:
         per_second(value)
     if option == "retry_kwargs":
         _check_retry(value)
+    if option == "request_class" and not isinstance(value, type | str | None):
+        raise ConfigError(f"request_class is a class, or its name, not {value!r:.60}")
     if option in _ERRORS:
         return _errors(option, value)
     if option in _KINDS:
@@ -142,24 +145,27 @@ def read_option(option: str, value: Any) -> Any:
     return value
 
 
-def _check_kind(option: str, value: Any) -> None:
+def _check_kind(option: str, value: Any, label: str = "") -> None:
     kind, words = _KINDS[option]
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError:
-        raise ConfigError(f"{option} is {words}, not {value!r:.60}") from None
+        raise ConfigError(f"{label or option} is {words}, not {value!r:.60}") from None
 
 
 def _errors(option: str, value: Any) -> tuple[type[BaseException], ...]:
-    found = (value,) if isinstance(value, type) else tuple(value)
+    several = isinstance(value, Iterable) and not isinstance(value, type)
+    found = tuple(value) if several else (value,)
     if not all(isinstance(one, type) and issubclass(one, BaseException) for one in found):
-        raise ConfigError(f"{option} is a list of exception classes, not {value!r}")
+        raise ConfigError(f"{option} is a list of exception classes, not {value!r:.60}")
     return found
 
 
 def _check_retry(value: Any) -> None:
-    if not isinstance(value, Mapping) or not set(value) <= _RETRY:
+    if not isinstance(value, Mapping) or not set(value) <= _RETRY.keys():
         raise ConfigError(
             f"retry_kwargs is a dict of max_retries and countdown, not {value!r:.60}; for other "
             "things call self.retry() in the task"
         )
+    for option, said in value.items():
+        _check_kind(_RETRY[option], said, f"retry_kwargs: {option}")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from queue_core import UsageError
+from queue_core import ConfigError, UsageError
 
 
 class Parameters:
@@ -15,9 +15,18 @@ class Parameters:
 
     __slots__ = ("_by_place", "_signature")
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        """Read the function's signature."""
-        self._signature = inspect.signature(function)
+    def __init__(self, function: Callable[..., Any], *, bound: bool = False) -> None:
+        """Read the function's signature; if it is ``bound``, without its first parameter.
+
+        Raises ConfigError if it has none.
+        """
+        try:
+            signature = inspect.signature(function)
+        except ValueError as error:
+            raise ConfigError(
+                f"what {function!r:.60} takes cannot be told; wrap it in a function with def"
+            ) from error
+        self._signature = _without_self(signature) if bound else signature
         self._by_place = _by_place(self._signature)
 
     def check(
@@ -48,6 +57,19 @@ def check_arguments(task: str, args: object, kwargs: object) -> None:
             f"the arguments by name of task {task} are a mapping, not {kwargs!r:.60}; those by "
             "place are one sequence: [1, 2]"
         )
+
+
+def _without_self(signature: inspect.Signature) -> inspect.Signature:
+    parameters = list(signature.parameters.values())
+    if not parameters or parameters[0].kind in (
+        inspect.Parameter.KEYWORD_ONLY,
+        inspect.Parameter.VAR_KEYWORD,
+    ):
+        raise ConfigError(
+            "with bind=True the function takes its task as the first argument: def name(self)"
+        )
+    taken = parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL
+    return signature.replace(parameters=parameters[taken:])
 
 
 def _by_place(signature: inspect.Signature) -> range:

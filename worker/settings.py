@@ -219,7 +219,7 @@ def read_setting(name: str, value: object) -> Any:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value:
         raise ConfigError(f"a text was expected, not {value!r:.60}")
     return value
 
@@ -292,6 +292,8 @@ def _queues(value: object) -> tuple[Queue, ...]:
         return (value,)
     if isinstance(value, Mapping):
         return tuple(_queue(name, said) for name, said in value.items())
+    if isinstance(value, str):
+        raise ConfigError(f"queues are a list; for one of this name write [{value!r:.60}]")
     if isinstance(value, list | tuple | set | frozenset):
         return tuple(_queue(getattr(item, "name", item), item) for item in value)
     raise ConfigError(f"queues were expected, not {value!r:.60}")

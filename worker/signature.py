@@ -327,7 +327,7 @@ def as_list(value: Any) -> list[Any]:
         return list(value)
     if isinstance(value, Signature | Mapping | str | MakesSignatures):
         return [value]
-    return list(value)
+    return list(value) if isinstance(value, Iterable) else [value]
 
 
 def plain(value: Any) -> Any:

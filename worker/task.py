@@ -152,7 +152,7 @@ class Task(Generic[P, R]):
         else:
             functools.update_wrapper(cast(Callable[..., Any], self), function)
             self.function = functools.partial(function, self) if bind else function
-        self.parameters = Parameters(self.function)
+        self.parameters = Parameters(self.origin, bound=bind)
         return self
 
     def set_option(self, option: str, value: Any) -> None:
