@@ -36,6 +36,7 @@ from queue_core import (
     QueueCoreError,
     TopologyMismatch,
     UsageError,
+    process_id,
 )
 from queue_core.mailbox.directory import Labels
 from queue_core.mailbox.inbox import Inbox, private_queue
@@ -101,6 +102,7 @@ class Node:
             self._profile, wiring, guard, self._runner, self.counts, self._leave_soon
         )
         self._pace = Pace(wiring.time)
+        self._pid = process_id()
         self._stopping = threading.Event()
         self._lost = False
         self._rejoin = 0.0
@@ -218,8 +220,11 @@ class Node:
     def stop(self, timeout: float = 10.0) -> None:
         """Leave: take nothing more, let running handlers end, delete the queue.
 
-        May be called twice, and from a handler. Blocks at most about ``timeout`` seconds.
+        May be called twice, and from a handler. In a forked child it does nothing: the node is its
+        parent's. Blocks at most about ``timeout`` seconds.
         """
+        if process_id() != self._pid:
+            return
         self._leave_soon()
         if threading.current_thread() is self._thread or self._runner.is_own_thread():
             return

@@ -13,7 +13,8 @@ The rules:
 - What was lost while the connection was down - a queue that somebody deleted, or declared with
   other arguments - is logged, and reported by each consumer of that queue, once. It is not declared
   or subscribed to again, and everything else goes on.
-- A forked child abandons the parent's session without touching its sockets, and opens its own.
+- A forked child abandons the parent's session without touching its sockets, and opens its own. What
+  the parent consumed from and its exclusive queues are not the child's.
 """
 
 from __future__ import annotations
@@ -378,6 +379,9 @@ class Recovery:
         if process_id() != self._pid:
             # The sockets and locks belong to the parent: using or closing them would disturb it.
             self._subscriptions.clear()
+            for entity in list(self._entities.values()):
+                if isinstance(entity, Queue) and entity.exclusive:
+                    self.forget(entity)
             self._start_process()
 
     def close(self, *, timeout: float) -> None:

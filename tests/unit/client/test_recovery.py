@@ -196,6 +196,16 @@ def test_a_forked_child_leaves_the_parents_session_alone(broker, recovery, monke
     assert child.calls == [("purge", "q")]
 
 
+def test_a_forked_child_does_not_claim_its_parents_exclusive_queues(broker, recovery, monkeypatch):
+    mine, ours = Queue("mine", exclusive=True, durable=False), Queue("ours")
+    for entity in (mine, Binding("e", "mine"), ours):
+        recovery.declare(entity, timeout=10.0)
+    monkeypatch.setattr("queue_core.process._own", os.getpid() + 1)
+    purge(recovery)
+    _, child = broker.sessions
+    assert child.calls == [("declare", ours), ("purge", "q")]
+
+
 def test_a_subscription_made_while_the_session_was_replaced_is_on_the_new_one(broker, recovery):
     purge(recovery)
 
