@@ -796,6 +796,8 @@ class Session(Protocol):
                 stored.
             ConnectionLost: all are unknown.
             Unsupported: a delay, priority ... that this transport cannot do. Nothing was sent.
+            UsageError: a header or text that this transport cannot carry. Others of the batch may
+                have been stored.
         """
 
     def subscribe(self, consumer: str, queue: str, *, prefetch: int, timeout: float = 10.0) -> None:

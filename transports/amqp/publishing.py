@@ -6,9 +6,10 @@ then nobody knows what became of everything that is outstanding on it. So exchan
 answered use the second channel, where they harm only one another.
 
 Publications are encoded and sent by the calling thread, a piece at a time, so that the broker works
-on the first while the next is encoded; its answers are matched by sequence number (acks may come
-out of order, and several in one) in the I/O thread. A return always precedes the ack of its
-message, which then carries the final word.
+on the first while the next is encoded: a piece in which something cannot be carried is not sent,
+and those before it are. The broker's answers are matched by sequence number (acks may come out of
+order, and several in one) in the I/O thread. A return always precedes the ack of its message, which
+then carries the final word.
 
 A return has no sequence number. It is matched with the oldest mandatory publication not yet
 returned that has the same exchange, key, properties and body, byte for byte: where two are equal
@@ -26,7 +27,7 @@ import contextlib
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import monotonic
 from typing import Any
 
@@ -50,18 +51,19 @@ Prepared = tuple[str, str, bytes, bytes, bool]
 class Batch:
     """The publications of one call and what is known of each.
 
-    Made by the caller's thread and read by it once `wait` has returned; in between it belongs to
-    the I/O thread.
+    Made by the caller's thread, which adds to ``items`` what it is about to send, and read by it
+    once `wait` has returned; all else belongs to the I/O thread in between.
     """
 
-    __slots__ = ("_done", "_left", "error", "items", "outcomes", "returned")
+    __slots__ = ("_done", "_left", "error", "items", "outcomes", "publications", "returned")
 
-    def __init__(self, items: Sequence[Prepared]) -> None:
-        self.items = items
-        self.outcomes: list[Outcome | None] = [None] * len(items)
+    def __init__(self, publications: Sequence[Publication]) -> None:
+        self.publications = publications
+        self.items: list[Prepared] = []
+        self.outcomes: list[Outcome | None] = [None] * len(publications)
         self.returned: dict[int, str] = {}
         self.error: BaseException | None = None
-        self._left = len(items)
+        self._left = len(publications)
         self._done = threading.Lock()
         self._done.acquire()
 
@@ -167,12 +169,13 @@ class ConfirmChannel:
 
         Raises:
             ConnectionLost: the connection is over.
+            UsageError: something in the next piece cannot be carried.
         """
         writer = frames.PublishWriter(self._channel.number, self._link.connection.params.frame_max)
-        items = batch.items
-        for begin in range(0, len(items), _PIECE):
-            piece = items[begin : begin + _PIECE]
+        for begin in range(0, len(batch.publications), _PIECE):
+            piece = [_prepared(one) for one in batch.publications[begin : begin + _PIECE]]
             data = b"".join([writer.frames(*item) for item in piece])
+            batch.items += piece
             # Once the end of the channel is noted, nothing may be written to it any more.
             with self._sending:
                 if self._closed is not None:
@@ -265,8 +268,10 @@ class Publisher:
         if not publications:
             return []
         deadline = monotonic() + timeout
-        batch = Batch(_prepared(publications))
-        exchanges = {item[0] for item in batch.items}
+        batch = Batch(publications)
+        exchanges = {publication.exchange for publication in publications}
+        _check_names("exchange name", exchanges)
+        _check_names("routing key", {publication.routing_key for publication in publications})
         channel, link = self._ready(exchanges <= self._known, deadline)
         link.wait_unblocked(deadline)
         channel.send(batch)
@@ -327,37 +332,30 @@ class Publisher:
             raise ConnectionLost("publish: the session is closed")
 
 
-def _prepared(publications: Sequence[Publication]) -> list[Prepared]:
-    """Return what to send; raises UsageError for what AMQP cannot carry."""
-    names = {
-        (what, text)
-        for publication in publications
-        for what, text in (
-            ("exchange name", publication.exchange),
-            ("routing key", publication.routing_key),
-        )
-    }
-    for what, text in names:
+def _check_names(what: str, names: Iterable[str]) -> None:
+    """Raise UsageError for a name that AMQP cannot carry."""
+    for name in names:
         try:
-            frames.short_string(text)
+            frames.short_string(name)
         except ValueError as error:
-            raise UsageError(f"the {what} {text[:40]!r} cannot be sent: {error}") from error
-    return [
-        (
-            publication.exchange,
-            publication.routing_key,
-            encode_properties(publication.properties),
-            publication.body,
-            publication.mandatory,
-        )
-        for publication in publications
-    ]
+            raise UsageError(f"the {what} {name[:40]!r} cannot be sent: {error}") from error
+
+
+def _prepared(publication: Publication) -> Prepared:
+    """Return what to send; raises UsageError for properties that AMQP cannot carry."""
+    return (
+        publication.exchange,
+        publication.routing_key,
+        encode_properties(publication.properties),
+        publication.body,
+        publication.mandatory,
+    )
 
 
 def _after_end(batch: Batch, error: BaseException) -> list[Outcome]:
     """Say what is known after channel or connection ended under a batch."""
     wrong = wrong_exchange(error)
-    named = wrong is None or any(item[0] == wrong for item in batch.items)
+    named = wrong is None or any(one.exchange == wrong for one in batch.publications)
     reason: QueueCoreError = translate(error, "publish", "basic_publish")
     if not isinstance(reason, ConnectionLost) and named:
         raise reason from error

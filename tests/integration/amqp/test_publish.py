@@ -141,6 +141,17 @@ def test_what_amqp_cannot_carry_is_refused_before_anything_is_sent(bench):
     bench.send(queue, b"fine")
 
 
+def test_of_a_large_batch_what_is_long_before_the_one_that_cannot_be_carried_is_sent(bench):
+    queue = bench.queue()
+    batch = [bench.message(queue, b"%d" % n) for n in range(250)]
+    batch[230] = bench.message(queue, headers={"k": object()})
+    with pytest.raises(UsageError, match="k"):
+        bench.session.publish(batch)
+    nowhere = bench.message(f"{queue}-missing")
+    assert bench.publish(bench.session, batch[240], nowhere) == ["confirmed", "unroutable"]
+    assert bench.rest(queue) == [b"%d" % n for n in [*range(200), 240]]
+
+
 def test_the_loss_of_the_publishing_connection_leaves_the_session_open(bench, proxy):
     session = bench.open(proxy.port)
     queue = bench.queue()
