@@ -45,6 +45,23 @@ def test_a_task_of_which_nothing_is_known_does_not_wait_while_another_worker_is_
     assert len({result.get(40)[0] for result in held}) == 2
 
 
+def test_long_tasks_that_follow_short_ones_do_not_wait_while_another_worker_is_idle(
+    app, queue, start_worker, note
+):
+    name = f"{queue}@first"
+    start_worker("-c", "1", "-n", name).ready()
+    short = app.send_many("jobs.add", [(1, n) for n in range(500)], queue=queue)
+    assert all(one.get(40) for one in short)
+    held = app.send_many("jobs.hold", [(str(note),)] * 2, queue=queue)
+    start_worker("-c", "1").ready()
+    eventually(lambda: len(set(lines(note))) == 2, 40.0, what="each worker runs one")
+    steps = app.control.call("stats", destination=[name], timeout=10.0)[name]["steps"]
+    returned = steps["Consumer"]["Tasks"]["ended"].get("returned", 0)
+    assert returned <= 2, "what it cannot run it does not take again and again"
+    go(note)
+    assert len({result.get(40)[0] for result in held}) == 2
+
+
 def test_a_task_that_runs_for_many_leases_runs_once(app, queue, start_worker, note):
     workers = [start_worker("-c", "1", "--lease", "1s").ready() for _ in range(2)]
     held = app.send_task("jobs.hold", (str(note),), queue=queue)

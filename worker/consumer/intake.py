@@ -4,11 +4,15 @@ Both may change while messages of theirs are in flight. A `queue_core.Consumer` 
 from a queue and keep what it took from there, so every change - another queue, one fewer, a pause,
 another prefetch - replaces it by a new one. The old one takes nothing more, and is closed when
 everything that it took is settled.
+
+A new one knows nothing of what the old one holds. So when less is to be held than is here, nothing
+is consumed until there is room.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -30,8 +34,7 @@ class Intake:
     Attributes:
         queues: those that are consumed, by name.
         paused: the names of those that nothing is taken from for now.
-        taker: takes from the others; None if there is nothing to take.
-        changed: notified when there is another taker.
+        taker: takes from the others; None if nothing is to be taken, or there is no room.
     """
 
     def __init__(self, worker: Worker, queues: Iterable[Queue]) -> None:
@@ -40,7 +43,6 @@ class Intake:
         self.paused: set[str] = set()
         self.taker: Consumer | None = None
         self._changing = threading.RLock()
-        self.changed = threading.Condition(self._changing)
         self._worker = worker
         self._connection: Connection | None = None
         self._settler: Settler | None = None
@@ -59,28 +61,11 @@ class Intake:
         Raises:
             QueueCoreError: one cannot be declared or consumed; all is as it was.
         """
-        assert self._connection is not None and self._settler is not None, "it is open"
+        assert self._connection is not None, "it is open"
         with self._changing:
             for queue in queues.values():
                 self._declare(self._connection, queue)
-            if self._ending:
-                return
-            wanted = [queue for queue in queues.values() if queue.name not in self.paused]
-            self._ahead = self._wanted_ahead()
-            fresh = None
-            if wanted and not self._worker.options.check:
-                prefetch = max(1, self._ahead // len(wanted))
-                fresh = self._connection.consumer(*wanted, prefetch=prefetch, decode=False)
-                try:
-                    fresh.start()
-                except QueueCoreError:
-                    fresh.close()
-                    raise
-            before, self.taker = self.taker, fresh
-            self.queues = dict(queues)
-            self._settler.queues = {**self._settler.queues, **queues}
-            self.changed.notify_all()
-        self._retire(before)
+            self._subscribe(queues, self._wanted_ahead())
 
     def _declare(self, connection: Connection, queue: Queue) -> None:
         """Declare a queue; say so if it was there once, and somebody has deleted it."""
@@ -97,18 +82,46 @@ class Intake:
         with self._changing:
             self.take_from(self.queues)
 
-    def retune(self) -> None:
-        """Hold twice as many messages, or half, when the pool runs shorter or longer tasks now.
+    def tend(self) -> None:
+        """Look after what is consumed; to be called from time to time, at best while tasks run.
 
-        What waits behind long tasks goes back, unless somebody said how many to hold.
+        Twice as many messages are held, or half, when the pool runs shorter or longer tasks now.
+        What waits behind long tasks goes back, unless somebody said how many to hold. Either way
+        nothing is consumed before there is room. What was retired is closed when it can be.
         """
-        if not self._worker.prefetch:
-            self._worker.pool.relieve()
-        if not self._ahead / 2 < self._wanted_ahead() < self._ahead * 2:
-            self.renew()
+        self._close_retired()
+        worker = self._worker
+        with self._changing:
+            if self.taker is not None and not worker.flights:
+                return  # another prefetch costs round trips; nobody needs it before a message
+            relieved = not worker.prefetch and worker.pool.relieve()
+            ahead = self._wanted_ahead()
+            if relieved or not self._ahead / 2 < ahead < self._ahead * 2:
+                room = len(worker.flights.all("reserved")) < ahead
+                self._subscribe(self.queues, ahead if room else 0)
 
     def _wanted_ahead(self) -> int:
         return self._worker.prefetch or self._worker.pool.ahead
+
+    def _subscribe(self, queues: Mapping[str, Queue], ahead: int) -> None:
+        """Replace the consumer by one that holds ``ahead`` messages, or by none."""
+        assert self._connection is not None and self._settler is not None, "it is open"
+        if self._ending:
+            return
+        wanted = [queue for queue in queues.values() if queue.name not in self.paused]
+        fresh = None
+        if ahead and wanted and not self._worker.options.check:
+            prefetch = max(1, ahead // len(wanted))
+            fresh = self._connection.consumer(*wanted, prefetch=prefetch, decode=False)
+            try:
+                fresh.start()
+            except QueueCoreError:
+                fresh.close()
+                raise
+        before, self.taker, self._ahead = self.taker, fresh, ahead
+        self.queues = dict(queues)
+        self._settler.queues = {**self._settler.queues, **queues}
+        self._retire(before)
 
     def add(self, queue: Queue) -> None:
         """Consume from one more queue. Raises as `take_from`."""
@@ -144,7 +157,6 @@ class Intake:
         with self._changing:
             self._ending = self._ending or ever
             before, self.taker = self.taker, None
-            self.changed.notify_all()
         self._retire(before)
 
     def close(self, patience: float) -> None:
@@ -156,22 +168,23 @@ class Intake:
             _close(taker, patience)
 
     def _retire(self, taker: Consumer | None) -> None:
-        now = time.monotonic()
         if taker is not None:
             taker.stop()
+            with self._changing:
+                self._retired.append((time.monotonic(), taker))
+
+    def _close_retired(self) -> None:
+        """Close those of which nothing is here any more."""
+        if not self._retired:
+            return
+        # A message may be on its way to the consumer, or to the broker.
+        idle = self._settler is not None and self._settler.idle
+        until = time.monotonic() - RETIRED if idle else -math.inf
+        in_use = {id(request.taker) for request in self._worker.flights.all()}
         with self._changing:
-            if taker is not None:
-                self._retired.append((now, taker))
-            idle = self._settler is not None and self._settler.idle
-            in_use = {id(request.taker) for request in self._worker.flights.all()}
-            # A message may be on its way to the consumer, or to the broker.
-            over = [
-                (since, old)
-                for since, old in self._retired
-                if idle and now - since > RETIRED and id(old) not in in_use
-            ]
-            self._retired = [item for item in self._retired if item not in over]
-        for _, old in over:
+            over = [old for since, old in self._retired if since < until and id(old) not in in_use]
+            self._retired = [item for item in self._retired if item[1] not in over]
+        for old in over:
             _close(old, 1.0)
 
 

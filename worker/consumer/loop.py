@@ -21,8 +21,7 @@ STALLED: Final = 10.0
 """Seconds after a wait in which a broker must say that there was nothing, or is given up."""
 JOIN: Final = 2.0
 LOOK: Final = 0.05
-"""Seconds between two looks at how many messages to hold, while some are here: another window costs
-round trips, and nobody needs it before the next message."""
+"""Seconds between two looks at how many messages to hold, or whether there is room."""
 
 
 class Loop(StartStopStep):
@@ -66,26 +65,22 @@ class Loop(StartStopStep):
             self._thread.join(SETTLING if parent.worker.clean else JOIN)
 
     def _run(self, parent: TaskConsumer, stopping: threading.Event) -> None:
+        intake = parent.intake
         look = time.monotonic() + LOOK
         patience = BURST if parent.worker.options.burst else RECEIVE
         try:
             while not stopping.is_set():
-                taker = parent.intake.taker
+                if (now := time.monotonic()) >= look:
+                    look = now + LOOK
+                    intake.tend()
+                taker = intake.taker
                 if taker is None:
-                    with parent.intake.changed:
-                        parent.intake.changed.wait_for(
-                            lambda: parent.intake.taker is not None or stopping.is_set(), RECEIVE
-                        )
-                    continue
-                message = taker.receive(timeout=patience, patience=STALLED)
-                if message is not None:
+                    stopping.wait(LOOK)
+                elif (message := taker.receive(timeout=patience, patience=STALLED)) is not None:
                     parent.take(message, taker)
-                elif parent.worker.options.burst and parent.intake.exhausted():
+                elif parent.worker.options.burst and intake.exhausted():
                     parent.worker.stop()
                     return
-                if (now := time.monotonic()) >= look and parent.flights:
-                    look = now + LOOK
-                    parent.intake.retune()
         except Exception as error:
             if stopping.is_set():
                 logger.debug("the consumer has ended: %s", error)

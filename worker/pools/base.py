@@ -210,12 +210,12 @@ class Pool(Protocol):
         Returns False, and does nothing, if it has begun, is about to, or has ended.
         """
 
-    def relieve(self) -> None:
+    def relieve(self) -> bool:
         """Give back what waits behind long tasks, for another worker may be idle.
 
         If as many jobs as can run at once have all run for `pace.LONG` seconds, the others are
         reported as `Returned`, and `ahead` makes sure that not as many come again. Else nothing
-        is done.
+        is done. Returns whether there were others.
         """
 
     def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:

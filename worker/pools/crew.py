@@ -241,12 +241,13 @@ class Crew:
             self._recall(holder)
         return self._forget(ticket, Returned())
 
-    def relieve(self, now: float) -> None:
-        """Return the jobs that nobody has, if everybody has been at one for long."""
+    def relieve(self, now: float) -> bool:
+        """If everybody has been at one job for long, return those that nobody has; any?"""
         able = self._able()
-        if able and all(member.jobs and now - member.began >= LONG for member in able):
-            self.pace.slow_down()
-            self._return_pending()
+        if not able or not all(member.jobs and now - member.began >= LONG for member in able):
+            return False
+        self.pace.slow_down()
+        return self._return_pending()
 
     def terminate(self, ticket: int, number: int, now: float) -> bool:
         """End a job and no other; whether there is such a job."""
@@ -432,9 +433,12 @@ class Crew:
                 self._give_up(member, now)
         self._return_pending()
 
-    def _return_pending(self) -> None:
+    def _return_pending(self) -> bool:
+        """Report what nobody has as returned; whether there was anything."""
+        some = bool(self.pending)
         while self.pending:
             self._outside.tell(self.pending.popleft().ticket, Returned())
+        return some
 
     def _give_up(self, member: Member, now: float) -> None:
         """The grace is over: interrupt what runs, and kill who does not end soon."""

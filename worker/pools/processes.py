@@ -284,12 +284,13 @@ class ProcessPool:
         self._wake()
         return done
 
-    def relieve(self) -> None:
+    def relieve(self) -> bool:
         """Give back what no child has, if all have been busy with one job for long."""
         with self._lock:
             self._take_submitted()
-            self._crew.relieve(time.monotonic())
+            relieved = self._crew.relieve(time.monotonic())
         self._wake()
+        return relieved
 
     def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
         """End one job, and no other."""

@@ -105,18 +105,19 @@ class Runs:
             self.tell(ticket, outcome)
         return found is not None
 
-    def relieve(self, jobs: deque[Job], lock: AbstractContextManager[Any], size: int) -> None:
+    def relieve(self, jobs: deque[Job], lock: AbstractContextManager[Any], size: int) -> bool:
         """Return all of ``jobs``, which ``lock`` guards, if ``size`` others have run for long."""
         with self._changed:
             latest = max(self._running.values(), default=math.inf)
             if len(self._running) < size or time.monotonic() - latest < LONG:
-                return
+                return False
         self.pace.slow_down()
         with lock:
             waiting = list(jobs)
             jobs.clear()
         for job in waiting:
             self.tell(job.ticket, Returned())
+        return bool(waiting)
 
     def say_of(self, job: Job) -> Say:
         """Return how the task of a job says how far it has come."""

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from queue_core import (
+    Closed,
     ConfigError,
     Connection,
     ConnectionLost,
@@ -24,9 +25,11 @@ from queue_core.settling import SessionSettler
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App
 from queue_core.worker.blueprint import ConsumerStep, StartStopStep
-from queue_core.worker.consumer import loop
+from queue_core.worker.consumer import intake, loop
+from queue_core.worker.consumer.intake import Intake
 from queue_core.worker.delivery import ActiveRequest
 from queue_core.worker.moments import seconds_until
+from queue_core.worker.pools import runs
 from queue_core.worker.pools.threads import ThreadPool
 from queue_core.worker.runner import DRAINED, Worker, WorkerOptions
 from queue_core.worker.strategy import default
@@ -521,6 +524,67 @@ def test_an_idle_worker_holds_what_it_held_until_messages_come_again(app, run, m
     assert worker.consumer.intake.taker is taker
     assert quick.delay().get(10) == "done"
     eventually(lambda: worker.consumer.intake.taker is not taker, 10.0, what="it holds more")
+
+
+def ready(app, name=None):
+    """How many messages wait in a queue of the app's for somebody to take them."""
+    return app.connection().inspect(app.queue(name)).ready
+
+
+@pytest.mark.parametrize("queues", [("one",), ("one", "two")])
+def test_what_was_given_back_is_not_taken_again_before_there_is_room(app, run, monkeypatch, queues):
+    """After short tasks many messages are held; of two queues it is one of each at least."""
+    monkeypatch.setattr(runs, "LONG", 0.1)
+    monkeypatch.setattr(loop, "RECEIVE", 0.01)
+    looks = itertools.count()
+    tend = Intake.tend
+    monkeypatch.setattr(Intake, "tend", lambda intake: (next(looks), tend(intake)))
+    go = threading.Event()
+    quick = app.task(name="quick")(lambda: "done")
+    held = app.task(name="held")(lambda: go.wait(30.0))
+    worker, _, _ = run(queues=queues)
+    for result in [quick.apply_async(queue="one") for _ in range(200)]:
+        assert result.get(10) == "done"
+    eventually(lambda: worker.pool.ahead > 1, 10.0, what="much is held")
+    results = [held.apply_async(queue=queues[number % len(queues)]) for number in range(4)]
+    eventually(lambda: sum(ready(app, name) for name in queues) == 3, 10.0, what="one is held")
+    before = next(looks)
+    eventually(lambda: next(looks) > before + 40, 20.0)
+    assert worker.consumer.ended()["returned"] <= 3
+    assert sum(ready(app, name) for name in queues) == 3
+    go.set()
+    assert all(result.get(10) for result in results)
+
+
+def test_a_consumer_that_was_replaced_is_closed_when_the_last_message_it_took_is_settled(
+    app, run, monkeypatch
+):
+    monkeypatch.setattr(intake, "RETIRED", 0.0)
+    monkeypatch.setattr(loop, "RECEIVE", 0.01)
+    go = threading.Event()
+    held = app.task(name="held")(lambda: go.wait(30.0))
+    quick = app.task(name="quick")(lambda: "done")
+    worker, _, _ = run(prefetch=2)
+    result = held.delay()
+    eventually(lambda: worker.flights.all("reserved"), 10.0)
+    taker = worker.consumer.intake.taker
+    worker.consumer.intake.renew()
+    looked = threading.Event()
+    tend = Intake.tend
+    monkeypatch.setattr(Intake, "tend", lambda intake: (tend(intake), looked.set()))
+    assert looked.wait(10.0)
+    assert taker.receive(0.0) is None, "it takes nothing, and is not closed"
+    go.set()
+    assert result.get(10)
+
+    def closed():
+        try:
+            return taker.receive(0.0)
+        except Closed:
+            return True
+
+    eventually(closed, 10.0)
+    assert quick.delay().get(10) == "done"
 
 
 class Prices(ConsumerStep):
