@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from queue_core import Message, QueueCoreError
+from queue_core import Message, QueueCoreError, UsageError
 from queue_core.mailbox.answering import Answering
 from queue_core.mailbox.journal import MAX_ENTRIES, entry_of
 from queue_core.mailbox.journal import Entry as JournalEntry
@@ -180,10 +180,17 @@ class Reception:
             self._leave()
         except BaseException as error:  # noqa: BLE001 - a thread of its own; it is an answer
             self._count("failed")
-            logger.info("%s failed on node %s", command.method, self._node.name, exc_info=True)
+            self._log(command.method, error)
             self._answers.reply(command, str(error), kind="error", error=type(error).__name__)
         else:
             self._record(job)
+
+    def _log(self, method: str, error: BaseException) -> None:
+        """Write down why a command was not done: all of it, unless the handler refused."""
+        if isinstance(error, UsageError):
+            logger.info("node %s does not do %s: %s", self._node.name, method, error)
+        else:
+            logger.info("%s failed on node %s", method, self._node.name, exc_info=error)
 
     def _send_items(self, job: Job, items: Generator[object, Any, object]) -> bool:
         """Send what a handler yields; return False if its caller left before the end."""
