@@ -42,7 +42,7 @@ class Outgoing:
         self._send = send
         self._window: list[Publication] = []
         self._size = 0
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._sending = threading.Lock()  # held while a window is taken and sent
         self._changed = threading.Condition()  # guards the window; told when it is taken
         self._watch = None if patient else _Watch(self._send_late)
@@ -103,7 +103,7 @@ class Outgoing:
         if window:
             try:
                 self.receipts += self._send(window)
-            except Exception as error:
+            except BaseException as error:  # or the caller would wait for a thread that has ended
                 with self._changed:
                     self._error = error
                     self._changed.notify()

@@ -287,6 +287,29 @@ def test_no_third_window_is_filled_before_the_first_is_sent():
     assert sum(sizes) == 3 * WINDOW_MESSAGES
 
 
+def test_whatever_ends_the_thread_that_sends_is_raised_to_the_caller():
+    class Ended(BaseException):
+        pass
+
+    raised = []
+
+    def send(window):
+        raise Ended
+
+    def fill():
+        try:
+            with Outgoing(send, patient=False) as outgoing:
+                for number in range(3 * WINDOW_MESSAGES):
+                    outgoing.add(publication(number))
+        except Ended as error:
+            raised.append(error)
+
+    filling = threading.Thread(target=fill, daemon=True)
+    filling.start()
+    filling.join(20.0)
+    assert len(raised) == 1
+
+
 def test_a_message_that_fills_a_window_is_not_joined_by_another_one():
     sizes = []
 
