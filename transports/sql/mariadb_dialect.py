@@ -128,14 +128,14 @@ class MariadbLanguage:
         """A choice, a change and a reading."""
         m = message.c
         chosen = select(m.seq).where(move.rows).order_by(*move.order)
-        if move.index:
-            chosen = chosen.with_hint(message, whole_index(move.index), "mariadb")
+        chosen = chosen.with_hint(message, whole_index(move.index), "mariadb")
         if not move.order and not move.skip:  # those who wait for one another have one order
             chosen = chosen.order_by(m.seq)
         if move.limit is not None:
             chosen = chosen.limit(move.limit)
         some = self.among(m.seq, "numbers")
-        steps = [chosen.with_for_update(skip_locked=move.skip), move.update.where(some)]
+        update = move.update.with_hint(whole_index(), message, "mariadb").where(some)
+        steps = [chosen.with_for_update(skip_locked=move.skip), update]
         return [*steps, select(*move.returning).where(some)] if move.returning else steps
 
     def next_version(self) -> Sequence[ClauseElement]:

@@ -16,7 +16,7 @@ The rules:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from queue_core.message import Token
@@ -26,7 +26,15 @@ from queue_core.transports.sql.dialects import Taken, Taking
 from queue_core.transports.sql.mariadb_wire import Answer, Wire, fill
 from queue_core.transports.sql.put import is_token
 from queue_core.transports.sql.statements import SWEEP
-from queue_core.transports.sql.tables import DEAD, DELAYED, EXPIRED, HELD, PREFIX, READY
+from queue_core.transports.sql.tables import (
+    DEAD,
+    DELAYED,
+    EXPIRED,
+    HELD,
+    PREFIX,
+    READY,
+    whole_index,
+)
 
 _BEGIN: Final = b"START TRANSACTION"
 _COMMIT: Final = b"COMMIT"
@@ -36,11 +44,13 @@ _ENTRIES: Final = (
     f"SELECT name FROM {PREFIX}entry WHERE name IN %s AND (name, version) IN %s "
     "ORDER BY name LOCK IN SHARE MODE"
 )
-_SETTLE: Final = f"DELETE FROM {PREFIX}message WHERE seq IN %s AND (seq, fence) IN %s"
-_SETTLE_AND_TELL: Final = f"{_SETTLE} RETURNING seq, fence"
+_NUMBERED: Final = f"{PREFIX}message {whole_index()}"
+_TOKENS: Final = f"FROM {_NUMBERED} WHERE seq IN %s AND (seq, fence) IN %s"
+_GOOD: Final = f"SELECT seq, fence {_TOKENS} ORDER BY seq FOR UPDATE"
+_SETTLE: Final = f"DELETE {PREFIX}message {_TOKENS}"
 _SESSION: Final = f"SELECT number FROM {PREFIX}session WHERE name = %s LOCK IN SHARE MODE"
 _TAKE: Final = (
-    f"UPDATE {PREFIX}message SET state = {HELD}, session = %s, fence = %s, attempts = attempts + 1 "
+    f"UPDATE {_NUMBERED} SET state = {HELD}, session = %s, fence = %s, attempts = attempts + 1 "
     "WHERE seq IN %s"
 )
 _NOTE: Final = (
@@ -62,26 +72,28 @@ class Once:
         ).encode()
         self.row = f"(%s,%s,%s,%s,%s,%s,%s+{now},%s+{now},%s,%s)"
         self.unless_there = b" ON DUPLICATE KEY UPDATE id = id"
-        due = (
-            f"FROM {PREFIX}message FORCE INDEX ({PREFIX}delayed) "
-            f"WHERE state = {DELAYED} AND queue IN %s AND available_at <= {now}"
+        due = f"state = {DELAYED} AND available_at <= {now}"
+        self.find_due = (
+            f"SELECT seq FROM {PREFIX}message {whole_index('delayed')} "
+            f"WHERE {due} AND queue IN %s LIMIT {SWEEP}"
         )
-        self.find_due = f"SELECT 1 {due} LIMIT 1"
         self.promote = (
-            f"UPDATE (SELECT seq {due} LIMIT {SWEEP} FOR UPDATE SKIP LOCKED) AS due "
-            f"STRAIGHT_JOIN {PREFIX}message AS m ON m.seq = due.seq SET m.state = {READY}"
+            f"UPDATE (SELECT seq FROM {_NUMBERED} WHERE seq IN %s AND {due} FOR UPDATE SKIP LOCKED)"
+            f" AS due STRAIGHT_JOIN {PREFIX}message AS m {whole_index()} ON m.seq = due.seq "
+            f"SET m.state = {READY}"
         )
-        columns = "m.seq, id, body, properties, attempts + 1, priority, crashes, queue"
+        columns = (
+            "m.seq, m.id, m.body, m.properties, m.attempts + 1, m.priority, m.crashes, m.queue"
+        )
         ready = f"state = {READY} AND (expires_at IS NULL OR expires_at > {now})"
-        best = (
-            f"FROM {PREFIX}message AS m FORCE INDEX ({PREFIX}ready) "
-            f"WHERE {ready} AND queue = %s ORDER BY priority DESC, m.seq LIMIT %s"
-        )
+        indexed = f"{PREFIX}message AS m {whole_index('ready')}"
+        best = f"FROM {indexed} WHERE {ready} AND queue = %s ORDER BY priority DESC, m.seq LIMIT %s"
         self._one = f"SELECT {columns} {best} FOR UPDATE SKIP LOCKED"
-        self._seen = f"(SELECT m.seq {best})"
+        self._seen = f"(SELECT queue, priority, m.seq {best})"
         self._those = (
-            f") AS seen STRAIGHT_JOIN {PREFIX}message AS m ON m.seq = seen.seq WHERE {ready} "
-            "ORDER BY queue, priority DESC, m.seq FOR UPDATE SKIP LOCKED"
+            f") AS seen STRAIGHT_JOIN {indexed} ON m.queue = seen.queue "
+            f"AND m.priority = seen.priority AND m.seq = seen.seq WHERE {ready} "
+            "ORDER BY m.queue, m.priority DESC, m.seq FOR UPDATE SKIP LOCKED"
         )
         self._start = f"SELECT {columns} FROM ("
 
@@ -130,7 +142,7 @@ def put_once(
     return PutResult()
 
 
-def _settling(statement: str, tokens: Sequence[Token]) -> bytes:
+def _settling(statement: str, tokens: Iterable[Token]) -> bytes:
     """Delete by number and fence. A list of one pair alone would read the whole table."""
     tokens = tuple(sorted(tokens))
     return fill(statement, (tuple(seq for seq, _ in tokens), tokens))
@@ -183,15 +195,17 @@ def take_once(wire: Wire, once: Once, taking: Taking) -> Taken:
     if session[1] and settled[0] < len(tokens):
         wire.hold(_ROLLBACK)
         wire.answers()
-        session, settled, due, chosen = _look(wire, once, taking, tokens, _SETTLE_AND_TELL)
-        gone = set(settled[1])
+        session, good, due, chosen = _look(wire, once, taking, tokens, _GOOD)
+        gone = set(good[1])
+        if gone:
+            wire.hold(_settling(_SETTLE, gone))
     if not session[1]:
         wire.hold(_ROLLBACK)
         wire.answers()
         return Taken(None, (), ())
     number = int(session[1][0][0])
     wants = sorted(taking.wants.items())
-    rows = _kept(_choose_again(wire, once, wants) if due[1] else chosen[1])
+    rows = _kept(_choose_again(wire, once, wants, due[1]) if due[1] else chosen[1])
     if not rows and len(wants) > 1:  # perhaps others were quicker with what it had seen
         rows = _kept(_choose_apart(wire, once, wants))
     if rows:
@@ -224,9 +238,11 @@ def _hold_choice(wire: Wire, once: Once, wants: Sequence[tuple[str, int]]) -> No
     wire.hold(fill(once.choose(len(wants)), itertools.chain(*wants)))
 
 
-def _choose_again(wire: Wire, once: Once, wants: Sequence[tuple[str, int]]) -> Sequence[Any]:
+def _choose_again(
+    wire: Wire, once: Once, wants: Sequence[tuple[str, int]], due: Sequence[Any]
+) -> Sequence[Any]:
     """Choose after letting those be ready whose delay is over."""
-    wire.hold(fill(once.promote, (tuple(queue for queue, _ in wants),)))
+    wire.hold(fill(once.promote, (tuple(sorted(seq for (seq,) in due)),)))
     _hold_choice(wire, once, wants)
     return wire.answers()[-1][1]
 

@@ -30,7 +30,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.dml import Update
+from sqlalchemy.sql.dml import Delete, Update
 from sqlalchemy.sql.elements import ClauseElement
 
 from queue_core.transports.sql.dialects import Language, Move
@@ -171,7 +171,8 @@ class Statements:
         names = ("token_seq", "token_fence")
         self.settle = self._compile_rows(delete(message).where(*token), names)
         some = self._language.among(m.seq, "numbers")
-        self.settle_some = self._compile(delete(message).where(some, m.fence == bindparam("claim")))
+        forget = _numbered(delete(message))
+        self.settle_some = self._compile(forget.where(some, m.fence == bindparam("claim")))
         self.is_held = self._compile_rows(self._language.hold(select(m.seq).where(*token)), names)
         self.is_stored = self._compile(
             select(m.seq).where(m.queue == bindparam("queue"), m.id == bindparam("id"))
@@ -222,7 +223,7 @@ class Statements:
         self.some_unclaimed = self._compile(
             self._language.hold(select(m.seq).where(*unclaimed).limit(SHRED))
         )
-        self.shred = self._compile(delete(message).where(self._language.among(m.seq, "numbers")))
+        self.shred = self._compile(forget.where(some))
         self.drop = self._compile(delete(message).where(m.queue == bindparam("queue")))
 
     def _move_messages(self) -> None:
@@ -467,6 +468,12 @@ class Statements:
 def _by(index: str, rows: Select[Any]) -> Select[Any]:
     """Name the index that the messages are found by, for MariaDB, which would choose others."""
     return rows.with_hint(message, whole_index(index), "mariadb")
+
+
+def _numbered(rows: Delete) -> Delete:
+    """Have MariaDB find them by number: it would read, and lock, a small table as a whole."""
+    table = message.name  # a delete of one table takes no hint; one of several does
+    return rows.with_hint(whole_index(), message, "mariadb").prefix_with(table, dialect="mariadb")
 
 
 def _in(state: int) -> ColumnElement[bool]:

@@ -158,9 +158,13 @@ def indexes(table: Table, compiler: Compiler) -> list[Index]:
     return sorted(found, key=lambda index: str(index.name))
 
 
-def whole_index(name: str) -> str:
-    """Return what tells MariaDB to find messages by the index that stands in for a partial one."""
-    return f"FORCE INDEX ({PREFIX}{'ready' if name == 'dead' else name})"
+def whole_index(name: str = "") -> str:
+    """Return what tells MariaDB to find messages by the index that stands in for a partial one.
+
+    Without a name it is the primary key.
+    """
+    index = f"{PREFIX}{'ready' if name == 'dead' else name}" if name else "PRIMARY"
+    return f"FORCE INDEX ({index})"
 
 
 _m = message.c
