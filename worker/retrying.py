@@ -32,22 +32,14 @@ def again(
     """
     call = request.call
     given = {name: value for name, value in options.items() if value is not None}
-    if "countdown" in given:
-        delay = max(0.0, float(given["countdown"]))
-    else:
-        delay = max(0.0, (instant("eta", given["eta"], zone) - utcnow()).total_seconds())
-    custom = {
-        name: value
-        for name, value in request.headers.items()
-        if name not in STANDARD_HEADERS and not name.startswith("x-")
-    }
+    delay = _delay(given, zone)
     signature: Signature[Any] = Signature(
         call.name,
         list(call.args if args is None else args),
         dict(call.kwargs if kwargs is None else kwargs),
         {
             "queue": request.queue or None,
-            "headers": {**custom, **(given.pop("headers", None) or {})},
+            "headers": {**_own_headers(request), **given.pop("headers", {})},
             "priority": request.priority,
             "task_id": call.id,
             "retries": call.retries + 1,
@@ -73,6 +65,22 @@ def again(
         },
     )
     return Retry(signature, delay, error)
+
+
+def _delay(options: Mapping[str, Any], zone: tzinfo) -> float:
+    """Return the seconds until the time that ``countdown`` or ``eta`` says."""
+    if "countdown" in options:
+        return max(0.0, float(options["countdown"]))
+    return max(0.0, (instant("eta", options["eta"], zone) - utcnow()).total_seconds())
+
+
+def _own_headers(request: Request) -> dict[str, Any]:
+    """Return the headers that the sender added to those of the protocol and of brokers."""
+    return {
+        name: value
+        for name, value in request.headers.items()
+        if name not in STANDARD_HEADERS and not name.startswith("x-")
+    }
 
 
 def retry_by_options(task: Task[..., Any], request: Request, error: BaseException) -> Retry | None:

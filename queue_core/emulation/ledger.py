@@ -45,6 +45,9 @@ URGENT_ACK_DELAY: Final = 0.002
 RETRY_DELAY: Final = 0.5
 """Seconds after which the keeper sends again what failed."""
 
+_Requeues = dict[tuple[float, bool], list[tuple[Flight, Settlement]]]
+_Rejects = list[tuple[Flight, Settlement, str]]
+
 
 class Ledger:
     """The books of one consumer. Thread-safe.
@@ -246,17 +249,7 @@ class Ledger:
             if acks:
                 sent += acks
                 self.settled(flights, store.put([], {}, settle=acks).stale_tokens)
-            requeues: dict[tuple[float, bool], list[tuple[Flight, Settlement]]] = {}
-            rejects: list[tuple[Flight, Settlement, str]] = []
-            for flight in flights:
-                for verdict in flight.verdicts:
-                    if verdict.action == "reject":
-                        rejects.append((flight, verdict, verdict.reason))
-                    elif self._exhausted(store, verdict):
-                        rejects.append((flight, verdict, "delivery_limit"))
-                    else:
-                        key = verdict.delay, verdict.counted
-                        requeues.setdefault(key, []).append((flight, verdict))
+            requeues, rejects = self._sorted(store, flights)
             for (delay, counted), group in requeues.items():
                 tokens = [verdict.delivery.token for _, verdict in group]
                 sent += tokens
@@ -272,6 +265,21 @@ class Ledger:
                 self._judged(flight, verdict, stale=not buried)
         finally:
             self.land(flights, sent)
+
+    def _sorted(self, store: Store, flights: Sequence[Flight]) -> tuple[_Requeues, _Rejects]:
+        """Return what goes back to its queue, by delay and count, and what leaves it, and why."""
+        requeues: _Requeues = {}
+        rejects: _Rejects = []
+        for flight in flights:
+            for verdict in flight.verdicts:
+                if verdict.action == "reject":
+                    rejects.append((flight, verdict, verdict.reason))
+                elif self._exhausted(store, verdict):
+                    rejects.append((flight, verdict, "delivery_limit"))
+                else:
+                    key = verdict.delay, verdict.counted
+                    requeues.setdefault(key, []).append((flight, verdict))
+        return requeues, rejects
 
     def _exhausted(self, store: Store, verdict: Settlement) -> bool:
         """Whether a requeued message has had all its deliveries."""

@@ -147,6 +147,16 @@ def translate_connect(error: BaseException, where: str, vhost: str, user: str) -
     if isinstance(error, QueueCoreError):
         return error
     cause = _root(error)
+    return (
+        _cut_short(cause, where)
+        or _not_let_in(cause, where, vhost, user)
+        or _without_tls(cause, where)
+        or _not_reached(cause, where)
+    )
+
+
+def _cut_short(cause: BaseException, where: str) -> QueueCoreError | None:
+    """It came to an end, or to none, and the broker did not say why."""
     if isinstance(cause, FutureTimeout | TimeoutError):
         return ConnectTimeout(
             f"no answer from the broker at {where} in time; check host, port and firewall"
@@ -164,21 +174,28 @@ def translate_connect(error: BaseException, where: str, vhost: str, user: str) -
             f"the connection to the broker at {where} ended while it was being made; if it always "
             "does: does the port speak AMQP, without TLS for amqp:// and with it for amqps://?"
         )
-    if isinstance(cause, ProbableAuthenticationError | AuthenticationError):
-        return AccessRefused(
-            f"the broker at {where} refused user {user!r}; check user and password"
-        )
-    if isinstance(cause, ConnectionClosed) and cause.reply_code == ACCESS_REFUSED:
-        return AccessRefused(
-            f"the broker at {where} refused user {user!r}; check user and password"
-        )
-    if isinstance(cause, ProbableAccessDeniedError) or (
-        isinstance(cause, ConnectionClosed) and cause.reply_code in (NOT_ALLOWED, NOT_FOUND)
+    return None
+
+
+def _not_let_in(cause: BaseException, where: str, vhost: str, user: str) -> QueueCoreError | None:
+    """The broker refused the user, or the virtual host to that user."""
+    code = cause.reply_code if isinstance(cause, ConnectionClosed) else None
+    if code == ACCESS_REFUSED or isinstance(
+        cause, ProbableAuthenticationError | AuthenticationError
     ):
+        return AccessRefused(
+            f"the broker at {where} refused user {user!r}; check user and password"
+        )
+    if code in (NOT_ALLOWED, NOT_FOUND) or isinstance(cause, ProbableAccessDeniedError):
         return AccessRefused(
             f"the broker at {where} does not let user {user!r} into the virtual host {vhost!r}; "
             f"check that it exists and that the user has permissions there ({_text(cause)})"
         )
+    return None
+
+
+def _without_tls(cause: BaseException, where: str) -> QueueCoreError | None:
+    """One of the two did not accept the other's certificate, or does not speak TLS."""
     if isinstance(cause, ssl.SSLCertVerificationError):
         advice = (
             "connect under a name that it is for"
@@ -198,6 +215,11 @@ def translate_connect(error: BaseException, where: str, vhost: str, user: str) -
         return ConnectionLost(
             f"TLS with the broker at {where} failed: {_text(cause)}; is it a TLS port?"
         )
+    return None
+
+
+def _not_reached(cause: BaseException, where: str) -> QueueCoreError:
+    """There is no broker at that address, or what is there is none."""
     if isinstance(cause, socket.gaierror):
         return ConnectionLost(f"cannot resolve the host of the broker at {where}; check its name")
     if isinstance(cause, ConnectionRefusedError):
