@@ -86,15 +86,11 @@ def _error_links(composer: Composer, call: Call, failure: Failure, queue: str) -
     return letters
 
 
-def after_chord(
-    composer: Composer, part: ChordPart, failure: Failure, *, queue: str = ""
-) -> Aftermath:
+def after_chord(composer: Composer, part: ChordPart, why: str, *, queue: str = "") -> Aftermath:
     """Return what follows now that one part of a chord did not succeed: its body fails."""
     whole = Aftermath([], [], None)
     body, _ = freeze(as_signature(part.body))
-    error = Failure(
-        "ChordError", "celery.exceptions", [f"a part of the chord failed: {failure}"], failure.trace
-    )
+    error = Failure("ChordError", "celery.exceptions", [f"a part of the chord failed: {why}"])
     for task in children(unfold(body), None):
         call = call_of(task, task.options)
         after = after_failing(composer, call, error, queue=queue)

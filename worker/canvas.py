@@ -17,7 +17,6 @@ from queue_core.worker.signature import (
     as_list,
     as_signature,
     join,
-    members,
 )
 
 MAP, STARMAP, CHUNKS = "celery.map", "celery.starmap", "celery.chunks"
@@ -50,12 +49,14 @@ def chord(header: Parts, body: Signature[Any] | MakesSignatures | None = None) -
     Without a body it is one that takes it later: ``chord(header)(body)`` sends it.
     """
     parts = _parts((header,))
-    if len(parts) == 1 and parts[0].task == GROUP:
-        parts = members(parts[0])
     made: Signature[Any] = Signature(
         CHORD,
         [],
-        {"kwargs": {}, "header": parts, "body": body and as_signature(body)},
+        {
+            "kwargs": {},
+            "header": parts[0] if len(parts) == 1 and parts[0].task == GROUP else parts,
+            "body": body and as_signature(body),
+        },
         {},
         "chord",
     )

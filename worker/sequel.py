@@ -170,8 +170,7 @@ class Sequel:
         part = after.chord
         if part is not None and (chords := self._counting(message, part)) is not None:
             if chords.failed(part):
-                failure = Failure("Exception", "", [error])
-                body = after_chord(self._composer, part, failure, queue=message.queue)
+                body = after_chord(self._composer, part, error, queue=message.queue)
                 then += self._after(message, body, error)
         return then
 
@@ -187,9 +186,9 @@ class Sequel:
             return self._letters(self._body(message, part, replies))
         except (MessageError, UsageError) as error:
             logger.error("the body of chord %s cannot be sent: %s", part.group, error)
-            failure = Failure(type(error).__name__, __name__, [str(error)])
-            after = after_chord(self._composer, part, failure, queue=message.queue)
-            return self._after(message, after, str(failure))
+            why = f"{type(error).__name__}: {error}"
+            after = after_chord(self._composer, part, why, queue=message.queue)
+            return self._after(message, after, why)
 
     def _body(self, message: Message, part: ChordPart, replies: Sequence[bytes]) -> list[Letter]:
         values = [read_result(decode(body, RESULT_TYPE, RESULT_ENCODING)).value for body in replies]

@@ -27,6 +27,7 @@ R = TypeVar("R")
 
 CHAIN, GROUP, CHORD = "celery.chain", "celery.group", "celery.chord"
 CANVAS = frozenset({CHAIN, GROUP, CHORD})
+NO_LINK = "a group has no single result to link to; use group | callback"
 _FIELDS = ("args", "kwargs", "options", "subtask_type", "immutable", "chord_size")
 
 
@@ -132,7 +133,7 @@ class Signature(msgspec.Struct, Generic[R], dict=True):
     def link(self, callback: Signature[Any] | MakesSignatures) -> Signature[Any]:
         """Send ``callback`` with the result when the task has succeeded; return ``callback``."""
         if self.subtask_type == "group":
-            raise UsageError("a group has no single result to link to; use group | callback")
+            raise UsageError(NO_LINK)
         return self._add("link", callback)
 
     def link_error(self, errback: Signature[Any] | MakesSignatures) -> Signature[Any]:

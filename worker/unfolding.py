@@ -26,6 +26,7 @@ from queue_core.worker.signature import (
     CHAIN,
     CHORD,
     GROUP,
+    NO_LINK,
     Signature,
     as_list,
     as_signature,
@@ -171,6 +172,8 @@ def _freeze_group(
 
 def _flat(group: Signature[Any]) -> list[Signature[Any]]:
     """The members of a group, those of groups in it included."""
+    if group.options.get("link"):
+        raise UsageError(NO_LINK)
     found: list[Signature[Any]] = []
     for member in members(group):
         if member.task == CHUNKS:

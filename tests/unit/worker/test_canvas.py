@@ -153,6 +153,10 @@ def test_a_task_stands_for_its_signature():
 def test_a_group_has_no_result_to_link_to():
     with pytest.raises(UsageError, match=r"group \| callback"):
         group(add.s(1)).link(add.s(2))
+    linked = group(add.s(1)).set(link=add.s(2))
+    for whole in (linked, group(linked), chord(linked, total.s())):
+        with pytest.raises(UsageError, match=r"group \| callback"):
+            freeze(whole)
 
 
 @pytest.mark.parametrize("value", [3, {}, {"task": 4}, {"task": "t", "args": 3}, None])
@@ -231,6 +235,14 @@ def test_a_chord_sends_its_header_and_each_part_carries_the_body():
     assert body["options"]["task_id"] == handle.id
     assert [a.options["group_index"], b.options["group_index"]] == [0, 1]
     assert handle.parent.id == a.options["group_id"]
+
+
+def test_options_of_a_group_are_those_of_the_header_that_it_is():
+    header = group(add.s(1, 1), add.s(2, 2).set(queue="own")).set(queue="slow")
+    for whole in (chord(header, total.s()), header | total.s()):
+        sent = unfold(freeze(whole)[0])
+        assert [task.options["queue"] for task in sent] == ["slow", "own"]
+        assert "queue" not in sent[0].options["chord"]["options"]
 
 
 def test_an_empty_chord_sends_its_body_at_once():

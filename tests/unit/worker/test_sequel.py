@@ -221,7 +221,9 @@ def test_a_part_that_fails_fails_the_body_once(connection, settler, take, arrive
     settler.settle(take(b), Failed(b"", "ValueError: no", 0.1, "", [], chord_part(b)))
     settler.settle(take(c), done(c, 3))
     (handler,) = arrived("alarms")
-    assert handler.payload[2]["failed"]["exc"]["exc_type"] == "ChordError"
+    told = handler.payload[2]["failed"]["exc"]
+    assert told["exc_type"] == "ChordError"
+    assert told["exc_message"] == ["a part of the chord failed: ValueError: no"]
     eventually(lambda: settler.idle)
     told = [message.payload for message in arrived("replies", 3)]
     failed = [one for one in told if one["status"] == "FAILURE"]
