@@ -25,6 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Self, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -69,6 +70,11 @@ _RETRY: Final = 0.05
 
 class NameTaken(UsageError):
     """Another node of this name is there and does not leave."""
+
+
+_serving: WeakValueDictionary[tuple[int, str], Node] = WeakValueDictionary()
+"""The node that took a name last, by connection and queue. To the broker the queue is the connection's,
+so that it cannot tell apart two nodes that share one, even if each has a mailbox of its own."""
 
 
 class Node:
@@ -177,6 +183,7 @@ class Node:
         self._rejoin = time.monotonic() + _REJOIN
         self._thread = threading.Thread(target=self._serve, name=f"node {self.name}", daemon=True)
         self._thread.start()
+        _serving[self._place] = self
         return self
 
     def _declare(self, deadline: Deadline) -> Inbox:
@@ -194,21 +201,28 @@ class Node:
             queue = msgspec.structs.replace(
                 queue, bindings=(Binding(wiring.peers.name, queue.name),)
             )
-        asked = False
+        older, asked = _serving.get(self._place), False
         while True:
-            try:
-                return Inbox(wiring.connection, queue, prefetch=PREFETCH, accept=wiring.accept)
-            except (AccessRefused, TopologyMismatch) as error:
-                if self._on_duplicate == "refuse" or deadline.expired:
-                    raise NameTaken(
-                        f"another node is called {self.name!r} in the namespace "
-                        f"{wiring.namespace!r}; give this one another name, or stop the other"
-                    ) from error
-                if not asked:
-                    logger.warning("another node is called %s; asking it to leave", self.name)
-                    wiring.cast(self.name, "qc.leave", {"life": self._profile.life})
-                    asked = True
-                wiring.time.sleep(deadline.bound(_RETRY))
+            held: QueueCoreError | None = None
+            if older is None or older.wait(0.0):
+                try:
+                    return Inbox(wiring.connection, queue, prefetch=PREFETCH, accept=wiring.accept)
+                except (AccessRefused, TopologyMismatch) as error:
+                    held = error
+            if self._on_duplicate == "refuse" or deadline.expired:
+                raise NameTaken(
+                    f"another node is called {self.name!r} in the namespace "
+                    f"{wiring.namespace!r}; give this one another name, or stop the other"
+                ) from held
+            if not asked:
+                logger.warning("another node is called %s; asking it to leave", self.name)
+                wiring.cast(self.name, "qc.leave", {"life": self._profile.life})
+                asked = True
+            wiring.time.sleep(deadline.bound(_RETRY))
+
+    @property
+    def _place(self) -> tuple[int, str]:
+        return id(self._wiring.connection), node_queue(self._wiring.namespace, self.name)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until the node has left, at most ``timeout`` seconds; return whether it has."""

@@ -185,6 +185,26 @@ def test_a_second_node_of_a_name_can_be_refused(box, start):
     assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
 
 
+def test_a_name_is_one_nodes_also_among_those_of_one_connection(open_box, fleet, caplog):
+    box = open_box()
+    other = Mailbox(box.namespace, box._connection)
+    old = box.node("a", panel=fleet).start()
+    with pytest.raises(NameTaken, match="another node is called 'a'"):
+        other.node("a", on_duplicate="refuse").start()
+    assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
+    new = other.node("a").start()
+    assert old.wait(WAIT)
+    assert "a newer one took its name" in caplog.text
+    for _ in range(4):
+        assert box.call(["a"], "ping", timeout=WAIT)["a"] == {"ok": "pong"}
+    assert box.nodes() == {"a": {}}
+    new.stop()
+    assert box.nodes() == {}
+    box.node("a", panel=fleet).start(timeout=WAIT)  # who has left leaves nothing that has the name
+    assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
+    other.close()
+
+
 def test_a_shutdown_answers_before_the_node_leaves(box, start, any_url, namespace):
     node = start("a")
     assert box.call(["a"], "shutdown", timeout=WAIT)["a"] == "bye"
