@@ -81,11 +81,13 @@ def print_answers(answers: Answers) -> None:
 
 
 def _print_value(node: str, value: Any) -> None:
-    """Print what a node answered: on one line if it fits."""
-    text = json.dumps(value, ensure_ascii=False)
-    if len(text) > WIDTH:
-        text = json.dumps(value, ensure_ascii=False, indent=2)
-    click.echo("\n".join(printable(line) for line in f"{node}: {text}".splitlines()))
+    """Print what a node answered: on one line if it fits, and a text of several lines as such."""
+    said = value["ok"] if isinstance(value, dict) and value.keys() == {"ok"} else value
+    if isinstance(said, str) and "\n" in said:
+        text = "\n  ".join([f"{node}:", *said.splitlines()])
+    elif len(text := f"{node}: {json.dumps(value, ensure_ascii=False)}") > WIDTH:
+        text = f"{node}: {json.dumps(value, ensure_ascii=False, indent=2)}"
+    click.echo("\n".join(printable(line) for line in text.splitlines()))
 
 
 def _print_silent(answers: Answers) -> None:
