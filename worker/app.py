@@ -450,9 +450,10 @@ class App:
         settled = self._app_settings.settled
         self._configure_tasks(settled)
         settings = settled.settings
-        named = [task.queue for task in self.tasks.values() if isinstance(task.queue, Queue)]
-        routed = settled.rules.router.queues()
-        queues = {queue.name: queue for queue in (*routed, *named, *settings.task_queues)}
+        named = [task.queue for task in self.tasks.values()]
+        asked = [settled.rules.asked(name) for name in self.tasks]
+        said = (*settled.rules.router.queues(), *asked, *named, *settings.task_queues)
+        queues = {queue.name: queue for queue in said if isinstance(queue, Queue)}
         return AppInfo(
             name=self.name,
             tasks=[

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from queue_core import Queue
+from queue_core import ConfigError, Queue
 from queue_core.worker.configuration import Given
 from queue_core.worker.outcome import TaskInfo
 from queue_core.worker.routes import Options, QueueBook, Routed, Router, merged
@@ -67,12 +67,16 @@ class Rules:
         self._base = {name: value for name, value in said.items() if value is not None}
 
     def route(self, signature: Signature[Any]) -> Routed | None:
-        """Return what ``task_routes`` says of a task; None: nothing."""
+        """Return what ``task_routes`` says of a task; None: nothing.
+
+        Raises ConfigError for a queue with arguments that no worker can know.
+        """
         name = signature.task
         if not self.router.rules:
             return None
         if not self.router.static:
-            return self.router.find(name, signature.args, signature.kwargs, signature.options)
+            routed = self.router.find(name, signature.args, signature.kwargs, signature.options)
+            return self._known(name, routed)
         if name not in self._routed:
             self._routed[name] = self.router.find(name)
         return self._routed[name]
@@ -105,21 +109,40 @@ class Rules:
             found = merged(found, fresh)
         return sorted(found.values(), key=lambda one: (one.option != "queue", one.option))
 
+    def _known(self, name: str, routed: Routed | None) -> Routed | None:
+        queue = None if routed is None else routed.options.get("queue")
+        if routed is None or not isinstance(queue, Queue) or queue in self.router.queues():
+            return routed
+        if queue not in (self.asked(name), self.queues.find(queue.name)):
+            raise ConfigError(
+                f"{routed.rule.words}: queue {queue.name!r} has arguments, and workers know only "
+                "those that are returned for a task without arguments; put it in task_queues"
+            )
+        return routed
+
+    def asked(self, name: str) -> Queue | str | None:
+        """Return the queue that functions among the routes name for a task; None: they do not.
+
+        They are asked as for a call without arguments; one that cannot answer is left out.
+        """
+        if self.router.static:
+            return None
+        try:
+            routed = self.router.find(name)
+        except Exception as error:
+            logger.debug("a route of %s cannot be asked without arguments: %s", name, error)
+            return None
+        return None if routed is None else routed.options.get("queue")
+
     def placed(self, task: TaskInfo) -> TaskInfo:
         """Return it with the queue that functions among the routes name for it.
 
         The worker's own process, which sends what follows tasks that could not even fail, does not
-        run them. They are asked as for a call without arguments; one that cannot answer is left
-        out.
+        run them.
         """
         if task.queue is not None or self.router.static:
             return task
-        try:
-            routed = self.route(Signature(task.name))
-        except Exception as error:
-            logger.debug("a route of %s cannot be asked without arguments: %s", task.name, error)
-            return task
-        queue = None if routed is None else routed.options.get("queue")
+        queue = self.asked(task.name)
         name = queue.name if isinstance(queue, Queue) else queue
         return msgspec.structs.replace(task, queue=name)
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queue_core import ConfigError, Queue, UsageError
+from queue_core import ConfigError, Exchange, Queue, UsageError
 from queue_core.worker import App
 from queue_core.worker.annotations import annotations_of
 from queue_core.worker.composing import composer_of
 from queue_core.worker.outcome import AppInfo
 from queue_core.worker.routes import QueueBook, Router, merged
-from queue_core.worker.settings import Settings
+from queue_core.worker.settings import Settings, plain_queue
 from queue_core.worker.signature import Signature
 
 
@@ -305,3 +305,35 @@ def test_functions_are_asked_for_the_workers_own_process_which_does_not_run_them
         "picky": "shop",  # what it needs, only a call has; the next rule counts
         "own": "own",
     }
+
+
+BIG = Queue("big", exchange=Exchange("big"), routing_key="big", max_priority=9)
+
+
+def app_with(route, **settings):
+    app = App("routed", broker="memory://routed", settings={"task_routes": [route], **settings})
+    app.task(name="report")(lambda pages=1: pages)
+    return app
+
+
+def test_a_queue_with_arguments_that_a_function_returns_is_known_to_workers():
+    app = app_with(lambda name, *_, **__: BIG if name == "report" else None)
+    assert app.info().queues == [BIG]
+    assert app.composer.compose(app.signature("report", task_id="x")).queue == BIG
+
+
+@pytest.mark.parametrize("known", [{}, {"task_queues": [BIG]}])
+def test_one_that_workers_cannot_know_is_refused_with_where_to_put_it(known):
+    app = app_with(lambda name, args, *_, **__: BIG if args else None, **known)
+    assert app.info().queues == list(known.get("task_queues", []))
+    call = app.signature("report", (9,), task_id="x")
+    if known:
+        assert app.composer.compose(call).queue == BIG
+    else:
+        with pytest.raises(ConfigError, match="queue 'big' .*; put it in task_queues"):
+            app.composer.compose(call)
+
+
+def test_a_plain_queue_may_be_returned_for_certain_arguments_only():
+    app = app_with(lambda name, args, *_, **__: plain_queue("big") if args else None)
+    assert app.composer.compose(app.signature("report", (9,), task_id="x")).queue.name == "big"
