@@ -16,8 +16,8 @@ TESTS = {
     "worker": {
         "acceptance/test_worker_{}.py": "canvas control deaths faults pools results tasks weather",
         "integration/test_processes_{}.py": "kill",
-        "unit/worker/test_{}.py": "crew failure flight_machine in_flight pools_limits protocol "
-        "settler storms supervisor_machine trace",
+        "unit/worker/test_{}.py": "failure flight_machine in_flight pools_limits protocol "
+        "settler storms supervisor trace worker_machine",
     },
 }
 """Note -> where the test files are that its table calls by a word."""

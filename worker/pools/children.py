@@ -147,7 +147,7 @@ class Child:
 
 
 class Children:
-    """All children of a pool: the `queue_core.worker.pools.crew.Outside` of its crew.
+    """All children of a pool: what `supervisor.Supervisor` acts through, its `Effects`.
 
     Attributes:
         told: outcomes, and news of jobs before those, in their order.
@@ -163,7 +163,7 @@ class Children:
         self.by_pid: dict[int, Child] = {}
         self.told: list[tuple[int, Outcome | News]] = []
 
-    # --- what the crew asks for ------------------------------------------------------------------
+    # --- what the supervisor asks for ------------------------------------------------------------
 
     def start(self) -> int:
         """Start a child."""

@@ -53,7 +53,7 @@ def _watch(pipe_fd: int) -> None:
 
 
 def ignore_signals() -> None:
-    """The parent decides when to stop, also when a terminal or supervisor signals all processes.
+    """The parent decides when to stop, also when a terminal or service manager signals all.
 
     A handler instead of SIG_IGN, which programs started by tasks would inherit. SIGQUIT, which a
     terminal sends to all, writes the stacks of all threads to stderr.

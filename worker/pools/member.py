@@ -1,4 +1,4 @@
-"""One child of a process pool as `crew.Crew` keeps it in mind: its jobs, and what awaits it.
+"""One child of a process pool as its supervisor keeps it in mind: its jobs, and what awaits it.
 
 No I/O, no clock.
 """
@@ -12,7 +12,7 @@ from queue_core.worker.outcome import Job, Outcome
 
 
 class Member:
-    """One child as the crew sees it.
+    """One child as the supervisor sees it.
 
     Attributes:
         jobs: that it was given and did not finish; the oldest first.

@@ -2,10 +2,10 @@
 
 The worker's process runs no user code: it hands encoded messages to children and gets outcomes
 back, over one stream socket per child. One thread, started here and ended by `stop`, does all of
-that; `crew.Crew` decides who gets what, who is charged and who is replaced, and this module does
-what it says.
+that: it tells `supervisor.Supervisor` what happened, and that decides who gets what, who is charged
+and who is replaced.
 
-A lock guards the crew. The thread holds it except while it waits, other callers hold it for a
+A lock guards the supervisor. The thread holds it except while it waits, other callers hold it for a
 moment only, and outcomes are reported without it.
 """
 
@@ -44,7 +44,6 @@ from queue_core.worker.pools.base import (
     usual_size,
 )
 from queue_core.worker.pools.children import Child, Children
-from queue_core.worker.pools.crew import START_TIMEOUT, Crew
 from queue_core.worker.pools.frames import (
     Cut,
     Ended,
@@ -57,6 +56,7 @@ from queue_core.worker.pools.frames import (
     Setup,
 )
 from queue_core.worker.pools.launching import Template, can_fork
+from queue_core.worker.pools.supervisor import START_TIMEOUT, Supervisor
 from queue_core.worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class ProcessPool:
         self._setup = setup
         self._children = Children(setup)
         self._sized = size is not None
-        self._crew = Crew(self._children, size or 1, max_tasks=max_tasks)
+        self._supervisor = Supervisor(self._children, size or 1, max_tasks=max_tasks)
         self._max_memory = max_memory
         self._soft_limit, self._hard_limit = soft_limit, hard_limit
         self._next_look = 0.0
@@ -136,7 +136,7 @@ class ProcessPool:
     @property
     def ahead(self) -> int:
         """Enough for a tenth of a second, which is more the shorter the tasks are."""
-        return self._crew.size * self._crew.pace.ahead
+        return self._supervisor.size * self._supervisor.pace.ahead
 
     @property
     def pids(self) -> list[int]:
@@ -147,7 +147,7 @@ class ProcessPool:
         """Start the children; return when the first of them has imported the app."""
         self.launch()
         self._report, self._hears, self._fails = report, hear, fail
-        self._thread = threading.Thread(target=self._supervise, name="process pool", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="process pool", daemon=True)
         self._thread.start()
         self._await()
         if not self._known.is_set():
@@ -176,7 +176,7 @@ class ProcessPool:
         """Wait until the first child has said something, or can be expected to say nothing."""
         deadline = time.monotonic() + START_TIMEOUT
         while not self._known.wait(_PEEK) and time.monotonic() < deadline:
-            if self._crew.aborted:  # in a signal handler, which cannot end a wait
+            if self._supervisor.aborted:  # in a signal handler, which cannot end a wait
                 raise NotStarted
 
     def _configure(self, settings: Settings) -> None:
@@ -186,10 +186,10 @@ class ProcessPool:
             self._soft_limit = self._soft_limit or limits.soft_limit
             self._hard_limit = self._hard_limit or limits.hard_limit
             self._max_memory = self._max_memory or limits.max_memory
-            self._crew.max_tasks = self._crew.max_tasks or limits.max_tasks
+            self._supervisor.max_tasks = self._supervisor.max_tasks or limits.max_tasks
             if not self._sized:
                 size = settings.worker_concurrency or usual_size(ABILITIES.kind)
-                self._crew.resize(size - self._crew.size)
+                self._supervisor.resize(size - self._supervisor.size)
                 self._sized = True
         self._wake()
 
@@ -213,17 +213,17 @@ class ProcessPool:
         with self._door:
             self._closing = True
         with self._lock:
-            self._crew.stop(time.monotonic(), grace)
+            self._supervisor.stop(time.monotonic(), grace)
         self._wake()
         if self._thread is None:
             self._close()
         elif self._thread is not threading.current_thread():
             self._thread.join()
-        return self._crew.clean
+        return self._supervisor.clean
 
     def abort(self) -> None:
         """Kill what still runs."""
-        self._crew.abort()
+        self._supervisor.abort()
         self._wake()
 
     # --- control ---------------------------------------------------------------------------------
@@ -231,16 +231,16 @@ class ProcessPool:
     def info(self) -> PoolInfo:
         """Say what runs, and where."""
         with self._lock:
-            members = [member for member in self._crew.members.values() if not member.dying]
+            members = [member for member in self._supervisor.members.values() if not member.dying]
             limits = {
-                "max_tasks": self._crew.max_tasks,
+                "max_tasks": self._supervisor.max_tasks,
                 "max_memory": self._max_memory,
                 "soft_limit": self._soft_limit,
                 "hard_limit": self._hard_limit,
             }
             return PoolInfo(
                 ABILITIES.kind,
-                self._crew.size,
+                self._supervisor.size,
                 tuple(
                     Running(member.jobs[0].ticket, member.pid, member.began)
                     for member in members
@@ -260,13 +260,13 @@ class ProcessPool:
 
     def _resize(self, count: int) -> int:
         with self._lock:
-            if self._crew.size + count < 1:
+            if self._supervisor.size + count < 1:
                 raise UsageError(
-                    f"a pool of {self._crew.size} cannot shrink by {-count}: one must stay; "
+                    f"a pool of {self._supervisor.size} cannot shrink by {-count}: one must stay; "
                     "to stop taking tasks, pause the worker"
                 )
-            self._crew.resize(count)
-            size = self._crew.size
+            self._supervisor.resize(count)
+            size = self._supervisor.size
         self._wake()
         return size
 
@@ -280,7 +280,7 @@ class ProcessPool:
         """Take back a job that was not started."""
         with self._lock:
             self._take_submitted()
-            done = self._crew.withdraw(ticket)
+            done = self._supervisor.withdraw(ticket)
         self._wake()
         return done
 
@@ -288,7 +288,7 @@ class ProcessPool:
         """Give back what no child has, if all have been busy with one job for long."""
         with self._lock:
             self._take_submitted()
-            relieved = self._crew.relieve(time.monotonic())
+            relieved = self._supervisor.relieve(time.monotonic())
         self._wake()
         return relieved
 
@@ -297,20 +297,20 @@ class ProcessPool:
         check_signal(number)
         with self._lock:
             self._take_submitted()
-            done = self._crew.terminate(ticket, number, time.monotonic())
+            done = self._supervisor.terminate(ticket, number, time.monotonic())
         self._wake()
         return done
 
     # --- the thread ------------------------------------------------------------------------------
 
-    def _supervise(self) -> None:
+    def _run(self) -> None:
         self._children.watch(self._wake_in)
         try:
             while self._turn():
                 pass
         except BaseException as error:
             logger.exception("the process pool failed; its jobs are given back")
-            self._crew.clean = False
+            self._supervisor.clean = False
             self._broken = error
             self._fails(error)
         finally:
@@ -328,19 +328,19 @@ class ProcessPool:
                 self._import_anew()
             pause = self._tick()
             if not self._importing:
-                self._crew.turn(now)
-                pause = min(pause, self._crew.next_time() - now)
+                self._supervisor.turn(now)
+                pause = min(pause, self._supervisor.next_time() - now)
             told, self._children.told = self._children.told, []
-            ended = self._crew.ended
-            leisure = self._crew.leisure()
+            ended = self._supervisor.ended
+            slack = self._supervisor.slack()
         for ticket, outcome in told:
             self._pass_on(ticket, outcome)
         if ended:
             return False
         if self._submitted or self._children.told:
             pause = 0.0
-        elif leisure:
-            time.sleep(leisure)
+        elif slack:
+            time.sleep(slack)
         heard = self._children.wait(max(0.0, pause))
         with self._lock:
             for item in heard:
@@ -355,7 +355,7 @@ class ProcessPool:
 
     def _take_submitted(self) -> None:
         while self._submitted:
-            self._crew.pending.append(self._submitted.popleft())
+            self._supervisor.pending.append(self._submitted.popleft())
 
     def _tick(self) -> float:
         """How soon to look at the processes themselves."""
@@ -381,7 +381,7 @@ class ProcessPool:
             elif look and self._max_memory is not None:
                 memory = child.memory()
                 if memory is not None and memory > self._max_memory:
-                    self._crew.replace(child.pid)
+                    self._supervisor.replace(child.pid)
 
     def _hear(self, child: Child, messages: Iterable[FromChild]) -> None:
         now = time.monotonic()
@@ -390,32 +390,32 @@ class ProcessPool:
                 logger.error("child %d reports what it was not asked for", child.pid)
                 child.kill()
         if child.silent and child.pid in self._children.by_pid:
-            self._crew.on_leaving(child.pid, now)
+            self._supervisor.on_leaving(child.pid, now)
 
     def _on_message(self, child: Child, message: FromChild, now: float) -> bool:
         pid = child.pid
         if isinstance(message, Ended):
-            return self._crew.on_ended(pid, message.ticket, message.outcome, now)
+            return self._supervisor.on_ended(pid, message.ticket, message.outcome, now)
         if isinstance(message, Cut):
-            return self._crew.on_cut(pid, message.ticket, now)
+            return self._supervisor.on_cut(pid, message.ticket, now)
         if isinstance(message, Heard):
             self._children.told.append((message.ticket, message.news))
         elif isinstance(message, Limited):
-            self._crew.on_limit(pid, message.ticket, message.seconds)
+            self._supervisor.on_limit(pid, message.ticket, message.seconds)
         elif isinstance(message, AppInfo):
-            self._crew.on_ready(pid)
+            self._supervisor.on_ready(pid)
             self._info = self._info or message
             self._known.set()
         elif isinstance(message, NotReady):
             self._not_ready(message)
         elif isinstance(message, Leaving):
             child.said_goodbye = True
-            self._crew.on_leaving(pid, now)
+            self._supervisor.on_leaving(pid, now)
         return True
 
     def _import_anew(self) -> None:
         if not self._children.forks:
-            self._crew.restart()
+            self._supervisor.restart()
             return
         try:
             self._children.import_app()
@@ -431,7 +431,7 @@ class ProcessPool:
             if said.unfit:
                 logger.info("each child imports the app by itself, since %s", said.unfit)
             self._importing = False
-            self._crew.restart()
+            self._supervisor.restart()
         elif said is not None:
             self._not_ready(said)
 
@@ -443,13 +443,13 @@ class ProcessPool:
             self._known.set()
 
     def _on_death(self, child: Child, how: str, now: float) -> None:
-        member = self._crew.members[child.pid]
+        member = self._supervisor.members[child.pid]
         if not member.ready and not self._known.is_set():
             self._failed = NotReady(f"a child ended while it imported the app: {how}", "", "", "")
             self._known.set()
         if member.ready and not child.expected:
             logger.warning("child %d died (%s); it is replaced", child.pid, how)
-        self._crew.on_died(child.pid, how, now)
+        self._supervisor.on_died(child.pid, how, now)
 
     def _close(self) -> None:
         with self._door:
@@ -458,7 +458,7 @@ class ProcessPool:
             self._ended = self._closing = True
         with self._lock:
             self._take_submitted()
-            self._crew.disband()
+            self._supervisor.disband()
             self._children.close()
             told, self._children.told = self._children.told, []
         for ticket, outcome in told:

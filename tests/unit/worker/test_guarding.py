@@ -116,7 +116,7 @@ def test_a_process_pool_that_fails_says_so_and_tells_of_every_job(
     processes.submit(jobs[0])
     runs(tmp_path / "gate")
     pids = processes.pids
-    monkeypatch.setattr(processes._crew, "turn", fail)
+    monkeypatch.setattr(processes._supervisor, "turn", fail)
     processes.submit(jobs[1])
     assert isinstance(reports.outcome(jobs[0]), Abandoned)
     assert isinstance(reports.outcome(jobs[1]), Returned)

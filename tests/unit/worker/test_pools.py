@@ -238,7 +238,7 @@ def test_large_messages_pass_in_both_directions(processes, reports, path):
 def test_a_child_that_cannot_be_started_is_tried_again(
     path, reports, monkeypatch, kind, where, how
 ):
-    monkeypatch.setattr("queue_core.worker.pools.crew.RESTARTS", Backoff(base=0.01, cap=0.01))
+    monkeypatch.setattr("queue_core.worker.pools.supervisor.RESTARTS", Backoff(base=0.01, cap=0.01))
     pool = make(kind, path, size=1)
     pool.start(reports)
     start, refused = getattr(where, how), []

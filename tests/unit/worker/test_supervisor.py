@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from queue_core.worker.outcome import Abandoned, Crashed, Done, Job, Returned, Terminated, TimedOut
-from queue_core.worker.pools.crew import (
+from queue_core.worker.pools.pace import LONG, MAX_WINDOW
+from queue_core.worker.pools.supervisor import (
     CUT_GRACE,
     EXIT_TIMEOUT,
     LEAST_COST,
     OVERDUE,
     RESTARTS,
     START_TIMEOUT,
-    Crew,
+    Supervisor,
 )
-from queue_core.worker.pools.pace import LONG, MAX_WINDOW
 
-OURS = "killed by the crew"
+OURS = "killed by the supervisor"
 
 
 class FakeChild:
@@ -33,15 +33,15 @@ class FakeChild:
         self.stopping = False
         self.cut = None
         self.dead = None  # how it died
-        self.told = deque()  # what it said and the crew did not hear yet
+        self.told = deque()  # what it said and the supervisor did not hear yet
 
     def begin(self):
         if self.dead is None and self.ready and self.running is None and self.granted:
             self.running = self.granted.popleft()
 
 
-class FakeOutside:
-    """Children in memory; checks that what the crew asks for makes sense."""
+class FakeEffects:
+    """Children in memory; checks that what the supervisor asks for makes sense."""
 
     def __init__(self):
         self.children = {}
@@ -124,16 +124,16 @@ class Supervising(RuleBasedStateMachine):
     @initialize(size=st.integers(1, 3), max_tasks=st.sampled_from([None, None, 1, 3, 12]))
     def begin(self, size, max_tasks):
         self.now = 100.0
-        self.out = FakeOutside()
-        self.crew = Crew(self.out, size, max_tasks=max_tasks)
+        self.out = FakeEffects()
+        self.supervisor = Supervisor(self.out, size, max_tasks=max_tasks)
         self.tickets = 0
         self.unwanted = set()  # tickets that somebody wanted to end
         self.limited = set()  # tickets with a time limit
         self.stopped = self.aborted = False
-        self.crew.turn(self.now)
+        self.supervisor.turn(self.now)
 
     def pids(self, number):
-        return sorted(self.crew.members)[number : number + 1]
+        return sorted(self.supervisor.members)[number : number + 1]
 
     def hear(self, pid, count=1):
         child = self.out.children[pid]
@@ -142,18 +142,18 @@ class Supervising(RuleBasedStateMachine):
                 break
             what, *rest = child.told.popleft()
             if what == "ended":
-                assert self.crew.on_ended(pid, rest[0], Done(b"", 0.001), self.now)
+                assert self.supervisor.on_ended(pid, rest[0], Done(b"", 0.001), self.now)
             elif what == "cut":
-                assert self.crew.on_cut(pid, rest[0], self.now)
+                assert self.supervisor.on_cut(pid, rest[0], self.now)
             else:
-                self.crew.on_leaving(pid, self.now)
+                self.supervisor.on_leaving(pid, self.now)
 
     def bury(self, pid):
         child = self.out.children[pid]
         if child.dead is not None:
             self.hear(pid, len(child.told))
             running = child.running
-            self.crew.on_died(pid, child.dead, self.now)
+            self.supervisor.on_died(pid, child.dead, self.now)
             if running is not None:
                 self.check_death(running, child.dead)
             del self.out.children[pid]
@@ -174,10 +174,10 @@ class Supervising(RuleBasedStateMachine):
     def submit(self, name, hard, many):
         for _ in range(many):
             self.tickets += 1
-            self.crew.pending.append(job(self.tickets, name, hard))
+            self.supervisor.pending.append(job(self.tickets, name, hard))
             if hard is not None:
                 self.limited.add(self.tickets)
-        self.crew.turn(self.now)
+        self.supervisor.turn(self.now)
 
     @rule(number=st.integers(0, 4), ok=st.booleans())
     def import_app(self, number, ok):
@@ -186,7 +186,7 @@ class Supervising(RuleBasedStateMachine):
             if not child.ready and child.dead is None:
                 if ok:
                     child.ready = True
-                    self.crew.on_ready(pid)
+                    self.supervisor.on_ready(pid)
                 else:
                     child.dead = "exit code 78"
 
@@ -206,7 +206,7 @@ class Supervising(RuleBasedStateMachine):
     def listen(self, number, count):
         for pid in self.pids(number):
             self.hear(pid, count)
-        self.crew.turn(self.now)
+        self.supervisor.turn(self.now)
 
     @rule(number=st.integers(0, 4))
     def crash(self, number):
@@ -219,12 +219,12 @@ class Supervising(RuleBasedStateMachine):
         for pid in self.pids(number):
             self.out.leave(pid)
             self.bury(pid)
-        self.crew.turn(self.now)
+        self.supervisor.turn(self.now)
 
     @rule(seconds=st.sampled_from([0.0, 0.001, OVERDUE, 0.2, 0.6, CUT_GRACE, EXIT_TIMEOUT]))
     def wait(self, seconds):
         self.now += seconds
-        self.crew.turn(self.now)
+        self.supervisor.turn(self.now)
 
     @rule(refuse=st.booleans())
     def lack_of_processes(self, refuse):
@@ -237,29 +237,29 @@ class Supervising(RuleBasedStateMachine):
         known = ticket not in self.out.outcomes
         begun = ticket in self.out.begun
         self.unwanted.add(ticket)
-        done = self.crew.terminate(ticket, number, self.now)
+        done = self.supervisor.terminate(ticket, number, self.now)
         assert known or not done
         if known and not begun:
             assert done and self.out.outcomes[ticket] == Terminated()
-        self.crew.turn(self.now)
+        self.supervisor.turn(self.now)
 
     @precondition(lambda self: self.tickets)
     @rule(back=st.integers(0, 6))
     def withdraw(self, back):
         ticket = max(1, self.tickets - back)
         possible = ticket not in self.out.outcomes and ticket not in self.out.begun
-        assert self.crew.withdraw(ticket) == possible
+        assert self.supervisor.withdraw(ticket) == possible
         if possible:
             assert self.out.outcomes[ticket] == Returned()
-        self.crew.turn(self.now)
+        self.supervisor.turn(self.now)
 
     @rule()
     def relieve(self):
         before = set(self.out.outcomes)
-        self.crew.relieve(self.now)
+        self.supervisor.relieve(self.now)
         returned = set(self.out.outcomes) - before
         assert all(self.out.outcomes[ticket] == Returned() for ticket in returned)
-        self.crew.turn(self.now)
+        self.supervisor.turn(self.now)
 
     @rule(number=st.integers(0, 4))
     def own_limit(self, number):
@@ -267,49 +267,49 @@ class Supervising(RuleBasedStateMachine):
             running = self.out.children[pid].running
             if running is not None:
                 self.limited.add(running)
-                self.crew.on_limit(pid, running, 0.3)
+                self.supervisor.on_limit(pid, running, 0.3)
 
     @rule(count=st.integers(-2, 2))
     def resize(self, count):
-        if self.crew.size + count >= 1:
-            self.crew.resize(count)
-            self.crew.turn(self.now)
+        if self.supervisor.size + count >= 1:
+            self.supervisor.resize(count)
+            self.supervisor.turn(self.now)
 
     @rule()
     def restart(self):
-        self.crew.restart()
-        self.crew.turn(self.now)
+        self.supervisor.restart()
+        self.supervisor.turn(self.now)
 
     @precondition(lambda self: self.tickets > 3)
     @rule(grace=st.sampled_from([0.0, 1.0]))
     def stop(self, grace):
         self.stopped = True
-        self.crew.stop(self.now, grace)
-        self.crew.turn(self.now)
+        self.supervisor.stop(self.now, grace)
+        self.supervisor.turn(self.now)
 
     @precondition(lambda self: self.stopped)
     @rule()
     def abort(self):
-        self.crew.abort()
-        self.crew.turn(self.now)
+        self.supervisor.abort()
+        self.supervisor.turn(self.now)
 
     def teardown(self):
-        if not hasattr(self, "crew"):
+        if not hasattr(self, "supervisor"):
             return
         if not self.stopped:
             self.settle_down()
-        self.crew.stop(self.now, 0.0)
+        self.supervisor.stop(self.now, 0.0)
         self.stopped = True
         for _ in range(50):
-            self.crew.turn(self.now)
-            if self.crew.ended:
+            self.supervisor.turn(self.now)
+            if self.supervisor.ended:
                 break
-            for pid in list(self.crew.members):
+            for pid in list(self.supervisor.members):
                 self.out.leave(pid)
                 self.bury(pid)
-            due = self.crew.next_time()
+            due = self.supervisor.next_time()
             self.now = max(self.now, due if due < 1e9 else self.now) + 0.001
-        assert self.crew.ended, "it does not end"
+        assert self.supervisor.ended, "it does not end"
         assert set(self.out.outcomes) == set(range(1, self.tickets + 1)), "not all are told"
         self.check_outcomes()
 
@@ -317,12 +317,12 @@ class Supervising(RuleBasedStateMachine):
         """Left alone with well-behaved children, it runs everything with as many as it should."""
         self.out.refuse = False
         for _ in range(200):
-            self.crew.turn(self.now)
-            for pid in list(self.crew.members):
+            self.supervisor.turn(self.now)
+            for pid in list(self.supervisor.members):
                 child = self.out.children[pid]
                 if not child.ready and child.dead is None:
                     child.ready = True
-                    self.crew.on_ready(pid)
+                    self.supervisor.on_ready(pid)
                 self.out.begin(pid)
                 self.out.finish(pid)
                 self.hear(pid, 9)
@@ -330,9 +330,9 @@ class Supervising(RuleBasedStateMachine):
                 self.bury(pid)
             self.now += 0.5
         assert len(self.out.outcomes) == self.tickets, "something was forgotten"
-        there = [pid for pid in self.crew.members if self.out.children[pid].dead is None]
-        assert len(there) == self.crew.size
-        assert self.crew.next_time() > self.now
+        there = [pid for pid in self.supervisor.members if self.out.children[pid].dead is None]
+        assert len(there) == self.supervisor.size
+        assert self.supervisor.next_time() > self.now
 
     def check_outcomes(self):
         for ticket, outcome in self.out.outcomes.items():
@@ -360,221 +360,221 @@ TestSupervising.settings = settings(
 )
 
 
-def crew_of(size, **options):
-    outside = FakeOutside()
-    crew = Crew(outside, size, **options)
-    crew.turn(0.0)
-    for pid in list(crew.members):
-        outside.children[pid].ready = True
-        crew.on_ready(pid)
-    return outside, crew
+def supervisor_of(size, **options):
+    effects = FakeEffects()
+    supervisor = Supervisor(effects, size, **options)
+    supervisor.turn(0.0)
+    for pid in list(supervisor.members):
+        effects.children[pid].ready = True
+        supervisor.on_ready(pid)
+    return effects, supervisor
 
 
-def warm(outside, crew, now=0.0, seconds=0.0001):
+def warm(effects, supervisor, now=0.0, seconds=0.0001):
     """Teach it that tasks called t are short."""
-    crew.pending.append(job(10**6))
-    crew.turn(now)
-    (pid,) = [pid for pid, child in outside.children.items() if child.granted]
-    outside.begin(pid)
-    outside.finish(pid)
-    crew.on_ended(pid, 10**6, Done(b"", seconds), now)
+    supervisor.pending.append(job(10**6))
+    supervisor.turn(now)
+    (pid,) = [pid for pid, child in effects.children.items() if child.granted]
+    effects.begin(pid)
+    effects.finish(pid)
+    supervisor.on_ended(pid, 10**6, Done(b"", seconds), now)
 
 
 def two_at_work(count):
     """Two children that have ``count`` short jobs; each has begun one."""
-    outside, crew = crew_of(2)
-    warm(outside, crew)
-    crew.pending.extend(job(number) for number in range(1, count + 1))
-    crew.turn(0.0)
-    first, second = outside.children
-    outside.begin(first)
-    outside.begin(second)
-    return outside, crew, first, second
+    effects, supervisor = supervisor_of(2)
+    warm(effects, supervisor)
+    supervisor.pending.extend(job(number) for number in range(1, count + 1))
+    supervisor.turn(0.0)
+    first, second = effects.children
+    effects.begin(first)
+    effects.begin(second)
+    return effects, supervisor, first, second
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(0.0, MAX_WINDOW), (0.0011, 5), (0.1, 1)])
 def test_jobs_wait_behind_one_another_up_to_a_bound_of_work_and_of_number(seconds, count):
-    outside, crew = crew_of(1)
-    warm(outside, crew, seconds=seconds)
-    crew.pending.extend(job(number) for number in range(1, 100))
-    crew.turn(0.0)
-    (member,) = crew.members.values()
+    effects, supervisor = supervisor_of(1)
+    warm(effects, supervisor, seconds=seconds)
+    supervisor.pending.extend(job(number) for number in range(1, 100))
+    supervisor.turn(0.0)
+    (member,) = supervisor.members.values()
     assert len(member.jobs) == count
 
 
 def test_a_terminate_that_comes_when_the_next_task_runs_hits_nobody():
-    outside, crew = crew_of(1)
-    warm(outside, crew)
-    crew.pending.extend([job(1), job(2), job(3)])
-    crew.turn(0.0)
-    (pid,) = crew.members
-    outside.begin(pid)
-    outside.finish(pid)  # the crew does not know yet that 1 has ended
-    outside.begin(pid)
-    assert not crew.terminate(1, signal.SIGKILL, 0.0)
-    assert outside.children[pid].dead is None
-    assert outside.children[pid].running == 2
-    assert crew.on_ended(pid, 1, Done(b"", 0.001), 0.0)
-    crew.turn(0.0)
-    assert list(outside.children[pid].granted) == [3]
+    effects, supervisor = supervisor_of(1)
+    warm(effects, supervisor)
+    supervisor.pending.extend([job(1), job(2), job(3)])
+    supervisor.turn(0.0)
+    (pid,) = supervisor.members
+    effects.begin(pid)
+    effects.finish(pid)  # the supervisor does not know yet that 1 has ended
+    effects.begin(pid)
+    assert not supervisor.terminate(1, signal.SIGKILL, 0.0)
+    assert effects.children[pid].dead is None
+    assert effects.children[pid].running == 2
+    assert supervisor.on_ended(pid, 1, Done(b"", 0.001), 0.0)
+    supervisor.turn(0.0)
+    assert list(effects.children[pid].granted) == [3]
 
 
 def test_a_time_limit_that_is_over_when_the_next_task_runs_hits_nobody():
-    outside, crew = crew_of(1)
-    warm(outside, crew)
-    crew.pending.extend([job(1, hard=1.0), job(2)])
-    crew.turn(0.0)
-    (pid,) = crew.members
-    outside.begin(pid)
-    outside.finish(pid)
-    outside.begin(pid)
-    crew.turn(1.5)
-    assert outside.children[pid].dead is None
-    assert crew.on_ended(pid, 1, Done(b"", 0.001), 1.5)
+    effects, supervisor = supervisor_of(1)
+    warm(effects, supervisor)
+    supervisor.pending.extend([job(1, hard=1.0), job(2)])
+    supervisor.turn(0.0)
+    (pid,) = supervisor.members
+    effects.begin(pid)
+    effects.finish(pid)
+    effects.begin(pid)
+    supervisor.turn(1.5)
+    assert effects.children[pid].dead is None
+    assert supervisor.on_ended(pid, 1, Done(b"", 0.001), 1.5)
 
 
 def test_what_waits_behind_a_long_task_is_taken_back_and_given_to_another_child():
-    outside, crew, first, second = two_at_work(6)
-    waiting = list(outside.children[first].granted)
+    effects, supervisor, first, second = two_at_work(6)
+    waiting = list(effects.children[first].granted)
     assert waiting
-    for ticket in [outside.children[second].running, *outside.children[second].granted]:
-        outside.begin(second)
-        outside.finish(second)
-        crew.on_ended(second, ticket, Done(b"", 0.0001), 0.001)
-    crew.turn(OVERDUE)
-    assert not outside.children[first].granted
-    assert list(outside.children[second].granted) == waiting
+    for ticket in [effects.children[second].running, *effects.children[second].granted]:
+        effects.begin(second)
+        effects.finish(second)
+        supervisor.on_ended(second, ticket, Done(b"", 0.0001), 0.001)
+    supervisor.turn(OVERDUE)
+    assert not effects.children[first].granted
+    assert list(effects.children[second].granted) == waiting
 
 
 def test_when_everybody_is_at_a_long_task_what_waits_is_given_back():
-    outside, crew, _, _ = two_at_work(99)
-    crew.turn(OVERDUE)
-    begun = {child.running for child in outside.children.values()}
-    assert crew.pace.ahead > 1
-    crew.relieve(LONG - 0.01)
-    assert set(outside.outcomes) == {10**6}, "they have not been at it for long"
-    crew.relieve(LONG)
+    effects, supervisor, _, _ = two_at_work(99)
+    supervisor.turn(OVERDUE)
+    begun = {child.running for child in effects.children.values()}
+    assert supervisor.pace.ahead > 1
+    supervisor.relieve(LONG - 0.01)
+    assert set(effects.outcomes) == {10**6}, "they have not been at it for long"
+    supervisor.relieve(LONG)
     returned = {number for number in range(1, 100) if number not in begun}
-    assert {n for n, told in outside.outcomes.items() if told == Returned()} == returned
-    assert crew.pace.ahead == 1, "as many shall not come again"
+    assert {n for n, told in effects.outcomes.items() if told == Returned()} == returned
+    assert supervisor.pace.ahead == 1, "as many shall not come again"
 
 
 def test_while_one_child_goes_on_nothing_is_given_back():
-    outside, crew = crew_of(2)
-    warm(outside, crew)
-    crew.pending.extend(job(number, name=f"new {number}") for number in range(1, 10))
-    crew.turn(0.0)
-    first, second = outside.children
-    outside.begin(first)
+    effects, supervisor = supervisor_of(2)
+    warm(effects, supervisor)
+    supervisor.pending.extend(job(number, name=f"new {number}") for number in range(1, 10))
+    supervisor.turn(0.0)
+    first, second = effects.children
+    effects.begin(first)
     for step in range(1, 6):
-        outside.begin(second)
-        ticket = outside.children[second].running
-        outside.finish(second)
-        crew.on_ended(second, ticket, Done(b"", LONG), LONG * step)
-        crew.relieve(LONG * step)
-        crew.turn(LONG * step)
-        crew.relieve(LONG * step)
-    assert Returned() not in outside.outcomes.values()
+        effects.begin(second)
+        ticket = effects.children[second].running
+        effects.finish(second)
+        supervisor.on_ended(second, ticket, Done(b"", LONG), LONG * step)
+        supervisor.relieve(LONG * step)
+        supervisor.turn(LONG * step)
+        supervisor.relieve(LONG * step)
+    assert Returned() not in effects.outcomes.values()
 
 
-def test_a_crew_that_is_still_starting_gives_nothing_back():
-    outside = FakeOutside()
-    crew = Crew(outside, 2)
-    crew.pending.append(job(1))
-    crew.turn(0.0)
-    crew.relieve(100.0)
-    assert not outside.outcomes
+def test_a_supervisor_that_is_still_starting_gives_nothing_back():
+    effects = FakeEffects()
+    supervisor = Supervisor(effects, 2)
+    supervisor.pending.append(job(1))
+    supervisor.turn(0.0)
+    supervisor.relieve(100.0)
+    assert not effects.outcomes
 
 
 def test_children_that_die_young_are_started_later_and_later():
-    outside, crew = crew_of(1)
-    (pid,) = crew.members
-    crew.on_died(pid, "SIGKILL", 0.0)
-    crew.turn(0.0)
+    effects, supervisor = supervisor_of(1)
+    (pid,) = supervisor.members
+    supervisor.on_died(pid, "SIGKILL", 0.0)
+    supervisor.turn(0.0)
     now, pauses = 0.0, []
     for _ in range(30):
-        (pid,) = crew.members
-        crew.on_died(pid, "exit code 78", now)
-        crew.turn(now)
-        due = crew.next_time()
+        (pid,) = supervisor.members
+        supervisor.on_died(pid, "exit code 78", now)
+        supervisor.turn(now)
+        due = supervisor.next_time()
         pauses.append(due - now)
         now = due
-        crew.turn(now)
-        assert len(crew.members) == 1
+        supervisor.turn(now)
+        assert len(supervisor.members) == 1
     assert max(pauses) <= RESTARTS.cap
     assert sum(pauses) > 30.0
 
 
 def test_outcomes_may_be_heard_together_while_everybody_has_more_to_do():
-    outside, crew = crew_of(2)
-    assert crew.leisure() == 0.0
-    warm(outside, crew)
-    crew.pending.extend(job(number) for number in range(1, 4))
-    crew.turn(0.0)
-    assert crew.leisure() == 0.0, "one of them has a single job"
-    crew.pending.extend(job(number) for number in range(4, 21))
-    crew.turn(0.0)
-    assert 0.0 < crew.leisure() <= 10 * LEAST_COST, "half of what the less busy one has to do"
-    crew.stop(0.0, 10.0)
-    assert crew.leisure() == 0.0
+    effects, supervisor = supervisor_of(2)
+    assert supervisor.slack() == 0.0
+    warm(effects, supervisor)
+    supervisor.pending.extend(job(number) for number in range(1, 4))
+    supervisor.turn(0.0)
+    assert supervisor.slack() == 0.0, "one of them has a single job"
+    supervisor.pending.extend(job(number) for number in range(4, 21))
+    supervisor.turn(0.0)
+    assert 0.0 < supervisor.slack() <= 10 * LEAST_COST, "half of what the less busy one has to do"
+    supervisor.stop(0.0, 10.0)
+    assert supervisor.slack() == 0.0
 
 
 def test_a_child_whose_task_is_being_ended_gets_nothing_else():
-    outside, crew = crew_of(1)
-    warm(outside, crew)
-    crew.pending.append(job(1))
-    crew.turn(0.0)
-    (pid,) = crew.members
-    outside.begin(pid)
-    assert crew.terminate(1, signal.SIGTERM, 0.0)
-    crew.pending.append(job(2))
-    crew.turn(0.0)
-    assert not outside.children[pid].granted
-    outside.finish(pid)
-    assert crew.on_cut(pid, 1, 0.0)
-    crew.turn(0.0)
-    assert list(outside.children[pid].granted) == [2]
+    effects, supervisor = supervisor_of(1)
+    warm(effects, supervisor)
+    supervisor.pending.append(job(1))
+    supervisor.turn(0.0)
+    (pid,) = supervisor.members
+    effects.begin(pid)
+    assert supervisor.terminate(1, signal.SIGTERM, 0.0)
+    supervisor.pending.append(job(2))
+    supervisor.turn(0.0)
+    assert not effects.children[pid].granted
+    effects.finish(pid)
+    assert supervisor.on_cut(pid, 1, 0.0)
+    supervisor.turn(0.0)
+    assert list(effects.children[pid].granted) == [2]
 
 
 def test_a_child_that_never_gets_ready_is_killed_and_its_successor_comes_later():
-    outside, crew = crew_of(1)
-    (pid,) = crew.members
-    crew.on_died(pid, "SIGKILL", 0.0)
-    crew.turn(0.0)
-    (pid,) = crew.members
-    assert crew.next_time() == START_TIMEOUT
-    crew.turn(START_TIMEOUT)
-    assert outside.children[pid].dead == OURS
-    crew.on_died(pid, OURS, START_TIMEOUT)
-    crew.turn(START_TIMEOUT)
-    assert not crew.members or crew.next_time() > START_TIMEOUT
+    effects, supervisor = supervisor_of(1)
+    (pid,) = supervisor.members
+    supervisor.on_died(pid, "SIGKILL", 0.0)
+    supervisor.turn(0.0)
+    (pid,) = supervisor.members
+    assert supervisor.next_time() == START_TIMEOUT
+    supervisor.turn(START_TIMEOUT)
+    assert effects.children[pid].dead == OURS
+    supervisor.on_died(pid, OURS, START_TIMEOUT)
+    supervisor.turn(START_TIMEOUT)
+    assert not supervisor.members or supervisor.next_time() > START_TIMEOUT
 
 
 def test_the_successor_of_a_child_with_few_jobs_to_go_is_started_before_it_is_needed():
-    outside, crew = crew_of(1, max_tasks=20)
-    (old,) = crew.members
+    effects, supervisor = supervisor_of(1, max_tasks=20)
+    (old,) = supervisor.members
     for number in range(1, 18):
-        crew.pending.append(job(number))
-        crew.turn(0.0)
-        outside.begin(old)
-        outside.finish(old)
-        crew.on_ended(old, number, Done(b"", 0.0001), 0.0)
-        crew.turn(0.0)
-    assert list(crew.members) == [old]
-    crew.pending.append(job(18))
-    crew.turn(0.0)
-    assert crew.next_time() <= 0.0
-    crew.turn(0.0)
-    _, new = crew.members
-    outside.begin(old)
-    outside.finish(old)
-    crew.on_ended(old, 18, Done(b"", 0.0001), 0.0)
-    crew.pending.append(job(19))
-    crew.turn(0.0)
-    assert list(outside.children[old].granted) == [19], "it works until the other one is ready"
-    outside.children[new].ready = True
-    crew.on_ready(new)
-    crew.turn(0.0)
-    assert outside.children[old].stopping
-    crew.turn(0.0)
-    assert list(outside.children[new].granted) == [19]
+        supervisor.pending.append(job(number))
+        supervisor.turn(0.0)
+        effects.begin(old)
+        effects.finish(old)
+        supervisor.on_ended(old, number, Done(b"", 0.0001), 0.0)
+        supervisor.turn(0.0)
+    assert list(supervisor.members) == [old]
+    supervisor.pending.append(job(18))
+    supervisor.turn(0.0)
+    assert supervisor.next_time() <= 0.0
+    supervisor.turn(0.0)
+    _, new = supervisor.members
+    effects.begin(old)
+    effects.finish(old)
+    supervisor.on_ended(old, 18, Done(b"", 0.0001), 0.0)
+    supervisor.pending.append(job(19))
+    supervisor.turn(0.0)
+    assert list(effects.children[old].granted) == [19], "it works until the other one is ready"
+    effects.children[new].ready = True
+    supervisor.on_ready(new)
+    supervisor.turn(0.0)
+    assert effects.children[old].stopping
+    supervisor.turn(0.0)
+    assert list(effects.children[new].granted) == [19]

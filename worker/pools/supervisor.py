@@ -1,7 +1,7 @@
 """Which child gets which job, who is charged when one dies, and who is replaced when. No I/O.
 
-A `Crew` is told what happened and when - a job came, a child is ready, has finished, has died - and
-acts through `Outside`. `processes.ProcessPool` is its outside in a worker; tests give it another
+A `Supervisor` is told what happened and when - a job came, a child is ready, has finished, has
+died - and acts through `Effects`, which is `children.Children` in a worker; tests give it another
 one, and a clock of their own.
 
 The rules:
@@ -9,7 +9,7 @@ The rules:
 - Each job is told of exactly once, and a job that was begun is never begun again here.
 - A child runs one job at a time, in the order given. The first of its ``jobs`` is the one that
   runs, unless words of its end are still on their way.
-- Nobody is killed without taking back what waits behind the running job (`Outside.take_back`).
+- Nobody is killed without taking back what waits behind the running job (`Effects.take_back`).
   After that the child can begin nothing more, so a kill hits the job that it is meant for, or none.
 - A job that was not begun is nobody's fault: it goes to another child.
 - A child that is to be replaced goes when another one is ready, and so at most a quarter more than
@@ -54,8 +54,8 @@ EXIT_TIMEOUT = 5.0
 _TIMED = (Done, Failed)
 
 
-class Outside(Protocol):
-    """What a crew does to the world. Nothing here blocks or raises, but for `start`."""
+class Effects(Protocol):
+    """What a supervisor does to the world. Nothing here blocks or raises, but for `start`."""
 
     def start(self) -> int:
         """Start a child and return its process id; raises OSError."""
@@ -79,16 +79,16 @@ class Outside(Protocol):
         """Report an outcome."""
 
 
-class Crew:
+class Supervisor:
     """The children of a pool and the jobs that are not with any of them yet. Not thread-safe.
 
     Attributes:
         aborted: nothing shall be waited for.
     """
 
-    def __init__(self, outside: Outside, size: int, *, max_tasks: int | None = None) -> None:
+    def __init__(self, effects: Effects, size: int, *, max_tasks: int | None = None) -> None:
         """Nobody is started before the first `turn`."""
-        self._outside = outside
+        self._effects = effects
         self.size = size
         self.max_tasks = max_tasks
         self.members: dict[int, Member] = {}
@@ -126,7 +126,7 @@ class Crew:
             self._changed = True
         if isinstance(outcome, _TIMED):
             self.pace.observe(job.name, outcome.seconds)
-        self._outside.tell(ticket, outcome)
+        self._effects.tell(ticket, outcome)
         return True
 
     def on_cut(self, pid: int, ticket: int, now: float) -> bool:
@@ -154,7 +154,7 @@ class Crew:
             if member.cut is not None and member.cut[0] == job.ticket:
                 outcome = member.cut[1]
             self.clean = self.clean and not isinstance(outcome, Abandoned)
-            self._outside.tell(job.ticket, outcome)
+            self._effects.tell(job.ticket, outcome)
         if not member.ready and not member.dying:
             self._start_later(now)
 
@@ -164,7 +164,7 @@ class Crew:
             self._recall(member)
             for job in member.jobs:
                 self.clean = False
-                self._outside.tell(job.ticket, Abandoned())
+                self._effects.tell(job.ticket, Abandoned())
         self.members.clear()
         self._return_pending()
 
@@ -196,7 +196,7 @@ class Crew:
                 due = min(due, member.began + OVERDUE)
         return due
 
-    def leisure(self) -> float:
+    def slack(self) -> float:
         """Return the seconds in which nobody can run out of jobs.
 
         Word of outcomes may wait for so long, and be heard together.
@@ -271,14 +271,14 @@ class Crew:
         for job in self.pending:
             if job.ticket == ticket:
                 self.pending.remove(job)
-                self._outside.tell(ticket, outcome)
+                self._effects.tell(ticket, outcome)
                 return True
         return False
 
     def _recall(self, member: Member) -> None:
         """Take back what the child has not begun. After this it begins nothing more."""
         member.recalled = True
-        self.pending.extendleft(reversed(member.drop(self._outside.take_back(member.pid))))
+        self.pending.extendleft(reversed(member.drop(self._effects.take_back(member.pid))))
 
     def _cut(self, member: Member, means: Outcome, number: int, now: float) -> None:
         """End the job that was begun last, after `_recall`."""
@@ -288,12 +288,12 @@ class Crew:
             self._kill(member)
         else:
             member.kill_at = min(member.kill_at, now + CUT_GRACE)
-            self._outside.cut(member.pid, job.ticket, number)
+            self._effects.cut(member.pid, job.ticket, number)
 
     def _kill(self, member: Member) -> None:
         if not member.dying:
             member.dying = self._changed = True
-            self._outside.kill(member.pid)
+            self._effects.kill(member.pid)
         member.kill_at = math.inf
 
     def _enforce(self, member: Member, now: float) -> None:
@@ -350,7 +350,7 @@ class Crew:
         """Start who is missing, later and later while they die young; let go who is too many."""
         while (missing := self._missing()) and now >= self._next_start:
             try:
-                pid = self._outside.start()
+                pid = self._effects.start()
             except OSError:
                 self._start_later(now)
                 break
@@ -382,7 +382,7 @@ class Crew:
         if member.ready:
             self._recall(member)
             member.leaving = self._changed = True
-            self._outside.stop(member.pid)
+            self._effects.stop(member.pid)
         else:
             self._kill(member)
 
@@ -403,7 +403,7 @@ class Crew:
                 self._wear_out(member, able)
             given.setdefault(member.pid, []).append(job)
         for pid, jobs in given.items():
-            self._outside.give(pid, jobs)
+            self._effects.give(pid, jobs)
 
     def _able(self) -> list[Member]:
         return [
@@ -437,7 +437,7 @@ class Crew:
         """Report what nobody has as returned; whether there was anything."""
         some = bool(self.pending)
         while self.pending:
-            self._outside.tell(self.pending.popleft().ticket, Returned())
+            self._effects.tell(self.pending.popleft().ticket, Returned())
         return some
 
     def _give_up(self, member: Member, now: float) -> None:
