@@ -27,7 +27,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import get_args
+from typing import Any, Final, get_args
+
+import msgspec
 
 from queue_core import (
     Backoff,
@@ -40,6 +42,7 @@ from queue_core import (
     QueueCoreError,
     StaleDelivery,
     TransportError,
+    fresh_id,
 )
 from queue_core.worker.guarding import Fail, guarded, unheard
 from queue_core.worker.messages import label, properties_of
@@ -70,6 +73,9 @@ _PATIENCE = Backoff(base=0.2, cap=5.0)
 _TRIES = 8
 _FINISH = 15.0
 _RETURN_DELAY = 30.0
+_MAX_HEADERS: Final = 64_000
+_MAX_HEADER: Final = 1_000
+"""How much of headers, and of one of them if those are more, a dead letter has, in characters."""
 
 
 _NAMES = {kind: kind.__name__.lower() for kind in get_args(Outcome)}
@@ -311,7 +317,7 @@ class Settler:
     def _give_back(self, message: Message, *, counted: bool) -> None:
         """Return the message to its queue; what was acked before its run is sent again."""
         if message.settled:
-            self._ack(message, [self._copy(message, "", message.queue, {})])
+            self._ack(message, [_copy(message, "", message.queue, {})])
         else:
             message.requeue(counted=counted)
 
@@ -349,7 +355,7 @@ class Settler:
         if counted:
             message.requeue()
         else:
-            again = self._copy(message, "", message.queue, {CRASHES_HEADER: crashes})
+            again = _copy(message, "", message.queue, {CRASHES_HEADER: crashes})
             self._ack(message, [again])
 
     def _give_up(self, message: Message, type_name: str, reason: str) -> None:
@@ -360,31 +366,40 @@ class Settler:
         if queue is not None and target is not None:
             key = queue.dead_letter_routing_key
             key = message.routing_key if key is None else key
-            dead = self._copy(message, target, key, headers)
+            dead = _copy(message, target, key, headers, small=True)
         else:
             name = f"{message.queue[:250]}.dlq"
             self._sequel.declare(Queue(name))
-            dead = self._copy(message, "", name, headers)
+            dead = _copy(message, "", name, headers, small=True)
         self._ack(message, [*self._sequel.of_unfinished(message, type_name, reason), dead])
 
-    def _copy(
-        self, message: Message, exchange: str, key: str, headers: Mapping[str, object]
-    ) -> Publication:
-        properties = properties_of(message)
-        return self._producer.prepare(
-            message.body,
-            key,
-            exchange=exchange,
-            headers={**properties.headers, **headers},
-            priority=properties.priority,
-            correlation_id=properties.correlation_id,
-            reply_to=properties.reply_to,
-            message_id=properties.message_id,
-            type=properties.type,
-            app_id=properties.app_id,
-            content_type=properties.content_type or "application/octet-stream",
-            content_encoding=properties.content_encoding,
-        )
+
+def _copy(
+    message: Message, exchange: str, key: str, more: Mapping[str, object], *, small: bool = False
+) -> Publication:
+    """The message again, as it came: what is too much for us to send may have come from others.
+
+    With ``small`` without its large headers, if it has any.
+    """
+    known = properties_of(message)
+    headers = _without_large(known.headers) if small else known.headers
+    properties = msgspec.structs.replace(
+        known,
+        content_type=known.content_type or "application/octet-stream",
+        headers={**headers, **more},
+        expiration=None,
+        user_id=None,
+        delivery_mode=2,
+    )
+    return Publication(exchange, key, message.body, properties, fresh_id())
+
+
+def _without_large(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """So few headers that a broker has room for more."""
+    sizes = {name: len(repr(value)) for name, value in headers.items()}
+    if sum(sizes.values()) <= _MAX_HEADERS:
+        return headers
+    return {name: value for name, value in headers.items() if sizes[name] <= _MAX_HEADER}
 
 
 def _only_acks(outcome: Outcome) -> bool:

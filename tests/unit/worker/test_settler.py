@@ -15,6 +15,7 @@ from queue_core import (
     ConnectionLost,
     DecodeError,
     Properties,
+    Publication,
     Queue,
     StaleDelivery,
 )
@@ -99,6 +100,39 @@ def test_the_result_is_sent_with_the_ack(connection, consumer, settler):
         assert reply is not None
         assert reply.payload == {"x": 1} and reply.properties.correlation_id == "id-1"
     eventually(lambda: empty(connection))
+
+
+FOREIGN = {
+    "a header that has no room for a reason": {
+        "headers": {"task": "t", "id": "i", "x": "y" * 10**5}
+    },
+    "a name of a header that we refuse": {"headers": {"task": "t", "a\nb": 1}},
+    "more headers than we send": {"headers": {f"h{number}": number for number in range(1_500)}},
+    "a priority that we refuse": {"priority": 255},
+    "texts that we refuse": {"type": "t\0", "correlation_id": "c" * 255},
+    "a body that is larger than ours": {"body": b"x" * (17 << 20)},
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+@pytest.mark.parametrize("outcome", [Rejected("no such task"), Crashed("SIGKILL")])
+def test_what_another_program_sent_is_settled_though_we_would_not_send_it(
+    connection, consumer, settler, what, outcome
+):
+    given = dict(FOREIGN[what])
+    body = given.pop("body", b"[]")
+    sent = Publication("", "q", body, Properties("application/json", "utf-8", **given), "1")
+    connection.producer().publish_many([sent])
+    message = consumer.receive(5)
+    for _ in range(1 if isinstance(outcome, Rejected) else 3):
+        assert message is not None
+        settler.settle(message, outcome)
+        message = consumer.receive(0.2)
+    assert message is None and empty(connection)
+    with connection.consumer("q.dlq", decode=False) as letters:
+        letter = letters.receive(5)
+    assert letter is not None and letter.body == body
+    assert letter.headers["qc-error"] and letter.properties.priority == given.get("priority", 0)
 
 
 def test_nobody_waits_any_more_and_the_message_is_acked(connection, consumer, settler):
