@@ -123,12 +123,14 @@ class Mould:
         headers = self._headers.copy()
         headers["id"] = task_id
         headers["root_id"] = said("root_id") or task_id
-        headers["parent_id"] = said("parent_id")
-        headers["group"] = said("group_id")
-        if (group_index := said("group_index")) is not None:
-            headers["group_index"] = group_index
-        if when.expires is not None:
-            headers["expires"] = when.expires
+        for name, value in (
+            ("parent_id", said("parent_id")),
+            ("group", said("group_id")),
+            ("group_index", said("group_index")),
+            ("expires", when.expires),
+        ):
+            if value is not None:
+                headers[name] = value
         if args:
             headers["argsrepr"] = short_repr(tuple(args))
         if kwargs:

@@ -114,34 +114,31 @@ class Call(msgspec.Struct):
 def task_headers(call: Call, *, origin: str) -> Headers:
     """Return the headers of a task message; ``task`` is what marks it as protocol 2.
 
-    A header is left out where it would say what every reader takes for granted without it. A broker
-    pays for each one: without these RabbitMQ takes a sixth more tasks a second.
+    What is None, or has not happened yet, is left out: readers take that for granted, and a broker
+    pays for each header (docs/design/worker.md).
     """
     headers: Headers = {
         "lang": "py",
         "task": call.name,
         "id": call.id,
+        "shadow": call.shadow,
+        "eta": call.eta,
+        "expires": call.expires,
+        "group": call.group,
+        "group_index": call.group_index,
+        "retries": call.retries or None,
+        "timelimit": [call.hard_limit, call.soft_limit],
         "root_id": call.root_id or call.id,
         "parent_id": call.parent_id,
-        "group": call.group,
-        "timelimit": [call.hard_limit, call.soft_limit],
         "argsrepr": short_repr(tuple(call.args)),
         "kwargsrepr": short_repr(call.kwargs),
         "origin": origin,
         "ignore_result": call.ignore_result,
-        "stamps": call.stamps,
-    }
-    said: Headers = {
-        "shadow": call.shadow,
-        "eta": call.eta,
-        "expires": call.expires,
-        "group_index": call.group_index,
-        "retries": call.retries or None,
         "replaced_task_nesting": call.replaced_task_nesting or None,
         "stamped_headers": call.stamped_headers,
+        "stamps": call.stamps,
     }
-    headers.update({name: value for name, value in said.items() if value is not None})
-    return headers
+    return {name: value for name, value in headers.items() if value is not None}
 
 
 def task_body(call: Call) -> list[Any]:

@@ -37,8 +37,10 @@ UNSAID = {
     "shadow": None,
     "eta": None,
     "expires": None,
+    "group": None,
     "group_index": None,
     "retries": 0,
+    "parent_id": None,
     "replaced_task_nesting": 0,
     "stamped_headers": None,
 }
@@ -103,7 +105,8 @@ def test_what_celerys_message_says_of_followers_and_limits_is_read():
     assert call.embed == Embed(**embed)
     assert (call.hard_limit, call.soft_limit) == (10, 5)
     assert (call.group, call.group_index, call.reply_to) == ("g", 3, "replies")
-    assert {"retries": 0, **task_headers(call, origin="gen4711@host")} == {
+    unsaid = {"retries": 0, "parent_id": None}
+    assert {**unsaid, **task_headers(call, origin="gen4711@host")} == {
         **headers,
         "argsrepr": "(2,)",
         "kwargsrepr": "{'b': 3}",
