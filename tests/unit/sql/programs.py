@@ -21,13 +21,13 @@ def _wait_for_the_start() -> None:
     sys.stdin.readline()
 
 
-def turns(path: str, seconds: str, name: str) -> None:
-    """Write as often as possible, and print how often, and the longest wait in seconds.
+def turns(path: str, until: str) -> None:
+    """Write until all together have, so often; print how many turns the longest wait took.
 
     Most of the time somebody is writing, whoever else uses the processors.
     """
     store = _open(path)
-    store.key_increment(name)
+    turn = store.key_increment("turns")
     commit = store._dialect.commit
 
     def slowly(cursor: Any) -> None:
@@ -36,14 +36,11 @@ def turns(path: str, seconds: str, name: str) -> None:
 
     store._dialect.commit = slowly  # type: ignore[method-assign]
     _wait_for_the_start()
-    end = time.monotonic() + float(seconds)
-    count, longest, now = 0, 0.0, time.monotonic()
-    while now < end:
-        store.key_increment(name)
-        count += 1
-        before, now = now, time.monotonic()
-        longest = max(longest, now - before)
-    print(count, longest, flush=True)
+    longest, turn = 0, store.key_increment("turns")
+    while turn < int(until):
+        before, turn = turn, store.key_increment("turns")
+        longest = max(longest, turn - before)
+    print(longest, flush=True)
 
 
 def wait_for_messages(path: str, seconds: str) -> None:
