@@ -56,14 +56,14 @@ class Consumer:
 
     Attributes:
         name: unique in the session.
-        books: its subscriptions, and the settlements.
+        ledger: its subscriptions, and the settlements.
     """
 
     def __init__(self, core: Core, name: str) -> None:
         """Begin without subscriptions; the handle is opened at the first receive."""
         self.name = name
         self._core = core
-        self.books = Ledger(core, name, self._interrupt)
+        self.ledger = Ledger(core, name, self._interrupt)
         self._receiving = threading.Lock()
         self._ended: list[str] = []
         self._stash: deque[Delivery] = deque()
@@ -80,15 +80,15 @@ class Consumer:
 
         ``deleted`` has the next receive raise QueueNotFound.
         """
-        books = self.books
-        with books.lock:
-            window = books.windows.pop(queue, None)
+        ledger = self.ledger
+        with ledger.lock:
+            window = ledger.windows.pop(queue, None)
             if window is None:
                 return None
             self._stash = deque(item for item in self._stash if item.queue != queue)
             if deleted:
                 self._ended.append(queue)
-        books.stir()
+        ledger.stir()
         return window
 
     # --- receiving --------------------------------------------------------------------------------
@@ -101,9 +101,9 @@ class Consumer:
                 self._until = self._core.pool.within(timeout)
                 return self._receive(limit, wait)
         finally:
-            self.books.waiting = False
-            if self.books.due is not None:
-                self._core.call_keeper(self.books.due)
+            self.ledger.waiting = False
+            if self.ledger.due is not None:
+                self._core.call_keeper(self.ledger.due)
             if self._retired or self._core.closed:
                 self.close_handle(0.0)
 
@@ -111,8 +111,8 @@ class Consumer:
         core = self._core
         until = time.monotonic() + wait
         while True:
-            self.books.bell.clear()
-            self.books.waiting = True
+            self.ledger.bell.clear()
+            self.ledger.waiting = True
             core.guard()
             if self._ended:
                 queue = self._ended.pop(0)
@@ -130,45 +130,43 @@ class Consumer:
                         return found
                     continue
                 store = self._handle()
-                if verdicts := self.books.take_verdicts():
+                if verdicts := self.ledger.take_verdicts():
                     self._send(store, verdicts)
-                self.books.claiming = (
-                    True  # before the look at the books: who changes them interrupts
-                )
-                wants, flights = self.books.ride(limit)
+                self.ledger.claiming = True  # before the look at it: who changes it interrupts
+                wants, flights = self.ledger.ride(limit)
                 if wants:
                     if found := self._claim(store, wants, flights, until, limit):
                         return found
                     if self._stash or (time.monotonic() < until and not self._woken):
                         continue
-                self.books.claiming = False
-                if not wants and self.books.due is not None:
-                    core.call_keeper(self.books.due)  # acks that have nothing to travel with
+                self.ledger.claiming = False
+                if not wants and self.ledger.due is not None:
+                    core.call_keeper(self.ledger.due)  # acks that have nothing to travel with
             left = until - time.monotonic()
             if left <= 0 or self._woken:
                 self._woken = False
                 return ()
-            self.books.bell.wait(left)
+            self.ledger.bell.wait(left)
 
     def _claim(
         self, store: Store, wants: dict[str, int], flights: list[Flight], until: float, limit: int
     ) -> Sequence[Delivery]:
-        """Claim, and wait for something until ``until``, unless the books have changed already."""
+        """Claim, and wait for something until ``until``, unless the ledger has changed already."""
         wait = min(max(until - time.monotonic(), 0.0), MAX_WAIT)
-        if self.books.bell.is_set():
+        if self.ledger.bell.is_set():
             wait = 0.0
         settle = [token for flight in flights for token in flight.acks]
         request = self._core.new_request()
         try:
             answer = self._ask(store, _Unresolved(request, wants, settle), wait, repeat=False)
         except BaseException:
-            self.books.claiming = False
-            self.books.land(flights, settle)
+            self.ledger.claiming = False
+            self.ledger.land(flights, settle)
             raise
-        self.books.claiming = False
+        self.ledger.claiming = False
         if flights:
-            self.books.settled(flights, answer.stale_tokens)
-            self.books.land(flights, ())
+            self.ledger.settled(flights, answer.stale_tokens)
+            self.ledger.land(flights, ())
         return self._accept(answer.claims, limit)
 
     def _repeat(self, limit: int) -> Sequence[Delivery]:
@@ -182,7 +180,7 @@ class Consumer:
 
     def _send(self, store: Store, flights: Sequence[Flight]) -> None:
         try:
-            self.books.send(store, flights)
+            self.ledger.send(store, flights)
         except BaseException:
             self._drop_store()
             raise
@@ -209,7 +207,7 @@ class Consumer:
         except BaseException:
             self._unresolved = claim
             self._drop_store()
-            if not self.books.windows:
+            if not self.ledger.windows:
                 self.abandon()  # cancelled meanwhile, by somebody who could not know of this
             raise
         self._unresolved = None
@@ -223,8 +221,8 @@ class Consumer:
         strays: list[Token] = []
         deliveries: list[Delivery] = []
         name = self.name
-        with self.books.lock:
-            windows = self.books.windows
+        with self.ledger.lock:
+            windows = self.ledger.windows
             window: Window | None = None
             for claim in claims:
                 queue = claim.queue
@@ -252,13 +250,13 @@ class Consumer:
         if strays:
             self._core.later(lambda store: give_back(store, strays))
         if len(deliveries) > limit or not self._core.fence.holds(self._core.clock.monotonic()):
-            with self.books.lock:
+            with self.ledger.lock:
                 self._stash.extend(deliveries)
             return ()
         return deliveries
 
     def _hand_out(self, limit: int) -> Sequence[Delivery]:
-        with self.books.lock:
+        with self.ledger.lock:
             count = min(limit, len(self._stash))
             return [self._stash.popleft() for _ in range(count)]
 
@@ -274,20 +272,20 @@ class Consumer:
         self.wake()
 
     def _give_back_stash(self) -> None:
-        with self.books.lock:
+        with self.ledger.lock:
             stash, self._stash = self._stash, deque()
         for delivery in stash:
-            self.books.settle(Settlement(delivery, "requeue", counted=False))
+            self.ledger.settle(Settlement(delivery, "requeue", counted=False))
 
     def wake(self) -> None:
         """End a receive early if it waits for room; otherwise the next one that finds nothing."""
         self._woken = True
-        self.books.stir()
+        self.ledger.stir()
 
     def _interrupt(self) -> None:
         """End a claim that waits at the store."""
         store = self._store
-        if self.books.claiming and store is not None:
+        if self.ledger.claiming and store is not None:
             store.interrupt()
 
     def retire(self) -> int:
@@ -299,7 +297,7 @@ class Consumer:
         self._retired = True
         self.wake()
         self.close_handle(0.0)
-        return self.books.late()
+        return self.ledger.late()
 
     def abandon(self) -> None:
         """Leave a claim whose reply was lost to the keeper, who gives back what it took."""

@@ -167,7 +167,7 @@ class Keeper:
             self._drop_store()
 
     def _next_due(self) -> float:
-        dues = [due for item in self._consumers() if (due := item.books.due) is not None]
+        dues = [due for item in self._consumers() if (due := item.ledger.due) is not None]
         if self._core.chores:
             dues.append(self._chores_from)
         return min([self._schedule.next(), *dues])
@@ -212,11 +212,11 @@ class Keeper:
 
     def _send(self, now: float, force: bool) -> None:
         for consumer in self._consumers():
-            books = consumer.books
-            if force or (books.due is not None and books.due <= now):
+            ledger = consumer.ledger
+            if force or (ledger.due is not None and ledger.due <= now):
 
-                def send(store: Store, books: Ledger = books) -> float:
-                    books.send(store, books.take())
+                def send(store: Store, ledger: Ledger = ledger) -> float:
+                    ledger.send(store, ledger.take())
                     return 0.0
 
                 self._guarded("settling", send, 0.0)
@@ -231,7 +231,7 @@ class Keeper:
         for name, uid in list(core.exclusive.items()):
             names[Names.queue(name, uid)] = (None, lease)
         for consumer in self._consumers():
-            for window in consumer.books.subscriptions():
+            for window in consumer.ledger.subscriptions():
                 own, *others = window.leases
                 names[own] = (consumer, lease)
                 for other in others:
@@ -317,7 +317,7 @@ class Keeper:
         """End subscriptions to queues that are gone, and exclusive queues that nobody uses."""
         consumed: dict[str, list[tuple[Consumer, str]]] = {}
         for consumer in self._consumers():
-            for window in consumer.books.subscriptions():
+            for window in consumer.ledger.subscriptions():
                 consumed.setdefault(window.queue, []).append((consumer, window.uid))
         if consumed:
             known = self._core.table.refresh(store, [q(name) for name in consumed])
@@ -333,10 +333,10 @@ class Keeper:
         window = consumer.remove(queue, deleted=True)
         if window is not None:
             try:
-                consumer.books.finish(store, window)
+                consumer.ledger.finish(store, window)
                 store.end_session(window.leases[0])
             except TransportError:
-                self._core.later(Finish(consumer.books, window))
+                self._core.later(Finish(consumer.ledger, window))
                 raise
 
     def _expire_exclusive(self, store: Store, consumed: Collection[str]) -> None:

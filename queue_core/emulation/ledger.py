@@ -1,8 +1,8 @@
-"""The books of one consumer: its windows, and the settlements on their way to the store.
+"""What one consumer holds and settles: its windows, and the settlements on their way to the store.
 
 Settlements come from any thread and are noted here. Who sends them: the claim of the next receive
-takes acks along (`Ledger.ride`), and so does the next publish of the session (`Passengers`), which
-is one commit less for whoever acks and answers; the keeper comes for what nobody took within
+takes acks along (`Ledger.ride`), and so does the next publish of the session (`PiggybackedAcks`),
+which is one commit less for whoever acks and answers; the keeper comes for what nobody took within
 `ACK_DELAY`, and at once for requeues and rejects; `Ledger.flush` sends on the calling thread.
 
 The rules:
@@ -50,7 +50,7 @@ _Rejects = list[tuple[Flight, Settlement, str]]
 
 
 class Ledger:
-    """The books of one consumer. Thread-safe.
+    """What one consumer holds and settles. Thread-safe.
 
     Attributes:
         lock: held for every look at the windows; never while the store is called.
@@ -353,7 +353,7 @@ class Ledger:
             )
 
 
-class Passengers:
+class PiggybackedAcks:
     """Acks of all consumers of a session, on their way with a publish.
 
     The first put that does anything settles them. A context manager, in one thread's hands: what
@@ -369,27 +369,27 @@ class Passengers:
         """Take what is pending."""
         self._taken: list[tuple[Ledger, list[Flight]]] = []
         self.tokens: list[Token] = []
-        for books in ledgers:
-            if flights := books.take_acks():
-                self._taken.append((books, flights))
+        for ledger in ledgers:
+            if flights := ledger.take_acks():
+                self._taken.append((ledger, flights))
                 for flight in flights:
                     self.tokens += flight.acks
 
     def arrived(self, stale: Sequence[Token]) -> None:
         """Note that a put has settled them, ``stale`` among them."""
-        for books, flights in self._taken:
-            books.settled(flights, stale)
-            books.land(flights, ())
+        for ledger, flights in self._taken:
+            ledger.settled(flights, stale)
+            ledger.land(flights, ())
         self._taken, self.tokens = [], []
 
-    def __enter__(self) -> Passengers:
+    def __enter__(self) -> PiggybackedAcks:
         """Begin."""
         return self
 
     def __exit__(self, *error: object) -> None:
         """See the class."""
-        for books, flights in self._taken:
-            books.land(flights, self.tokens)
+        for ledger, flights in self._taken:
+            ledger.land(flights, self.tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ class _Plan(msgspec.Struct):
     missing: Publication | None = None
 
 
-class Passengers(Protocol):
+class PiggybackedAcks(Protocol):
     """Claims that are settled on the way: by the first put of a publish that does anything."""
 
     @property
@@ -116,7 +116,7 @@ class Publisher:
         self,
         store: Store,
         publications: Sequence[Publication],
-        passengers: Passengers,
+        piggybacked: PiggybackedAcks,
         *,
         deadline: Deadline,
         transaction: Transaction | None = None,
@@ -126,16 +126,16 @@ class Publisher:
         if transaction is not None:
             transaction = Transaction(transaction.handle, _Once(transaction.on_end))
         for chunk in _chunks(publications):
-            outcomes += self._publish_chunk(store, chunk, passengers, deadline, transaction)
-        if passengers.tokens:  # nothing could be stored
-            passengers.arrived(store.put([], {}, settle=passengers.tokens).stale_tokens)
+            outcomes += self._publish_chunk(store, chunk, piggybacked, deadline, transaction)
+        if piggybacked.tokens:  # nothing could be stored
+            piggybacked.arrived(store.put([], {}, settle=piggybacked.tokens).stale_tokens)
         return outcomes
 
     def _publish_chunk(
         self,
         store: Store,
         chunk: Sequence[Publication],
-        passengers: Passengers,
+        piggybacked: PiggybackedAcks,
         deadline: Deadline,
         transaction: Transaction | None,
     ) -> list[Outcome]:
@@ -144,7 +144,7 @@ class Publisher:
             result = store.put(
                 plan.batch if plan.missing is None else [],
                 plan.versions,
-                settle=passengers.tokens,
+                settle=piggybacked.tokens,
                 limits=plan.limits,
                 transaction=transaction,
             )
@@ -154,7 +154,7 @@ class Publisher:
                     return [Outcome("unknown", _NOT_SENT)] * len(chunk)
                 continue
             if not result.full:
-                passengers.arrived(result.stale_tokens)
+                piggybacked.arrived(result.stale_tokens)
             if plan.missing is not None:
                 raise _no_exchange(plan.missing)
             if not result.full:
@@ -165,7 +165,7 @@ class Publisher:
                 outcome
                 for publication in chunk
                 for outcome in self._publish_chunk(
-                    store, [publication], passengers, deadline, transaction
+                    store, [publication], piggybacked, deadline, transaction
                 )
             ]
 

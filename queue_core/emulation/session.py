@@ -24,7 +24,7 @@ from queue_core.emulation.declaring import Declarer
 from queue_core.emulation.handles import Pool, PooledKeyValue
 from queue_core.emulation.keeper import Keeper
 from queue_core.emulation.leases import Names
-from queue_core.emulation.ledger import Finish, Ledger, Passengers
+from queue_core.emulation.ledger import Finish, Ledger, PiggybackedAcks
 from queue_core.emulation.reclaiming import Reclaimer
 from queue_core.emulation.shredding import purge
 from queue_core.emulation.window import Window
@@ -98,6 +98,11 @@ class EmulatedSession:
     def closed(self) -> bool:
         """See `Session.closed`."""
         return self._core.over
+
+    @property
+    def holds(self) -> bool:
+        """See `Session.holds`."""
+        return self._core.holds
 
     @property
     def features(self) -> Features:
@@ -174,9 +179,9 @@ class EmulatedSession:
         core.guard()
         # What the caller's transaction would undo is no place for acks.
         ledgers = () if transaction is not None else self._ledgers()
-        with self._pool.borrow(timeout) as store, Passengers(ledgers) as passengers:
+        with self._pool.borrow(timeout) as store, PiggybackedAcks(ledgers) as piggybacked:
             return core.publisher.publish(
-                store, publications, passengers, deadline=deadline, transaction=transaction
+                store, publications, piggybacked, deadline=deadline, transaction=transaction
             )
 
     def settle_then(
@@ -187,7 +192,7 @@ class EmulatedSession:
         core.guard()
         core.publisher.check(then, None)
         consumer = self._consumers.get(delivery.consumer)
-        window = consumer.books.hold_back(delivery) if consumer is not None else None
+        window = consumer.ledger.hold_back(delivery) if consumer is not None else None
         if consumer is None or window is None:
             raise _stale(delivery)
         token = delivery.token
@@ -209,7 +214,7 @@ class EmulatedSession:
                 self._settled_then[token] = ids
             raise
         finally:
-            consumer.books.let_go(window, token, settled=settled)
+            consumer.ledger.let_go(window, token, settled=settled)
 
     # --- consuming --------------------------------------------------------------------------------
 
@@ -220,7 +225,7 @@ class EmulatedSession:
             found = self._consumers.get(consumer)
             if found is None:
                 found = self._consumers[consumer] = Consumer(self._core, consumer)
-        if found.books.resize(queue, prefetch):
+        if found.ledger.resize(queue, prefetch):
             return
         deadline = self._deadline(timeout)
         with self._lock:
@@ -235,7 +240,7 @@ class EmulatedSession:
             self._entering.pop((consumer, queue), None)
             raise
         self._entering.pop((consumer, queue), None)
-        found.books.add(
+        found.ledger.add(
             Window(queue, prefetch, leases=joined.leases, uid=joined.uid, expires=joined.expires)
         )
 
@@ -248,7 +253,7 @@ class EmulatedSession:
         deadline = self._deadline(timeout)
         removed = [
             window
-            for item in found.books.subscriptions()
+            for item in found.ledger.subscriptions()
             if queue in (None, item.queue) and (window := found.remove(item.queue)) is not None
         ]
         errors = [error for window in removed if (error := self._leave(found, window, deadline))]
@@ -257,7 +262,7 @@ class EmulatedSession:
                 self._consumers.pop(consumer, None)
             if stale := found.retire():
                 self._count_strays(consumer, stale)
-        elif not found.books.subscriptions():
+        elif not found.ledger.subscriptions():
             found.abandon()
             found.wake()
         if errors:
@@ -273,10 +278,10 @@ class EmulatedSession:
             self._declarer.leave(store, window.queue, window.leases, again)
 
         try:
-            self._call(lambda store: consumer.books.finish(store, window), deadline.remaining())
+            self._call(lambda store: consumer.ledger.finish(store, window), deadline.remaining())
             self._call(leave, deadline.remaining())
         except TransportError as error:
-            self._core.later(Finish(consumer.books, window))
+            self._core.later(Finish(consumer.ledger, window))
             self._core.later(leave)
             return error
         return None
@@ -302,7 +307,7 @@ class EmulatedSession:
             if consumer is None:
                 self._count_strays(name, 1)
             else:
-                consumer.books.settle(settlement)
+                consumer.ledger.settle(settlement)
 
     def _count_strays(self, consumer: str, count: int) -> None:
         with self._lock:
@@ -314,7 +319,7 @@ class EmulatedSession:
         found = self._consumers.get(consumer)
         if found is not None:
             deadline = self._deadline(timeout)
-            self._call(lambda store: found.books.flush(store, deadline), timeout)
+            self._call(lambda store: found.ledger.flush(store, deadline), timeout)
             return
         self._core.guard()
         with self._lock:
@@ -396,12 +401,12 @@ class EmulatedSession:
             if (chore := core.next_chore()) is not None:
                 yield chore
         for consumer in consumers:
-            yield partial(_send_all, books=consumer.books)
+            yield partial(_send_all, ledger=consumer.ledger)
         # gives back uncounted whatever is unsettled
         yield partial(_end_session, name=core.main)
         yield partial(_end_session, name=Names.collect(core.uid))
         for consumer in consumers:
-            for window in consumer.books.subscriptions():
+            for window in consumer.ledger.subscriptions():
                 deadline = self._deadline(left())
                 yield partial(
                     declarer.leave, queue=window.queue, leases=window.leases, deadline=deadline
@@ -418,11 +423,11 @@ class EmulatedSession:
             return list(self._consumers.values())
 
     def _ledgers(self) -> Sequence[Ledger]:
-        return [consumer.books for consumer in self._all_consumers()] if self._consumers else ()
+        return [consumer.ledger for consumer in self._all_consumers()] if self._consumers else ()
 
     def _wake_all(self) -> None:
         for consumer in self._all_consumers():
-            consumer.books.stir()
+            consumer.ledger.stir()
 
     def _queue_deleted(self, queue: str) -> None:
         """End our own subscriptions to a queue that this session deleted."""
@@ -436,8 +441,8 @@ def _end_session(store: Store, name: str) -> None:
     store.end_session(name)
 
 
-def _send_all(store: Store, books: Ledger) -> None:
-    books.send(store, books.take())
+def _send_all(store: Store, ledger: Ledger) -> None:
+    ledger.send(store, ledger.take())
 
 
 def _stale(delivery: Delivery) -> StaleDelivery:

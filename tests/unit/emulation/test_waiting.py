@@ -143,7 +143,7 @@ def test_a_queue_subscribed_to_meanwhile_is_waited_for_too(
 def test_a_wake_that_comes_before_the_claim_is_not_lost(
     bench: Bench, session: EmulatedSession
 ) -> None:
-    """At the latest moment: the books were looked at, the store was not called yet."""
+    """At the latest moment: the ledger was looked at, the store was not called yet."""
     new_request = session._core.new_request
 
     def wake_first() -> str:
