@@ -209,7 +209,13 @@ def _decode(value: bytes) -> object:
 
 
 def _read_labels(raw: object) -> dict[str, Labels]:
+    """Return names and their labels; a name with other labels than nodes have has none."""
+    names = raw.items() if isinstance(raw, dict) else ()
+    return {name: _labels(found) for name, found in names if isinstance(name, str)}
+
+
+def _labels(raw: object) -> Labels:
     try:
-        return dict(msgspec.convert(raw, dict[str, dict[str, str]]))
+        return msgspec.convert(raw, dict[str, str])
     except msgspec.ValidationError:
         return {}

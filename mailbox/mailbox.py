@@ -27,13 +27,16 @@ from queue_core import (
     PerProcess,
     Queue,
     SystemClock,
+    check_count,
+    check_kind,
+    need_seconds,
 )
 from queue_core.mailbox.answers import Answers
+from queue_core.mailbox.arguments import address_of, check_command, labels_of, names_of
 from queue_core.mailbox.asking import Asking
 from queue_core.mailbox.clock import LamportClock
 from queue_core.mailbox.directory import Directory, Labels, PeerDirectory, SharedDirectory
 from queue_core.mailbox.inbox import private_queue
-from queue_core.mailbox.matching import BadPattern, check
 from queue_core.mailbox.node import Node
 from queue_core.mailbox.outbox import Outbox
 from queue_core.mailbox.panel import Panel
@@ -87,11 +90,16 @@ class Mailbox:
                 all waits until its deadline. None is True for the namespace ``celery``.
             time: for tests.
         """
-        if not namespace or type not in ("fanout", "direct"):
+        if not namespace or not isinstance(namespace, str) or type not in ("fanout", "direct"):
             raise ConfigError(
                 f"a mailbox needs a namespace and a type, fanout or direct, not {namespace!r} and "
                 f"{type!r}"
             )
+        check_kind("connection", connection, Connection, "a Connection(...)")
+        check_kind("clock", clock, LamportClock | None, "a LamportClock(...)")
+        check_kind("accept", accept, list | tuple, "a list of serializers")
+        check_kind("key", key, SigningKey | None, "a SigningKey(...)")
+        check_kind("keys", keys, Iterable, "a list of SigningKey(...)")
         self.namespace = namespace
         self.clock = clock or LamportClock()
         self._connection = connection
@@ -100,7 +108,10 @@ class Mailbox:
         self._peers = Exchange(f"{namespace}.pidbox.peers", "fanout", durable=False)
         self._accept = tuple(accept)
         self._store = store
-        self._keys = {item.name: item for item in keys}
+        self._keys: dict[str, SigningKey] = {}
+        for item in keys:
+            check_kind("each of keys", item, SigningKey, "a SigningKey(...)")
+            self._keys[item.name] = item
         self._mixed = namespace == "celery" if mixed is None else mixed
         self._sender = Sender(
             connection, namespace, self._exchange, self._peers, self.clock, self._time, key
@@ -137,13 +148,18 @@ class Mailbox:
             on_duplicate: what happens to an older node of the same name: it leaves (``takeover``),
                 or this one does not start (``refuse``).
         """
+        name = name or socket.gethostname()
+        check_kind("name", name, str, "a string")
+        check_kind("panel", panel, Panel | None, "a Panel(...)")
+        if on_duplicate not in ("takeover", "refuse"):
+            raise ConfigError(f"on_duplicate is takeover or refuse, not {on_duplicate!r:.60}")
         node = Node(
-            name or socket.gethostname(),
+            name,
             self._wiring(),
             Guard(self._keys, self._time),
             state=state,
             panel=panel,
-            labels=labels or {},
+            labels=labels_of(labels),
             on_duplicate=on_duplicate,
         )
         self._nodes.append(node)
@@ -157,6 +173,7 @@ class Mailbox:
         there without its labels if another one, which answers, knows its name. Blocks at most about
         ``timeout`` seconds.
         """
+        need_seconds("timeout", timeout, zero=True)
         directory = self._who()
         deadline = Deadline.after(timeout, self._time)
         known = directory.names(timeout)
@@ -193,7 +210,7 @@ class Mailbox:
         Raises:
             TransportError: the command could not be sent.
         """
-        names = _names(destinations)
+        names = names_of(destinations)
         return self._ask(method, arguments, Address(names), timeout, None, callback)
 
     def multi_call(
@@ -218,7 +235,7 @@ class Mailbox:
                 that `re` knows is allowed, see `queue_core.mailbox.matching`.
             labels: only nodes that carry all of these.
         """
-        address = _address(match, regex, labels)
+        address = address_of(match, regex, labels)
         return self._ask(method, arguments, address, timeout, limit, callback)
 
     def stream(
@@ -236,9 +253,9 @@ class Mailbox:
 
         A handler that yields is seen item by item. Ends with the last answer, or at the timeout.
         """
-        address = _address(match, regex, labels)
+        address = address_of(match, regex, labels)
         if destinations is not None:
-            address = msgspec.structs.replace(address, names=_names(destinations))
+            address = msgspec.structs.replace(address, names=names_of(destinations))
         yield from self._asking(method, arguments, address, timeout)
 
     def cast(
@@ -256,7 +273,8 @@ class Mailbox:
         Raises:
             Unroutable: no node has this name (of up to four that are named).
         """
-        address = Address(_names(destinations))
+        address = Address(names_of(destinations))
+        _check_told(method, arguments, ttl)
         self._sender.send(self._sender.command(method, arguments, address, ttl), mandatory=True)
 
     def abcast(
@@ -270,7 +288,8 @@ class Mailbox:
         labels: Labels | None = None,
     ) -> None:
         """Tell all nodes, or those that match, to do something; nobody answers."""
-        address = _address(match, regex, labels)
+        address = address_of(match, regex, labels)
+        _check_told(method, arguments, ttl)
         self._sender.send(self._sender.command(method, arguments, address, ttl))
 
     def close(self) -> None:
@@ -346,6 +365,9 @@ class Mailbox:
         limit: int | None,
         callback: Callback | None,
     ) -> Answers:
+        check_count("limit", limit, 1)
+        if callback is not None and not callable(callback):
+            raise ConfigError(f"callback is a function or None, not {callback!r:.60}")
         asking = self._asking(method, arguments, address, timeout, limit)
         for node, value in asking:
             if callback is not None:
@@ -360,6 +382,8 @@ class Mailbox:
         timeout: float,
         limit: int | None = None,
     ) -> Asking:
+        need_seconds("timeout", timeout, zero=True)
+        check_command(method, arguments)
         deadline = Deadline.after(timeout, self._time)
         queue = self._replies.open(deadline)
         directory = self._who()
@@ -382,22 +406,7 @@ class Mailbox:
         )
 
 
-def _names(destinations: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(destinations, str):
-        raise ConfigError(f"destinations is a list of names; for one node say [{destinations!r}]")
-    if not destinations:
-        raise ConfigError("name at least one node, or use multi_call or abcast for all")
-    return tuple(dict.fromkeys(destinations))
-
-
-def _address(match: str | None, regex: str | None, labels: Labels | None) -> Address:
-    if match is not None and regex is not None:
-        raise ConfigError("give match or regex, not both")
-    pattern = match if match is not None else regex
-    matcher = None if pattern is None else ("glob" if match is not None else "pcre")
-    if pattern is not None:
-        try:
-            check(str(matcher), pattern)
-        except BadPattern as error:
-            raise ConfigError(str(error)) from error
-    return Address(None, pattern, matcher, dict(labels or {}))
+def _check_told(method: str, arguments: Mapping[str, Any] | None, ttl: float | None) -> None:
+    check_command(method, arguments)
+    if ttl is not None:
+        need_seconds("ttl", ttl, zero=True)

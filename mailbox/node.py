@@ -73,8 +73,8 @@ class NameTaken(UsageError):
 
 
 _serving: WeakValueDictionary[tuple[int, str], Node] = WeakValueDictionary()
-"""The node that took a name last, by connection and queue. To the broker the queue is the connection's,
-so that it cannot tell apart two nodes that share one, even if each has a mailbox of its own."""
+"""The node that took a name last, by connection and queue. To the broker a queue is the
+connection's: it cannot tell apart two nodes that share one, even of two mailboxes."""
 
 
 class Node:

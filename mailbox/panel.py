@@ -21,15 +21,17 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, overload
 
 import msgspec
 
-from queue_core import ConfigError, nearest
+from queue_core import ConfigError, check_count, check_kind, nearest, need_seconds
+from queue_core.mailbox.arguments import check_command
 
 Handler = Callable[..., Any]
 H = TypeVar("H", bound=Handler)
 Kind = Literal["inspect", "control", "admin"]
+KINDS: Final[tuple[Kind, ...]] = ("inspect", "control", "admin")
 
 
 class BadArguments(Exception):  # noqa: N818 - becomes an answer
@@ -213,10 +215,18 @@ class Panel:
             alias, default_timeout, visible, variadic, journal, concurrency: see `Meta`.
 
         Raises:
-            ConfigError: the name is taken, or the handler has no parameter for the state.
+            ConfigError: the name is taken, the handler has no parameter for the state, or an option
+                is none.
         """
+        if kind not in KINDS:
+            raise ConfigError(f"kind is one of {', '.join(KINDS)}, not {kind!r:.60}")
+        need_seconds("default_timeout", default_timeout)
+        need_seconds("journal", journal, zero=True)
+        check_kind("concurrency", concurrency, int, "a whole number")
+        check_count("concurrency", concurrency, 0)
         arguments, takes_any = _arguments(handler)
-        name = name or handler.__name__
+        name = getattr(handler, "__name__", "") if name is None else name
+        check_command(name)
         text = inspect.getdoc(handler) or ""
         meta = Meta(
             name,
@@ -248,6 +258,8 @@ class Panel:
 
 def _arguments(handler: Handler) -> tuple[tuple[Argument, ...], bool]:
     """Return the named arguments after the state, and whether others are taken too."""
+    if not callable(handler):
+        raise ConfigError(f"a handler is a function, not {handler!r:.60}")
     parameters = list(inspect.signature(handler).parameters.values())
     if not parameters:
         raise ConfigError(

@@ -5,6 +5,7 @@ A mailbox and a task worker are built on it.
 Start with `Connection`. Transports are written against `queue_core.transport`.
 """
 
+from queue_core.arguments import check_count, check_kind, need_seconds
 from queue_core.connection import Connection
 from queue_core.consumer import Consumer
 from queue_core.durability import Durability, Survives, Weakness
@@ -105,6 +106,8 @@ __all__ = [
     "Unsupported",
     "UsageError",
     "Weakness",
+    "check_count",
+    "check_kind",
     "decode",
     "encode",
     "find_reader",
@@ -113,6 +116,7 @@ __all__ = [
     "fresh_uuid",
     "known_schemes",
     "nearest",
+    "need_seconds",
     "process_id",
     "register_transport",
 ]

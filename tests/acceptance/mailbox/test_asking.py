@@ -41,11 +41,16 @@ def test_all_nodes_answer_and_nobody_waits_for_the_timeout(box, start):
 
 
 def test_a_limit_ends_the_waiting(box, start):
-    for name in "abc":
-        start(name)
+    start("a")
+    gate = threading.Event()
+    start("b", state={"gate": gate}).handler(lambda state: state["gate"].wait(WAIT), name="slow")
+    eventually(lambda: set(box.nodes()) == {"a", "b"})
+    start("c").handler(lambda state: "at once", name="slow")
     begun = time.monotonic()
-    assert len(box.multi_call("ping", timeout=30, limit=1)) >= 1
-    assert time.monotonic() - begun < 10
+    answers = box.multi_call("slow", timeout=30, limit=2)
+    assert time.monotonic() - begun < WAIT
+    assert dict(answers) == {"c": "at once"} and set(answers.errors) == {"a"}
+    gate.set()
 
 
 def test_nodes_are_addressed_by_name_glob_expression_and_label(box, start):
