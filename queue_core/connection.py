@@ -61,7 +61,7 @@ class Connection:
                 ``memory://name``. Several, separated by ``;``, are tried in turn.
             lease: seconds after which a dead process's unacked messages return to their queues.
             node: a name for this process, or empty: connecting again under the same name returns
-                the older one's messages at once.
+                the older one's messages at once. A process that is forked after that has none.
             timeout: seconds within which each call must be answered.
             connect_timeout: seconds for each attempt to connect.
             backoff: the waits between attempts to reconnect; 0.5 to 30 seconds with full jitter if

@@ -14,7 +14,8 @@ The rules:
   other arguments - is logged, and reported by each consumer of that queue, once. It is not declared
   or subscribed to again, and everything else goes on.
 - A forked child abandons the parent's session without touching its sockets, and opens its own. What
-  the parent consumed from and its exclusive queues are not the child's.
+  the parent consumed from, its exclusive queues and the node's name, if the parent has connected
+  under it, are not the child's.
 """
 
 from __future__ import annotations
@@ -379,6 +380,8 @@ class Recovery:
         if process_id() != self._pid:
             # The sockets and locks belong to the parent: using or closing them would disturb it.
             self._subscriptions.clear()
+            if self._connected_before or self._opening.locked():
+                self._options = replace(self._options, node="")  # that is the parent's name
             for entity in list(self._entities.values()):
                 if isinstance(entity, Queue) and entity.exclusive:
                     self.forget(entity)

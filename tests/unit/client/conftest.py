@@ -34,9 +34,14 @@ class ScriptedSession:
     def __init__(self, broker: ScriptedBroker) -> None:
         self.broker = broker
         self.closed = False
+        self.fenced = False
         self.features = Features(delay=True)
         self.calls: list[tuple[object, ...]] = []
         self.settled: list[Settlement] = []
+
+    @property
+    def holds(self) -> bool:
+        return not self.closed and not self.fenced
 
     def _called(self, *call: object) -> None:
         self.calls.append(call)
@@ -177,7 +182,7 @@ def broker() -> ScriptedBroker:
 @pytest.fixture
 def recovery(broker: ScriptedBroker) -> Iterator[Recovery]:
     """A recovery over two URLs whose waits pass on the fake clock."""
-    options = SessionOptions(clock=broker.clock)
+    options = SessionOptions(clock=broker.clock, node="shop")
     made = Recovery(
         [(parse("memory://a"), broker), (parse("memory://b"), broker)], options, Backoff()
     )

@@ -206,6 +206,21 @@ def test_a_forked_child_does_not_claim_its_parents_exclusive_queues(broker, reco
     assert child.calls == [("declare", ours), ("purge", "q")]
 
 
+@pytest.mark.parametrize(("connected", "name"), [(True, ""), (False, "shop")])
+def test_a_forked_child_of_a_connected_process_does_not_take_its_name(
+    broker, recovery, monkeypatch, connected, name
+):
+    """Else its first call ended the parent's session. A daemon forks before it connects."""
+    if connected:
+        purge(recovery)
+    monkeypatch.setattr("queue_core.process._own", os.getpid() + 1)
+    purge(recovery)
+    assert broker.asked[-1].node == name
+    broker.failures.append(ConnectionLost("cut"))
+    purge(recovery)
+    assert broker.asked[-1].node == name
+
+
 def test_a_subscription_made_while_the_session_was_replaced_is_on_the_new_one(broker, recovery):
     purge(recovery)
 
