@@ -41,6 +41,8 @@ from queue_core.transport import Session
 logger = logging.getLogger(__name__)
 
 MAX_WAIT = 2.0
+_LOOK = 0.05
+"""Seconds after which it looks again whether what it has fetched is certainly its own."""
 HANDLER_BACKOFF = Backoff(base=1.0, cap=60.0)
 
 
@@ -103,9 +105,7 @@ class Consumer:
         while True:
             if self._closed.is_set():
                 raise Closed("the consumer is closed")
-            if self._buffer and self._settler is not None and self._settler.over:
-                self._note_over(self._settler)
-            while not self._stopping.is_set() and (delivery := self._next()) is not None:
+            while self._may_hand_out() and (delivery := self._next()) is not None:
                 message = self._open_message(delivery)
                 if message is not None:
                     return message
@@ -210,6 +210,17 @@ class Consumer:
             except (Closed, StaleDelivery, TransportError) as error:
                 logger.debug("a message was not given back, its session ended: %s", error)
 
+    def _may_hand_out(self) -> bool:
+        """Whether what was fetched is still ours; it is forgotten when it is another's for sure."""
+        settler = self._settler
+        if self._stopping.is_set() or settler is None:
+            return False
+        if not self._buffer or settler.holds:
+            return True
+        if settler.over:
+            self._note_over(settler)
+        return False
+
     def _next(self) -> Delivery | None:
         try:
             return self._buffer.popleft() if self._buffer else None
@@ -293,9 +304,10 @@ class Consumer:
         self.start()
         if (lost := self._recovery.take_lost(self._tag)) is not None:
             raise lost
+        wait = _LOOK if self._buffer else MAX_WAIT
         try:
             batch = self._recovery.call(
-                lambda session, left: self._take(session, min(MAX_WAIT, left), left + patience),
+                lambda session, left: self._take(session, min(wait, left), left + patience),
                 timeout=deadline,
             )
         except QueueNotFound as error:

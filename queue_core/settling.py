@@ -42,6 +42,11 @@ class SessionSettler:
         self.unflushed = False
 
     @property
+    def holds(self) -> bool:
+        """The session's deliveries are certainly still its own."""
+        return self.session.holds
+
+    @property
     def over(self) -> bool:
         """The session has ended: its deliveries belong to others now."""
         return self.session.closed

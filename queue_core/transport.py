@@ -738,6 +738,14 @@ class Session(Protocol):
         """It cannot be used any more. Does not block."""
 
     @property
+    def holds(self) -> bool:
+        """Its deliveries are certainly still its own: it is not closed, and its lease not over.
+
+        What was received and kept is handed out only while this is so: a process that stood still
+        for longer than its lease finds that others have its messages. Does not block.
+        """
+
+    @property
     def features(self) -> Features:
         """What this broker can do, as found when the session opened."""
 

@@ -74,6 +74,11 @@ class Core:
         return self._closed or self._lost or process_id() != self._pid
 
     @property
+    def holds(self) -> bool:
+        """The session is not over, and neither is its lease."""
+        return self.fence.holds(self.clock.monotonic()) and not self.over
+
+    @property
     def lost(self) -> bool:
         """The lease ended."""
         return self._lost

@@ -114,6 +114,24 @@ def test_a_process_that_stood_still_cannot_ack_what_others_got(broker, actors):
     assert other.tell("receive", count=1, timeout=0.3) == []
 
 
+def test_a_process_that_stood_still_hands_out_nothing_that_others_got(broker, actors):
+    """What it had fetched before SIGSTOP, and not handed out, was acked by another process."""
+    lease = 2.0
+    frozen, other = actors(broker, 2, lease)
+    queue = broker.name("work")
+    bodies = [f"message-{number}" for number in range(20)]
+    frozen.tell("queue", name=queue)
+    frozen.tell("publish", exchange="", key=queue, bodies=bodies)
+    frozen.tell("consume", queue=queue, prefetch=20)
+    assert frozen.tell("receive", count=1, timeout=5.0) == ["message-0"]
+    frozen.pause()
+    other.tell("consume", queue=queue, prefetch=100)
+    assert other.tell("receive", count=20, timeout=3 * lease + GRACE) == bodies
+    other.tell("ack", bodies=bodies)
+    frozen.resume()
+    assert frozen.tell("receive", count=20, timeout=1.0) == []
+
+
 def test_a_busy_process_keeps_its_messages_beyond_its_lease(broker, actors):
     """It holds them for several leases without a word from its own code."""
     lease = 1.0

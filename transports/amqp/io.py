@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -38,6 +39,8 @@ from queue_core.transports.amqp.options import Settings
 
 logger = logging.getLogger(__name__)
 
+_AWAKE = 1.5
+"""Intervals of heartbeats after which a broker may have given a silent process up: it does at 2."""
 _TURN = 500
 _GRACE = 1.0
 _SILENT_INTERVALS = 3
@@ -71,6 +74,7 @@ class Link:
         self._unblocked = threading.Event()
         self._unblocked.set()
         self._connection: BurstConnection | None = None
+        self._awake_until = math.inf
         self.on_end: set[Callable[[BaseException], None]] = set()
         self._thread = threading.Thread(target=self._run, name=f"queue-core-{label}", daemon=True)
 
@@ -94,6 +98,11 @@ class Link:
     def ended(self) -> bool:
         """The connection is over."""
         return self._ended is not None
+
+    @property
+    def awake(self) -> bool:
+        """The I/O thread has had its turn lately, so that the broker has had its heartbeats."""
+        return monotonic() < self._awake_until
 
     @property
     def connection(self) -> BurstConnection:
@@ -233,6 +242,7 @@ class Link:
 
         It counts intervals, so that a pause of this process is not taken for one of the broker.
         """
+        self._awake_until = monotonic() + _AWAKE * connection.params.heartbeat
 
         def look() -> None:
             if connection.bytes_received != seen:

@@ -86,6 +86,11 @@ class AmqpSession:
         )
 
     @property
+    def holds(self) -> bool:
+        """See `Session.holds`."""
+        return self._link.awake and not self.closed
+
+    @property
     def features(self) -> Features:
         """What this transport can do."""
         return FEATURES

@@ -167,6 +167,15 @@ def test_after_a_new_session_the_buffer_of_the_old_one_is_not_handed_out(
     assert consumer.receive(1).payload == 3
 
 
+def test_what_was_fetched_waits_while_others_may_have_it(broker, consumer):
+    broker.batches.append([broker.delivery(b"1"), broker.delivery(b"2")])
+    assert consumer.receive(1).payload == 1
+    broker.sessions[0].fenced = True
+    assert consumer.receive(1) is None
+    broker.sessions[0].fenced = False
+    assert consumer.receive(1).payload == 2
+
+
 @pytest.mark.parametrize(
     ("body", "content_type", "reason"),
     [
