@@ -8,13 +8,14 @@ queue a task goes to, it is told by functions.
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final, NamedTuple, TypedDict
 
 from queue_core import ConfigError, Queue, UsageError, process_id
-from queue_core.worker.moments import instant, utcnow, zone_of
+from queue_core.worker.moments import instant, seconds, seconds_to_wait, utcnow, zone_of
 from queue_core.worker.mould import ANY_TIME, OF_A_RUN, Destination, Moments, Mould
 from queue_core.worker.near import did_you_mean
 from queue_core.worker.outcome import AppInfo, Letter
@@ -194,7 +195,8 @@ class Composer:
             return ANY_TIME
         said = {name: value for name, value in signature.options.items() if value is not None}
         options = {**usual, **said}
-        delay = self._delay(options)
+        # The message says no ``eta``, since the broker holds it back.
+        delay = seconds_to_wait(options, self.zone, self._now())
         ttl, expires = self._ttl(options)
         if ttl is not None and ttl <= delay:
             raise ConfigError(
@@ -202,15 +204,6 @@ class Composer:
                 f"{delay:g} s)"
             )
         return Moments(delay, ttl, expires)
-
-    def _delay(self, options: Mapping[str, Any]) -> float:
-        """Seconds to wait; the message says no ``eta``, since the broker holds it back."""
-        countdown, eta = options.get("countdown"), options.get("eta")
-        if countdown is not None:
-            return max(0.0, _number("countdown", countdown))
-        if eta is None:
-            return 0.0
-        return max(0.0, (instant("eta", eta, self.zone) - self._now()).total_seconds())
 
     def _ttl(self, options: Mapping[str, Any]) -> tuple[float | None, str | None]:
         expires = options.get("expires")
@@ -220,8 +213,11 @@ class Composer:
         if isinstance(expires, datetime | str):
             end = instant("expires", expires, self.zone)
             return max(0.0, (end - now).total_seconds()), end.isoformat()
-        seconds = max(0.0, _number("expires", expires))
-        return seconds, (now + timedelta(seconds=seconds)).isoformat()
+        left = seconds("expires", expires)
+        try:
+            return left, (now + timedelta(seconds=left)).isoformat()
+        except OverflowError:
+            raise ConfigError(f"expires in {left:g} s is after the year 9999") from None
 
 
 class _Kept(NamedTuple):
@@ -253,25 +249,26 @@ def check_options(options: Mapping[str, Any]) -> None:
             instead = did_you_mean(name, known, f"{', '.join(known)} are")
             raise UsageError(f"{name!r} is no option for sending a task; {instead}")
         kind, words = _KINDS.get(name, _ANYTHING)
-        if value is not None and not isinstance(value, kind):
+        if value is None:
+            continue
+        if not isinstance(value, kind) or (kind == _NUMBER and not 0 <= value < math.inf):
             raise UsageError(f"{name} is {words}, not {value!r:.60}")
+        if name == "task_id" and (len(value) > MAX_ID or not value.isprintable()):
+            raise UsageError(
+                f"a task_id has at most {MAX_ID} characters, all printable, not {value!r:.60}"
+            )
 
 
 _ANYTHING: Final[tuple[Any, str]] = (object, "")
+_NUMBER: Final = int | float
+MAX_ID: Final = 255
+"""How many characters the id of a task may have: as many as a property of AMQP."""
 _KINDS: Final[Mapping[str, tuple[Any, str]]] = {
     **dict.fromkeys(("exchange", "routing_key", "task_id"), (str, "a string")),
     **dict.fromkeys(("shadow", "reply_to"), (str, "a string")),
-    **dict.fromkeys(("time_limit", "soft_time_limit"), (int | float, "a number of seconds")),
+    **dict.fromkeys(("time_limit", "soft_time_limit"), (_NUMBER, "a number of seconds")),
     **dict.fromkeys(("ignore_result", "retry"), (bool, "True or False")),
     "queue": (str | Queue, "a name or a Queue"),
     "headers": (Mapping, "a mapping of names to values"),
 }
 """Option -> what its value is unless it is None; what makes messages reads the others."""
-
-
-def _number(what: str, value: object) -> float:
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{what} is a number of seconds, not {value!r}")
-    return float(value)

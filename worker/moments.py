@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime, tzinfo
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
 
 from queue_core import ConfigError
 from queue_core.worker.blueprint import load
@@ -41,6 +44,32 @@ def instant(what: str, value: object, zone: tzinfo = UTC) -> datetime:
     if not isinstance(value, datetime):
         raise ConfigError(f"{what} is a datetime, not {type(value).__name__}")
     return value if value.tzinfo is not None else value.replace(tzinfo=zone)
+
+
+def seconds(what: str, value: object) -> float:
+    """Return a number of seconds, or those of a timedelta; what is over is 0.
+
+    Raises:
+        ConfigError: it is neither, or not finite.
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"{what} is a number of seconds, not {value!r:.60}")
+    return max(0.0, float(value))
+
+
+def seconds_to_wait(options: Mapping[str, Any], zone: tzinfo, now: datetime) -> float:
+    """Return how long ``countdown`` says to wait, or else ``eta``; 0 if neither does.
+
+    Raises:
+        ConfigError: it is no time.
+    """
+    if options.get("countdown") is not None:
+        return seconds("countdown", options["countdown"])
+    if options.get("eta") is None:
+        return 0.0
+    return max(0.0, (instant("eta", options["eta"], zone) - now).total_seconds())
 
 
 def seconds_until(moment: object, what: str, zone: tzinfo = UTC) -> float | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from queue_core import Backoff, UsageError
 from queue_core.worker.endings import Retry
-from queue_core.worker.moments import instant, utcnow
+from queue_core.worker.moments import seconds_to_wait, utcnow
 from queue_core.worker.protocol import STANDARD_HEADERS
 from queue_core.worker.request import Request
 from queue_core.worker.signature import GROUP, Signature, as_signature, join
@@ -32,7 +32,7 @@ def again(
     """
     call = request.call
     given = {name: value for name, value in options.items() if value is not None}
-    delay = _delay(given, zone)
+    delay = seconds_to_wait(given, zone, utcnow())
     signature: Signature[Any] = Signature(
         call.name,
         list(call.args if args is None else args),
@@ -65,13 +65,6 @@ def again(
         },
     )
     return Retry(signature, delay, error)
-
-
-def _delay(options: Mapping[str, Any], zone: tzinfo) -> float:
-    """Return the seconds until the time that ``countdown`` or ``eta`` says."""
-    if "countdown" in options:
-        return max(0.0, float(options["countdown"]))
-    return max(0.0, (instant("eta", options["eta"], zone) - utcnow()).total_seconds())
 
 
 def _own_headers(request: Request) -> dict[str, Any]:

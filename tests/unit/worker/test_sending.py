@@ -124,6 +124,10 @@ def test_times_are_seconds_or_moments(composer, options, delay, ttl):
     "options",
     [
         {"countdown": "soon"},
+        {"countdown": float("inf")},
+        {"countdown": float("nan")},
+        {"expires": float("inf")},
+        {"expires": 1e12},
         {"eta": 3},
         {"eta": "tomorrow"},
         {"expires": True},

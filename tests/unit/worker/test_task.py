@@ -412,8 +412,24 @@ def test_unknown_options_are_errors_where_they_are_given():
         divide.apply_async((1, 2), priority=10)
     with pytest.raises(ConfigError, match="would expire"):
         divide.apply_async((1, 2), countdown=5, expires=3)
+    for seconds in (-1, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="time_limit is a number of seconds"):
+            divide.apply_async((1, 2), time_limit=seconds)
+    for task_id in ("x" * 256, "two\nlines", "nul\0"):
+        with pytest.raises(UsageError, match="a task_id has at most 255"):
+            divide.apply_async((1, 2), task_id=task_id)
     with pytest.raises(DecodeError):
         app.signature({"args": []})
+
+
+@pytest.mark.parametrize("pause", [float("inf"), float("nan"), "soon"])
+def test_a_retry_after_no_time_is_a_failure_of_the_task(pause):
+    @app.task(name="impatient", bind=True)
+    def impatient(self):
+        raise self.retry(countdown=pause)
+
+    with pytest.raises(ConfigError, match="countdown is a number of seconds"):
+        impatient.apply().get()
 
 
 def test_outside_of_a_run_nothing_can_be_retried():
