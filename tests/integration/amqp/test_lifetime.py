@@ -126,12 +126,18 @@ def test_close_is_bounded_when_the_broker_does_not_answer(bench, proxy):
     eventually(lambda: threads() == before, 2.0)
 
 
-def test_every_call_is_bounded_when_the_broker_does_not_answer(bench, proxy):
+def holding(bench, proxy):
+    """A session through the proxy, its queue, and a delivery that it holds."""
     session = bench.open(proxy.port)
     queue = bench.queue()
     session.subscribe("c", queue, prefetch=1)
     bench.send(queue, b"x")
     (delivery,) = bench.take(session, "c", 1)
+    return session, queue, delivery
+
+
+def test_every_call_is_bounded_when_the_broker_does_not_answer(bench, proxy):
+    session, queue, delivery = holding(bench, proxy)
     proxy.stall()
     bench.ack(session, delivery)
     for call in (
@@ -148,11 +154,7 @@ def test_every_call_is_bounded_when_the_broker_does_not_answer(bench, proxy):
 
 
 def test_an_ack_whose_answer_did_not_come_in_time_is_made_certain_by_the_same_call(bench, proxy):
-    session = bench.open(proxy.port)
-    queue = bench.queue()
-    session.subscribe("c", queue, prefetch=1)
-    bench.send(queue, b"x")
-    (delivery,) = bench.take(session, "c", 1)
+    session, queue, delivery = holding(bench, proxy)
     proxy.stall()
     with pytest.raises(ConnectTimeout):
         session.settle_then(delivery, [], timeout=0.3)
@@ -166,11 +168,7 @@ def test_an_ack_whose_answer_did_not_come_in_time_is_made_certain_by_the_same_ca
 
 
 def test_a_lost_connection_ends_a_waiting_receive_and_the_session(bench, proxy):
-    session = bench.open(proxy.port)
-    queue = bench.queue()
-    session.subscribe("c", queue, prefetch=1)
-    bench.send(queue, b"x")
-    (delivery,) = bench.take(session, "c", 1)
+    session, queue, delivery = holding(bench, proxy)
     threading.Timer(0.3, proxy.reset).start()
     begun = time.monotonic()
     with pytest.raises(ConnectionLost):

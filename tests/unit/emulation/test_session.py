@@ -37,11 +37,6 @@ from tests.unit.emulation.stores import Bench, ack, bodies, publication, send
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
-
-
-@pytest.fixture
 def session(bench: Bench) -> Iterator[EmulatedSession]:
     made = bench.open()
     made.declare(Queue("work"))

@@ -23,11 +23,6 @@ LONG = 10.0
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
-
-
-@pytest.fixture
 def session(bench: Bench) -> EmulatedSession:
     session = bench.open()
     for name in ("a", "b"):
