@@ -313,15 +313,20 @@ class State:
         if message.in_expiry:
             self.expiry.push((message.expires, message.place), message)
 
-    def drop_surplus(self, limits: Mapping[str, Limit]) -> None:
-        """Let die what ``drop-head`` queues hold beyond their limit."""
+    def drop_surplus(self, limits: Mapping[str, Limit], most: int) -> None:
+        """Let die what ``drop-head`` queues hold beyond their limit, ``most`` of each.
+
+        What is left is for the next put: nobody else has a turn meanwhile.
+        """
         for name, limit in limits.items():
             if limit.overflow != "drop-head" or name not in self.queues:
                 continue
             queue = self.queues[name]
-            while queue.ready + queue.delayed > limit.max_length and (head := queue.head_to_drop()):
-                self.leave(head)
-                self.die(head, "maxlen")
+            surplus = queue.ready + queue.delayed - limit.max_length
+            for _ in range(min(surplus, most)):
+                if head := queue.head_to_drop():
+                    self.leave(head)
+                    self.die(head, "maxlen")
 
     # the parts of claim
 

@@ -392,7 +392,7 @@ class LeavesDelayedMessagesOutOfTheLimit(MemoryBroker):
 
 
 class DropsTheNewest(MemoryBroker):
-    def drop_surplus(self, limits: Mapping[str, Limit]) -> None:
+    def drop_surplus(self, limits: Mapping[str, Limit], most: int) -> None:
         for name, limit in limits.items():
             queue = self.queues.get(name)
             while queue and limit.overflow == "drop-head" and queue.ready > limit.max_length:
@@ -408,7 +408,7 @@ class DropsTheNewest(MemoryBroker):
 
 
 class DeletesTheSurplus(MemoryBroker):
-    def drop_surplus(self, limits: Mapping[str, Limit]) -> None:
+    def drop_surplus(self, limits: Mapping[str, Limit], most: int) -> None:
         for name, limit in limits.items():
             queue = self.queues.get(name)
             while queue and limit.overflow == "drop-head" and queue.ready > limit.max_length:

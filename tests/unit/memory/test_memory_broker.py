@@ -12,7 +12,7 @@ from queue_core.errors import ConfigError
 from queue_core.testing.clocks import FakeClock
 from queue_core.testing.eventually import eventually
 from queue_core.topology import Queue
-from queue_core.transport import Envelope, SessionOptions
+from queue_core.transport import Envelope, Limit, SessionOptions
 from queue_core.transports.memory import MemoryBroker, MemoryBrokers, MemoryStore, transport
 from queue_core.url import parse
 
@@ -179,3 +179,14 @@ def test_a_claim_does_not_look_at_the_rest_of_a_deep_queue() -> None:
         times.append(min(durations))
         store.write_table([], drop=["q"])
     assert times[1] < 10 * times[0], "64 times as deep, and it takes more than 10 times as long"
+
+
+def test_a_large_surplus_dies_in_some_puts_lest_others_wait_for_it() -> None:
+    store = open_store(MemoryBroker())
+    store.put([envelope(number) for number in range(25_000)], {})
+    lengths = []
+    for number in (25_001, 25_002, 25_003):
+        store.put([envelope(number)], {}, limits={"q": Limit(5, "drop-head")})
+        lengths.append(store.inspect("q").ready)
+    assert lengths == [15_001, 5_002, 5]
+    assert store.claim("s", "r", {"q": 9}, 0.0).claims[-1].id == "25003"
