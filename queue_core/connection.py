@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Self, TypeVar, overload
 
-from queue_core.arguments import check_kind, need_seconds
+from queue_core.arguments import check_flags, check_kind, need_seconds
 from queue_core.consumer import Consumer
 from queue_core.errors import ConfigError, Unsupported
 from queue_core.key_value import RecoveredKeyValue
@@ -87,6 +87,8 @@ class Connection:
             check_kind("backoff", backoff, Backoff, "a Backoff(...)")
         check_kind("codecs", codecs, Codecs, "a Codecs(...)")
         check_kind("limits", limits, Limits, "a Limits(...)")
+        check_kind("clock", clock, Clock | None, "a SystemClock() or one like it")
+        check_flags(create=create)
         urls = parse_alternates(url)
         endpoints = [(item, _transport_for(item.scheme, transport)) for item in urls]
         for item, found in endpoints:

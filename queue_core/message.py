@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from queue_core.arguments import check_flags, check_kind
 from queue_core.errors import AlreadySettled
 from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits, decode
 
@@ -326,8 +327,9 @@ class Message:
 
         It goes to the queue's dead-letter exchange, or is dropped where there is none. Does not
         block. ``reason`` is what ``x-death`` says, on stores. Raises AlreadySettled or
-        StaleDelivery, as `ack` does.
+        StaleDelivery, as `ack` does, and ConfigError for a reason that is no string.
         """
+        check_kind("reason", reason, str, "a string")
         self._settle(Settlement(self._delivery, "reject", reason=reason))
 
     def requeue(self, delay: float = 0.0, *, counted: bool = True) -> None:
@@ -339,8 +341,10 @@ class Message:
             delay: seconds before it is visible again.
             counted: False takes this delivery back from the count of ``max_deliveries``.
 
-        Does not block. Raises AlreadySettled or StaleDelivery, as `ack` does.
+        Does not block. Raises AlreadySettled or StaleDelivery, as `ack` does, and ConfigError for
+        an argument that is none.
         """
+        check_flags(counted=counted)
         self._settle(Settlement(self._delivery, "requeue", delay, counted))
 
     def _settle(self, settlement: Settlement) -> None:

@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -26,6 +26,7 @@ T = TypeVar("T")
 _MAX_SLEEP = 1e6
 
 
+@runtime_checkable
 class Clock(Protocol):
     """What the package needs to know about time. Safe to use from any thread."""
 

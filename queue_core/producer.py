@@ -27,6 +27,7 @@ from queue_core.errors import (
     SessionLost,
     TooLarge,
     Unroutable,
+    nearest,
 )
 from queue_core.identifiers import fresh_id
 from queue_core.message import Properties, Publication
@@ -129,6 +130,8 @@ class Producer:
             Unsupported: the transport lacks what an option asks for.
             ConnectionLost: the broker could not be reached, and nothing was sent.
         """
+        if options:
+            _check_options("publish", options)
         publication = self.prepare(body, routing_key, **options)
         if transaction is not None:
             return self._publish_in(transaction, publication, timeout)
@@ -162,6 +165,7 @@ class Producer:
                 stored; what was read for the next window meanwhile was not sent.
         """
         check_kind("what publish_many takes", messages, Iterable, "an iterable of messages")
+        _check_options("publish_many", options)
         if isinstance(messages, list | tuple) and len(messages) == 1:  # a window by itself
             return self._send([self._ready(messages[0], options)], timeout)
         patient = isinstance(messages, list | tuple)
@@ -368,6 +372,15 @@ class Producer:
         if outcome.status != "confirmed":
             raise _failure(publication, outcome, ())
         return receipt
+
+
+def _check_options(call: str, options: PublishOptions) -> None:
+    """Raise ConfigError for one that there is not, by the name of what was called."""
+    for name in options.keys() - PublishOptions.__annotations__.keys():
+        near = nearest(name, PublishOptions.__annotations__)
+        known = ", ".join(PublishOptions.__annotations__)
+        hint = f"did you mean {near!r}?" if near else f"it has {known}"
+        raise ConfigError(f"{call}() has no option {name!r}; {hint}")
 
 
 def _pair(item: object) -> tuple[Any, str]:

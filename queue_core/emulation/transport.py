@@ -10,14 +10,20 @@ and names it in the entry-point group ``queue_core.transports``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from msgspec.structs import replace
 
 from queue_core.emulation.session import EmulatedSession
+from queue_core.errors import ConfigError
 from queue_core.transport import Features, SessionOptions, Store
 from queue_core.url import BrokerURL
 
 __all__ = ["StoreTransport"]
+
+_METHODS: Final = [
+    name for name, value in vars(Store).items() if callable(value) and not name.startswith("_")
+]
 
 
 class StoreTransport:
@@ -40,7 +46,8 @@ class StoreTransport:
         Args:
             name: for people and errors.
             features: the store's own abilities, up to ``key_value``.
-            open_store: returns a new handle; may connect, within the options' connect_timeout.
+            open_store: returns a new handle; may connect, within the options' connect_timeout. If
+                it returns what is no store, opening a connection raises ConfigError.
             check: raises ConfigError for a URL that is wrong; does not connect. Without it a URL
                 with options is refused.
         """
@@ -77,6 +84,14 @@ class StoreTransport:
 
         def open_store(seconds: float) -> Store:
             within = min(seconds, options.connect_timeout)
-            return self._open_store(url, replace(options, connect_timeout=within))
+            store = self._open_store(url, replace(options, connect_timeout=within))
+            missing = [name for name in _METHODS if not hasattr(store, name)]
+            if missing:
+                raise ConfigError(
+                    f"the {self.name} transport opens stores with {self._open_store!r:.80}, and "
+                    f"what that returned ({store!r:.60}) lacks {', '.join(missing)}; see "
+                    "queue_core.transport.Store"
+                )
+            return store
 
         return EmulatedSession(self.name, self.features, options, open_store)
