@@ -39,9 +39,9 @@ from queue_core import (
     UsageError,
     process_id,
 )
+from queue_core.mailbox.builtin import Profile
 from queue_core.mailbox.directory import Labels
 from queue_core.mailbox.inbox import Inbox, private_queue
-from queue_core.mailbox.own import Profile
 from queue_core.mailbox.pace import RATE, Pace
 from queue_core.mailbox.panel import Handler, Kind, Panel
 from queue_core.mailbox.reception import Reception

@@ -21,9 +21,9 @@ import msgspec
 
 from queue_core import Message, QueueCoreError, UsageError
 from queue_core.mailbox.answering import Answering
+from queue_core.mailbox.builtin import Profile, builtin_commands
 from queue_core.mailbox.journal import MAX_ENTRIES, entry_of
 from queue_core.mailbox.journal import Entry as JournalEntry
-from queue_core.mailbox.own import Profile, own_commands
 from queue_core.mailbox.panel import BadArguments, Entry
 from queue_core.mailbox.runner import Runner
 from queue_core.mailbox.signing import SKEW, Guard
@@ -67,7 +67,7 @@ class Reception:
         self._answers = Answering(node.name, wiring)
         self._streams = Streams(self._answers)
         self._seen: dict[str, None] = {}  # tickets of the journal's entries that were done here
-        self._own = own_commands(node, wiring, self._believes, self.learn, self._streams.leave)
+        self._own = builtin_commands(node, wiring, self._believes, self.learn, self._streams.leave)
 
     def find(self, method: str) -> Entry:
         """Return what runs a command. Raises KeyError."""

@@ -4,10 +4,10 @@ from collections import Counter
 
 from queue_core import Connection, Exchange
 from queue_core.mailbox import LamportClock, Panel
+from queue_core.mailbox.builtin import Profile, builtin_commands
 from queue_core.mailbox.directory import PeerDirectory
 from queue_core.mailbox.journal import Entry
 from queue_core.mailbox.outbox import Outbox
-from queue_core.mailbox.own import Profile, own_commands
 from queue_core.mailbox.wire import Address
 from queue_core.mailbox.wiring import Wiring
 from queue_core.testing.clocks import FakeClock
@@ -34,7 +34,7 @@ class Talk:
             *(directory, ("json",), self.cast, Outbox(self.connection)),
         )
         node = Profile(name, None, {"role": name}, Panel(), "life")
-        self.panels[name] = own_commands(
+        self.panels[name] = builtin_commands(
             node, wiring, lambda entry: True, lambda: None, lambda ticket: None
         )
         directory.join(name, node.labels)

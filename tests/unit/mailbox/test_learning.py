@@ -7,10 +7,10 @@ import pytest
 
 from queue_core import Connection, Exchange
 from queue_core.mailbox import LamportClock, Panel, SigningKey
+from queue_core.mailbox.builtin import Profile
 from queue_core.mailbox.directory import PeerDirectory
 from queue_core.mailbox.journal import entry_of
 from queue_core.mailbox.outbox import Outbox
-from queue_core.mailbox.own import Profile
 from queue_core.mailbox.reception import Reception
 from queue_core.mailbox.runner import Runner
 from queue_core.mailbox.signing import Guard

@@ -42,7 +42,7 @@ class Profile(msgspec.Struct, frozen=True):
     life: str
 
 
-def own_commands(
+def builtin_commands(
     node: Profile,
     wiring: Wiring,
     believes: Callable[[Entry], bool],
