@@ -94,9 +94,9 @@ class Intake:
         with self._changing:
             if self.taker is not None and not worker.flights:
                 return  # another prefetch costs round trips; nobody needs it before a message
-            relieved = not worker.prefetch and worker.pool.relieve()
+            returned = not worker.prefetch and worker.pool.return_waiting()
             ahead = self._wanted_ahead()
-            if relieved or not self._ahead / 2 < ahead < self._ahead * 2:
+            if returned or not self._ahead / 2 < ahead < self._ahead * 2:
                 room = len(worker.flights.all("reserved")) < ahead
                 self._subscribe(self.queues, ahead if room else 0)
 

@@ -210,7 +210,7 @@ class Pool(Protocol):
         Returns False, and does nothing, if it has begun, is about to, or has ended.
         """
 
-    def relieve(self) -> bool:
+    def return_waiting(self) -> bool:
         """Give back what waits behind long tasks, for another worker may be idle.
 
         If as many jobs as can run at once have all run for `pace.LONG` seconds, the others are

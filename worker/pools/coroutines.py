@@ -136,10 +136,10 @@ class AsyncioPool:
         """Take back a job that was not started."""
         return self._forget(ticket, Returned()) or self._threads.withdraw(ticket)
 
-    def relieve(self) -> bool:
+    def return_waiting(self) -> bool:
         """Give back what was not started, if as many as may have run for long."""
-        relieved = self._runs.relieve(self._jobs, self._lock, self._size)
-        return self._threads.relieve() or relieved
+        returned = self._runs.return_waiting(self._jobs, self._lock, self._size)
+        return self._threads.return_waiting() or returned
 
     def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
         """Raise `TaskTerminated` where the coroutine waits; a plain function cannot be ended."""

@@ -284,13 +284,13 @@ class ProcessPool:
         self._wake()
         return done
 
-    def relieve(self) -> bool:
+    def return_waiting(self) -> bool:
         """Give back what no child has, if all have been busy with one job for long."""
         with self._lock:
             self._take_submitted()
-            relieved = self._supervisor.relieve(time.monotonic())
+            returned = self._supervisor.return_waiting(time.monotonic())
         self._wake()
-        return relieved
+        return returned
 
     def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
         """End one job, and no other."""

@@ -105,7 +105,9 @@ class Runs:
             self.tell(ticket, outcome)
         return found is not None
 
-    def relieve(self, jobs: deque[Job], lock: AbstractContextManager[Any], size: int) -> bool:
+    def return_waiting(
+        self, jobs: deque[Job], lock: AbstractContextManager[Any], size: int
+    ) -> bool:
         """Return all of ``jobs``, which ``lock`` guards, if ``size`` others have run for long."""
         with self._changed:
             latest = max(self._running.values(), default=math.inf)

@@ -241,7 +241,7 @@ class Supervisor:
             self._recall(holder)
         return self._forget(ticket, Returned())
 
-    def relieve(self, now: float) -> bool:
+    def return_waiting(self, now: float) -> bool:
         """If everybody has been at one job for long, return those that nobody has; any?"""
         able = self._able()
         if not able or not all(member.jobs and now - member.began >= LONG for member in able):

@@ -114,9 +114,9 @@ class ThreadPool:
         """Take back a job that no thread has taken."""
         return self._runs.forget(self._jobs, self._changed, ticket, Returned())
 
-    def relieve(self) -> bool:
+    def return_waiting(self) -> bool:
         """Give back what no thread has taken, if all have been busy with one job for long."""
-        return self._runs.relieve(self._jobs, self._changed, self._size)
+        return self._runs.return_waiting(self._jobs, self._changed, self._size)
 
     def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
         """End a job that no thread has taken; raise UsageError for one that runs."""
@@ -225,7 +225,7 @@ class SoloPool:
         """Return False: what it has, it runs."""
         return False
 
-    def relieve(self) -> bool:
+    def return_waiting(self) -> bool:
         """Do nothing: what it has, it runs."""
         return False
 

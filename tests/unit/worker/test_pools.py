@@ -106,14 +106,14 @@ def test_what_waits_behind_long_tasks_is_given_back(pool, reports, tmp_path):
     gate = tmp_path / "gate"
     running = reports.hold(pool, gate, 2)
     waiting = [reports.submit(pool, "add", 1, 1) for _ in range(5)]
-    pool.relieve()
+    pool.return_waiting()
     assert not reports.outcomes, "they may still be short"
 
-    def relieved():
-        pool.relieve()
+    def all_returned():
+        pool.return_waiting()
         return len(reports.outcomes) == 5
 
-    eventually(relieved, 20.0)
+    eventually(all_returned, 20.0)
     assert all(reports.outcomes[job.ticket] == Returned() for job in waiting)
     assert pool.ahead == 2
     gate.touch()

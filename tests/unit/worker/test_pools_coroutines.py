@@ -175,11 +175,11 @@ def test_what_waits_behind_a_coroutine_that_takes_long_is_given_back(start, repo
     (running,) = reports.hold(pool, gate)
     waiting = reports.submit(pool, "sleep", 0.0)
 
-    def relieved():
-        pool.relieve()
+    def all_returned():
+        pool.return_waiting()
         return waiting.ticket in reports.outcomes
 
-    eventually(relieved, 20.0)
+    eventually(all_returned, 20.0)
     assert reports.outcomes == {waiting.ticket: Returned()}
     assert pool.ahead == 1
     gate.touch()

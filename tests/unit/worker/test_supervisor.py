@@ -254,9 +254,9 @@ class Supervising(RuleBasedStateMachine):
         self.supervisor.turn(self.now)
 
     @rule()
-    def relieve(self):
+    def return_waiting(self):
         before = set(self.out.outcomes)
-        self.supervisor.relieve(self.now)
+        self.supervisor.return_waiting(self.now)
         returned = set(self.out.outcomes) - before
         assert all(self.out.outcomes[ticket] == Returned() for ticket in returned)
         self.supervisor.turn(self.now)
@@ -451,9 +451,9 @@ def test_when_everybody_is_at_a_long_task_what_waits_is_given_back():
     supervisor.turn(OVERDUE)
     begun = {child.running for child in effects.children.values()}
     assert supervisor.pace.ahead > 1
-    supervisor.relieve(LONG - 0.01)
+    supervisor.return_waiting(LONG - 0.01)
     assert set(effects.outcomes) == {10**6}, "they have not been at it for long"
-    supervisor.relieve(LONG)
+    supervisor.return_waiting(LONG)
     returned = {number for number in range(1, 100) if number not in begun}
     assert {n for n, told in effects.outcomes.items() if told == Returned()} == returned
     assert supervisor.pace.ahead == 1, "as many shall not come again"
@@ -471,9 +471,9 @@ def test_while_one_child_goes_on_nothing_is_given_back():
         ticket = effects.children[second].running
         effects.finish(second)
         supervisor.on_ended(second, ticket, Done(b"", LONG), LONG * step)
-        supervisor.relieve(LONG * step)
+        supervisor.return_waiting(LONG * step)
         supervisor.turn(LONG * step)
-        supervisor.relieve(LONG * step)
+        supervisor.return_waiting(LONG * step)
     assert Returned() not in effects.outcomes.values()
 
 
@@ -482,7 +482,7 @@ def test_a_supervisor_that_is_still_starting_gives_nothing_back():
     supervisor = Supervisor(effects, 2)
     supervisor.pending.append(job(1))
     supervisor.turn(0.0)
-    supervisor.relieve(100.0)
+    supervisor.return_waiting(100.0)
     assert not effects.outcomes
 
 
