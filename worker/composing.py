@@ -15,13 +15,13 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final, NamedTuple, TypedDict
 
 from queue_core import ConfigError, Queue, UsageError, process_id
-from queue_core.worker.moments import instant, seconds, seconds_to_wait, utcnow, zone_of
 from queue_core.worker.mould import ANY_TIME, OF_A_RUN, Destination, Moments, Mould
 from queue_core.worker.near import did_you_mean
 from queue_core.worker.outcome import AppInfo, Letter
 from queue_core.worker.routes import merged
 from queue_core.worker.rules import Rules
 from queue_core.worker.signature import MakesSignatures, Signature
+from queue_core.worker.timestamps import instant, seconds, seconds_to_wait, utcnow, zone_of
 
 Follower = Signature[Any] | MakesSignatures
 """A signature, or a task without arguments of its own."""

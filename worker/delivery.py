@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from queue_core import Closed, Consumer, Message, StaleDelivery, TransportError
-from queue_core.worker.moments import seconds_until
 from queue_core.worker.outcome import (
     Crashed,
     Done,
@@ -34,6 +33,7 @@ from queue_core.worker.outcome import (
 )
 from queue_core.worker.pools.base import Pool, Running
 from queue_core.worker.results.wire import state as encode_state
+from queue_core.worker.timestamps import seconds_until
 
 if TYPE_CHECKING:
     from queue_core.worker.flights import Flights

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from queue_core import Backoff, UsageError
 from queue_core.worker.endings import Retry
-from queue_core.worker.moments import seconds_to_wait, utcnow
 from queue_core.worker.protocol import STANDARD_HEADERS
 from queue_core.worker.request import Request
 from queue_core.worker.signature import GROUP, Signature, as_signature, join
+from queue_core.worker.timestamps import seconds_to_wait, utcnow
 from queue_core.worker.unfolding import Part, attach, freeze
 
 if TYPE_CHECKING:

@@ -27,13 +27,13 @@ from queue_core.worker.blueprint import Blueprint, load
 from queue_core.worker.flags import WorkerOptions, expand
 from queue_core.worker.flights import Flights
 from queue_core.worker.hooks import WorkerHooks
-from queue_core.worker.moments import zone_of
 from queue_core.worker.outcome import AppInfo
 from queue_core.worker.pools.base import Pool
 from queue_core.worker.revoked import Revoked
 from queue_core.worker.settings import DEFAULTS
 from queue_core.worker.signals import Signals
 from queue_core.worker.timer import Timer
+from queue_core.worker.timestamps import zone_of
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,6 @@ from queue_core.worker.composing import Composer
 from queue_core.worker.failure import Failure
 from queue_core.worker.following import children
 from queue_core.worker.messages import label, properties_of, read_message, task_id, task_name
-from queue_core.worker.moments import utcnow
 from queue_core.worker.outcome import ChordPart, Done, Failed, Letter, Outcome, Reply, Retried
 from queue_core.worker.protocol import Call
 from queue_core.worker.results import base as delivering
@@ -35,6 +34,7 @@ from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE, Deliver
 from queue_core.worker.results.chords import Chords
 from queue_core.worker.results.wire import read_result
 from queue_core.worker.signature import as_signature
+from queue_core.worker.timestamps import utcnow
 from queue_core.worker.unfolding import freeze, unfold
 
 logger = logging.getLogger(__name__)

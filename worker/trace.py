@@ -19,7 +19,6 @@ from queue_core.worker.app import App
 from queue_core.worker.failure import Failure, describe_exception
 from queue_core.worker.following import after_success, children, chord_part
 from queue_core.worker.messages import read_message
-from queue_core.worker.moments import seconds_until
 from queue_core.worker.near import hint
 from queue_core.worker.outcome import (
     ChordPart,
@@ -38,6 +37,7 @@ from queue_core.worker.results import wire
 from queue_core.worker.running import Ending, Guard, drive, run, unguarded
 from queue_core.worker.signature import Signature
 from queue_core.worker.task import Task
+from queue_core.worker.timestamps import seconds_until
 from queue_core.worker.unfolding import unfold
 
 Steps = Generator[Awaitable[Any], Any, tuple[Ran, bool]]

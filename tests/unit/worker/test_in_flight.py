@@ -28,11 +28,11 @@ from queue_core.worker.blueprint import ConsumerStep, StartStopStep
 from queue_core.worker.consumer import intake, loop
 from queue_core.worker.consumer.intake import Intake
 from queue_core.worker.delivery import ActiveRequest
-from queue_core.worker.moments import seconds_until
 from queue_core.worker.pools import runs
 from queue_core.worker.pools.threads import ThreadPool
 from queue_core.worker.runner import DRAINED, Worker, WorkerOptions
 from queue_core.worker.strategy import default
+from queue_core.worker.timestamps import seconds_until
 
 numbers = itertools.count()
 
