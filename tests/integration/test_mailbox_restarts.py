@@ -1,25 +1,31 @@
 """A broker that is started anew in the middle of a call: an answer or the deadline; the next works.
 
-The servers are the tests' own. RabbitMQ forgets nodes' and reply queues, which are not durable;
-Redis is killed and keeps its data.
+The servers are the tests' own. RabbitMQ forgets nodes' and reply queues, which are not durable; the
+others are killed and keep their data.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
+import psycopg
 import pytest
 import redis
 
 from queue_core import Backoff, Connection, NotConfirmed, TransportError
 from queue_core.mailbox import Mailbox
 from queue_core.testing import eventually
+from tests.own_mariadb import OwnMariaDB
 
 QUICK = Backoff(base=0.05, cap=0.5)
 
@@ -88,17 +94,48 @@ class OwnRedis:
         self.stop()
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
-def server(request, tmp_path) -> Iterator[OwnRabbitMQ | OwnRedis]:
-    if request.param == "rabbitmq":
+class OwnPostgreSQL:
+    """A server that ends all its processes when one is killed, and recovers from its log."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def restart(self) -> None:
+        with psycopg.connect(self.url) as victim:
+            os.kill(victim.info.backend_pid, signal.SIGKILL)
+            with pytest.raises(psycopg.Error):
+                victim.execute("SELECT 1")
+            victim.close()
+
+
+class Restarting(Protocol):
+    """A server of a test's own."""
+
+    url: str
+
+    def restart(self) -> None: ...
+
+
+@pytest.fixture(params=["redis", "rabbitmq", "postgresql", "mariadb"])
+def server(request, tmp_path) -> Iterator[Restarting]:
+    if request.param == "redis":
+        request.getfixturevalue("redis_url")
+        own = OwnRedis(tmp_path)
+        yield own
+        own.close()
+    elif request.param == "rabbitmq":
         request.getfixturevalue("amqp_url")
-        start_server = request.getfixturevalue("start_server")
-        yield OwnRabbitMQ(start_server("rabbitmq", "RabbitMQ"))
-        return
-    request.getfixturevalue("redis_url")
-    own = OwnRedis(tmp_path)
-    yield own
-    own.close()
+        yield OwnRabbitMQ(request.getfixturevalue("start_server")("rabbitmq", "RabbitMQ"))
+    elif request.param == "postgresql":
+        request.getfixturevalue("postgres_url")
+        start = request.getfixturevalue("start_server")
+        yield OwnPostgreSQL(start("postgresql", "PostgreSQL").url)
+    else:
+        request.getfixturevalue("mysql_url")
+        with tempfile.TemporaryDirectory(prefix="queue-core-mariadb-") as folder:
+            mariadb = OwnMariaDB(Path(folder))
+            yield mariadb
+            mariadb.kill()
 
 
 @pytest.mark.timeout(180)

@@ -2,91 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pymysql
 import pytest
 
-from queue_core.testing import eventually
-from queue_core.url import parse
-
-
-class OwnServer:
-    """A server of these tests' own, which they may stop, kill and start again."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"mysql://root@127.0.0.1:{port}/queue_core"
-        user = []
-        if os.getuid() == 0:
-            user = ["--user=mysql"]
-            shutil.chown(folder, "mysql")
-        places = [f"--datadir={folder}/data", f"--socket={folder}/s"]
-        program = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
-        self._command = [program, "--no-defaults", *user, *places, f"--port={port}"]
-        self._command += ["--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M"]
-        self._log = folder / "log"
-        subprocess.run(
-            ["mariadb-install-db", "--no-defaults", *user, places[0], "--skip-test-db"]
-            + ["--auth-root-authentication-method=normal"],
-            check=True,
-            capture_output=True,
-            timeout=60,
-        )
-        self.process = self._start()
-        self.run("CREATE DATABASE queue_core")
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as log:
-            process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        eventually(self._answers, 60.0)
-        return process
-
-    def _answers(self) -> bool:
-        try:
-            self.run("SELECT 1")
-        except pymysql.MySQLError:
-            return False
-        return True
-
-    def run(self, statement: str) -> None:
-        """Run a statement as somebody who may do everything."""
-        port = parse(self.url).port
-        with pymysql.connect(host="127.0.0.1", port=port, user="root") as connection:
-            connection.cursor().execute(statement)
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.process.kill()
-        self.process.wait(30.0)
-
-    def restart(self) -> None:
-        """Kill it, and start it again."""
-        self.kill()
-        self.process = self._start()
-
-    def pause(self) -> None:
-        """SIGSTOP: it stands still and keeps its connections."""
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
+from tests.own_mariadb import OwnMariaDB
 
 
 @pytest.fixture(scope="session")
-def own_server() -> Iterator[OwnServer]:
+def own_server() -> Iterator[OwnMariaDB]:
     # Not below pytest's folder, which each run of pytest closes to other users, such as mysql.
     with tempfile.TemporaryDirectory(prefix="queue-core-mariadb-") as folder:
-        server = OwnServer(Path(folder))
+        server = OwnMariaDB(Path(folder))
         yield server
         server.resume()
         server.kill()
