@@ -107,7 +107,7 @@ def translate(error: BaseException, doing: str, method: str = "") -> QueueCoreEr
 def _closed_channel(code: int, text: str, doing: str, method: str) -> QueueCoreError:
     message = f"{doing}: the broker says {code} {text}"
     if code == NOT_FOUND:
-        return QueueNotFound(message)
+        return QueueNotFound(f"{message}; declare it first")
     if code == ACCESS_REFUSED:
         needed = _PERMISSIONS.get(method)
         return AccessRefused(f"{message}; it needs permission to {needed}" if needed else message)

@@ -40,7 +40,12 @@ _FULL: Final = ("53", "54")
 _REFUSED: Final = ("28", "42501", "3F000", "3D000")
 _DAMAGED: Final = ("42P01", "42703", "XX001", "XX002", "F0")
 
+_LOGIN: Final = "check user and password of the URL"
+_MAKE: Final = "make it with: CREATE DATABASE"
 _ADVICE: Final = {
+    "28P01": _LOGIN,
+    "28000": _LOGIN,
+    "3D000": _MAKE,
     "25006": "this server accepts no writes, it is a standby or read-only; name the primary in the "
     "URL, or let target_session_attrs=read-write look for it",
     "53300": "it accepts no more clients; raise its max_connections, or use a pooler",
@@ -54,11 +59,14 @@ _ADVICE: Final = {
 }
 
 _WORDS: Final = (
-    (r"password authentication failed|no password supplied|authentication failed", AccessRefused),
-    (r'role ".*" (does not exist|is not permitted)|pg_hba\.conf|permission denied', AccessRefused),
-    (r'database ".*" does not exist', AccessRefused),
-    (r"timeout expired|timed out", ConnectTimeout),
+    (r"no password supplied|authentication failed", AccessRefused, _LOGIN),
+    (r'role ".*" (does not exist|is not permitted)', AccessRefused, _LOGIN),
+    (r"pg_hba\.conf", AccessRefused, "allow user and host in the server's pg_hba.conf"),
+    (r"permission denied", AccessRefused, "GRANT CONNECT ON DATABASE to this user"),
+    (r'database ".*" does not exist', AccessRefused, _MAKE),
+    (r"timeout expired|timed out", ConnectTimeout, ""),
 )
+"""Why there is no connection, as the server or the driver says it; what it is, and what to do."""
 
 
 def explain_postgresql(error: Exception, place: str) -> QueueCoreError | None:
@@ -94,9 +102,10 @@ def explain_connecting(error: psycopg.Error, place: str, user: str) -> QueueCore
         if meaning is not None:
             return meaning
     said = _said(error)
-    for words, kind in _WORDS:
+    for words, kind, advice in _WORDS:
         if re.search(words, said, re.IGNORECASE):
-            return kind(f"no connection as {user!r} to {place}: {said}")
+            hint = f"; {advice}" if advice else ""
+            return kind(f"no connection as {user!r} to {place}: {said}{hint}")
     return ConnectionLost(f"no connection to {place}: {said}")
 
 

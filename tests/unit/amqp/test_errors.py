@@ -22,6 +22,11 @@ from queue_core.errors import (
 from queue_core.transports.amqp.errors import translate, translate_connect, wrong_exchange
 
 
+def test_what_does_not_exist_comes_with_what_to_do() -> None:
+    missing = exceptions.ChannelClosedByBroker(404, "NOT_FOUND - no queue 'q' in vhost '/'")
+    assert str(translate(missing, "purge queue 'q'")).endswith("vhost '/'; declare it first")
+
+
 @pytest.mark.parametrize(
     ("code", "text", "kind"),
     [

@@ -38,7 +38,8 @@ PLACE = "the PostgreSQL database 'name' at host"
         (errors.DeadlockDetected, ConnectionLost, PLACE),
         (errors.InsufficientPrivilege, AccessRefused, "CREATE ON SCHEMA"),
         (errors.InvalidSchemaName, AccessRefused, "GRANT CREATE ON SCHEMA"),
-        (errors.InvalidPassword, AccessRefused, PLACE),
+        (errors.InvalidPassword, AccessRefused, "check user and password"),
+        (errors.InvalidCatalogName, AccessRefused, "CREATE DATABASE"),
         (errors.UndefinedTable, StoreCorrupt, "missing or damaged"),
         (errors.DataCorrupted, StoreCorrupt, "missing or damaged"),
     ],
@@ -83,3 +84,18 @@ def test_why_no_connection_was_made_is_told(said: str, kind: type[QueueCoreError
     meaning = explain_connecting(psycopg.OperationalError(said), PLACE, "u")
     assert type(meaning) is kind
     assert PLACE in str(meaning)
+
+
+@pytest.mark.parametrize(
+    ("said", "next_step"),
+    [
+        ('FATAL:  password authentication failed for user "u"', "check user and password"),
+        ("fe_sendauth: no password supplied", "check user and password"),
+        ('FATAL:  role "u" does not exist', "check user and password"),
+        ('FATAL:  no pg_hba.conf entry for host "h", user "u"', "pg_hba.conf"),
+        ('FATAL:  database "d" does not exist', "make it with: CREATE DATABASE"),
+    ],
+)
+def test_who_is_not_let_in_hears_what_to_do(said: str, next_step: str) -> None:
+    told = str(explain_connecting(psycopg.OperationalError(said), PLACE, "u"))
+    assert next_step in told.rpartition("; ")[2]
