@@ -146,6 +146,32 @@ def publish_through_crashes(url: str, crash: Callable[[], None]) -> None:
     assert len(got) == len(set(got))
 
 
+def ack_before_crashes(url: str, crash: Callable[[], None]) -> None:
+    """Crash the server as soon as acks are certain: those messages never come again."""
+    queue = Queue("acks")
+    with Connection(url) as connection:
+        connection.declare(queue)
+        connection.producer().publish_many([(str(n), queue.name) for n in range(40)])
+        acked: list[Any] = []
+        for blocking in (False, True):
+            with connection.consumer(queue, prefetch=10) as consumer:
+                for _ in range(15):
+                    message = consumer.receive(timeout=60.0)
+                    assert message is not None
+                    message.ack([] if blocking else None)
+                    acked.append(message.payload)
+                if not blocking:
+                    consumer.flush()
+                crash()
+        got: list[Any] = []
+        with connection.consumer(queue) as consumer:
+            while (message := consumer.receive(timeout=60.0 if len(got) < 10 else 1.0)) is not None:
+                got.append(message.payload)
+                message.ack()
+            consumer.flush()
+    assert sorted(acked + got, key=int) == [str(n) for n in range(40)]
+
+
 # --- the suites -----------------------------------------------------------------------------------
 
 

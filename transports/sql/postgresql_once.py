@@ -16,8 +16,8 @@ The rules:
   and those that begin later find none.
 - Parts of one statement run in an order of the planner's, unless one reads another. Settling comes
   before appending because the append reads the count of what was settled.
-- Settling and claiming do not wait for the disk: a crash of the server may take back the last
-  moments of it, and the messages come again. A statement that publishes waits.
+- What publishes or settles waits for the disk: neither is undone by a crash of the server. A claim
+  by itself does not wait; if it is undone, its messages are ready again.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from queue_core.transports.sql.tables import ALONE, DEAD, DELAYED, EXPIRED, HELD
 _NUMBERS: Final = ("priority", "state", "reason", "max_deliveries", "delay", "ttl")
 _COLUMNS: Final = ("queue", "id", *_NUMBERS, "properties", "body")
 _LAZY: Final = "set_config('synchronous_commit', 'off', true)"
+"""As a column: the commit of this statement does not wait for the disk."""
 
 
 _SINGLE: Final = """
@@ -157,12 +158,12 @@ _TAKEN: Final = """
 
 def _settle() -> str:
     return f"""
-    WITH owner AS (SELECT), {_SETTLED} SELECT {_LAZY}, {_GONE_IF_NOT_ALL}"""
+    WITH owner AS (SELECT), {_SETTLED} SELECT {_GONE_IF_NOT_ALL}"""
 
 
 def _settling(*, settles: bool) -> tuple[str, str]:
-    """Return the part of a claim that settles, and the column that says what was settled."""
-    return (f"{_SETTLED},", _GONE_IF_NOT_ALL) if settles else ("", "NULL")
+    """Return the part of a claim that settles, and the columns with what was settled and how."""
+    return (f"{_SETTLED},", f"{_GONE_IF_NOT_ALL}, NULL") if settles else ("", f"NULL, {_LAZY}")
 
 
 def _take(now: str, *, settles: bool) -> str:
@@ -192,7 +193,7 @@ def _take(now: str, *, settles: bool) -> str:
         RETURNING {_TAKEN}
     ), {_noted(settles=settles)}
     SELECT (SELECT number FROM owner), (SELECT due_in FROM next), (SELECT odd FROM odd),
-        {gone}, {_LAZY}, t.*
+        {gone}, t.*
     FROM (SELECT) AS h LEFT JOIN taken AS t ON true"""
 
 
@@ -235,8 +236,7 @@ def _take_many(now: str, *, settles: bool) -> str:
         )
         RETURNING {_TAKEN}
     ), {_noted(settles=settles)}
-    SELECT (SELECT number FROM owner), (SELECT due_in FROM next), false, {gone},
-        {_LAZY}, t.*
+    SELECT (SELECT number FROM owner), (SELECT due_in FROM next), false, {gone}, t.*
     FROM (SELECT) AS h LEFT JOIN taken AS t ON true"""
 
 
@@ -287,7 +287,7 @@ def split(tokens: Sequence[Token]) -> dict[str, object]:
 def settle_once(cursor: Cursor, once: Once, tokens: Sequence[Token]) -> list[Token]:
     """Forget claims; return the stale tokens."""
     cursor.execute(once.settle, split(tokens))
-    return _stale(tokens, cursor.fetchone()[1])
+    return _stale(tokens, cursor.fetchone()[0])
 
 
 def put_once(

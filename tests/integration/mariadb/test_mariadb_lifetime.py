@@ -19,7 +19,7 @@ from queue_core.transports.sql import mariadb_dialect
 from queue_core.transports.sql.mariadb_wire import Wire
 from queue_core.transports.sql.store import SqlStore
 from queue_core.url import parse
-from tests.databases import publish_through_crashes
+from tests.databases import ack_before_crashes, publish_through_crashes
 
 OpenStore = Callable[..., SqlStore]
 
@@ -98,6 +98,13 @@ def test_a_lock_that_somebody_keeps_ends_before_the_timeout(
 @pytest.mark.timeout(120)
 def test_nothing_that_was_confirmed_is_lost_when_the_server_crashes(own_server: Any) -> None:
     publish_through_crashes(own_server.url, own_server.restart)
+
+
+@pytest.mark.timeout(120)
+def test_nothing_that_was_acked_for_certain_comes_again_when_the_server_crashes(
+    own_server: Any,
+) -> None:
+    ack_before_crashes(own_server.url, own_server.restart)
 
 
 def test_a_table_that_was_dropped_while_it_was_in_use_is_named(

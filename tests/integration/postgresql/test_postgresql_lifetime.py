@@ -16,7 +16,7 @@ from queue_core.errors import ConnectionLost
 from queue_core.transport import Envelope
 from queue_core.transports.sql import postgresql_server
 from queue_core.transports.sql.store import SqlStore
-from tests.databases import publish_through_crashes
+from tests.databases import ack_before_crashes, publish_through_crashes
 
 OpenStore = Callable[..., SqlStore]
 
@@ -119,15 +119,22 @@ def test_a_session_behind_a_pooler_keeps_nothing_in_the_server(
         assert rows.fetchone() == (0,)
 
 
+def crash(server: str) -> None:
+    """SIGKILL one of its processes: PostgreSQL ends them all and recovers from its log."""
+    with psycopg.connect(server) as victim:
+        os.kill(victim.info.backend_pid, signal.SIGKILL)
+        with pytest.raises(psycopg.Error):
+            victim.execute("SELECT 1")
+        victim.close()
+
+
 @pytest.mark.timeout(120)
 def test_nothing_that_was_confirmed_is_lost_when_the_server_crashes(own_server: str) -> None:
-    """SIGKILL of one of its processes: PostgreSQL ends them all and recovers from its log."""
+    publish_through_crashes(own_server, lambda: crash(own_server))
 
-    def crash() -> None:
-        with psycopg.connect(own_server) as victim:
-            os.kill(victim.info.backend_pid, signal.SIGKILL)
-            with pytest.raises(psycopg.Error):
-                victim.execute("SELECT 1")
-            victim.close()
 
-    publish_through_crashes(own_server, crash)
+@pytest.mark.timeout(120)
+def test_nothing_that_was_acked_for_certain_comes_again_when_the_server_crashes(
+    own_server: str,
+) -> None:
+    ack_before_crashes(own_server, lambda: crash(own_server))

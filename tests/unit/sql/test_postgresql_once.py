@@ -16,9 +16,13 @@ LAZY = "set_config('synchronous_commit', 'off', true)"
 ONCE = Once(NOW)
 
 
-@pytest.mark.parametrize("text", [*ONCE.put.values(), *ONCE.append.values()])
-def test_whatever_stores_an_envelope_waits_for_the_disk(text: str) -> None:
-    """A settlement with publications is a publish."""
+PUTS = [*ONCE.put.values(), *ONCE.append.values()]
+SETTLES = [ONCE.settle, ONCE.take[True], ONCE.take_many[True]]
+CLAIMS = [ONCE.take[False], ONCE.take_many[False]]
+
+
+@pytest.mark.parametrize("text", [*PUTS, *SETTLES])
+def test_whatever_stores_or_settles_waits_for_the_disk(text: str) -> None:
     assert "synchronous_commit" not in text
 
 
@@ -63,8 +67,8 @@ def test_what_is_not_usual_takes_the_long_statement() -> None:
     assert writer.texts == [ONCE.append[False], ONCE.put[True, False]]
 
 
-@pytest.mark.parametrize("text", [ONCE.settle, *ONCE.take.values(), *ONCE.take_many.values(), HINT])
-def test_settling_claiming_and_waking_do_not_wait_for_the_disk(text: str) -> None:
+@pytest.mark.parametrize("text", [*CLAIMS, HINT])
+def test_claiming_and_waking_do_not_wait_for_the_disk(text: str) -> None:
     assert LAZY in text
     assert "INSERT INTO queue_core_message" not in text
 
