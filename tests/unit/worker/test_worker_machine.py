@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections import Counter, deque
 from dataclasses import dataclass
+from random import Random
 from types import SimpleNamespace
 
 import hypothesis.strategies as st
@@ -22,7 +23,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from queue_core import ConnectionLost, Properties, Publication, StaleDelivery
+from queue_core import Backoff, ConnectionLost, Properties, Publication, StaleDelivery
 from queue_core.emulation import stored
 from queue_core.message import Delivery, Message
 from queue_core.worker import App, settler
@@ -355,6 +356,8 @@ class Machine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(settler, "threading", threading_in(self.weather))
         self.patch.setattr(settler, "ThreadPoolExecutor", lambda *_, **__: Threads())
+        # The same choices must lead to the same moments, or whether the broker is up is by chance.
+        self.patch.setattr(Backoff.delay, "__defaults__", (Random(17).random,))
         self.broker = Broker(self.weather, counted)
         self.broker.on_break = lambda: self.may_run_again(self.ended_otherwise)
         self.broker.on_doubt = self.may_never_run
@@ -457,6 +460,8 @@ class Machine(RuleBasedStateMachine):
             again = Publication("", "q", job.body, request.message.properties, id="")
             outcome = Retried(Letter(again), b"", "OSError", 1.0, 0.1)
         elif how == "overtime":
+            # It comes again if its session has ended, and who was cut off is not remembered.
+            known.reasons += request.message.stale and known.name == "late"
             outcome = TimedOut(1.0)
         else:
             known.crashes += 1
