@@ -134,9 +134,12 @@ class Statements:
         """Compile all of them: some 15 milliseconds."""
         self._language = language
         self._now = language.now()
-        self._write_messages()
+        self._put_messages()
+        self._claim_messages()
         self._move_messages()
+        self._delete_messages()
         self._count_messages()
+        self._find_surplus()
         self._sessions()
         self._table()
         self._keys()
@@ -159,7 +162,7 @@ class Statements:
             raise AssertionError(f"parameters come as {statement.names}")
         return statement.text
 
-    def _write_messages(self) -> None:
+    def _put_messages(self) -> None:
         m = message.c
         values: dict[str, Any] = {name: bindparam(name) for name in INSERTED}
         for name in ("available_at", "expires_at"):
@@ -170,13 +173,15 @@ class Statements:
         token = m.seq == bindparam("token_seq"), m.fence == bindparam("token_fence")
         names = ("token_seq", "token_fence")
         self.settle = self._compile_rows(delete(message).where(*token), names)
-        some = self._language.among(m.seq, "numbers")
-        forget = _numbered(delete(message))
-        self.settle_some = self._compile(forget.where(some, m.fence == bindparam("claim")))
+        some = self._language.among(m.seq, "numbers"), m.fence == bindparam("claim")
+        self.settle_some = self._compile(_numbered(delete(message)).where(*some))
         self.is_held = self._compile_rows(self._language.hold(select(m.seq).where(*token)), names)
         self.is_stored = self._compile(
             select(m.seq).where(m.queue == bindparam("queue"), m.id == bindparam("id"))
         )
+
+    def _claim_messages(self) -> None:
+        m = message.c
         held: dict[str, Any] = {
             "state": literal_column(str(HELD)),
             "session": bindparam("owner"),
@@ -214,17 +219,6 @@ class Statements:
             .where(_in(HELD), m.session == bindparam("owner"), m.fence == bindparam("claim"))
             .order_by(m.queue, m.priority.desc(), m.seq)
         )
-        self.purge = self._compile(
-            delete(message).where(
-                m.queue == bindparam("queue"), m.state != literal_column(str(HELD))
-            )
-        )
-        unclaimed = m.queue == bindparam("queue"), m.state != literal_column(str(HELD))
-        self.some_unclaimed = self._compile(
-            self._language.hold(select(m.seq).where(*unclaimed).limit(SHRED))
-        )
-        self.shred = self._compile(forget.where(some))
-        self.drop = self._compile(delete(message).where(m.queue == bindparam("queue")))
 
     def _move_messages(self) -> None:
         m, now = message.c, self._now
@@ -252,6 +246,18 @@ class Statements:
             update=self._give_back(crashes=m.crashes + bindparam("crash", type_=Integer)),
             returning=(m.queue,),
         )
+
+    def _delete_messages(self) -> None:
+        m = message.c
+        queue = m.queue == bindparam("queue")
+        unclaimed = queue, m.state != literal_column(str(HELD))
+        self.purge = self._compile(delete(message).where(*unclaimed))
+        self.some_unclaimed = self._compile(
+            self._language.hold(select(m.seq).where(*unclaimed).limit(SHRED))
+        )
+        some = self._language.among(m.seq, "numbers")
+        self.shred = self._compile(_numbered(delete(message)).where(some))
+        self.drop = self._compile(delete(message).where(queue))
 
     def _move(self, index: str, rows: Any, order: Any, state: int, **values: int) -> Change:
         literals: dict[str, Any] = {
@@ -331,6 +337,10 @@ class Statements:
                 count(over, found, _in(DELAYED), m.available_at > now),
             )
         )
+
+    def _find_surplus(self) -> None:
+        m = message.c
+        queue = m.queue == bindparam("queue")
 
         def up_to(state: int) -> Any:
             some: Any = _by("ready", _ONE).where(_in(state), queue).limit(bindparam("cap"))
