@@ -90,6 +90,21 @@ def test_what_is_no_command_is_counted_and_the_node_lives_on(
     assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
 
 
+def test_only_serializers_that_are_accepted_are_read(any_url, open_box, start, fleet, namespace):
+    strict = start("a")
+    lenient = open_box(accept=["json", "msgpack"]).node("b", {}, panel=fleet).start()
+    with Connection(any_url) as connection:
+        for name in "ab":
+            connection.producer().publish(
+                {"method": "revoke", "arguments": {"task_id": "1"}},
+                f"{name}.{namespace}.pidbox",
+                serializer="msgpack",
+            )
+    eventually(lambda: lenient.state.get("revoked") == ["1"])
+    eventually(lambda: strict.counts["malformed"] == 1)
+    assert "revoked" not in strict.state
+
+
 def test_answers_for_nobody_are_dropped_and_counted(any_url, box, start, hears_at):
     start("a")
     where = hears_at(box)
