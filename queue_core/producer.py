@@ -236,15 +236,8 @@ class Producer:
         carried = copy_headers(headers)
         if priority.__class__ is not int or priority:
             check_priority(priority)
-        if ttl is not None:
-            need_seconds("ttl", ttl, zero=True)
-        if delay.__class__ is not float or delay:
-            need_seconds("delay", delay, zero=True)
-            if ttl is not None and ttl <= delay:
-                raise ConfigError(
-                    f"the message would expire (ttl {ttl:g} s) before it becomes visible (delay "
-                    f"{delay:g} s)"
-                )
+        if ttl is not None or delay.__class__ is not float or delay or timestamp is not None:
+            _check_times(ttl, delay, timestamp)
         if not (correlation_id is reply_to is message_id is type is app_id is None):
             check_texts(
                 correlation_id=correlation_id,
@@ -253,8 +246,6 @@ class Producer:
                 type=type,
                 app_id=app_id,
             )
-        if timestamp is not None:
-            need_seconds("timestamp", timestamp, zero=True, limit=MAX_TIME)
         if (mandatory.__class__, durable.__class__) != (bool, bool):
             check_flags(mandatory=mandatory, durable=durable)
         if exchange is None:
@@ -381,6 +372,19 @@ def _check_options(call: str, options: PublishOptions) -> None:
         known = ", ".join(PublishOptions.__annotations__)
         hint = f"did you mean {near!r}?" if near else f"it has {known}"
         raise ConfigError(f"{call}() has no option {name!r}; {hint}")
+
+
+def _check_times(ttl: float | None, delay: float, timestamp: float | None) -> None:
+    if ttl is not None:
+        need_seconds("ttl", ttl, zero=True)
+    need_seconds("delay", delay, zero=True)
+    if ttl is not None and ttl <= delay and delay:
+        raise ConfigError(
+            f"the message would expire (ttl {ttl:g} s) before it becomes visible (delay "
+            f"{delay:g} s)"
+        )
+    if timestamp is not None:
+        need_seconds("timestamp", timestamp, zero=True, limit=MAX_TIME)
 
 
 def _pair(item: object) -> tuple[Any, str]:
