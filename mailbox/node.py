@@ -177,7 +177,7 @@ class Node:
         self._inbox = self._declare(Deadline.after(timeout, self._wiring.time))
         self._guard.begin()
         if self._guard.open:
-            logger.info("node %s obeys everybody who can publish to its broker", self.name)
+            logger.debug("node %s obeys everybody who can publish to its broker", self.name)
         self._reception.learn()
         self._wiring.directory.join(self.name, self.labels)
         self._rejoin = time.monotonic() + _REJOIN

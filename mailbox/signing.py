@@ -90,7 +90,7 @@ def _what_is_signed(command: Command) -> bytes:
 class Guard:
     """What one node accepts. Thread-safe; does not block.
 
-    Without keys everybody may do everything, as in celery; the node says so when it starts.
+    Without keys everybody may do everything, as in celery.
     """
 
     def __init__(self, keys: Mapping[str, SigningKey], clock: Clock) -> None:

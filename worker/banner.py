@@ -36,7 +36,15 @@ def lines(worker: Worker) -> Iterator[str]:
     names = [task.name for task in info.tasks if not is_builtin(task.name)]
     more = f"  and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     yield f"tasks    {'  '.join(names[:SHOWN]) or 'none'}{more}"
-    yield f"control  {'node ' + options.name if worker.controlled else 'off'}"
+    yield f"control  {_control(worker)}"
+
+
+def _control(worker: Worker) -> str:
+    if not worker.controlled:
+        return "off"
+    keys = ", ".join(key.name for key in worker.options.keys)
+    whom = f"who has the key {keys}" if keys else "everybody who can publish to the broker"
+    return f"node {worker.options.name}, obeys {whom}"
 
 
 def _results(worker: Worker) -> str:
