@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Final, NamedTuple, TypedDict
 
 from queue_core import ConfigError, Queue, UsageError, process_id
@@ -21,7 +21,15 @@ from queue_core.worker.outcome import AppInfo, Letter
 from queue_core.worker.routes import merged
 from queue_core.worker.rules import Rules
 from queue_core.worker.signature import MakesSignatures, Signature
-from queue_core.worker.timestamps import instant, seconds, seconds_to_wait, utcnow, zone_of
+from queue_core.worker.timestamps import (
+    LONGEST,
+    instant,
+    later,
+    seconds,
+    seconds_to_wait,
+    utcnow,
+    zone_of,
+)
 
 Follower = Signature[Any] | MakesSignatures
 """A signature, or a task without arguments of its own."""
@@ -195,15 +203,18 @@ class Composer:
             return ANY_TIME
         said = {name: value for name, value in signature.options.items() if value is not None}
         options = {**usual, **said}
-        # The message says no ``eta``, since the broker holds it back.
-        delay = seconds_to_wait(options, self.zone, self._now())
+        now = self._now()
+        delay = seconds_to_wait(options, self.zone, now)
         ttl, expires = self._ttl(options)
         if ttl is not None and ttl <= delay:
             raise ConfigError(
                 f"task {signature.task} would expire (in {ttl:g} s) before it may start (in "
                 f"{delay:g} s)"
             )
-        return Moments(delay, ttl, expires)
+        # The broker holds it back, so it need not say until when, and drops it: if it can.
+        eta = later("countdown", now, delay) if delay > LONGEST else None
+        ttl = None if ttl is None or ttl > LONGEST else ttl
+        return Moments(min(delay, LONGEST), ttl, expires, eta)
 
     def _ttl(self, options: Mapping[str, Any]) -> tuple[float | None, str | None]:
         expires = options.get("expires")
@@ -214,10 +225,7 @@ class Composer:
             end = instant("expires", expires, self.zone)
             return max(0.0, (end - now).total_seconds()), end.isoformat()
         left = seconds("expires", expires)
-        try:
-            return left, (now + timedelta(seconds=left)).isoformat()
-        except OverflowError:
-            raise ConfigError(f"expires in {left:g} s is after the year 9999") from None
+        return left, later("expires", now, left)
 
 
 class _Kept(NamedTuple):

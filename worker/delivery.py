@@ -33,7 +33,7 @@ from queue_core.worker.outcome import (
 )
 from queue_core.worker.pools.base import Pool, Running
 from queue_core.worker.results.wire import state as encode_state
-from queue_core.worker.timestamps import seconds_until
+from queue_core.worker.timestamps import LONGEST, seconds_until
 
 if TYPE_CHECKING:
     from queue_core.worker.flights import Flights
@@ -315,11 +315,11 @@ class ActiveRequest:
         self.flights.leave(self)
 
     def give_back(self, seconds: float = 0.0) -> None:
-        """Return the message to its queue, uncounted, for so many seconds."""
+        """Return the message to its queue, uncounted, for so many seconds, or as many as can be."""
         if not self.flights.leave(self) and self.state == "scheduled":
             return  # somebody else has dealt with it
         try:
-            self.message.requeue(seconds, counted=False)
+            self.message.requeue(min(seconds, LONGEST), counted=False)
         except (StaleDelivery, Closed) as error:
             logger.debug("%s went back by itself: %s", self, error)
 

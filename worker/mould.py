@@ -62,11 +62,13 @@ class Moments(NamedTuple):
         delay: seconds until it may start.
         ttl: seconds after which it is not worth starting any more; None: it always is.
         expires: the same as a point in time, ISO 8601.
+        eta: when it may start, if that is later than after the delay.
     """
 
     delay: float = 0.0
     ttl: float | None = None
     expires: str | None = None
+    eta: str | None = None
 
 
 ANY_TIME: Final = Moments()
@@ -128,6 +130,7 @@ class Mould:
             ("group", said("group_id")),
             ("group_index", said("group_index")),
             ("expires", when.expires),
+            ("eta", when.eta),
         ):
             if value is not None:
                 headers[name] = value

@@ -6,12 +6,18 @@ import logging
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any
+from typing import Any, Final
 
 from queue_core import ConfigError
 from queue_core.worker.blueprint import load
 
 logger = logging.getLogger(__name__)
+
+LONGEST: Final = 40 * 86_400.0
+"""For how many seconds a broker is asked to keep a message, or to keep it back.
+
+RabbitMQ cannot do so for more than 49 days. What is to wait longer says so itself, and goes back.
+"""
 
 
 def utcnow() -> datetime:
@@ -44,6 +50,18 @@ def instant(what: str, value: object, zone: tzinfo = UTC) -> datetime:
     if not isinstance(value, datetime):
         raise ConfigError(f"{what} is a datetime, not {type(value).__name__}")
     return value if value.tzinfo is not None else value.replace(tzinfo=zone)
+
+
+def later(what: str, now: datetime, wait: float) -> str:
+    """Return the point in time that is ``wait`` seconds after ``now``, as ISO 8601.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        return (now + timedelta(seconds=wait)).isoformat()
+    except OverflowError:
+        raise ConfigError(f"{what} in {wait:g} s is after the year 9999") from None
 
 
 def seconds(what: str, value: object) -> float:

@@ -130,6 +130,15 @@ def test_a_task_that_is_early_waits_in_the_broker(app, run):
     eventually(lambda: len(worker.flights) == 0, 10.0)
 
 
+def test_a_task_that_is_earlier_than_a_broker_can_wait_goes_back_again(app, run):
+    app.task(name="next_year")(lambda: None)
+    worker, _, _ = run()
+    send(app, "next_year", eta=(datetime.now(UTC) + timedelta(days=365)).isoformat())
+    queue = app.queue().name
+    eventually(lambda: app.connection().inspect(queue).delayed == 1, 10.0)
+    assert len(worker.flights) == 0 and not worker.consumer.counts
+
+
 def test_where_the_broker_holds_nothing_back_the_worker_does(app, run, monkeypatch):
     monkeypatch.setattr("queue_core.worker.settler.Settler.can_delay", False)
 

@@ -120,6 +120,16 @@ def test_times_are_seconds_or_moments(composer, options, delay, ttl):
         assert publication.properties.headers["expires"] == end
 
 
+def test_what_no_broker_can_wait_for_is_said_by_the_message(composer):
+    year = timedelta(days=365)
+    publication = compose(composer, eta=NOW + year, expires=NOW + 2 * year).publication
+    headers = publication.properties.headers
+    assert publication.delay == timedelta(days=40).total_seconds()
+    assert publication.properties.expiration is None
+    assert headers["eta"] == (NOW + year).isoformat()
+    assert headers["expires"] == (NOW + 2 * year).isoformat()
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -128,6 +138,7 @@ def test_times_are_seconds_or_moments(composer, options, delay, ttl):
         {"countdown": float("nan")},
         {"expires": float("inf")},
         {"expires": 1e12},
+        {"countdown": 1e12},
         {"eta": 3},
         {"eta": "tomorrow"},
         {"expires": True},
