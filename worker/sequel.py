@@ -23,7 +23,7 @@ from queue_core import (
     decode,
 )
 from queue_core.worker.aftermath import Aftermath, after_chord, after_failing, encode_failure
-from queue_core.worker.composing import Composer
+from queue_core.worker.composing import MAX_ID, Composer
 from queue_core.worker.failure import Failure
 from queue_core.worker.following import children
 from queue_core.worker.messages import label, properties_of, read_message, task_id, task_name
@@ -73,7 +73,11 @@ class Sequel:
     def of_replies(self, results: Iterable[tuple[Message, bytes]]) -> list[Publication]:
         """What follows tasks that have an encoded result, and nothing else: see `replies_only`."""
         return self._deliverer.deliver(
-            [delivering.Reply(message, task_id(message), body) for message, body in results]
+            [
+                delivering.Reply(message, known, body)
+                for message, body in results
+                if _can_be_told(known := task_id(message))
+            ]
         )
 
     def of_done(self, message: Message, outcome: Done) -> tuple[list[Publication], bool]:
@@ -153,7 +157,7 @@ class Sequel:
 
     def _reply(self, message: Message, of_task: str, reply: bytes) -> list[Publication]:
         """Make a result certain, or return what has to be sent."""
-        if not reply:
+        if not reply or not _can_be_told(of_task):
             return []
         return self._deliverer.deliver([delivering.Reply(message, of_task, reply)])
 
@@ -208,6 +212,16 @@ class Sequel:
             return chords
         logger.error("the chord %s of %s cannot go on: %s", part.group, label(message), why)
         return None
+
+
+def _can_be_told(of_task: str) -> bool:
+    """Whether brokers and stores take the id of a task; another program may have made it."""
+    if len(of_task.encode()) <= MAX_ID and "\0" not in of_task:
+        return True
+    logger.error(
+        "the result of task %.60r is dropped: nothing can be sent with such an id", of_task
+    )
+    return False
 
 
 def replies_only(outcome: Outcome) -> bytes:

@@ -23,8 +23,9 @@ from queue_core.testing.eventually import eventually
 from queue_core.worker import App
 from queue_core.worker import settler as settling
 from queue_core.worker.composing import composer_of
-from queue_core.worker.outcome import Abandoned, Crashed, Done, Rejected, Returned
+from queue_core.worker.outcome import Abandoned, ChordPart, Crashed, Done, Rejected, Returned
 from queue_core.worker.protocol import Call, task_headers
+from queue_core.worker.results.key_value import KeyValueDeliverer
 from queue_core.worker.results.rpc import RpcDeliverer
 from queue_core.worker.sequel import Sequel
 from queue_core.worker.settings import plain_queue
@@ -133,6 +134,19 @@ def test_what_another_program_sent_is_settled_though_we_would_not_send_it(
         letter = letters.receive(5)
     assert letter is not None and letter.body == body
     assert letter.headers["qc-error"] and letter.properties.priority == given.get("priority", 0)
+
+
+@pytest.mark.parametrize("known", ["i" * 256, "nul\0"])
+@pytest.mark.parametrize(
+    "outcome", [Done(b"{}", 0.1), Done(b"{}", 0.1, [], ChordPart("g", 0, 2, {}))]
+)
+def test_a_result_whose_id_cannot_be_told_keeps_no_message(connection, consumer, known, outcome):
+    kept = make(connection, KeyValueDeliverer(connection, connection.producer()), {})
+    headers = {"task": "t", "id": known}
+    connection.producer().publish([[], {}, {}], "q", headers=headers, correlation_id="c")
+    kept.settle(consumer.receive(5), Done(b"{}", 0.1, [], part))
+    eventually(lambda: empty(connection), 30.0)
+    kept.close()
 
 
 def test_nobody_waits_any_more_and_the_message_is_acked(connection, consumer, settler):
