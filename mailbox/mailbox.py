@@ -292,10 +292,16 @@ class Mailbox:
         _check_told(method, arguments, ttl)
         self._sender.send(self._sender.command(method, arguments, address, ttl))
 
-    def close(self) -> None:
-        """Stop the nodes that are left and delete the reply queue. May be called twice."""
+    def close(self, timeout: float = 10.0) -> None:
+        """Stop the nodes that are left and delete the reply queue. May be called twice.
+
+        Blocks at most about ``timeout`` seconds for handlers that run, of however many nodes.
+        """
+        deadline = Deadline.after(timeout, SystemClock())
         for node in self._nodes:
-            node.stop()
+            node.stop(0.0)  # so that they leave side by side
+        for node in self._nodes:
+            node.stop(deadline.remaining())
         self._replies.close()
 
     def __enter__(self) -> Self:
