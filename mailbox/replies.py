@@ -171,9 +171,8 @@ class Replies(Generic[R]):
     def wait(self, ticket: Ticket[R], deadline: Deadline, last: Deadline | None = None) -> bool:
         """Block until an answer to this ticket is there, or the deadline; return which it was.
 
-        While the broker is away it goes on trying within the deadline. One that stands still is
-        given up at the ``last`` deadline, which is the same if None, and then it takes a tenth of a
-        second more.
+        While the broker is away it goes on trying within the deadline. A broker that says nothing
+        is given up a tenth of a second after ``last``, or after ``deadline`` if that is None.
 
         Raises:
             Closed: the connection was closed.

@@ -92,8 +92,9 @@ class Consumer:
         """Return the next message, or None if none came within ``timeout`` seconds.
 
         Without a timeout it waits for ever. After `stop` it returns None at once. While the broker
-        is away it goes on trying to reconnect within the same timeout. One that stands still is
-        given up ``patience`` seconds after it: what it had handed out comes with the next receive.
+        is away it goes on trying to reconnect within the same timeout. A broker that says nothing
+        is given up ``patience`` seconds after the timeout; what it had handed out by then comes
+        with the next receive.
 
         Raises:
             QueueNotFound: a queue that it consumes does not exist, or was deleted; a next call goes

@@ -85,10 +85,8 @@ class Recovery:
 
     def _start_process(self) -> None:
         self._pid = process_id()
-        self._opening = (
-            threading.Lock()
-        )  # held while a session is opened, so that only one thread does
-        self._swapping = threading.Lock()  # held for the moment in which self._session changes
+        self._opening = threading.Lock()  # held by the one thread that opens a session
+        self._swapping = threading.Lock()  # held while self._session changes, a moment
         self._session: Session | None = None
         self._connected_before = False
         self._origin = os.urandom(6).hex()

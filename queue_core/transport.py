@@ -704,8 +704,9 @@ class SessionOptions(msgspec.Struct, frozen=True):
             once. Empty for none.
         origin: up to 16 hexadecimal digits that tell one connection from all others; its sessions
             have them in common.
-        again: the connection had a session before: of all others, only its own are ended. Else
-            two processes of one name would end each other's sessions for ever.
+        again: this connection had a session before. Opening one then ends that one only, and no
+            other process's of the same ``node``: else two that were given one name would end each
+            other's sessions for ever.
         connect_timeout: seconds within which ``Transport.open`` succeeds or raises.
         timeout: seconds within which background work (heartbeats, ack flushes) must be answered.
         create: False makes no database, nor tables, where there are none: opening is refused.
@@ -846,9 +847,8 @@ class Session(Protocol):
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Record what becomes of deliveries; does not block.
 
-        They are on their way within some 20 milliseconds.
-
-        Stale ones have no effect at the broker; ``flush`` reports them.
+        They are sent within some 20 milliseconds. Stale ones have no effect at the broker;
+        ``flush`` reports them.
         """
 
     def settle_then(
@@ -871,7 +871,7 @@ class Session(Protocol):
         """
 
     def stop(self, consumer: str) -> None:
-        """Take nothing more for the consumer, for good; `cancel` then ends what is left.
+        """Never take another message for the consumer; its subscriptions last until `cancel`.
 
         What was received can still be settled. What has arrived without being received goes back
         uncounted, soon. A ``receive`` that is under way ends, perhaps with deliveries; each later
@@ -893,9 +893,8 @@ class Session(Protocol):
     def close(self, *, timeout: float = 10.0) -> None:
         """Flush settlements, return what is unsettled uncounted, delete exclusive queues, and end.
 
-        May be called twice.
-
-        Blocks at most ``timeout``; what the broker did not answer by then is left to the lease.
+        May be called twice. Blocks at most ``timeout`` seconds; what the broker did not confirm by
+        then returns when the lease is over.
         """
 
 
