@@ -17,7 +17,7 @@ from queue_core import MessageError, QueueCoreError, TooLarge
 from queue_core.worker.composing import Composer
 from queue_core.worker.failure import Failure
 from queue_core.worker.following import after_failure, children, lost
-from queue_core.worker.mould import call_of
+from queue_core.worker.message_template import call_of
 from queue_core.worker.outcome import ChordPart, Letter, Reply
 from queue_core.worker.protocol import Call
 from queue_core.worker.results import wire

@@ -15,7 +15,13 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, Final, NamedTuple, TypedDict
 
 from queue_core import ConfigError, Queue, UsageError, process_id
-from queue_core.worker.mould import ANY_TIME, OF_A_RUN, Destination, Moments, Mould
+from queue_core.worker.message_template import (
+    ANY_TIME,
+    OF_A_RUN,
+    Destination,
+    MessageTemplate,
+    Moments,
+)
 from queue_core.worker.near import did_you_mean
 from queue_core.worker.outcome import AppInfo, Letter
 from queue_core.worker.routes import merged
@@ -162,10 +168,10 @@ class Composer:
             MessageError: an argument cannot be written; says which.
         """
         usual = self._defaults(signature)
-        return self._mould(signature, usual).letter(signature, self._moments(signature, usual))
+        return self._template(signature, usual).letter(signature, self._moments(signature, usual))
 
-    def _mould(self, signature: Signature[Any], usual: Mapping[str, Any]) -> Mould:
-        """Return the mould of a task; that of a call without options of its own is kept."""
+    def _template(self, signature: Signature[Any], usual: Mapping[str, Any]) -> MessageTemplate:
+        """Return the template of a task; that of a call without options of its own is kept."""
         task = signature.task
         own = {
             option: value
@@ -176,17 +182,19 @@ class Composer:
             return self._made(task, merged(usual, own))
         kept = self._kept.get(task)
         if kept is not None and kept.usual == usual and kept.process == process_id():
-            return kept.mould
-        mould = self._made(task, usual)
+            return kept.template
+        template = self._made(task, usual)
         if all(type(value) in _STEADY for value in usual.values()):
             if len(self._kept) >= _MOST_KEPT:
                 self._kept.clear()
-            self._kept[task] = _Kept(dict(usual), process_id(), mould)
-        return mould
+            self._kept[task] = _Kept(dict(usual), process_id(), template)
+        return template
 
-    def _made(self, task: str, options: Mapping[str, Any]) -> Mould:
+    def _made(self, task: str, options: Mapping[str, Any]) -> MessageTemplate:
         origin = f"gen{process_id()}@{self._host}"
-        return Mould(task, options, self._serializer, self._destination(task, options), origin)
+        return MessageTemplate(
+            task, options, self._serializer, self._destination(task, options), origin
+        )
 
     def _destination(self, task: str, options: Mapping[str, Any]) -> Destination:
         exchange, key = options.get("exchange"), options.get("routing_key")
@@ -229,11 +237,11 @@ class Composer:
 
 
 class _Kept(NamedTuple):
-    """A mould that is kept, and what it was made of: when that is different it is made anew."""
+    """A template that is kept, and what it was made of: when that is different it is made anew."""
 
     usual: dict[str, Any]
     process: int
-    mould: Mould
+    template: MessageTemplate
 
 
 def composer_of(info: AppInfo) -> Composer:

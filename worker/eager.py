@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from queue_core import UsageError
 from queue_core.worker.failure import Errors, Failure
 from queue_core.worker.following import after_failure, after_success, children, chord_part, lost
-from queue_core.worker.mould import call_of
+from queue_core.worker.message_template import call_of
 from queue_core.worker.outcome import ChordPart
 from queue_core.worker.protocol import Call
 from queue_core.worker.request import Request, current_request

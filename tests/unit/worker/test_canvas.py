@@ -13,7 +13,7 @@ from queue_core import DecodeError, Queue, UsageError, encode
 from queue_core.worker import App, Signature, chain, chord, group
 from queue_core.worker.failure import Failure
 from queue_core.worker.following import after_failure, after_success, chord_part, lost
-from queue_core.worker.mould import call_of
+from queue_core.worker.message_template import call_of
 from queue_core.worker.protocol import Call, Embed
 from queue_core.worker.signature import as_signature, members
 from queue_core.worker.unfolding import freeze, unfold

@@ -12,7 +12,7 @@ from queue_core.testing.eventually import eventually
 from queue_core.worker import App, Signature, chord
 from queue_core.worker.composing import composer_of
 from queue_core.worker.following import children, chord_part
-from queue_core.worker.mould import call_of
+from queue_core.worker.message_template import call_of
 from queue_core.worker.outcome import (
     Crashed,
     Done,

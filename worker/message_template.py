@@ -1,4 +1,4 @@
-"""What the messages of one task have in common: `Mould`. Pure.
+"""What the messages of one task have in common: `MessageTemplate`. Pure.
 
 Nearly everything in the message of a task follows from the task's name and its options, which are
 the same each time; only the run differs: its ids, its arguments, its moments. So the first part is
@@ -52,7 +52,7 @@ OF_A_RUN: Final = frozenset(
         "expires",
     ]
 )
-"""The options that are the run's and not the mould's."""
+"""The options that are the run's and not the template's."""
 
 
 class Moments(NamedTuple):
@@ -82,7 +82,7 @@ class Destination(NamedTuple):
     routing_key: str
 
 
-class Mould:
+class MessageTemplate:
     """Makes the messages of one task with the same options. Immutable, thread-safe."""
 
     def __init__(
