@@ -20,6 +20,7 @@ from queue_core import (
 )
 from queue_core.mailbox import BadArguments, Mailbox, NameTaken, SigningKey, answering, runner
 from queue_core.mailbox.answering import MAX_BYTES
+from queue_core.mailbox.wire import Address
 from queue_core.testing.clocks import FakeClock
 from queue_core.testing.eventually import eventually
 
@@ -146,10 +147,11 @@ def test_clocks_that_differ_make_no_command_late(open_box, fleet):
 
 def test_a_long_journal_is_learned_once_however_many_nodes_tell_it(box, start, monkeypatch):
     monkeypatch.setattr(answering, "MAX_REMEMBERED", 5)
-    start("a")
+    first = start("a")
     tickets = [str(number) for number in range(12)]
     for ticket in tickets:
         assert box.multi_call("revoke", {"task_id": ticket}, timeout=WAIT)["a"] == "ok"
+    assert len(first._reception._answers._before) == 5
     others = [start(name) for name in ("b", "c", "d")]
     for node in others:
         eventually(lambda node=node: len(node.state.get("revoked", ())) >= 12)
@@ -166,6 +168,19 @@ def test_a_node_that_comes_later_learns_what_was_revoked(box, start):
     late = start("b")
     eventually(lambda: late.state.get("revoked") == ["1", "2"])
     assert late.counts["learned"] == 2
+
+
+def test_a_node_that_was_taken_for_gone_is_listed_again(box, start, monkeypatch):
+    monkeypatch.setattr("queue_core.mailbox.node._REJOIN", 0.5)
+    monkeypatch.setattr("queue_core.mailbox.node._POLL", 0.2)
+    node = start("a", labels={"role": "web"})
+    other = start("b")
+    for directory in (other._wiring.directory, node._wiring.directory):
+        directory.leave("a")
+    eventually(lambda: box.nodes() == {"a": {"role": "web"}, "b": {}})
+    peers = other._wiring.directory
+    if peers.names() is None:  # then callers learn it from whoever answers first
+        eventually(lambda: set(peers.peers(Address())) == {"a", "b"})
 
 
 def test_of_two_nodes_with_one_name_the_newer_stays(box, start, caplog):
