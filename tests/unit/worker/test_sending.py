@@ -85,6 +85,17 @@ def test_an_option_of_a_task_that_was_changed_counts_from_the_next_message_on(ap
     assert (sent().queue.name, sent().publication.properties.priority) == ("usual", 7)
 
 
+def test_what_is_nothing_is_not_said_but_the_first_of_a_group_is(composer):
+    def headers(**options):
+        return compose(composer, "t", **options).publication.properties.headers
+
+    unsaid = {"shadow", "eta", "expires", "group", "group_index", "parent_id", "retries"}
+    assert not unsaid & set(headers(retries=0))
+    said = headers(group_id="g", group_index=0, parent_id="p", retries=1)
+    assert (said["group"], said["group_index"]) == ("g", 0)
+    assert (said["parent_id"], said["retries"]) == ("p", 1)
+
+
 def test_the_messages_of_a_task_share_nothing_of_their_runs(composer):
     first = compose(composer, "t", 1, root_id="root", group_id="group", expires=60)
     first.publication.properties.headers["mine"] = True
