@@ -12,6 +12,7 @@ from queue_core import (
     Unroutable,
 )
 from queue_core.mailbox import LamportClock
+from queue_core.mailbox.sending import FEW
 from queue_core.testing.eventually import eventually
 
 WAIT = 10.0
@@ -80,6 +81,18 @@ def test_a_name_that_nobody_has_is_known_at_once(box, start):
         answers["nobody"]
     with pytest.raises(Unroutable, match="there is no node 'nobody'"):
         box.cast(["nobody"], "ping")
+
+
+def test_of_many_names_those_that_nobody_has_are_known_soon(box, open_box, fleet):
+    far = open_box()
+    there = {f"n{number}" for number in range(FEW + 1)}
+    for name in there:
+        far.node(name, {}, panel=fleet).start()
+    begun = time.monotonic()
+    answers = box.call([*there, "nobody", "none"], "ping", timeout=30)
+    assert time.monotonic() - begun < 10
+    assert set(answers) == there
+    assert answers.unknown == {"nobody", "none"} and not answers.missing
 
 
 def test_a_node_that_does_not_answer_in_time_is_missing(box, start):
