@@ -93,6 +93,27 @@ def test_a_command_that_comes_twice_is_run_once_and_answered_twice(
     assert node.counts["repeated"] == 1
 
 
+def test_a_command_that_was_turned_away_as_busy_is_new_when_it_comes_again(
+    any_url, box, start, namespace, hears_at, monkeypatch
+):
+    node = start("a")
+    ticket = box._replies.expect("the-ticket")
+    body = {
+        "method": "revoke",
+        "arguments": {"task_id": "1"},
+        "ticket": "the-ticket",
+        "reply_to": msgspec.to_builtins(hears_at(box)),
+    }
+    answers = []
+    with Connection(any_url) as connection:
+        for most in (0, 1000):
+            monkeypatch.setattr(runner, "MAX_WAITING", most)
+            connection.producer().publish(body, f"a.{namespace}.pidbox", headers={"clock": 1})
+            answers.append(box._replies.next(ticket, Deadline.after(WAIT, SystemClock())))
+    assert [answer.error for answer in answers] == ["Busy", ""]
+    assert node.state["revoked"] == ["1"]
+
+
 def test_a_command_that_comes_too_late_is_not_done(box, start):
     gate = threading.Event()
     node = start("a", state={"gate": gate})
