@@ -124,6 +124,7 @@ class StateDB(StartStopStep):
         super().__init__(parent)
         self._file = StateFile(parent.statedb)
         self._saved: tuple[Any, ...] = ()
+        self._ours = False
 
     def include_if(self, parent: Worker) -> bool:
         """Only with ``--statedb``."""
@@ -132,6 +133,7 @@ class StateDB(StartStopStep):
     def start(self, parent: Worker) -> None:
         """Learn what was kept."""
         state = self._file.read()
+        self._ours = True
         if state is not None:
             parent.revoked.update(state.revoked)
             parent.clock = LamportClock(state.clock)
@@ -158,8 +160,8 @@ class StateDB(StartStopStep):
 
     def _save(self, parent: Worker) -> None:
         revoked, clock = parent.revoked.plain(), parent.clock.value
-        if (revoked, clock) == self._saved:
-            return
+        if not self._ours or (revoked, clock) == self._saved:
+            return  # what could not be read may be another worker's
         try:
             self._file.write(State(VERSION, clock, revoked))
             self._saved = (revoked, clock)

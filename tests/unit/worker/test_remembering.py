@@ -2,16 +2,18 @@
 
 import os
 import threading
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_core import ConfigError, StoreCorrupt
+from queue_core.mailbox import LamportClock
 from queue_core.testing.clocks import FakeClock
 from queue_core.testing.eventually import eventually
 from queue_core.worker.revoked import KEPT, MAX_IDS, Revoked
-from queue_core.worker.steps.state import State, StateFile
+from queue_core.worker.steps.state import VERSION, State, StateDB, StateFile
 from queue_core.worker.timer import Timer
 
 
@@ -149,3 +151,24 @@ def test_a_state_file_of_a_later_version_is_refused(tmp_path):
 def test_a_place_where_no_file_can_be_is_named():
     with pytest.raises(ConfigError, match="/nowhere/state cannot be used"):
         StateFile("/nowhere/state").read()
+
+
+@pytest.mark.parametrize("why", ["another worker's", "damaged", "nowhere"])
+def test_a_worker_that_could_not_use_the_file_leaves_it_alone_when_it_ends(tmp_path, caplog, why):
+    path = tmp_path / "state"
+    kept = StateFile(str(path))
+    kept.read()
+    kept.write(State(VERSION, 7, {"a": 1e12}))
+    if why == "damaged":
+        kept.close()
+        path.write_bytes(b"something else")
+    place = "/nowhere/state" if why == "nowhere" else str(path)
+    before = path.read_bytes()
+    worker = SimpleNamespace(statedb=place, revoked=Revoked(), clock=LamportClock(1))
+    step = StateDB(worker)
+    with pytest.raises((ConfigError, StoreCorrupt)):
+        step.start(worker)
+    step.stop(worker)
+    step.shutdown(worker)
+    kept.close()
+    assert path.read_bytes() == before and not caplog.messages
