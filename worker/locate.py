@@ -12,6 +12,8 @@ from queue_core import QueueCoreError, nearest
 from queue_core.worker.absent import AppNotFound
 from queue_core.worker.app import App
 
+_MAKE_ONE = "from queue_core.worker import App; app = App(...)"
+
 
 def find_app(spec: str) -> App:
     """Import ``module:attribute``, or ``module`` with one app in it, and return the app.
@@ -41,7 +43,7 @@ def find_app(spec: str) -> App:
         found = getattr(found, part)
     if not isinstance(found, App):
         raise AppNotFound(
-            f"{spec} is a {type(found).__name__}, not an App", advice=_suggest(module, name)
+            f"{spec} is no App, but of type {type(found).__name__}", advice=_suggest(module, name)
         )
     return found
 
@@ -104,7 +106,7 @@ def _no_attribute(module: ModuleType, name: str, attribute: str) -> AppNotFound:
     ) or (apps[0] if apps else None)
     return AppNotFound(
         f"module {name!r} has no attribute {attribute!r}",
-        advice=f"-A {name}:{near}" if near else "",
+        advice=f"-A {name}:{near}" if near else _MAKE_ONE,
     )
 
 
@@ -117,7 +119,7 @@ def _only_app(module: ModuleType) -> App:
     if not apps:
         raise AppNotFound(
             f"there is no App in module {name!r}",
-            advice="from queue_core.worker import App; app = App(...)",
+            advice=_MAKE_ONE,
         )
     raise AppNotFound(
         f"module {name!r} has several apps: {', '.join(apps)}", advice=f"-A {name}:{apps[0]}"
@@ -130,7 +132,7 @@ def _apps(module: ModuleType) -> list[str]:
 
 def _suggest(module: ModuleType, name: str) -> str:
     apps = _apps(module)
-    return f"-A {name}:{apps[0]}" if apps else ""
+    return f"-A {name}:{apps[0]}" if apps else _MAKE_ONE
 
 
 def _broken(name: str, error: BaseException) -> AppNotFound:

@@ -60,9 +60,17 @@ def test_a_file_name_is_turned_into_a_module_name():
 
 def test_something_else_than_an_app_is_said_to_be_so(module):
     name = module(APP + "other = 3\n")
-    with pytest.raises(AppNotFound, match="is a int, not an App") as caught:
+    with pytest.raises(AppNotFound, match="is no App, but of type int") as caught:
         find_app(f"{name}:other")
     assert caught.value.advice == f"-A {name}:app"
+
+
+@pytest.mark.parametrize("attribute", ["x", "other"])
+def test_a_module_without_an_app_is_told_how_to_have_one(module, attribute):
+    name = module("x = 5\n")
+    with pytest.raises(AppNotFound) as caught:
+        find_app(f"{name}:{attribute}")
+    assert caught.value.advice.endswith("app = App(...)")
 
 
 @pytest.mark.parametrize(
