@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import pymysql
 
 from benchmarks.contestants import by_courier
+from benchmarks.contestants.raw_table import TableCourier
 from benchmarks.lane import payload
 from benchmarks.names import named
 
@@ -110,8 +111,8 @@ class MariaLane:
     def subscribe(self, queue: str, prefetch: int) -> Subscription:
         return Subscription(self, queue, prefetch)
 
-    def courier(self, take_from: str, send_to: str) -> Courier:
-        return Courier(self, take_from, send_to)
+    def courier(self, take_from: str, send_to: str) -> TableCourier:
+        return TableCourier(self.insert, self.subscribe(take_from, 1), send_to)
 
     def nodes(self, names: Sequence[str]) -> by_courier.Nodes:
         return by_courier.Nodes(self, lambda: MariaLane(self._url), names)
@@ -155,18 +156,3 @@ class Subscription:
         if self._handled:
             self._lane.step(self._queue, 0, self._handled)
             self._handled = []
-
-
-class Courier:
-    def __init__(self, lane: MariaLane, take_from: str, send_to: str) -> None:
-        self._lane = lane
-        self._subscription = lane.subscribe(take_from, 1)
-        self._send_to = send_to
-
-    def send(self, body: dict[str, Any]) -> None:
-        self._lane.insert(self._send_to, json.dumps(body))
-
-    def take(self) -> dict[str, Any]:
-        (body,) = self._subscription.claim(1, time.monotonic() + 30.0)
-        found: dict[str, Any] = body
-        return found

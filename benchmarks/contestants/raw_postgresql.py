@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 
 from benchmarks.contestants import by_courier
+from benchmarks.contestants.raw_table import TableCourier
 from benchmarks.lane import payload
 from benchmarks.names import named
 
@@ -82,8 +83,8 @@ class PostgresLane:
         news = psycopg.connect(self._url, autocommit=True)
         return Subscription(self.database, news, queue, prefetch)
 
-    def courier(self, take_from: str, send_to: str) -> Courier:
-        return Courier(self, take_from, send_to)
+    def courier(self, take_from: str, send_to: str) -> TableCourier:
+        return TableCourier(self.insert, self.subscribe(take_from, 1), send_to)
 
     def nodes(self, names: Sequence[str]) -> by_courier.Nodes:
         return by_courier.Nodes(self, lambda: PostgresLane(self._url), names)
@@ -139,18 +140,3 @@ class Subscription:
 
     def close(self) -> None:
         self._news.close()
-
-
-class Courier:
-    def __init__(self, lane: PostgresLane, take_from: str, send_to: str) -> None:
-        self._lane = lane
-        self._subscription = lane.subscribe(take_from, 1)
-        self._send_to = send_to
-
-    def send(self, body: dict[str, Any]) -> None:
-        self._lane.insert(self._send_to, json.dumps(body))
-
-    def take(self) -> dict[str, Any]:
-        (body,) = self._subscription.claim(1, time.monotonic() + 30.0)
-        found: dict[str, Any] = body
-        return found

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.contestants import by_courier
+from benchmarks.contestants.raw_table import TableCourier
 from benchmarks.lane import payload
 
 BATCH = 100
@@ -78,8 +79,8 @@ class SqliteLane:
         self.database.execute("COMMIT")
         return rows
 
-    def courier(self, take_from: str, send_to: str) -> _Courier:
-        return _Courier(self, take_from, send_to)
+    def courier(self, take_from: str, send_to: str) -> TableCourier:
+        return TableCourier(self.insert, self.subscribe(take_from, 1), send_to)
 
     def nodes(self, names: Sequence[str]) -> by_courier.Nodes:
         return by_courier.Nodes(self, lambda: SqliteLane(self._path), names)
@@ -130,18 +131,3 @@ class _Subscription:
         if self._handled:
             self._lane.step(self._queue, 0, self._handled)
             self._handled = []
-
-
-class _Courier:
-    def __init__(self, lane: SqliteLane, take_from: str, send_to: str) -> None:
-        self._lane = lane
-        self._subscription = _Subscription(lane, take_from, 1)
-        self._send_to = send_to
-
-    def send(self, body: dict[str, Any]) -> None:
-        self._lane.insert(self._send_to, json.dumps(body))
-
-    def take(self) -> dict[str, Any]:
-        (body,) = self._subscription.claim(1, time.monotonic() + 30.0)
-        found: dict[str, Any] = body
-        return found
