@@ -1,6 +1,8 @@
-"""Remote control of the nodes of ``fleet_node.py``, from any machine that reaches the broker::
+"""Remote control of the nodes of ``fleet_node.py``, from any machine that reaches the broker.
 
-python examples/fleet_client.py sqlite:///fleet.db
+Once nodes run::
+
+    python examples/fleet_client.py sqlite:///fleet.db
 """
 
 import sys

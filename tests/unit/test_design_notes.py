@@ -14,7 +14,8 @@ TESTS = {
         "integration/test_mailbox_{}.py": "deaths restarts quiet",
     },
     "worker": {
-        "acceptance/test_worker_{}.py": "canvas control deaths faults pools results tasks weather",
+        "acceptance/test_worker_{}.py": "canvas control deaths endurance faults "
+        "pools results tasks",
         "integration/test_processes_{}.py": "kill",
         "unit/worker/test_{}.py": "failure flight_machine in_flight pools_limits protocol "
         "settler storms supervisor trace worker_machine",

@@ -1,4 +1,4 @@
-"""A worker's own process in any weather, against a model of what may become of each message.
+"""A worker's own process through all kinds of faults, against a model of each message's fate.
 
 What decides is real: signals, the consumer, strategies, requests, and the settler with what follows
 tasks. The broker, the result store, the pool, threads and time are a page of test each: nothing
@@ -52,7 +52,7 @@ TASKS = {"late": TaskInfo("late"), "early": TaskInfo("early", acks_late=False)}
 COMPOSER = composer_of(App("machine").info())
 
 
-class Weather:
+class World:
     """Time, and until when broker and result store are away."""
 
     def __init__(self):
@@ -91,7 +91,7 @@ class Threads:
             self.run_one()
 
 
-def threading_in(weather):
+def threading_in(world):
     """What the settler uses of the module ``threading``."""
 
     class Event:
@@ -106,19 +106,19 @@ def threading_in(weather):
 
         def wait(self, seconds):
             if not self.found:
-                weather.wait(seconds)
+                world.wait(seconds)
             return self.found
 
     class Alarm:
         def __init__(self, seconds, call):
-            self.due, self.call = weather.now + seconds, call
+            self.due, self.call = world.now + seconds, call
 
         def start(self):
-            weather.alarms.append(self)
-            weather.wait(0.0)
+            world.alarms.append(self)
+            world.wait(0.0)
 
         def cancel(self):
-            weather.alarms = [alarm for alarm in weather.alarms if alarm is not self]
+            world.alarms = [alarm for alarm in world.alarms if alarm is not self]
 
     class Lock:
         def __enter__(self):
@@ -144,8 +144,8 @@ class Item:
 class Broker:
     """One queue, and sessions that end. Acks travel later than they are given."""
 
-    def __init__(self, weather, counted):
-        self.weather, self.counted = weather, counted
+    def __init__(self, world, counted):
+        self.world, self.counted = world, counted
         self.session = 0
         self.queue = deque()
         self.held = {}
@@ -158,7 +158,7 @@ class Broker:
 
     @property
     def up(self):
-        return self.weather.now >= self.weather.broker_back
+        return self.world.now >= self.world.broker_back
 
     def deliver(self):
         item = self.queue.popleft()
@@ -183,7 +183,7 @@ class Broker:
             item.seen = True
             self.queue.append(item)
         self.held.clear()
-        self.weather.broker_back = max(self.weather.broker_back, self.weather.now + seconds)
+        self.world.broker_back = max(self.world.broker_back, self.world.now + seconds)
 
     def flush(self):
         for token in self.acked:
@@ -284,12 +284,12 @@ class Facade:
 class Store:
     """Keeps results."""
 
-    def __init__(self, weather):
-        self.weather = weather
+    def __init__(self, world):
+        self.world = world
         self.results = {}
 
     def deliver(self, replies):
-        if self.weather.now < self.weather.store_back:
+        if self.world.now < self.world.store_back:
             raise ConnectionLost("the result store is away")
         self.results.update((reply.task_id, json.loads(reply.body)["status"]) for reply in replies)
         return []
@@ -352,16 +352,16 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(counted=st.booleans())
     def begin(self, counted):
-        self.weather = Weather()
+        self.world = World()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(settler, "threading", threading_in(self.weather))
+        self.patch.setattr(settler, "threading", threading_in(self.world))
         self.patch.setattr(settler, "ThreadPoolExecutor", lambda *_, **__: Threads())
         # The same choices must lead to the same moments, or whether the broker is up is by chance.
         self.patch.setattr(Backoff.delay, "__defaults__", (Random(17).random,))
-        self.broker = Broker(self.weather, counted)
+        self.broker = Broker(self.world, counted)
         self.broker.on_break = lambda: self.may_run_again(self.ended_otherwise)
         self.broker.on_doubt = self.may_never_run
-        self.store = Store(self.weather)
+        self.store = Store(self.world)
         self.known = {}
         self.ended = []
         self.boot()
@@ -392,9 +392,9 @@ class Machine(RuleBasedStateMachine):
                 worker._signals.close()
 
     def calm_down(self):
-        """The weather clears up, and all that is there is done."""
+        """Broker and store are back, and all that is there is done."""
         self.broker.breaks = ""
-        self.weather.wait(1000.0)
+        self.world.wait(1000.0)
         for _ in range(2000):
             if self.settler._threads.calls:
                 self.work()
@@ -532,11 +532,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, 20.0]))
     def lose_store(self, seconds):
-        self.weather.store_back = self.weather.now + seconds
+        self.world.store_back = self.world.now + seconds
 
     @rule(seconds=st.sampled_from([1.0, 5.0]))
     def wait(self, seconds):
-        self.weather.wait(seconds)
+        self.world.wait(seconds)
 
     @precondition(lambda self: self.worker.flights.all())
     @rule(which=st.integers(0, 10), terminate=st.booleans())
@@ -564,7 +564,7 @@ class Machine(RuleBasedStateMachine):
 
         self.pool.in_grace = in_grace
         running = len(self.pool.running)
-        bad = self.weather.now < max(self.weather.broker_back, self.weather.store_back)
+        bad = self.world.now < max(self.world.broker_back, self.world.store_back)
         self.worker.clean = self.pool.stop(self.worker.drain)
         assert self.worker.clean == (running <= finishing)
         self.settler.close(patient=self.worker.clean)
