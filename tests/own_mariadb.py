@@ -72,8 +72,14 @@ class OwnMariaDB:
         self.process = self._start()
 
     def pause(self) -> None:
-        """SIGSTOP: it stands still and keeps its connections."""
+        """SIGSTOP, until all of its threads stand still; it keeps its connections."""
         self.process.send_signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.process.pid}/task")
+        eventually(lambda: {_state(thread) for thread in threads.iterdir()} == {"T"}, 30.0)
 
     def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)
+
+
+def _state(thread: Path) -> str:
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]

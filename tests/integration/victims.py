@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from queue_core import Connection
 from queue_core.registry import find_transport
 from queue_core.transport import Claimed, SessionOptions
 from queue_core.transports.sql.store import SqlStore
@@ -45,6 +46,8 @@ def be_killed(url: str, queue: str, lease: float) -> None:
 def main() -> None:
     """Fork a victim for each line, and wait for its end."""
     url, queue, lease = sys.argv[1], sys.argv[2], float(sys.argv[3])
+    with Connection(url, lease=lease) as connection:
+        connection.connect()  # what a first session has to load and compile, its children have then
     for _ in sys.stdin:
         child = os.fork()
         if not child:
