@@ -111,10 +111,16 @@ class Mailbox:
         self._keys: dict[str, SigningKey] = {}
         for item in keys:
             check_kind("each of keys", item, SigningKey, "a SigningKey(...)")
-            self._keys[item.name] = item
+            self._keys[item.name] = item.within(namespace)
         self._mixed = namespace == "celery" if mixed is None else mixed
         self._sender = Sender(
-            connection, namespace, self._exchange, self._peers, self.clock, self._time, key
+            connection,
+            namespace,
+            self._exchange,
+            self._peers,
+            self.clock,
+            self._time,
+            None if key is None else key.within(namespace),
         )
         self._replies: Replies[Reply] = Replies(
             connection,

@@ -1,10 +1,10 @@
 """Who may tell nodes what: commands signed with shared keys, each under a name.
 
-A signature covers what the command does and for whom: method, arguments, destination, ticket, ttl,
-the time of signing, and the logical time, which orders the commands of the journal. So a captured
-command cannot be altered, sent to another node, or sent again: a node remembers the tickets that it
-accepted for as long as their signatures are good, and refuses what was signed too long ago or
-before the node was started.
+A signature covers what the command does and for whom: namespace, method, arguments, destination,
+ticket, ttl, the time of signing, and the logical time, which orders the commands of the journal. So
+a captured command cannot be altered, sent to another node or namespace, or sent again: a node
+remembers the tickets that it accepted for as long as their signatures are good, and refuses what
+was signed too long ago or before the node was started.
 
 HMAC with SHA-256 (RFC 2104). Whoever has a key can sign with it: give each operator one of their
 own, and nodes all of those that they should obey. The signer's clock and the node's must agree
@@ -38,7 +38,7 @@ _FORGET: Final = 10.0
 class SigningKey:
     """A secret and its name, which nodes write into their audit log. Never shows the secret."""
 
-    __slots__ = ("_secret", "name")
+    __slots__ = ("_namespace", "_secret", "name")
 
     def __init__(self, name: str, secret: bytes | str) -> None:
         """Take a secret of at least 16 bytes; a string is UTF-8.
@@ -49,12 +49,19 @@ class SigningKey:
         if not name:
             raise ConfigError("a signing key needs a name: it says in the audit log who it was")
         self.name = name
+        self._namespace = ""
         self._secret = secret.encode() if isinstance(secret, str) else bytes(secret)
         if len(self._secret) < MIN_SECRET:
             raise ConfigError(
                 f"the secret of key {name!r} has {len(self._secret)} bytes and needs {MIN_SECRET}; "
                 "make one with: python -c 'import secrets; print(secrets.token_hex(32))'"
             )
+
+    def within(self, namespace: str) -> SigningKey:
+        """Return the key for the commands of one namespace; a mailbox does that with its keys."""
+        key = SigningKey(self.name, self._secret)
+        key._namespace = namespace
+        return key
 
     def sign(self, command: Command, clock: Clock) -> Command:
         """Return the command with this key's name, the time, and the signature."""
@@ -66,18 +73,20 @@ class SigningKey:
         return hmac.compare_digest(self._signature(command).encode(), command.signature.encode())
 
     def _signature(self, command: Command) -> str:
-        return hmac.new(self._secret, _what_is_signed(command), hashlib.sha256).hexdigest()
+        text = _what_is_signed(command, self._namespace)
+        return hmac.new(self._secret, text, hashlib.sha256).hexdigest()
 
     def __repr__(self) -> str:
         """Show the name only."""
         return f"<SigningKey {self.name}>"
 
 
-def _what_is_signed(command: Command) -> bytes:
+def _what_is_signed(command: Command, namespace: str) -> bytes:
     """Return the same bytes here and there: JSON with sorted keys and without spaces."""
     body: dict[str, Any] = command.body()
     body.pop("reply_to", None)
     body |= {
+        "namespace": namespace,
         "labels": dict(command.address.labels),
         "ttl": None if command.ttl is None else float(command.ttl),
         "key": command.key,

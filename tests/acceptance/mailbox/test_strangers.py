@@ -18,7 +18,7 @@ from queue_core import (
     RemoteError,
     SystemClock,
 )
-from queue_core.mailbox import SigningKey
+from queue_core.mailbox import Mailbox, SigningKey
 from queue_core.mailbox.pace import BURST
 from queue_core.mailbox.wire import parse_command
 from queue_core.testing.clocks import FakeClock
@@ -275,11 +275,32 @@ def test_a_captured_shutdown_is_no_good_again_elsewhere_or_a_day_later(
         send(any_url, f"b.{namespace}.pidbox", body, headers)
         send(any_url, f"b.{namespace}.pidbox", {**body, "pattern": "b"}, headers)
         eventually(lambda: "b refused shutdown" in caplog.text)
-        whole = OPS.sign(parse_command({**body, "pattern": "c"}, headers), SystemClock())
+        forged = parse_command({**body, "pattern": "c"}, headers)
+        whole = OPS.within(namespace).sign(forged, SystemClock())
         send(any_url, f"c.{namespace}.pidbox", whole.body(), whole.headers())
         eventually(lambda: "s ago" in caplog.text)
     assert other.counts["others"] == 1
     assert not any(node.wait(0.1) for node in (again, other, later))
+
+
+def test_a_captured_command_is_no_good_in_another_namespace(
+    any_url, open_box, start, namespace, overheard, caplog
+):
+    here, revoked = start("a", keys=[OPS]), []
+    there = f"{namespace}.there"
+    with Connection(any_url) as connection:
+        with Mailbox(there, connection, keys=[OPS]) as box, box.node("a") as node:
+            node.handler(
+                lambda state, task_id: revoked.append(task_id), name="revoke", kind="admin"
+            )
+            open_box(key=OPS).abcast("revoke", {"task_id": "1"})
+            eventually(lambda: here.state.get("revoked") == ["1"])
+            send(any_url, f"a.{there}.pidbox", *overheard())
+            eventually(lambda: node.counts["refused"] == 1 or revoked)
+        assert not revoked
+        assert "its signature was not made by the key 'ops'" in caplog.text
+        for name in (f"{there}.pidbox", f"{there}.pidbox.peers", f"reply.{there}.pidbox"):
+            connection.delete(Exchange(name, durable=False))
 
 
 def test_a_ticket_that_was_refused_or_asked_with_is_good_for_a_signed_command(
@@ -290,7 +311,8 @@ def test_a_ticket_that_was_refused_or_asked_with_is_good_for_a_signed_command(
     send(any_url, f"a.{namespace}.pidbox", forged, {})
     send(any_url, f"a.{namespace}.pidbox", {"method": "ping", "ticket": "T"}, {})
     eventually(lambda: node.counts["refused"] == 1)
-    signed = OPS.sign(parse_command({**forged, "arguments": {"task_id": "1"}}, {}), SystemClock())
+    whole = parse_command({**forged, "arguments": {"task_id": "1"}}, {})
+    signed = OPS.within(namespace).sign(whole, SystemClock())
     send(any_url, f"a.{namespace}.pidbox", signed.body(), signed.headers())
     eventually(lambda: node.state.get("revoked") == ["1"])
     assert node.counts["repeated"] == 0

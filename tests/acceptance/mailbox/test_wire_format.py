@@ -159,7 +159,8 @@ def test_a_signature_made_by_the_document_alone_is_accepted(spy, start, namespac
     }
     text = (
         '{"arguments":{"task_id":"gr\\u00f6\\u00dfe"},"clock":1,"destination":["a"],"key":"ops",'
-        f'"labels":{{}},"matcher":null,"method":"revoke","pattern":null,"signed_at":{signed_at},'
+        f'"labels":{{}},"matcher":null,"method":"revoke","namespace":"{namespace}","pattern":null,'
+        f'"signed_at":{signed_at},'
         f'"ticket":"{ticket}","ttl":{ttl}}}'
     )
     headers = {
