@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -270,3 +271,25 @@ def test_a_forked_child_leaves_its_parents_connection_alone(
     assert os.waitpid(child, 0)[1] == 0
     assert [claim.id for claim in store.claim("s", "r", {"q": 9}, 0.0).claims] == ["child"]
     assert number(store) == ours
+
+
+def requests() -> int:
+    """How many segments with data this process has sent over TCP: small requests are one each."""
+    sent = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
+            info = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+            sent += int.from_bytes(info[156:160], sys.byteorder)  # tcpi_data_segs_out
+    return sent
+
+
+def test_a_heartbeat_is_one_round_trip(server: Server, open_store: OpenStore) -> None:
+    store = open_store(server.url)
+    for name in ("one", "two"):
+        store.open_session(name, 30.0)
+    beats = {name: lease.beats for name, lease in store.sessions().items()}
+    store.heartbeat(["one"])  # PostgreSQL prepares the statement
+    sent = requests()
+    assert not store.heartbeat(["one", "two"])
+    assert requests() == sent + 1
+    assert all(lease.beats != beats[name] for name, lease in store.sessions().items())

@@ -111,6 +111,19 @@ class Database:
         """
         return self._repeat(lambda: self._transaction(work, lasting=lasting))
 
+    def run(self, statement: Statement, **values: object) -> int:
+        """Run one statement in a transaction of its own, which a power cut may undo.
+
+        Returns how many rows it changed.
+        """
+
+        def work(steps: Steps) -> int:
+            return steps.run(statement, **values)
+
+        if self.dialect.autocommits:
+            return self._repeat(lambda: work(Steps(self.dialect.cursor(), self.dialect)))
+        return self.write(work, lasting=False)
+
     def alone(self, work: Callable[[], T]) -> T:
         """Run ``work``, which begins and ends its transaction by itself.
 

@@ -181,6 +181,10 @@ class Dialect(Protocol):
     def eager(self) -> bool:
         """An attempt to take costs no more than a look, and tells as much."""
 
+    @property
+    def autocommits(self) -> bool:
+        """A statement outside of a transaction may write; else it must wait for its turn before."""
+
     def cursor(self) -> Cursor:
         """Return the cursor of this process's connection.
 

@@ -147,6 +147,7 @@ class MariadbDialect:
     """One handle on one MariaDB database; see `Dialect`."""
 
     eager = False
+    autocommits = True
 
     def __init__(self, server: MariadbServer, language: MariadbLanguage, once: Once) -> None:
         """Connect to nothing yet."""

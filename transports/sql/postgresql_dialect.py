@@ -146,6 +146,7 @@ class PostgresDialect:
     """One handle on one PostgreSQL database; see `Dialect`."""
 
     eager = True
+    autocommits = True
 
     def __init__(
         self, server: PostgresServer, language: PostgresLanguage, once: Once, throttle: Throttle

@@ -120,6 +120,7 @@ class SqliteDialect:
     """One handle on one SQLite file; see `Dialect`."""
 
     eager = False
+    autocommits = False
 
     def __init__(self, file: SqliteFile, clock: Clock, language: SqliteLanguage) -> None:
         """Open nothing yet."""

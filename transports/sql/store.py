@@ -93,15 +93,12 @@ class SqlStore:
         """See `Store.heartbeat`."""
         if not sessions:
             return ()
-
-        def work(steps: Steps) -> list[str]:
-            names = steps.names(sessions)
-            if steps.run(self._statements.beat, names=names) == len(sessions):
-                return []
-            known = {name for (name,) in steps.rows(self._statements.known_sessions, names=names)}
-            return [name for name in sessions if name not in known]
-
-        return self._database.write(work, lasting=False)
+        statements, names = self._statements, self._dialect.names(sessions)
+        if self._database.run(statements.beat, names=names) == len(sessions):
+            return ()
+        rows = self._database.read(lambda steps: steps.rows(statements.known_sessions, names=names))
+        known = {name for (name,) in rows}
+        return [name for name in sessions if name not in known]
 
     def sessions(self) -> Mapping[str, Lease]:
         """See `Store.sessions`."""
