@@ -20,6 +20,7 @@ from queue_core import (
 )
 from queue_core.mailbox import BadArguments, Mailbox, NameTaken, SigningKey, answering, runner
 from queue_core.mailbox.answering import MAX_BYTES
+from queue_core.mailbox.inbox import private_queue
 from queue_core.mailbox.wire import Address
 from queue_core.testing.clocks import FakeClock
 from queue_core.testing.eventually import eventually
@@ -126,6 +127,19 @@ def test_a_command_that_comes_too_late_is_not_done(box, start):
     gate.set()
     eventually(lambda: node.counts["expired"] == 1)
     assert node.state["waiting"] == 2
+
+
+def test_a_command_that_waited_beyond_its_lifetime_never_comes(box, open_box, namespace):
+    connection = open_box()._connection
+    queue = connection.declare(private_queue(connection, f"a.{namespace}.pidbox"))
+    box.cast(["a"], "revoke", {"task_id": "1"}, ttl=0.3)
+    box.cast(["a"], "revoke", {"task_id": "2"}, ttl=None)
+    assert box.call(["a"], "ping", timeout=0.3).missing == {"a"}
+    time.sleep(0.3)
+    with connection.consumer(queue) as consumer:
+        assert consumer.receive(WAIT).payload["arguments"] == {"task_id": "2"}
+        assert consumer.receive(0.2) is None
+    connection.delete(queue)
 
 
 def test_a_command_that_celery_says_is_too_old_is_not_done(any_url, start, namespace):
@@ -359,6 +373,13 @@ def test_a_stranger_cannot_end_what_changes_something(any_url, open_box, start, 
         gate.set()
         assert list(items) == [("a", "half"), ("a", "all")]
         connection.delete(spied)
+
+
+def test_what_nodes_say_among_themselves_cannot_be_replaced_and_ping_can(box, start):
+    node = start("a", labels={"role": "web"})
+    node.handler(lambda state: {"role": "king"}, name="qc.who")
+    assert box.call(["a"], "qc.who", timeout=WAIT)["a"] == {"role": "web"}
+    assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"  # the fleet's own
 
 
 def test_commands_can_be_run_here_and_now(start):
