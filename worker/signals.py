@@ -101,7 +101,8 @@ class Signals:
         # The handler runs once the main thread does something. If another thread got the signal, or
         # it came just before the main thread began to wait, only this ends the waiting.
         woken = signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
-        with contextlib.suppress(AttributeError, io.UnsupportedOperation):  # no stderr to write to
+        # Where there is no stderr to write to, no stacks are written.
+        with contextlib.suppress(AttributeError, RuntimeError, io.UnsupportedOperation):
             faulthandler.register(signal.SIGQUIT, file=sys.stderr, all_threads=True)
 
         def restore() -> None:

@@ -102,6 +102,14 @@ def test_a_wrong_password_is_an_access_error_without_the_password(amqp_url):
     assert len(done.stderr.splitlines()) <= 3, "the driver says it too, at length"
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_worker_that_was_started_without_stdout_and_stderr_works(tmp_path, pool):
+    arguments = ["-A", "jobs:app", "-b", f"sqlite:///{tmp_path}/broker.db", "-P", pool, "--burst"]
+    closed = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh"]
+    command = [*closed, sys.executable, "-m", "queue_core.worker.cli", "worker", *arguments]
+    assert subprocess.run(command, cwd=HERE, timeout=50, check=False).returncode == 0
+
+
 def test_a_check_does_not_wait_for_a_broker_that_is_away():
     away = ("-b", "amqp://guest:guest@127.0.0.1:1//")
     done = command("worker", "-A", "jobs:app", *away, "--check", within=60)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import os
 import signal
 import sys
 from typing import NoReturn
@@ -65,6 +66,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit the process with its code."""
+    _fill_standard_streams()
     logging.lastResort = logging.NullHandler()  # commands say what matters; the worker has a log
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # no terminal is too old for an answer
@@ -76,6 +78,13 @@ def main(arguments: list[str] | None = None) -> None:
     except BaseException as error:
         code = report(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fill_standard_streams() -> None:
+    """Open what is closed of 0, 1 and 2, or the next socket would be taken for it."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
 
 
 def _terminated(_number: int, _frame: object) -> NoReturn:

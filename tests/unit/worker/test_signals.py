@@ -152,3 +152,16 @@ def test_the_second_stop_is_passed_on_at_once():
     assert struck == [1]
     signals.close()
     signals.stop()  # too late, and no error
+
+
+def test_signals_are_caught_where_there_is_no_stderr(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    signals = Signals(now=lambda: None, hang_up=lambda: None)
+    before = signal.getsignal(signal.SIGTERM)
+    restore = signals.catch()
+    try:
+        assert signal.getsignal(signal.SIGTERM) is not before
+    finally:
+        restore()
+        signals.close()
+    assert signal.getsignal(signal.SIGTERM) is before
