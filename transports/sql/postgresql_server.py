@@ -298,6 +298,8 @@ class PostgresServer:
         if is_direct(link, pid):
             settings = ", ".join(f"set_config('{n}', '{v}', false)" for n, v in _SESSION.items())
             cursor.execute(f"SELECT {settings}")
+            with contextlib.suppress(psycopg.DatabaseError):  # not before 14, nor on Windows
+                cursor.execute("SET client_connection_check_interval = 1000")
             link.prepare_threshold = 0
 
 

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy
 
 from queue_core.errors import ConnectionLost
+from queue_core.testing import eventually
 from queue_core.transport import Envelope
 from queue_core.transports.sql import postgresql_server
 from queue_core.transports.sql.store import SqlStore
@@ -73,6 +74,21 @@ def test_a_lock_that_somebody_keeps_ends_with_the_statement_timeout(
         with pytest.raises(ConnectionLost, match="statement_timeout"):
             impatient.heartbeat(["s"])
     assert impatient.heartbeat(["s"]) == []
+
+
+def test_what_was_given_up_does_not_go_on_in_the_server(
+    postgres_broker: str, postgres_admin: sqlalchemy.Connection, open_store: OpenStore
+) -> None:
+    store = open_store(postgres_broker)
+    store.open_session("s", 30.0)
+    pid = backend_of(store)
+    with psycopg.connect(postgres_broker) as other:
+        other.execute("SELECT FROM queue_core_session FOR UPDATE")
+        store.expect_by(time.monotonic() + 0.3)
+        with pytest.raises(ConnectionLost):
+            store.heartbeat(["s"])
+        there = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"
+        eventually(lambda: postgres_admin.exec_driver_sql(there).scalar() == 0, 20.0)
 
 
 def test_a_repeated_claim_waits_for_the_first_one_which_is_still_at_work(
