@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TESTS = {
     "mailbox": {
-        "acceptance/mailbox/test_{}.py": "asking nodes strangers",
+        "acceptance/mailbox/test_{}.py": "asking nodes strangers forked",
         "integration/test_mailbox_{}.py": "deaths restarts quiet",
     },
     "worker": {
