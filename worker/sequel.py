@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
+from typing import Final
 
 from queue_core import (
     Connection,
@@ -38,6 +39,8 @@ from queue_core.worker.timestamps import utcnow
 from queue_core.worker.unfolding import freeze, unfold
 
 logger = logging.getLogger(__name__)
+
+_NO_STORE: Final = "there is no store to count its parts in; give the app a backend="
 
 
 class Sequel:
@@ -172,16 +175,19 @@ class Sequel:
         for reply in after.replies:
             then += self._reply(message, reply.task_id, reply.body)
         part = after.chord
-        if part is not None and (chords := self._counting(message, part)) is not None:
-            if chords.failed(part):
-                body = after_chord(self._composer, part, error, queue=message.queue)
-                then += self._after(message, body, error)
-        return then
+        if part is None:
+            return then
+        chords = self._counting(message, part)
+        if chords is None:
+            return then + self._uncounted(message, part)
+        return then + self._body_fails(message, part, error) if chords.failed(part) else then
 
     def _counted(self, message: Message, part: ChordPart, reply: bytes) -> list[Publication]:
         """Count a part that succeeded; the last one brings the body."""
         chords = self._counting(message, part)
-        replies = None if chords is None else chords.succeeded(part, reply)
+        if chords is None:
+            return self._uncounted(message, part)
+        replies = chords.succeeded(part, reply)
         if replies is None:
             return []
         try:
@@ -190,9 +196,17 @@ class Sequel:
             return self._letters(self._body(message, part, replies))
         except (MessageError, UsageError) as error:
             logger.error("the body of chord %s cannot be sent: %s", part.group, error)
-            why = f"{type(error).__name__}: {error}"
-            after = after_chord(self._composer, part, why, queue=message.queue)
-            return self._after(message, after, why)
+            return self._body_fails(message, part, f"{type(error).__name__}: {error}")
+
+    def _uncounted(self, message: Message, part: ChordPart) -> list[Publication]:
+        """What follows a part that is counted nowhere; without a store the first fails the body."""
+        if self._chords is None and part.size > 0 and part.index == 0:
+            return self._body_fails(message, part, _NO_STORE)
+        return []
+
+    def _body_fails(self, message: Message, part: ChordPart, why: str) -> list[Publication]:
+        after = after_chord(self._composer, part, why, queue=message.queue)
+        return self._after(message, after, why)
 
     def _body(self, message: Message, part: ChordPart, replies: Sequence[bytes]) -> list[Letter]:
         values = [read_result(decode(body, RESULT_TYPE, RESULT_ENCODING)).value for body in replies]
@@ -207,7 +221,7 @@ class Sequel:
         if part.size <= 0 or not 0 <= part.index <= part.size:
             why = "its sender counts its parts elsewhere, as celery's programs do"
         elif chords is None:
-            why = "there is no store to count its parts in; give the app a backend="
+            why = _NO_STORE
         else:
             return chords
         logger.error("the chord %s of %s cannot go on: %s", part.group, label(message), why)

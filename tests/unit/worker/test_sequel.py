@@ -274,6 +274,23 @@ def test_a_chord_whose_parts_somebody_else_counts_is_logged_and_the_part_is_acke
     assert "its sender counts its parts elsewhere" in caplog.text
 
 
+@pytest.mark.parametrize("outcome", ["done", "failed"])
+def test_the_body_of_a_chord_that_nobody_can_count_fails(connection, take, arrived, outcome):
+    """As where a task of an app with rpc results is replaced by a chord."""
+    (a, b), handle = parts([Signature("a"), Signature("b")], Signature("body"))
+    sequel = Sequel(connection, RpcDeliverer(connection.producer()), composer=COMPOSER)
+    without = Settler(connection, sequel, {})
+    try:
+        for part in (a, b):
+            failed = Failed(b"", "ValueError: no", 0.1, "", [], chord_part(part))
+            without.settle(take(part), done(part, 1) if outcome == "done" else failed)
+        told = [message.payload for message in arrived("replies", 3 if outcome == "done" else 1)]
+        (body,) = (one for one in told if one["task_id"] == handle.id)
+        assert "there is no store" in body["result"]["exc_message"][0]
+    finally:
+        without.close()
+
+
 # --- acked before the run ------------------------------------------------------------------------
 
 
