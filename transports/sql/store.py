@@ -92,10 +92,10 @@ class SqlStore:
     def heartbeat(self, sessions: Sequence[str]) -> Sequence[str]:
         """See `Store.heartbeat`."""
         if not sessions:
-            return ()
+            return []
         statements, names = self._statements, self._dialect.names(sessions)
         if self._database.run(statements.beat, names=names) == len(sessions):
-            return ()
+            return []
         rows = self._database.read(lambda steps: steps.rows(statements.known_sessions, names=names))
         known = {name for (name,) in rows}
         return [name for name in sessions if name not in known]
