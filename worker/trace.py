@@ -7,6 +7,7 @@ retry - is composed here, by the app's own rules, and sent by the worker togethe
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Generator, Iterable, Mapping
 from datetime import tzinfo
 from typing import Any
@@ -121,15 +122,24 @@ class _Finished:
         try:
             reply = b""
             if not self._ignored or part is not None:
-                reply = encode_success(call, value, ran=self._ran)
-                if self._too_large(reply):
-                    reply = encode_success(call, value, ran=self._briefly())
+                reply = self._encoded(value)
+        except TooLarge as error:
+            return Failure(TooLarge.__name__, TooLarge.__module__, [str(error)])
         except MessageError as error:
             return Failure("EncodeError", __name__, [f"the result cannot be sent: {error}"])
-        if self._too_large(reply):
-            why = f"the result has {len(reply)} bytes, more than result_max_size; keep it elsewhere"
-            return Failure(TooLarge.__name__, TooLarge.__module__, [why])
         return Done(reply, 0.0, letters, part)
+
+    def _encoded(self, value: Any) -> bytes:
+        """Encode a result, without the arguments if it is too large with them."""
+        for ran in (self._ran, self._briefly()):
+            with contextlib.suppress(TooLarge):  # for a message
+                reply = encode_success(self._call, value, ran=ran)
+                if not self._too_large(reply):
+                    return reply
+        raise TooLarge(
+            "the result has more bytes than result_max_size, or than a message can have; keep it "
+            "elsewhere, and return where"
+        )
 
     def _briefly(self) -> wire.Ran:
         return msgspec.structs.replace(self._ran, arguments=False)

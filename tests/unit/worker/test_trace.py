@@ -206,6 +206,11 @@ def test_a_task_can_ask_what_it_runs_for():
     assert app.request is None
 
 
+@app.task(name="echo_of")
+def echo_of(size: int) -> str:
+    return "x" * size
+
+
 small = App("small", settings={"result_max_size": 2000})
 
 
@@ -222,6 +227,12 @@ def test_a_result_that_is_too_large_is_a_failure_of_its_own_type():
     result = read_result(json.loads(outcome.reply))
     assert result.failure.type_name == "TooLarge" and "result_max_size" in result.failure.text
     assert result.args == ["a", 3000] and len(outcome.reply) <= 2000
+
+
+def test_a_result_that_no_message_can_carry_is_the_same_failure():
+    outcome, _ = run_job(app, job("echo_of", (17_000_000,)))
+    result = read_result(json.loads(outcome.reply))
+    assert result.failure.type_name == "TooLarge" and "result_max_size" in result.failure.text
 
 
 def test_arguments_that_are_too_large_to_be_told_are_left_out():
