@@ -45,6 +45,8 @@ def terminate(consumer: TaskConsumer, signal: str | int, task_id: list[str] | st
 
 def _revoke(consumer: TaskConsumer, task_id: list[str] | str, number: int) -> Said:
     ids = [task_id] if isinstance(task_id, str) else task_id
+    if "" in ids:
+        raise UsageError("the id of a task is empty; it is what its AsyncResult has as id")
     worker = consumer.worker
     worker.revoked.add(ids)  # before we look: what comes later finds it there
     ended = [
@@ -149,6 +151,8 @@ def add_consumer(
     **options: Any,
 ) -> Said:
     """Take from QUEUE too; it is declared if need be."""
+    if not queue:
+        raise UsageError("a queue needs a name")
     if queue in consumer.queues:
         return {"ok": f"already consuming from {queue}"}
     if options := {name: value for name, value in options.items() if value is not None}:

@@ -114,6 +114,18 @@ def test_queues_of_others_are_named_with_ours(consumer):
     assert telling.add_consumer(consumer, "q") == {"ok": "already consuming from q"}
 
 
+@pytest.mark.parametrize("ids", ["", ["a", ""]])
+def test_an_empty_id_is_not_revoked(consumer, ids):
+    with pytest.raises(UsageError, match="the id of a task is empty"):
+        telling.revoke(consumer, ids)
+    assert not list(consumer.worker.revoked)
+
+
+def test_a_queue_without_a_name_is_not_taken_from(consumer):
+    with pytest.raises(UsageError, match="a queue needs a name"):
+        telling.add_consumer(consumer, "")
+
+
 def test_a_level_that_is_none_is_refused(consumer):
     with pytest.raises(UsageError, match="there is no level 'loud'"):
         telling.log_level(consumer, "loud")
