@@ -108,7 +108,7 @@ class Node:
             self._profile, wiring, guard, self._runner, self.counts, self._leave_soon
         )
         self._pace = Pace(wiring.time)
-        self._pid = process_id()
+        self._pid: int | None = None  # of the process in which it runs
         self._stopping = threading.Event()
         self._lost = False
         self._rejoin = 0.0
@@ -170,10 +170,14 @@ class Node:
 
         Raises:
             NameTaken: another node has the name, and does not leave, or should not.
+            UsageError: it runs in the process that this one was forked from.
             ConnectionLost, AccessRefused: the broker cannot be used.
         """
+        if self._pid not in (None, process_id()):
+            raise UsageError(f"node {self.name!r} runs in the parent process; make one in this one")
         if self._thread is not None:
             return self
+        self._pid = process_id()
         self._inbox = self._declare(Deadline.after(timeout, self._wiring.time))
         self._guard.begin()
         if self._guard.open:
@@ -237,7 +241,7 @@ class Node:
         May be called twice, and from a handler. In a forked child it does nothing: the node is its
         parent's. Blocks at most about ``timeout`` seconds.
         """
-        if process_id() != self._pid:
+        if self._pid not in (None, process_id()):
             return
         self._leave_soon()
         if threading.current_thread() is self._thread or self._runner.is_own_thread():

@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from queue_core import UsageError
+
 WAIT = 10.0
 
 
@@ -73,3 +75,20 @@ def test_a_child_that_closes_its_parents_mailbox_stops_no_node_and_waits_for_non
 
     assert float(in_a_child(close)) < 5.0
     assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
+
+
+def test_a_node_runs_in_the_process_that_started_it(open_box, box, fleet, in_a_child, shared):
+    far = open_box()
+    running, waiting = far.node("a", {}, panel=fleet).start(), far.node("b", {}, panel=fleet)
+    if not shared:
+        assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
+        return
+
+    def work():
+        with pytest.raises(UsageError, match="runs in the parent process"):
+            running.start()
+        with waiting:
+            answers = dict(box.call(["a", "b"], "ping", timeout=WAIT))
+        return sorted(answers.items()), box.call(["b"], "ping", timeout=WAIT).unknown
+
+    assert in_a_child(work) == "([('a', 'pong'), ('b', 'pong')], {'b'})"
