@@ -82,7 +82,8 @@ class Mailbox:
             clock: the process's logical clock; a new one if None.
             accept: the serializers that commands and answers may come in.
             store: where names and journal are kept; the broker's own key-value store if None, and
-                the nodes' memories where it has none.
+                the nodes' memories where it has none. Its own timeout counts, also within calls
+                that have less: pass ``connection.key_value(timeout=1)``.
             key: signs what this mailbox sends.
             keys: what nodes made by this mailbox obey: commands of the kinds control and admin that
                 one of these signed. None given: everybody.
