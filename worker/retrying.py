@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, tzinfo
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from queue_core import Backoff, UsageError
 from queue_core.worker.endings import Retry
 from queue_core.worker.protocol import STANDARD_HEADERS
 from queue_core.worker.request import Request
 from queue_core.worker.signature import GROUP, Signature, as_signature, join
-from queue_core.worker.timestamps import seconds_to_wait, utcnow
+from queue_core.worker.timestamps import seconds_to_wait, seconds_until, utcnow
 from queue_core.worker.unfolding import Part, attach, freeze
 
 if TYPE_CHECKING:
     from queue_core.worker.task import Task
+
+_HIGHEST: Final = 9
+"""The highest priority that a message of ours has."""
 
 
 def again(
@@ -28,9 +31,11 @@ def again(
 ) -> Retry:
     """Return the retry of the run: the same id and followers, one more in ``retries``.
 
-    An ``eta`` that says no zone is in ``zone``.
+    An ``eta`` that says no zone is in ``zone``. What another program sent and we would not is left
+    out: a retry is no reason to fail.
     """
     call = request.call
+    expires = call.expires if seconds_until(call.expires, "expires", zone) is not None else None
     given = {name: value for name, value in options.items() if value is not None}
     delay = seconds_to_wait(given, zone, utcnow())
     signature: Signature[Any] = Signature(
@@ -40,7 +45,7 @@ def again(
         {
             "queue": request.queue or None,
             "headers": {**_own_headers(request), **given.pop("headers", {})},
-            "priority": request.priority,
+            "priority": min(request.priority, _HIGHEST),
             "task_id": call.id,
             "retries": call.retries + 1,
             "root_id": call.root_id,
@@ -52,7 +57,7 @@ def again(
             "chain": call.embed.chain,
             "chord": call.embed.chord,
             "failed": call.embed.failed,
-            "expires": call.expires,
+            "expires": expires,
             "time_limit": call.hard_limit,
             "soft_time_limit": call.soft_limit,
             "ignore_result": call.ignore_result or None,

@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from queue_core import Properties
@@ -93,6 +94,22 @@ def test_a_task_that_would_end_the_process_fails_and_asks_for_a_fresh_one(name, 
     outcome, fatal = run_job(app, job(name))
     assert isinstance(outcome, Failed) and fatal
     assert reply(outcome).failure.type_name == kind
+
+
+@app.task(name="later")
+def later() -> None:
+    raise later.retry(countdown=1)
+
+
+@pytest.mark.parametrize(
+    ("expires", "priority"), [("soon", 0), ("9999-99-99T00:00:00", 9), (None, 255)]
+)
+def test_a_retry_carries_on_whatever_another_program_sent(expires, priority):
+    raw = job("later", call={"expires": expires}).raw
+    properties = stored.READER.properties(raw)
+    foreign = msgspec.structs.replace(properties, priority=priority)
+    outcome, _ = run_job(app, job("later", raw=stored.encode("", "q", foreign)))
+    assert isinstance(outcome, Retried)
 
 
 class Mute(Exception):
