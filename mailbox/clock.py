@@ -15,6 +15,8 @@ from __future__ import annotations
 import threading
 from typing import Final, NamedTuple
 
+from queue_core import check_count
+
 MAX_TIME: Final = 2**62
 MAX_JUMP: Final = 2**40
 """Ticks that a stamp may be ahead of us: a million a second for twelve days."""
@@ -31,7 +33,8 @@ class LamportClock:
     """One node's logical time. Thread-safe; nothing blocks."""
 
     def __init__(self, value: int = 0) -> None:
-        """Begin at ``value``."""
+        """Begin at ``value``. Raises ConfigError unless it is a whole number from 0 to MAX_TIME."""
+        check_count("the value of a clock", value, 0, MAX_TIME)
         self._lock = threading.Lock()
         self._value = value
         self._ignored = 0

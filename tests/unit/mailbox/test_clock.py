@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queue_core.mailbox.clock import MAX_JUMP, LamportClock, Stamp
+from queue_core import ConfigError
+from queue_core.mailbox.clock import MAX_JUMP, MAX_TIME, LamportClock, Stamp
 
 times = st.integers(0, MAX_JUMP)
 
@@ -89,3 +90,9 @@ def test_eight_threads_never_get_the_same_time_twice():
     everything = [value for values in seen for value in values]
     assert len(set(everything)) == 80_000
     assert all(values == sorted(values) for values in seen)
+
+
+@pytest.mark.parametrize("value", ["x", -1, 1.5, True, MAX_TIME + 1])
+def test_a_clock_begins_at_a_whole_number(value):
+    with pytest.raises(ConfigError, match="the value of a clock is a whole number from 0"):
+        LamportClock(value)
