@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, tzinfo
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from queue_core import Backoff, UsageError
 from queue_core.worker.endings import Retry
+from queue_core.worker.message_template import MAX_PRIORITY
 from queue_core.worker.protocol import STANDARD_HEADERS
 from queue_core.worker.request import Request
 from queue_core.worker.signature import GROUP, Signature, as_signature, join
@@ -16,9 +17,6 @@ from queue_core.worker.unfolding import Part, attach, freeze
 
 if TYPE_CHECKING:
     from queue_core.worker.task import Task
-
-_HIGHEST: Final = 9
-"""The highest priority that a message of ours has."""
 
 
 def again(
@@ -45,7 +43,7 @@ def again(
         {
             "queue": request.queue or None,
             "headers": {**_own_headers(request), **given.pop("headers", {})},
-            "priority": min(request.priority, _HIGHEST),
+            "priority": min(request.priority, MAX_PRIORITY),
             "task_id": call.id,
             "retries": call.retries + 1,
             "root_id": call.root_id,
