@@ -382,7 +382,7 @@ def test_ten_thousand_answers_for_nobody_are_dropped_and_nothing_grows(
     listen_to(large, 20)
     grown = resident() - before
     if not any_url.startswith("memory"):  # there the broker is this process
-        assert grown < 40_000_000
+        assert grown < 80_000_000  # a driver's buffers stay at some 60 MB however many come
 
 
 def resident():
