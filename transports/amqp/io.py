@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 _AWAKE = 1.5
 """Intervals of heartbeats after which a broker may have given a silent process up: it does at 2."""
+_CATCH_UP = 0.05
+"""Seconds for reading what came while the process stood still: many turns of the loop."""
 _TURN = 500
 _GRACE = 1.0
 _SILENT_INTERVALS = 3
@@ -244,8 +246,11 @@ class Link:
         """
         self._awake_until = monotonic() + _AWAKE * connection.params.heartbeat
 
-        def look() -> None:
-            if connection.bytes_received != seen:
+        def look(*, caught_up: bool = False) -> None:
+            if not self.awake and not caught_up:
+                # It stood still. What the broker said meanwhile, a goodbye perhaps, is read first.
+                connection.ioloop.call_later(_CATCH_UP, partial(look, caught_up=True))
+            elif connection.bytes_received != seen:
                 self._watch(connection, interval, connection.bytes_received, 0)
             elif silent < _SILENT_INTERVALS:
                 self._watch(connection, interval, seen, silent + 1)
