@@ -38,7 +38,7 @@ from queue_core.transport import (
     Transaction,
 )
 from queue_core.transports.memory import FEATURES, MemoryBroker, MemoryStore
-from queue_core.transports.memory.broker import Bell
+from queue_core.transports.memory.broker import Interrupt
 
 
 def orphan(broker: MemoryBroker, session: str) -> None:
@@ -557,7 +557,7 @@ class BlocksEverybodyWhileItWaits(MemoryBroker):
         request: str,
         wants: Mapping[str, int],
         wait: float,
-        bell: Bell,
+        interrupt: Interrupt,
     ) -> list[Message]:
         time.sleep(wait)
         return self.take(session, request, wants, self.clock.monotonic())
@@ -571,7 +571,7 @@ class NeverWaits(MemoryBroker):
         request: str,
         wants: Mapping[str, int],
         wait: float,
-        bell: Bell,
+        interrupt: Interrupt,
     ) -> list[Message]:
         return []
 
@@ -584,8 +584,8 @@ class IsNotInterrupted(MemoryStore):
 class ForgetsAnInterruptThatCameEarly(MemoryStore):
     def interrupt(self) -> None:
         with self.broker.lock:
-            self._bell.rung = bool(self.broker.waiters)
-            self._bell.signal.notify_all()
+            self._interrupt.requested = bool(self.broker.waiters)
+            self._interrupt.signal.notify_all()
 
 
 class NoLock:

@@ -22,14 +22,14 @@ from queue_core.state import Message, State
 _FAKE_CLOCK_SLICE = 0.005
 
 
-class Bell:
-    """What ends the waits of one handle: ``signal`` for a look, ``rung`` for good."""
+class Interrupt:
+    """What wakes the claims of one handle: ``signal`` for a look, ``requested`` for good."""
 
-    __slots__ = ("rung", "signal")
+    __slots__ = ("requested", "signal")
 
     def __init__(self, lock: threading.Lock) -> None:
         self.signal = threading.Condition(lock)
-        self.rung = False
+        self.requested = False
 
 
 class Waiter:
@@ -73,19 +73,19 @@ class MemoryBroker(State):
         request: str,
         wants: Mapping[str, int],
         wait: float,
-        bell: Bell,
+        interrupt: Interrupt,
     ) -> Sequence[Message]:
-        """Claim what comes until the time is over, the bell rings, or the session's life ends."""
+        """Claim what comes until the time is over, an interrupt, or the end of the life."""
         clock = self.clock
         until, until_really = clock.monotonic() + wait, time.monotonic() + wait
         longest = wait if isinstance(clock, SystemClock) else _FAKE_CLOCK_SLICE
-        waiter = Waiter(bell.signal, [name for name, room in wants.items() if room > 0])
+        waiter = Waiter(interrupt.signal, [name for name, room in wants.items() if room > 0])
         while session in self.sessions and self.sessions[session].number == life:
             now = clock.monotonic()
             if taken := self.take(session, request, wants, now):
                 return taken
             remaining = min(until - now, until_really - time.monotonic())
-            if remaining <= 0 or bell.rung:
+            if remaining <= 0 or interrupt.requested:
                 return ()
             for name in waiter.queues:
                 self.waiters.setdefault(name, {})[waiter] = None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from queue_core.policy import Clock
 from queue_core.state import StateStore
 from queue_core.transport import Claim, Durability, SessionOptions, Store, Survives
-from queue_core.transports.memory.broker import Bell, MemoryBroker
+from queue_core.transports.memory.broker import Interrupt, MemoryBroker
 from queue_core.url import BrokerURL
 
 
@@ -22,7 +22,7 @@ class MemoryStore(StateStore):
 
     def __init__(self, broker: MemoryBroker) -> None:
         self.broker = broker
-        self._bell = Bell(broker.lock)
+        self._interrupt = Interrupt(broker.lock)
 
     def step(self) -> MemoryBroker:
         """See `StateStore.step`. What is changed in the broker is changed for all."""
@@ -37,15 +37,15 @@ class MemoryStore(StateStore):
     ) -> list[Claim]:
         """See `StateStore.wait_and_take`. Messages wake it, so that it need not look."""
         with self.broker as broker:
-            taken = broker.wait_and_take(session, life, request, wants, wait, self._bell)
-            self._bell.rung = False
+            taken = broker.wait_and_take(session, life, request, wants, wait, self._interrupt)
+            self._interrupt.requested = False
             return [self.hand_over(message) for message in taken]
 
     def interrupt(self) -> None:
         """See `Store.interrupt`."""
         with self.broker:
-            self._bell.rung = True
-            self._bell.signal.notify_all()
+            self._interrupt.requested = True
+            self._interrupt.signal.notify_all()
 
     def durability(self, queue: str = "") -> Durability:
         """See `Detector.durability`."""

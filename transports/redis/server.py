@@ -14,17 +14,16 @@ from typing import Any, Final, Protocol
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from queue_core.transports.redis.bell import Bell
 from queue_core.transports.redis.errors import explain
-from queue_core.transports.redis.glance import Glance, glance_at
+from queue_core.transports.redis.interrupt import Interrupt
 from queue_core.transports.redis.scripts import Script
+from queue_core.transports.redis.spin import Spin, spin_on
 
 _SHORT: Final = 0.9
 """Seconds; a wait that is shorter is for somebody's deadline, and ends on time."""
 
 _NEAR: Final = 0.02
 """Seconds by which the socket's timeout may be wrong: setting it is a call of the system."""
-
 
 _LENGTHS: Final = [b"\r\n$%d\r\n" % length for length in range(100)]
 """Most words are short, and a length takes longer to write than to look up."""
@@ -88,7 +87,7 @@ class Server:
         }
         self._check = check
         self._ready = False
-        self._glance: Glance | None = None
+        self._spin: Spin | None = None
         self._patience: float = connection.socket_timeout
         self._connecting: float = connection.socket_connect_timeout
         self._until = math.inf
@@ -116,7 +115,7 @@ class Server:
             self._check(self)
             self._until = until
             self._limit()
-            self._glance = glance_at(wire._sock)
+            self._spin = spin_on(wire._sock)
         except (RedisError, OSError) as error:
             self.close()
             raise explain(error, self.place, "connect") from error
@@ -171,14 +170,14 @@ class Server:
         self,
         names: Sequence[str],
         seconds: float,
-        bell: Bell,
+        interrupt: Interrupt,
         script: str,
         then: bytes,
         before: bytes | None,
     ) -> tuple[Any, Any]:
         """Block until there is something in one of the lists ``names``, and take it out.
 
-        Waits at most ``seconds`` (0 to 2); the bell ends it by making the first of the lists grow.
+        Waits at most ``seconds`` (0 to 2); ``interrupt`` makes the first of the lists grow.
         The script runs with the plan ``before``, if there is one, at once, and with ``then`` as
         soon as the wait is over: all in one round trip. Returns its answers, the first one None
         without ``before``.
@@ -194,7 +193,7 @@ class Server:
             self._connection._sock.sendall(b"".join(commands))
             answers = [] if before is None else [self._read_script()]
             if before is None or not self._has_answer():
-                bell.listen(self._connection, seconds if seconds < _SHORT else math.inf)
+                interrupt.wait(self._connection, seconds if seconds < _SHORT else math.inf)
             self._limit()
             self._connection.read_response()
             answers.append(self._read_script())
@@ -231,7 +230,7 @@ class Server:
     def close(self) -> None:
         """End the connection. May be called twice."""
         self._ready = False
-        self._glance = None
+        self._spin = None
         self._connection.disconnect()
 
     def _call(self, command: bytes) -> Any:
@@ -241,8 +240,8 @@ class Server:
         try:
             self._limit()
             wire._sock.sendall(command)
-            if self._glance is not None:
-                self._glance.wait()
+            if self._spin is not None:
+                self._spin.wait()
             return wire.read_response()
         except ResponseError:
             raise  # an answer like any other

@@ -44,8 +44,8 @@ from queue_core.transport import (
     PutResult,
     Transaction,
 )
-from queue_core.transports.redis.bell import Bell
 from queue_core.transports.redis.durability import detect
+from queue_core.transports.redis.interrupt import Interrupt
 from queue_core.transports.redis.plans import (
     Tokens,
     micros,
@@ -76,7 +76,7 @@ class RedisStore:
         self._second = second
         self._handle = secrets.token_hex(8)
         self._fences = itertools.count(1)
-        self._bell = Bell(self._end_wait)
+        self._interrupt = Interrupt(self._end_wait)
         self._seen: _Look | None = None  # the last one, if nothing was left
 
     def connect(self) -> None:
@@ -198,7 +198,7 @@ class RedisStore:
         )
         seen, self._seen = self._seen, None
         look, stale = None, None
-        if seen is not None and wait > 0 and not repeat and not self._bell.rung:
+        if seen is not None and wait > 0 and not repeat and not self._interrupt.requested:
             # Nothing was left, and what has come since has rung: there is no need to look first.
             if seen.session == session and seen.queues == call.rooms.keys():
                 stale, look = self._wait(call, seen, tokens.groups)
@@ -213,7 +213,7 @@ class RedisStore:
         while not look.claims:
             if look.left:  # only what has expired was there, and more than one step looks through
                 again = _read(self._server.run("claim", call.plan(look.life, [])), call)
-            elif time.monotonic() < call.until and not self._bell.rung:
+            elif time.monotonic() < call.until and not self._interrupt.requested:
                 _, again = self._wait(call, look, [])
             else:
                 break
@@ -221,7 +221,7 @@ class RedisStore:
                 return Claimed((), tokens.stale(stale or ()))  # the session ended meanwhile
             look = again
         if wait > 0:
-            self._bell.hush()
+            self._interrupt.clear()
         claims, look.claims = look.claims, []
         self._seen = None if look.left else look
         return Claimed(claims, tokens.stale(stale or ()))
@@ -238,14 +238,14 @@ class RedisStore:
         seconds = min(call.until, last.due_at) - time.monotonic()
         lists = [f"wake:{self._handle}", *(f"b:{queue}" for queue in call.rooms)]
         first, then = self._server.wait(
-            lists, seconds, self._bell, "claim", call.plan(last.life, []), before
+            lists, seconds, self._interrupt, "claim", call.plan(last.life, []), before
         )
         settled = None if first is None else _read(first, call)
         return None if settled is None else settled.stale, _read(then, call)
 
     def interrupt(self) -> None:
         """See `Store.interrupt`."""
-        self._bell.ring()
+        self._interrupt.request()
 
     def _end_wait(self) -> None:
         """End the BLPOP of the first connection."""
@@ -318,7 +318,7 @@ class RedisStore:
         """See `Store.close`."""
         self._server.close()
         self._second.close()
-        self._bell.close()
+        self._interrupt.close()
 
     # KeyValue
 

@@ -1,4 +1,4 @@
-"""Looking for an answer for a moment before sleeping until it comes.
+"""Spinning: looking for an answer for a moment before sleeping until it comes.
 
 Redis on the same machine or rack answers within some fifty microseconds. To fall asleep and to be
 woken takes a processor core as long again, and more in a virtual machine. So whoever waits looks
@@ -19,13 +19,13 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-LOOKING: Final = 0.0001
+LONGEST: Final = 0.0001
 """Seconds; twice the time that an answer of a near server takes."""
 
 _MOST_REST: Final = 1024
 
 
-class Glance:
+class Spin:
     """Looks at one connection; for the thread that uses it."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Glance:
             self._to_rest -= 1
             return
         has_answer, give_way, now = self._has_answer, self._give_way, self._now
-        until = now() + LOOKING
+        until = now() + LONGEST
         while not has_answer():
             if now() >= until:
                 self._to_rest = self._rest
@@ -57,11 +57,11 @@ class Glance:
         self._rest = 1
 
 
-def glance_at(connection: socket.socket) -> Glance | None:
+def spin_on(connection: socket.socket) -> Spin | None:
     """Return what looks for answers on this connection; None where the system has no such calls."""
     if not hasattr(select, "poll") or not hasattr(os, "sched_yield"):
         return None
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     ask = poll.poll
-    return Glance(lambda: ask(0), os.sched_yield)
+    return Spin(lambda: ask(0), os.sched_yield)
