@@ -32,8 +32,10 @@ import msgspec
 from queue_core import (
     AccessRefused,
     Binding,
+    Connection,
     Deadline,
     Message,
+    PerProcess,
     QueueCoreError,
     TopologyMismatch,
     UsageError,
@@ -72,9 +74,32 @@ class NameTaken(UsageError):
     """Another node of this name is there and does not leave."""
 
 
-_serving: WeakValueDictionary[tuple[int, str], Node] = WeakValueDictionary()
-"""The node that took a name last, by connection and queue. To the broker a queue is the
-connection's: it cannot tell apart two nodes that share one, even of two mailboxes."""
+class _Place:
+    """One queue of one connection, and the node that took it last: one after the other.
+
+    To the broker a queue is the connection's: it cannot tell apart two nodes that share one, even
+    of two mailboxes.
+    """
+
+    def __init__(self) -> None:
+        self.taking = threading.Lock()
+        self.node: Node | None = None
+
+
+class _Places:
+    """Those of this process; each lasts as long as a node that took it or wants to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: WeakValueDictionary[tuple[int, str], _Place] = WeakValueDictionary()
+
+    def find(self, connection: Connection, queue: str) -> _Place:
+        """Return the same place for all who ask for the same."""
+        with self._lock:
+            return self._known.setdefault((id(connection), queue), _Place())
+
+
+_places: Final = PerProcess(_Places)
 
 
 class Node:
@@ -114,6 +139,7 @@ class Node:
         self._rejoin = 0.0
         self._look = 0.0
         self._inbox: Inbox | None = None
+        self._place: _Place | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -178,7 +204,20 @@ class Node:
         if self._thread is not None:
             return self
         self._pid = process_id()
-        self._inbox = self._declare(Deadline.after(timeout, self._wiring.time))
+        deadline = Deadline.after(timeout, self._wiring.time)
+        queue = node_queue(self._wiring.namespace, self.name)
+        self._place = _places.get().find(self._wiring.connection, queue)
+        if not self._place.taking.acquire(timeout=deadline.bound(threading.TIMEOUT_MAX)):
+            raise self._name_taken()
+        try:
+            if self._thread is None:
+                self._come(self._place, deadline)
+        finally:
+            self._place.taking.release()
+        return self
+
+    def _come(self, place: _Place, deadline: Deadline) -> None:
+        self._inbox = self._declare(place.node, deadline)
         self._guard.begin()
         if self._guard.open:
             logger.debug("node %s obeys everybody who can publish to its broker", self.name)
@@ -187,11 +226,10 @@ class Node:
         self._rejoin = time.monotonic() + _REJOIN
         self._thread = threading.Thread(target=self._serve, name=f"node {self.name}", daemon=True)
         self._thread.start()
-        _serving[self._place] = self
-        return self
+        place.node = self
 
-    def _declare(self, deadline: Deadline) -> Inbox:
-        wiring = self._wiring
+    def _declare(self, older: Node | None, deadline: Deadline) -> Inbox:
+        wiring, asked = self._wiring, False
         wiring.connection.declare(wiring.reply_exchange)
         queue = private_queue(
             wiring.connection,
@@ -205,7 +243,6 @@ class Node:
             queue = msgspec.structs.replace(
                 queue, bindings=(Binding(wiring.peers.name, queue.name),)
             )
-        older, asked = _serving.get(self._place), False
         while True:
             held: QueueCoreError | None = None
             if older is None or older.wait(0.0):
@@ -214,19 +251,18 @@ class Node:
                 except (AccessRefused, TopologyMismatch) as error:
                     held = error
             if self._on_duplicate == "refuse" or deadline.expired:
-                raise NameTaken(
-                    f"another node is called {self.name!r} in the namespace "
-                    f"{wiring.namespace!r}; give this one another name, or stop the other"
-                ) from held
+                raise self._name_taken() from held
             if not asked:
                 logger.warning("another node is called %s; asking it to leave", self.name)
                 wiring.cast(self.name, "qc.leave", {"life": self._profile.life})
                 asked = True
             wiring.time.sleep(deadline.bound(_RETRY))
 
-    @property
-    def _place(self) -> tuple[int, str]:
-        return id(self._wiring.connection), node_queue(self._wiring.namespace, self.name)
+    def _name_taken(self) -> NameTaken:
+        return NameTaken(
+            f"another node is called {self.name!r} in the namespace {self._wiring.namespace!r}; "
+            "give this one another name, or stop the other"
+        )
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until the node has left, at most ``timeout`` seconds; return whether it has."""

@@ -5,6 +5,7 @@ import logging
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -21,7 +22,7 @@ from queue_core import (
 )
 from queue_core.mailbox import BadArguments, Mailbox, NameTaken, SigningKey, answering, runner
 from queue_core.mailbox.answering import MAX_BYTES
-from queue_core.mailbox.inbox import private_queue
+from queue_core.mailbox.inbox import Inbox, private_queue
 from queue_core.mailbox.wire import Address
 from queue_core.testing.clocks import FakeClock
 from queue_core.testing.eventually import eventually
@@ -254,6 +255,30 @@ def test_a_name_is_one_nodes_also_among_those_of_one_connection(open_box, fleet,
     box.node("a", panel=fleet).start(timeout=WAIT)  # who has left leaves nothing that has the name
     assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
     other.close()
+
+
+def test_of_nodes_that_start_in_the_same_moment_on_one_connection_one_stays(open_box, monkeypatch):
+    meeting = threading.Barrier(2)
+
+    class SlowInbox(Inbox):
+        """Waits for another one that comes at the same time, if there is one."""
+
+        def __init__(self, *args, **options):
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meeting.wait(0.3)
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr("queue_core.mailbox.node.Inbox", SlowInbox)
+    box = open_box()
+    nodes = [box.node("a", number) for number in range(3)]
+    for node in nodes:
+        node.handler(lambda state: state, name="number")
+    with ThreadPoolExecutor(len(nodes)) as threads:
+        list(threads.map(lambda node: node.start(WAIT), nodes))
+    eventually(lambda: sum(not node.wait(0.0) for node in nodes) == 1)
+    stayed = next(node for node in nodes if not node.wait(0.0))
+    for _ in range(4):
+        assert box.call(["a"], "number", timeout=WAIT)["a"] == stayed.state
 
 
 def test_a_shutdown_answers_before_the_node_leaves(box, start, any_url, namespace):
