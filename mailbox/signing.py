@@ -18,6 +18,7 @@ import hmac
 import json
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -56,6 +57,20 @@ class SigningKey:
                 f"the secret of key {name!r} has {len(self._secret)} bytes and needs {MIN_SECRET}; "
                 "make one with: python -c 'import secrets; print(secrets.token_hex(32))'"
             )
+
+    @classmethod
+    def from_file(cls, name: str, file: Path | str) -> SigningKey:
+        """Read the secret from a text file; white space around it does not count.
+
+        Raises:
+            ConfigError: as above, or the file cannot be read.
+        """
+        try:
+            return cls(name, Path(file).read_text(encoding="utf-8").strip())
+        except OSError as error:
+            raise ConfigError(f"the key {name!r} cannot be read: {error}") from error
+        except UnicodeDecodeError:  # which says what stands there
+            raise ConfigError(f"the key {name!r} in {file} is no text") from None
 
     def within(self, namespace: str) -> SigningKey:
         """Return the key for the commands of one namespace; a mailbox does that with its keys."""

@@ -99,7 +99,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         control_exchange: the namespace in which ``app.control`` and ``result.revoke()`` reach
             workers; ``celery``, on RabbitMQ: those of celery's too.
         control_key_name, control_key_file: a key that signs these commands, for workers that obey
-            nobody else (``--control-key``): its name, and a file with its secret.
+            nobody else (``--control-key``): its name, and a file with its secret. A worker signs
+            with it, too: that an older one of its name shall leave.
         worker_disable_rate_limits: start tasks as often as they come.
     """
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from queue_core import RemoteError
+from queue_core import Connection, RemoteError
+from queue_core.mailbox import Mailbox, SigningKey
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App
 from tests.acceptance.notes import go, lines
@@ -300,6 +301,23 @@ def test_a_worker_with_a_key_obeys_nobody_else(app, broker_url, start_worker, to
     done = command(broker_url, "control", "shutdown", "-d", name, "-t", "10s", *key)
     assert done.returncode == 0, done.stderr
     assert worker.end() == 0
+
+
+def test_a_worker_with_a_key_of_its_own_takes_its_name_over_where_keys_are_known(
+    broker_url, start_worker, name, tmp_path
+):
+    secret, settings = tmp_path / "key", tmp_path / "settings.toml"
+    secret.write_text("a long secret that only operators have\n")
+    settings.write_text(f'control_key_name = "ops"\ncontrol_key_file = "{secret}"\n')
+    key = SigningKey("ops", secret.read_text().strip())
+    with Connection(broker_url) as connection, Mailbox("queue-core", connection, keys=[key]) as box:
+        older = box.node(name).start()
+        worker = start_worker(
+            *("-n", name, "--control-key", "ops", str(secret), "--config", str(settings))
+        ).ready()
+        assert older.wait(30)
+        eventually(lambda: name in box.call([name], "stats", timeout=10.0), 30.0)
+    assert "takes no part in remote control" not in worker.log
 
 
 @pytest.mark.parametrize("pool", ["solo", "threads"])

@@ -349,10 +349,7 @@ def _key(name: str | None, file: Path | None) -> SigningKey | None:
         return None
     if name is None or file is None:
         raise click.UsageError("a signed command needs both --key-name and --key-file")
-    try:
-        return SigningKey(name, file.read_text(encoding="utf-8").strip())
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"the key in {file} is no text") from error
+    return SigningKey.from_file(name, file)
 
 
 def _labels(given: tuple[str, ...]) -> dict[str, str]:

@@ -187,7 +187,7 @@ def worker(
         burst=burst,
         check=check,
         control=False if no_control else None,
-        keys=[SigningKey(key, file.read_text().strip()) for key, file in control_keys],
+        keys=[SigningKey.from_file(key, file) for key, file in control_keys],
     )
     around = found_around()
     kind, at_once = pool or around.worker_pool, concurrency or around.worker_concurrency

@@ -17,11 +17,11 @@ import threading
 from typing import Final
 
 from queue_core import Closed, ConfigError, QueueCoreError
-from queue_core.mailbox import Mailbox, Node, Panel
+from queue_core.mailbox import Mailbox, Node, Panel, SigningKey
 from queue_core.worker.blueprint import StartStopStep
 from queue_core.worker.consumer.consumer import TaskConsumer
 from queue_core.worker.control import asking, telling
-from queue_core.worker.control.client import CELERY, NAMESPACE
+from queue_core.worker.control.client import CELERY, NAMESPACE, key_of
 from queue_core.worker.control.registry import registered
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class Control(StartStopStep):
         """Nothing is there yet."""
         super().__init__(parent)
         self._panel: Panel | None = None
+        self._key: SigningKey | None = None
         self._boxes: list[Mailbox] = []
         self._nodes: list[Node] = []
         self._joining: list[threading.Thread] = []
@@ -50,7 +51,8 @@ class Control(StartStopStep):
         return parent.worker.controlled and not parent.worker.options.check
 
     def create(self, parent: TaskConsumer) -> None:
-        """Collect the commands. Raises ConfigError for one that cannot be added."""
+        """Collect the commands. Raises ConfigError for one that cannot be added, or a bad key."""
+        self._key = key_of(parent.worker.info.settings)
         for module in parent.worker.info.commands:
             try:
                 importlib.import_module(module)
@@ -72,8 +74,13 @@ class Control(StartStopStep):
             namespaces.append(CELERY)
         labels = {"app": worker.info.name, "pool": worker.pool.abilities.kind}
         for namespace in dict.fromkeys(namespaces):
-            keys = worker.options.keys
-            box = Mailbox(namespace, parent.connection, clock=worker.clock, keys=keys)
+            box = Mailbox(
+                namespace,
+                parent.connection,
+                clock=worker.clock,
+                key=self._key,
+                keys=worker.options.keys,
+            )
             self._boxes.append(box)
             node = box.node(worker.options.name, parent, panel=self._panel, labels=labels)
             self._nodes.append(node)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from queue_core import ConfigError, Connection, PerProcess, QueueNotFound
@@ -252,18 +251,24 @@ def control_of(
     """Return the control of an app with these settings and queues.
 
     Raises:
-        ConfigError: the key lacks its name or its file, or the file cannot be read.
+        ConfigError: as `key_of`.
+    """
+    key = key_of(settings)
+    return Control(connection, namespace=settings.control_exchange, key=key, queues=queues)
+
+
+def key_of(settings: Settings) -> SigningKey | None:
+    """Return the key that signs what this process tells workers, if the settings name one.
+
+    Raises:
+        ConfigError: the key lacks its name or its file, or the file cannot be used.
     """
     name, file = settings.control_key_name, settings.control_key_file
-    key = None
-    if name or file:
-        if not (name and file):
-            raise ConfigError("control_key_name and control_key_file belong together")
-        try:
-            key = SigningKey(name, Path(file).read_text(encoding="utf-8").strip())
-        except OSError as error:
-            raise ConfigError(f"control_key_file cannot be read: {error}") from error
-    return Control(connection, namespace=settings.control_exchange, key=key, queues=queues)
+    if not (name or file):
+        return None
+    if not (name and file):
+        raise ConfigError("control_key_name and control_key_file belong together")
+    return SigningKey.from_file(name, file)
 
 
 class Inspect:

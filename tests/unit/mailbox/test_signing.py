@@ -153,6 +153,24 @@ def test_a_key_needs_a_name_and_a_long_secret(name, secret, caplog):
     assert secret not in str(error.value)
 
 
+def test_a_key_in_a_file_may_end_with_a_line_break(guard, clock, command, tmp_path):
+    file = tmp_path / "ops.key"
+    file.write_text("the secret of the operators\n")
+    assert guard.objection(SigningKey.from_file("ops", file).sign(command, clock)) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(None, "No such file"), (b"\xff\xfe" * 10, "is no text"), (b"short", "5 bytes")],
+)
+def test_a_file_without_a_good_key_is_refused_with_the_reason(content, why, tmp_path):
+    file = tmp_path / "ops.key"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=why):
+        SigningKey.from_file("ops", file)
+
+
 @pytest.mark.parametrize("ttl", [10, 10.0, 0.1, None])
 def test_a_signature_is_good_on_the_other_side_of_the_wire(guard, clock, command, ttl):
     signed = OPS.sign(msgspec.structs.replace(command, ttl=ttl), clock)
