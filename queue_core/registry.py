@@ -30,8 +30,9 @@ class _EntryPoint(Protocol):
     def load(self) -> object: ...
 
 
-# Which extra brings a driver's module.
+# Which extra brings a driver's module; any other belongs to whoever wrote the transport.
 _EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
+_INSTALL = "install it, or correct the entry point of the transport if it names this module"
 
 _registered: dict[str, Transport] = {}
 _loaded: dict[str, Transport] = {}
@@ -83,10 +84,11 @@ def _load(name: str, scheme: str) -> Transport:
             try:
                 transport = point.load()
             except ModuleNotFoundError as error:
-                extra = _EXTRAS.get(error.name or "", "all")
+                extra = _EXTRAS.get(error.name or "")
+                advice = f"run: pip install 'queue-core[{extra}]'" if extra else _INSTALL
                 raise ConfigError(
                     f"the transport for {name}:// needs the Python module {error.name!r}, "
-                    f"which is not installed; run: pip install 'queue-core[{extra}]'"
+                    f"which is not installed; {advice}"
                 ) from error
             except (AttributeError, ImportError) as error:
                 raise ConfigError(

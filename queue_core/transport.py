@@ -120,7 +120,7 @@ class Features(msgspec.Struct, frozen=True):
     ] = False
     key_value: Annotated[
         bool,
-        "connection.key_value(): get, set, increment, delete",
+        "connection.key_value(): key_get, key_set, key_increment, key_delete",
         "name a second URL with backend= for what needs keys and values",
     ] = False
     deduplicate: Annotated[
@@ -462,7 +462,7 @@ class Store(Protocol):
 
         ``transaction`` is for stores with `Features.transactions`: do all of this inside
         ``transaction.handle``, leave the commit to its owner, and call ``transaction.on_end`` when
-        it came; others raise ``Unsupported("transactions", ...)``.
+        it came; others raise ``Unsupported("transactions", NAME)``, with the transport's name.
         """
 
     def claim(

@@ -53,6 +53,16 @@ def test_a_missing_driver_is_one_line_with_the_pip_command(points):
         registry.find_transport("postgresql")
 
 
+def test_a_module_that_a_foreign_transport_lacks_is_in_none_of_our_extras(points):
+    def load():
+        raise ModuleNotFoundError("No module named 'boto3'", name="boto3")
+
+    points.append(Point("sqs", load))
+    with pytest.raises(ConfigError, match="module 'boto3'.*; install it, or") as told:
+        registry.find_transport("sqs")
+    assert "queue-core[" not in str(told.value)
+
+
 def test_an_entry_point_that_names_nothing_says_so(points):
     def load():
         raise AttributeError("module 'mine' has no attribute 'transport'")
