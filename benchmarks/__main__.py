@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import BROKERS, PLAIN, Case
-from benchmarks.desk import ROOT, BenchError, Desk
 from benchmarks.libraries import LIBRARIES
 from benchmarks.names import start_run
 from benchmarks.plot import svg
+from benchmarks.processes import ROOT, BenchError, Processes
 from benchmarks.report import fill_in, goals, measured, plain, readme_block
 from benchmarks.results import Results, Row
 from benchmarks.runner import Plan, all_cases, run
@@ -122,7 +122,7 @@ def _measure(options: argparse.Namespace) -> Results:
     file = Path(options.json or WORK / "latest.json")
     with (
         tempfile.TemporaryDirectory(prefix="run-", dir=WORK) as folder,
-        Desk(CONTESTANTS, file.with_suffix(".log")) as desk,
+        Processes(CONTESTANTS, file.with_suffix(".log")) as processes,
     ):
         urls = {name: _url(name, Path(folder)) for name in brokers}
         rounds = 1 if options.quick else options.rounds
@@ -130,7 +130,7 @@ def _measure(options: argparse.Namespace) -> Results:
         trials = 2 if options.thorough else 1
         plan = Plan(cases, urls, contestants, rounds, seconds, trials, options.count)
         results = _load(Path(options.add_to)) if options.add_to else Results(about=_about(rounds))
-        for rows in run(plan, desk, _tell):
+        for rows in run(plan, processes, _tell):
             results.replace(rows)
             _note_server(results, rows)
             for row in rows:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.contest CONTESTANT
 
-A job names a question and a broker and carries the numbers. Each job opens its own lane, so that
+A job names a question and a broker and carries the numbers. Each job opens its own adapter, so that
 no contestant has anything open while others are measured. What a library prints goes to stderr.
 """
 
@@ -15,22 +15,22 @@ import sys
 import traceback
 from typing import Any
 
-from benchmarks.lane import NoSuchLane
+from benchmarks.adapter import NotOffered
 
 
 def answer(contestant: Any, job: dict[str, Any]) -> dict[str, Any]:
     """Do one job."""
     question = importlib.import_module(f"benchmarks.questions.{job['question']}")
     try:
-        lane = contestant.open_lane(job["broker"], job["url"])
-    except NoSuchLane as error:
+        adapter = contestant.open_adapter(job["broker"], job["url"])
+    except NotOffered as error:
         return {"absent": str(error)}
     try:
-        return {**question.measure(lane, job), "facts": lane.facts}
-    except NoSuchLane as error:
+        return {**question.measure(adapter, job), "facts": adapter.facts}
+    except NotOffered as error:
         return {"absent": str(error)}
     finally:
-        lane.close()
+        adapter.close()
 
 
 def main(name: str) -> None:

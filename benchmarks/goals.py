@@ -65,7 +65,11 @@ COMMAND = "inspect ping as a process, less the driver's import"
 SHALLOW, DEEP = "consume at depth 1 k", "consume at depth 1 M"
 TASKS, THREADS, MIXED = "no-op tasks", "no-op tasks, 8 threads", "mixed load"
 SENT, BATCH = "tasks sent one by one", "tasks sent in a batch"
-ERRAND, IDLE_WORKER, LATER = "one task to an idle worker", "idle worker", "10,000 tasks in an hour"
+DISPATCH, IDLE_WORKER, LATER = (
+    "one task to an idle worker",
+    "idle worker",
+    "10,000 tasks in an hour",
+)
 ACKING = ("celery", "dramatiq", "taskiq")
 
 
@@ -168,14 +172,14 @@ def _worker() -> list[Goal]:
         for goal in _rates(broker, other, {case: least})
     ]
     for broker in ("amqp", "redis"):
-        look = _against_best(broker, ERRAND, ACKING, min)
-        goals.append(Goal(broker, f"{ERRAND}, against the best that acks", look, most=1.3))
+        look = _against_best(broker, DISPATCH, ACKING, min)
+        goals.append(Goal(broker, f"{DISPATCH}, against the best that acks", look, most=1.3))
         look = _against_best(broker, MIXED, [f"ours-{window}" for window in WINDOWS], max)
         goals.append(Goal(broker, f"{MIXED}, against the best fixed prefetch", look, least=0.9))
-    look = _against("postgresql", ERRAND, "procrastinate")
-    goals.append(Goal("postgresql", f"{ERRAND}, against procrastinate", look, most=0.6))
-    look = _number("sqlite", ERRAND, "value")
-    goals.append(Goal("sqlite", ERRAND, look, most=3.0, unit="ms"))
+    look = _against("postgresql", DISPATCH, "procrastinate")
+    goals.append(Goal("postgresql", f"{DISPATCH}, against procrastinate", look, most=0.6))
+    look = _number("sqlite", DISPATCH, "value")
+    goals.append(Goal("sqlite", DISPATCH, look, most=3.0, unit="ms"))
     for broker in ("sqlite", "postgresql", "redis", "amqp"):
         goals += _worker_alone(broker)
     return goals

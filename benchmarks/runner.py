@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.adapter import NotOffered
 from benchmarks.cases import Case
-from benchmarks.desk import Desk, Failed, Job, Reply
-from benchmarks.lane import NoSuchLane
+from benchmarks.processes import Failed, Job, Processes, Reply
 from benchmarks.results import Row
 
 QUESTIONS = (
@@ -28,7 +28,7 @@ QUESTIONS = (
     "command",
     "tasks",
     "enqueue",
-    "errand",
+    "dispatch",
     "footprint",
 )
 
@@ -65,18 +65,18 @@ class Plan:
     counts: int = 0
 
 
-def run(plan: Plan, desk: Desk, tell: Callable[[str], object]) -> Iterable[list[Row]]:
+def run(plan: Plan, processes: Processes, tell: Callable[[str], object]) -> Iterable[list[Row]]:
     """Yield the rows of each case and broker; failed ones have an ``error``."""
     for case in plan.cases:
         question = importlib.import_module(f"benchmarks.questions.{case.question}")
         for broker in case.brokers:
             if broker in plan.urls:
                 tell(f"{case.name}, {broker}")
-                yield _race(case, broker, question, plan, desk)
-        desk.rest()
+                yield _race(case, broker, question, plan, processes)
+        processes.rest()
 
 
-def _race(case: Case, broker: str, question: Any, plan: Plan, desk: Desk) -> list[Row]:
+def _race(case: Case, broker: str, question: Any, plan: Plan, processes: Processes) -> list[Row]:
     runners = [
         _Runner(name, case, broker, plan) for name in plan.contestants if name in case.contestants
     ]
@@ -85,14 +85,14 @@ def _race(case: Case, broker: str, question: Any, plan: Plan, desk: Desk) -> lis
     for number in range(-trials, rounds):
         for runner in runners:
             if not runner.row.error and not runner.absent:
-                runner.take(_asked(question, desk, runner), number)
+                runner.take(_asked(question, processes, runner), number)
     return [runner.row for runner in runners if not runner.absent]
 
 
-def _asked(question: Any, desk: Desk, runner: _Runner) -> Reply:
+def _asked(question: Any, processes: Processes, runner: _Runner) -> Reply:
     try:
-        reply: Reply = question.ask(desk, runner.row.contestant, runner.job)
-    except NoSuchLane as error:
+        reply: Reply = question.ask(processes, runner.row.contestant, runner.job)
+    except NotOffered as error:
         return {"absent": str(error)}
     except Failed as error:
         return {"error": str(error)}

@@ -17,7 +17,7 @@ import redis
 import sqlalchemy
 from kombu.pidbox import Mailbox
 
-from benchmarks.lane import NoSuchLane, payload
+from benchmarks.adapter import NotOffered, payload
 from benchmarks.names import named
 
 NAMESPACE = named("kombu")
@@ -34,13 +34,13 @@ _SCHEMES = {
 _DRIVERS = {"amqp": amqp, "amqp-quorum": amqp, "redis": redis}
 
 
-def open_lane(broker: str, url: str) -> KombuLane:
+def open_adapter(broker: str, url: str) -> KombuAdapter:
     if broker not in _SCHEMES:
-        raise NoSuchLane(f"kombu is not measured on {broker}")
-    return KombuLane(broker, url)
+        raise NotOffered(f"kombu is not measured on {broker}")
+    return KombuAdapter(broker, url)
 
 
-class KombuLane:
+class KombuAdapter:
     def __init__(self, broker: str, url: str) -> None:
         self._broker = broker
         self._url = f"{_SCHEMES[broker]}:{url.partition(':')[2]}"
@@ -95,8 +95,8 @@ class KombuLane:
     def subscribe(self, queue: str, prefetch: int) -> _Subscription:
         return _Subscription(self, queue, prefetch)
 
-    def courier(self, take_from: str, send_to: str) -> _Courier:
-        return _Courier(self, take_from, send_to)
+    def peer(self, take_from: str, send_to: str) -> _Peer:
+        return _Peer(self, take_from, send_to)
 
     def nodes(self, names: Sequence[str]) -> _Nodes:
         return _Nodes(self._connect(confirm=False), self._mailbox(), names)
@@ -113,9 +113,9 @@ class KombuLane:
 
     def _mailbox(self, namespace: str = NAMESPACE) -> Mailbox:
         if self._broker in ("sqlite", "postgresql", "mariadb"):
-            raise NoSuchLane("pidbox needs fanout, which kombu has not on databases")
+            raise NotOffered("pidbox needs fanout, which kombu has not on databases")
         if self._broker == "memory":
-            raise NoSuchLane("in memory a second drain_events looks once a second")
+            raise NotOffered("in memory a second drain_events looks once a second")
         return Mailbox(namespace, type="fanout")
 
     def close(self) -> None:
@@ -123,13 +123,13 @@ class KombuLane:
 
 
 class _Subscription:
-    def __init__(self, lane: KombuLane, queue: str, prefetch: int) -> None:
-        self._connection = lane._connection
+    def __init__(self, adapter: KombuAdapter, queue: str, prefetch: int) -> None:
+        self._connection = adapter._connection
         self.latest = time.monotonic()
         self._bodies: deque[Any] = deque()
         self._channel = self._connection.channel()
         self._consumer = self._connection.Consumer(
-            [lane._queue(queue, self._channel)], channel=self._channel, callbacks=[self._handle]
+            [adapter._queue(queue, self._channel)], channel=self._channel, callbacks=[self._handle]
         )
         self._consumer.qos(prefetch_count=prefetch)
         self._consumer.consume()
@@ -159,10 +159,10 @@ class _Subscription:
         self._channel.close()
 
 
-class _Courier:
-    def __init__(self, lane: KombuLane, take_from: str, send_to: str) -> None:
-        self._subscription = lane.subscribe(take_from, 100)
-        self._producer = lane._connection.Producer(serializer="json")
+class _Peer:
+    def __init__(self, adapter: KombuAdapter, take_from: str, send_to: str) -> None:
+        self._subscription = adapter.subscribe(take_from, 100)
+        self._producer = adapter._connection.Producer(serializer="json")
         self._send_to = send_to
 
     def send(self, body: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.lane import payload
+from benchmarks.adapter import payload
 from benchmarks.names import named
 from queue_core import AccessRefused, Connection, Consumer, Queue, QueueNotFound, __version__
 from queue_core.mailbox import Mailbox
@@ -17,11 +17,11 @@ NAMESPACE = named("fleet")
 DRIVERS = {"sqlite": "sqlalchemy", "redis": "redis", "amqp": "pika"}
 
 
-def open_lane(broker: str, url: str) -> OurLane:
-    return OurLane(broker, url)
+def open_adapter(broker: str, url: str) -> OurAdapter:
+    return OurAdapter(broker, url)
 
 
-class OurLane:
+class OurAdapter:
     def __init__(self, broker: str, url: str) -> None:
         self._broker = broker
         self._url = url
@@ -61,8 +61,8 @@ class OurLane:
     def subscribe(self, queue: str, prefetch: int) -> _Subscription:
         return _Subscription(self._connection.consumer(queue, prefetch=prefetch))
 
-    def courier(self, take_from: str, send_to: str) -> _Courier:
-        return _Courier(self._connection, take_from, send_to)
+    def peer(self, take_from: str, send_to: str) -> _Peer:
+        return _Peer(self._connection, take_from, send_to)
 
     def nodes(self, names: Sequence[str]) -> Mailbox:
         box = Mailbox(NAMESPACE, self._connection)
@@ -121,7 +121,7 @@ class _Subscription:
         return taken
 
 
-class _Courier:
+class _Peer:
     def __init__(self, connection: Connection, take_from: str, send_to: str) -> None:
         self._consumer = connection.consumer(take_from)
         self._consumer.start()

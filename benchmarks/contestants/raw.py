@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from benchmarks.lane import Lane, NoSuchLane
+from benchmarks.adapter import Adapter, NotOffered
 
 _MODULES = {
     "memory": "raw_memory",
@@ -17,9 +17,9 @@ _MODULES = {
 }
 
 
-def open_lane(broker: str, url: str) -> Lane:
+def open_adapter(broker: str, url: str) -> Adapter:
     if broker not in _MODULES:
-        raise NoSuchLane(f"there is no driver for {broker}")
+        raise NotOffered(f"there is no driver for {broker}")
     module = importlib.import_module(f"benchmarks.contestants.{_MODULES[broker]}")
-    lane: Lane = module.open_lane(broker, url)
-    return lane
+    adapter: Adapter = module.open_adapter(broker, url)
+    return adapter

@@ -21,16 +21,16 @@ from typing import Any
 
 import pika
 
-from benchmarks.contestants.by_courier import COMMANDS, command
-from benchmarks.lane import payload
+from benchmarks.adapter import payload
+from benchmarks.contestants.plain_mailbox import COMMANDS, command
 
 WINDOW = 4000
 PROPERTIES = pika.BasicProperties(content_type="application/json", delivery_mode=2)
 PATIENCE = 60.0
 
 
-def open_lane(broker: str, url: str) -> PikaLane:
-    return PikaLane(broker, url)
+def open_adapter(broker: str, url: str) -> PikaAdapter:
+    return PikaAdapter(broker, url)
 
 
 class Loop:
@@ -108,7 +108,7 @@ class Loop:
         self._thread.join(5.0)
 
 
-class PikaLane:
+class PikaAdapter:
     def __init__(self, broker: str, url: str) -> None:
         self._kind = "quorum" if broker == "amqp-quorum" else "classic"
         self._url = url
@@ -124,7 +124,7 @@ class PikaLane:
         }
 
     def open(self) -> Loop:
-        """One more connection; the lane closes it."""
+        """One more connection; the adapter closes it."""
         loop = Loop(self._url)
         self._loops.append(loop)
         return loop
@@ -168,8 +168,8 @@ class PikaLane:
     def subscribe(self, queue: str, prefetch: int) -> Subscription:
         return Subscription(self.open(), queue, prefetch)
 
-    def courier(self, take_from: str, send_to: str) -> _Courier:
-        return _Courier(self, take_from, send_to)
+    def peer(self, take_from: str, send_to: str) -> _Peer:
+        return _Peer(self, take_from, send_to)
 
     def nodes(self, names: Sequence[str]) -> _Nodes:
         return _Nodes(self.open(), names)
@@ -270,10 +270,10 @@ class Subscription:
         self._loop.close()
 
 
-class _Courier:
-    def __init__(self, lane: PikaLane, take_from: str, send_to: str) -> None:
-        self._subscription = lane.subscribe(take_from, 100)
-        self._publisher = lane.publisher()
+class _Peer:
+    def __init__(self, adapter: PikaAdapter, take_from: str, send_to: str) -> None:
+        self._subscription = adapter.subscribe(take_from, 100)
+        self._publisher = adapter.publisher()
         self._send_to = send_to
 
     def send(self, body: dict[str, Any]) -> None:
@@ -353,4 +353,4 @@ class _Caller:
         self._private.send(COMMANDS, command(0, [name]))
 
     def close(self) -> None:
-        """Its connection is the lane's."""
+        """Its connection is the adapter's."""

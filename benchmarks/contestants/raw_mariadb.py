@@ -14,9 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 import pymysql
 
-from benchmarks.contestants import by_courier
-from benchmarks.contestants.raw_table import TableCourier
-from benchmarks.lane import payload
+from benchmarks.adapter import payload
+from benchmarks.contestants import plain_mailbox
+from benchmarks.contestants.raw_table import TablePeer
 from benchmarks.names import named
 
 BATCH = 100
@@ -32,11 +32,11 @@ CLAIM = f"""SELECT number, body FROM {TABLE} WHERE queue = %s AND taken = 0
     ORDER BY number LIMIT %s FOR UPDATE SKIP LOCKED"""
 
 
-def open_lane(broker: str, url: str) -> MariaLane:
-    return MariaLane(url)
+def open_adapter(broker: str, url: str) -> MariaAdapter:
+    return MariaAdapter(url)
 
 
-class MariaLane:
+class MariaAdapter:
     def __init__(self, url: str) -> None:
         self._url = url
         parts = urlsplit(url)
@@ -111,24 +111,24 @@ class MariaLane:
     def subscribe(self, queue: str, prefetch: int) -> Subscription:
         return Subscription(self, queue, prefetch)
 
-    def courier(self, take_from: str, send_to: str) -> TableCourier:
-        return TableCourier(self.insert, self.subscribe(take_from, 1), send_to)
+    def peer(self, take_from: str, send_to: str) -> TablePeer:
+        return TablePeer(self.insert, self.subscribe(take_from, 1), send_to)
 
-    def nodes(self, names: Sequence[str]) -> by_courier.Nodes:
-        return by_courier.Nodes(self, lambda: MariaLane(self._url), names)
+    def nodes(self, names: Sequence[str]) -> plain_mailbox.Nodes:
+        return plain_mailbox.Nodes(self, lambda: MariaAdapter(self._url), names)
 
-    def caller(self) -> by_courier.Caller:
-        return by_courier.Caller(self)
+    def caller(self) -> plain_mailbox.Caller:
+        return plain_mailbox.Caller(self)
 
     def close(self) -> None:
         self._database.close()
 
 
 class Subscription:
-    """Claims on the lane's connection."""
+    """Claims on the adapter's connection."""
 
-    def __init__(self, lane: MariaLane, queue: str, prefetch: int) -> None:
-        self._lane = lane
+    def __init__(self, adapter: MariaAdapter, queue: str, prefetch: int) -> None:
+        self._adapter = adapter
         self._queue = queue
         self.latest = time.monotonic()
         self._prefetch = prefetch
@@ -146,7 +146,7 @@ class Subscription:
     def claim(self, room: int, end: float) -> list[Any]:
         """Claim some as soon as there are some; what was claimed before is acked."""
         while True:
-            rows = self._lane.step(self._queue, min(self._prefetch, room), self._handled)
+            rows = self._adapter.step(self._queue, min(self._prefetch, room), self._handled)
             self._handled = [number for number, _ in rows]
             if rows or time.monotonic() >= end:
                 return [json.loads(body) for _, body in rows]
@@ -154,5 +154,5 @@ class Subscription:
 
     def close(self) -> None:
         if self._handled:
-            self._lane.step(self._queue, 0, self._handled)
+            self._adapter.step(self._queue, 0, self._handled)
             self._handled = []

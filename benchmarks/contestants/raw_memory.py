@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Sequence
 from itertools import count as counting
 
-from benchmarks.lane import Caller, Courier, Nodes, NoSuchLane, payload
+from benchmarks.adapter import Caller, Nodes, NotOffered, Peer, payload
 from queue_core.message import Token
 from queue_core.transport import Envelope
 from queue_core.transports.memory import MemoryBroker, MemoryStore
@@ -21,11 +21,11 @@ BATCH = 100
 SESSION = "bench"
 
 
-def open_lane(broker: str, url: str) -> MemoryLane:
-    return MemoryLane()
+def open_adapter(broker: str, url: str) -> MemoryAdapter:
+    return MemoryAdapter()
 
 
-class MemoryLane:
+class MemoryAdapter:
     def __init__(self) -> None:
         self.store = MemoryStore(MemoryBroker())
         self.store.open_session(SESSION, 30.0)
@@ -55,14 +55,14 @@ class MemoryLane:
     def subscribe(self, queue: str, prefetch: int) -> _Subscription:
         return _Subscription(self.store, queue, prefetch)
 
-    def courier(self, take_from: str, send_to: str) -> Courier:
-        raise NoSuchLane("memory is not shared between processes")
+    def peer(self, take_from: str, send_to: str) -> Peer:
+        raise NotOffered("memory is not shared between processes")
 
     def nodes(self, names: Sequence[str]) -> Nodes:
-        raise NoSuchLane("memory has no driver that carries commands")
+        raise NotOffered("memory has no driver that carries commands")
 
     def caller(self) -> Caller:
-        raise NoSuchLane("memory has no driver that carries commands")
+        raise NotOffered("memory has no driver that carries commands")
 
     def close(self) -> None:
         self.store.close()

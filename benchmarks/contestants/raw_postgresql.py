@@ -12,9 +12,9 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.contestants import by_courier
-from benchmarks.contestants.raw_table import TableCourier
-from benchmarks.lane import payload
+from benchmarks.adapter import payload
+from benchmarks.contestants import plain_mailbox
+from benchmarks.contestants.raw_table import TablePeer
 from benchmarks.names import named
 
 BATCH = 100
@@ -34,11 +34,11 @@ UPDATE {TABLE} SET taken = true WHERE number = ANY(ARRAY(
 )) RETURNING number, body"""
 
 
-def open_lane(broker: str, url: str) -> PostgresLane:
-    return PostgresLane(url)
+def open_adapter(broker: str, url: str) -> PostgresAdapter:
+    return PostgresAdapter(url)
 
 
-class PostgresLane:
+class PostgresAdapter:
     def __init__(self, url: str) -> None:
         self._url = url
         self.database = psycopg.connect(url, autocommit=True)
@@ -83,14 +83,14 @@ class PostgresLane:
         news = psycopg.connect(self._url, autocommit=True)
         return Subscription(self.database, news, queue, prefetch)
 
-    def courier(self, take_from: str, send_to: str) -> TableCourier:
-        return TableCourier(self.insert, self.subscribe(take_from, 1), send_to)
+    def peer(self, take_from: str, send_to: str) -> TablePeer:
+        return TablePeer(self.insert, self.subscribe(take_from, 1), send_to)
 
-    def nodes(self, names: Sequence[str]) -> by_courier.Nodes:
-        return by_courier.Nodes(self, lambda: PostgresLane(self._url), names)
+    def nodes(self, names: Sequence[str]) -> plain_mailbox.Nodes:
+        return plain_mailbox.Nodes(self, lambda: PostgresAdapter(self._url), names)
 
-    def caller(self) -> by_courier.Caller:
-        return by_courier.Caller(self)
+    def caller(self) -> plain_mailbox.Caller:
+        return plain_mailbox.Caller(self)
 
     def close(self) -> None:
         self.database.close()

@@ -17,8 +17,8 @@ from typing import Any
 
 import redis
 
-from benchmarks.contestants.by_courier import ANSWERS, COMMANDS, command
-from benchmarks.lane import payload
+from benchmarks.adapter import payload
+from benchmarks.contestants.plain_mailbox import ANSWERS, COMMANDS, command
 
 BATCH = 100
 CLAIM = """
@@ -30,11 +30,11 @@ return taken
 """
 
 
-def open_lane(broker: str, url: str) -> RedisLane:
-    return RedisLane(url)
+def open_adapter(broker: str, url: str) -> RedisAdapter:
+    return RedisAdapter(url)
 
 
-class RedisLane:
+class RedisAdapter:
     def __init__(self, url: str) -> None:
         self._url = url
         self._redis = redis.Redis.from_url(url)
@@ -69,8 +69,8 @@ class RedisLane:
     def subscribe(self, queue: str, prefetch: int) -> _Subscription:
         return _Subscription(self._redis, self._claim, queue, prefetch)
 
-    def courier(self, take_from: str, send_to: str) -> _Courier:
-        return _Courier(self._redis, take_from, send_to)
+    def peer(self, take_from: str, send_to: str) -> _Peer:
+        return _Peer(self._redis, take_from, send_to)
 
     def nodes(self, names: Sequence[str]) -> _Nodes:
         return _Nodes(redis.Redis.from_url(self._url), names)
@@ -112,7 +112,7 @@ class _Subscription:
         """Nothing was taken in advance."""
 
 
-class _Courier:
+class _Peer:
     def __init__(self, client: redis.Redis, take_from: str, send_to: str) -> None:
         self._redis = client
         self._take_from = take_from
@@ -187,4 +187,4 @@ class _Caller:
         self._messenger.send(command(0, [name]))
 
     def close(self) -> None:
-        """Its connection is the lane's."""
+        """Its connection is the adapter's."""

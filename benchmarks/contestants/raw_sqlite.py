@@ -12,9 +12,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.contestants import by_courier
-from benchmarks.contestants.raw_table import TableCourier
-from benchmarks.lane import payload
+from benchmarks.adapter import payload
+from benchmarks.contestants import plain_mailbox
+from benchmarks.contestants.raw_table import TablePeer
 
 BATCH = 100
 CLAIM = """UPDATE raw_message SET taken = 1 WHERE number IN (
@@ -22,11 +22,11 @@ CLAIM = """UPDATE raw_message SET taken = 1 WHERE number IN (
 ) RETURNING number, body"""
 
 
-def open_lane(broker: str, url: str) -> SqliteLane:
-    return SqliteLane(url.partition("///")[2].partition("?")[0])
+def open_adapter(broker: str, url: str) -> SqliteAdapter:
+    return SqliteAdapter(url.partition("///")[2].partition("?")[0])
 
 
-class SqliteLane:
+class SqliteAdapter:
     def __init__(self, path: str) -> None:
         self._path = path
         self.database = sqlite3.connect(path, isolation_level=None, timeout=30.0)
@@ -79,22 +79,22 @@ class SqliteLane:
         self.database.execute("COMMIT")
         return rows
 
-    def courier(self, take_from: str, send_to: str) -> TableCourier:
-        return TableCourier(self.insert, self.subscribe(take_from, 1), send_to)
+    def peer(self, take_from: str, send_to: str) -> TablePeer:
+        return TablePeer(self.insert, self.subscribe(take_from, 1), send_to)
 
-    def nodes(self, names: Sequence[str]) -> by_courier.Nodes:
-        return by_courier.Nodes(self, lambda: SqliteLane(self._path), names)
+    def nodes(self, names: Sequence[str]) -> plain_mailbox.Nodes:
+        return plain_mailbox.Nodes(self, lambda: SqliteAdapter(self._path), names)
 
-    def caller(self) -> by_courier.Caller:
-        return by_courier.Caller(self)
+    def caller(self) -> plain_mailbox.Caller:
+        return plain_mailbox.Caller(self)
 
     def close(self) -> None:
         self.database.close()
 
 
 class _Subscription:
-    def __init__(self, lane: SqliteLane, queue: str, prefetch: int) -> None:
-        self._lane = lane
+    def __init__(self, adapter: SqliteAdapter, queue: str, prefetch: int) -> None:
+        self._adapter = adapter
         self._queue = queue
         self.latest = time.monotonic()
         self._prefetch = prefetch
@@ -113,14 +113,14 @@ class _Subscription:
     def claim(self, room: int, end: float) -> list[Any]:
         """Claim some as soon as there are some; what was claimed before is acked."""
         while True:
-            rows = self._lane.step(self._queue, min(self._prefetch, room), self._handled)
+            rows = self._adapter.step(self._queue, min(self._prefetch, room), self._handled)
             self._handled = [(number,) for number, _ in rows]
             if rows or not self._changes(end):
                 return [json.loads(body) for _, body in rows]
 
     def _changes(self, end: float) -> bool:
         while time.monotonic() < end:
-            (version,) = self._lane.database.execute("PRAGMA data_version").fetchone()
+            (version,) = self._adapter.database.execute("PRAGMA data_version").fetchone()
             if version != self._seen:
                 self._seen = version
                 return True
@@ -129,5 +129,5 @@ class _Subscription:
 
     def close(self) -> None:
         if self._handled:
-            self._lane.step(self._queue, 0, self._handled)
+            self._adapter.step(self._queue, 0, self._handled)
             self._handled = []

@@ -1,4 +1,4 @@
-"""What the bare drivers of databases have in common: a courier whose messages are rows."""
+"""What the bare drivers of databases have in common: a peer whose messages are rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Claims(Protocol):
         """Claim some as soon as there are some; what was claimed before is acked."""
 
 
-class TableCourier:
+class TablePeer:
     """Inserts one message, or claims one, which is acked with the next claim."""
 
     def __init__(self, insert: Callable[[str, str], object], claims: Claims, send_to: str) -> None:

@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from benchmarks.cases import Case
-from benchmarks.desk import ROOT, Desk, Job, Reply
+from benchmarks.processes import ROOT, Job, Processes, Reply
 
 TIMES = 2
 CASES = (
@@ -29,14 +29,14 @@ CASES = (
 )
 
 
-def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+def ask(processes: Processes, contestant: str, job: Job) -> Reply:
     """In the runner."""
-    return desk.ask(contestant, job)
+    return processes.ask(contestant, job)
 
 
-def measure(lane: Any, job: dict[str, Any]) -> dict[str, Any]:
+def measure(adapter: Any, job: dict[str, Any]) -> dict[str, Any]:
     """In the contestant's process, which has the node."""
-    nodes, module, arguments, driver = lane.pinged()
+    nodes, module, arguments, driver = adapter.pinged()
     try:
         runs = [
             (_run("-c", f"import {driver}"), _run("-m", module, *arguments)) for _ in range(TIMES)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.adapter import Adapter
 from benchmarks.cases import Case
-from benchmarks.desk import Desk, Job, Reply
-from benchmarks.lane import Lane
 from benchmarks.names import named
+from benchmarks.processes import Job, Processes, Reply
 from benchmarks.timing import timed
 
 QUEUE = named("consume")
@@ -18,21 +18,21 @@ CASES = (
 )
 
 
-def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+def ask(processes: Processes, contestant: str, job: Job) -> Reply:
     """In the runner."""
-    return desk.ask(contestant, job)
+    return processes.ask(contestant, job)
 
 
-def measure(lane: Lane, job: dict[str, Any]) -> dict[str, Any]:
+def measure(adapter: Adapter, job: dict[str, Any]) -> dict[str, Any]:
     """In the contestant's process."""
     count = job["count"]
-    lane.clear(QUEUE)
-    lane.publish_many(QUEUE, count)
+    adapter.clear(QUEUE)
+    adapter.publish_many(QUEUE, count)
     with timed(count) as result:
-        subscription = lane.subscribe(QUEUE, job["prefetch"])
+        subscription = adapter.subscribe(QUEUE, job["prefetch"])
         taken = subscription.take(count, PATIENCE)
     subscription.close()
-    lane.drop(QUEUE)
+    adapter.drop(QUEUE)
     if taken != count:
         raise RuntimeError(f"{taken} of {count} messages came within {PATIENCE:g} s")
     return result

@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.adapter import Adapter
 from benchmarks.cases import SHARED, Case
-from benchmarks.desk import Desk, Job, Reply
-from benchmarks.lane import Lane
 from benchmarks.names import named
+from benchmarks.processes import Job, Processes, Reply
 
 QUEUE = named("crowd")
 PROCESSES = 8
@@ -37,26 +37,26 @@ CASES = tuple(
 )
 
 
-def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+def ask(processes: Processes, contestant: str, job: Job) -> Reply:
     """In the runner."""
-    desk.warm(contestant, PROCESSES)
+    processes.warm(contestant, PROCESSES)
     replies = []
-    for processes in (1, PROCESSES):
-        filled = desk.ask(contestant, {**job, "side": "fill"})
+    for number in (1, PROCESSES):
+        filled = processes.ask(contestant, {**job, "side": "fill"})
         if "error" in filled or "absent" in filled:
             return filled
-        replies.append(_race(desk, contestant, job, processes))
+        replies.append(_race(processes, contestant, job, number))
         if "error" in replies[-1]:
             return replies[-1]
-    desk.ask(contestant, {**job, "side": "remove"})
+    processes.ask(contestant, {**job, "side": "remove"})
     single, crowd = replies
     return {**crowd, "single": single["value"], "gain": crowd["value"] / single["value"]}
 
 
-def _race(desk: Desk, contestant: str, job: Job, processes: int) -> Reply:
+def _race(processes: Processes, contestant: str, job: Job, number: int) -> Reply:
     with tempfile.TemporaryDirectory(prefix="queue-core-bench-") as line:
-        run = {**job, "side": "take", "line": line, "processes": processes}
-        replies = desk.ask_all([(contestant, run)] * processes)
+        run = {**job, "side": "take", "line": line, "number": number}
+        replies = processes.ask_all([(contestant, run)] * number)
     for reply in replies:
         if "error" in reply:
             return reply
@@ -73,27 +73,27 @@ def _race(desk: Desk, contestant: str, job: Job, processes: int) -> Reply:
     }
 
 
-def measure(lane: Lane, job: dict[str, Any]) -> dict[str, Any]:
+def measure(adapter: Adapter, job: dict[str, Any]) -> dict[str, Any]:
     """In the contestant's processes."""
     if job["side"] == "fill":
-        lane.clear(QUEUE)
-        lane.publish_many(QUEUE, job["fill"])
+        adapter.clear(QUEUE)
+        adapter.publish_many(QUEUE, job["fill"])
         return {}
     if job["side"] == "remove":
-        lane.drop(QUEUE)
+        adapter.drop(QUEUE)
         return {}
-    _line_up(Path(job["line"]), job["processes"])
+    _line_up(Path(job["line"]), job["number"])
     began = time.monotonic()
-    subscription = lane.subscribe(QUEUE, job["prefetch"])
+    subscription = adapter.subscribe(QUEUE, job["prefetch"])
     taken = subscription.take(job["fill"], SECONDS)
     return {"taken": taken, "began": began, "latest": subscription.latest}
 
 
-def _line_up(line: Path, processes: int) -> None:
+def _line_up(line: Path, number: int) -> None:
     """Wait until all the others are there too."""
     (line / str(os.getpid())).touch()
     end = time.monotonic() + TO_OPEN
-    while len(os.listdir(line)) < processes:
+    while len(os.listdir(line)) < number:
         if time.monotonic() > end:
             raise TimeoutError("the other processes did not come")
         time.sleep(0.002)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from benchmarks.adapter import Adapter
 from benchmarks.cases import PLAIN, Case
-from benchmarks.desk import Desk, Job, Reply
-from benchmarks.lane import Lane
 from benchmarks.names import named
+from benchmarks.processes import Job, Processes, Reply
 from benchmarks.timing import timed
 
 QUEUE = named("depth")
@@ -38,24 +38,24 @@ CASES = tuple(
 )
 
 
-def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+def ask(processes: Processes, contestant: str, job: Job) -> Reply:
     """In the runner."""
-    return desk.ask(contestant, job)
+    return processes.ask(contestant, job)
 
 
-def measure(lane: Lane, job: dict[str, Any]) -> dict[str, Any]:
+def measure(adapter: Adapter, job: dict[str, Any]) -> dict[str, Any]:
     """In the contestant's process."""
-    lane.clear(QUEUE)
-    lane.publish_many(QUEUE, job["depth"])
+    adapter.clear(QUEUE)
+    adapter.publish_many(QUEUE, job["depth"])
     samples = []
     for _ in range(TIMES):
         with timed(TAKE) as sample:
-            subscription = lane.subscribe(QUEUE, job["prefetch"])
+            subscription = adapter.subscribe(QUEUE, job["prefetch"])
             taken = subscription.take(TAKE, PATIENCE)
         subscription.close()
         if taken != TAKE:
             raise RuntimeError(f"{taken} of {TAKE} messages came within {PATIENCE:g} s")
         samples.append(sample)
-        lane.publish_many(QUEUE, TAKE)
-    lane.drop(QUEUE)
+        adapter.publish_many(QUEUE, TAKE)
+    adapter.drop(QUEUE)
     return {name: statistics.median(sample[name] for sample in samples) for name in samples[0]}

@@ -7,8 +7,8 @@ next. celery has no batch: it sends one by one there too.
 from __future__ import annotations
 
 from benchmarks.cases import Case
-from benchmarks.crew import Crew
-from benchmarks.desk import Desk, Job, Reply
+from benchmarks.library_run import LibraryRun
+from benchmarks.processes import Job, Processes, Reply
 
 WARMING = 10
 CASES = (
@@ -35,10 +35,10 @@ CASES = (
 )
 
 
-def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+def ask(processes: Processes, contestant: str, job: Job) -> Reply:
     """In the runner; the bare driver is asked what it publishes."""
     if contestant == "raw":
-        return desk.ask(contestant, {**job, "question": "publish"})
-    with Crew(desk, contestant, job) as crew:
-        crew.tell(job["order"], WARMING)
-        return {**crew.tell(job["order"], job["count"]), "facts": crew.facts}
+        return processes.ask(contestant, {**job, "question": "publish"})
+    with LibraryRun(processes, contestant, job) as run:
+        run.order(job["order"], WARMING)
+        return {**run.order(job["order"], job["count"]), "facts": run.facts}

@@ -10,12 +10,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from benchmarks.adapter import Adapter
 from benchmarks.cases import SHARED, Case
-from benchmarks.desk import Desk, Job, Reply
-from benchmarks.lane import Lane
-from benchmarks.meeting import Meeting, hold
 from benchmarks.names import named
+from benchmarks.processes import Job, Processes, Reply
 from benchmarks.questions.mailbox import DONE
+from benchmarks.rendezvous import Rendezvous, run_together
 
 QUEUE, NODE = named("beside"), "flooded"
 SECONDS = 3.0
@@ -32,55 +32,57 @@ CASES = (
 )
 
 
-def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+def ask(processes: Processes, contestant: str, job: Job) -> Reply:
     """In the runner."""
-    return hold(desk, [(contestant, {**job, "side": side}) for side in ("flood", "work")])
+    return run_together(
+        processes, [(contestant, {**job, "side": side}) for side in ("flood", "work")]
+    )
 
 
-def measure(lane: Lane, job: dict[str, Any]) -> dict[str, Any]:
+def measure(adapter: Adapter, job: dict[str, Any]) -> dict[str, Any]:
     """In the contestant's processes."""
-    with Meeting(job["folder"]) as meeting:
-        return _flood(lane, meeting) if job["side"] == "flood" else _work(lane, meeting)
+    with Rendezvous(job["folder"]) as rendezvous:
+        return _flood(adapter, rendezvous) if job["side"] == "flood" else _work(adapter, rendezvous)
 
 
-def _flood(lane: Lane, meeting: Meeting) -> dict[str, Any]:
-    meeting.hear("serves")
-    caller = lane.caller()
+def _flood(adapter: Adapter, rendezvous: Rendezvous) -> dict[str, Any]:
+    rendezvous.wait_for("serves")
+    caller = adapter.caller()
     begun, sent = 0.0, 0
-    meeting.hear("flood me")
-    while not (sent % 10 == 0 and meeting.said(DONE)):
+    rendezvous.wait_for("flood me")
+    while not (sent % 10 == 0 and rendezvous.announced(DONE)):
         caller.tell(NODE)
         if not sent:
             begun = time.monotonic()
-            meeting.say("flooding")
+            rendezvous.announce("flooding")
         sent += 1
-    meeting.say("flooded", str(sent / (time.monotonic() - begun)))
+    rendezvous.announce("flooded", str(sent / (time.monotonic() - begun)))
     caller.close()
     return {}
 
 
-def _work(lane: Lane, meeting: Meeting) -> dict[str, Any]:
-    lane.clear(QUEUE)
-    lane.publish_many(QUEUE, int(3 * SECONDS / TASK))
-    nodes = lane.nodes([NODE])
-    meeting.say("serves")
-    courier = lane.courier(QUEUE, QUEUE)
-    courier.take()
-    alone = _rate(courier)
-    meeting.say("flood me")
-    meeting.hear("flooding")
-    flooded = _rate(courier)
-    meeting.say(DONE)
-    commands = float(meeting.hear("flooded"))
+def _work(adapter: Adapter, rendezvous: Rendezvous) -> dict[str, Any]:
+    adapter.clear(QUEUE)
+    adapter.publish_many(QUEUE, int(3 * SECONDS / TASK))
+    nodes = adapter.nodes([NODE])
+    rendezvous.announce("serves")
+    peer = adapter.peer(QUEUE, QUEUE)
+    peer.take()
+    alone = _rate(peer)
+    rendezvous.announce("flood me")
+    rendezvous.wait_for("flooding")
+    flooded = _rate(peer)
+    rendezvous.announce(DONE)
+    commands = float(rendezvous.wait_for("flooded"))
     nodes.close()
-    lane.drop(QUEUE)
+    adapter.drop(QUEUE)
     return {"value": flooded / alone, "alone": alone, "commands": commands}
 
 
-def _rate(courier: Any) -> float:
+def _rate(peer: Any) -> float:
     taken, begun = 0, time.monotonic()
     while time.monotonic() - begun < SECONDS:
-        courier.take()
+        peer.take()
         time.sleep(TASK)
         taken += 1
     return taken / (time.monotonic() - begun)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import time
 
 from benchmarks.cases import Case
-from benchmarks.crew import Crew
-from benchmarks.desk import Desk, Failed, Job, Reply
+from benchmarks.library_run import LibraryRun
+from benchmarks.processes import Failed, Job, Processes, Reply
 from benchmarks.tree import cost, memory
 
 WARMING = 200
@@ -44,45 +44,45 @@ CASES = (
 )
 
 
-def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+def ask(processes: Processes, contestant: str, job: Job) -> Reply:
     """In the runner."""
-    with Crew(desk, contestant, job) as crew:
-        found = _later(crew, job["later"]) if "later" in job else _idle(crew)
-        return {**found, "facts": crew.facts}
+    with LibraryRun(processes, contestant, job) as run:
+        found = _later(run, job["later"]) if "later" in job else _idle(run)
+        return {**found, "facts": run.facts}
 
 
-def _everybody(crew: Crew) -> list[int]:
-    return [pid for tree in crew.trees for pid in tree.everybody()]
+def _everybody(run: LibraryRun) -> list[int]:
+    return [pid for tree in run.trees for pid in tree.everybody()]
 
 
-def _idle(crew: Crew) -> Reply:
-    crew.tell("fill", 1)
+def _idle(run: LibraryRun) -> Reply:
+    run.order("fill", 1)
     begun = time.monotonic()
-    crew.work()
-    ready = crew.wait(1) - begun
+    run.start_workers()
+    ready = run.wait(1) - begun
     time.sleep(SETTLING)
-    pids = _everybody(crew)
+    pids = _everybody(run)
     found = cost(lambda: time.sleep(SECONDS), pids)
     return {**found, "idle_cpu": found["value"], "value": memory(pids), "ready": ready}
 
 
-def _later(crew: Crew, count: int) -> Reply:
-    crew.tell("fill", WARMING)
-    crew.work()
-    crew.wait(WARMING)
-    before = _settled(crew)
-    crew.tell("send_later", count)
-    return {"value": _settled(crew) - before, "count": count}
+def _later(run: LibraryRun, count: int) -> Reply:
+    run.order("fill", WARMING)
+    run.start_workers()
+    run.wait(WARMING)
+    before = _settled(run)
+    run.order("send_later", count)
+    return {"value": _settled(run) - before, "count": count}
 
 
-def _settled(crew: Crew) -> float:
+def _settled(run: LibraryRun) -> float:
     """The memory when it has not grown for a while."""
     deadline = time.monotonic() + TO_SETTLE
-    now = memory(_everybody(crew))
+    now = memory(_everybody(run))
     while time.monotonic() < deadline:
         before = now
         time.sleep(SETTLING)
-        now = memory(_everybody(crew))
+        now = memory(_everybody(run))
         if now < before + STEADY:
             return now
     raise Failed(f"its memory still grew after {TO_SETTLE:g} s")

@@ -8,10 +8,10 @@ import os
 import time
 from typing import Any
 
+from benchmarks.adapter import Adapter
 from benchmarks.cases import PLAIN, Case
-from benchmarks.desk import Desk, Job, Reply
-from benchmarks.lane import Lane
 from benchmarks.names import named
+from benchmarks.processes import Job, Processes, Reply
 from benchmarks.tree import cost
 
 QUEUE = named("idle")
@@ -31,28 +31,28 @@ CASES = tuple(
 )
 
 
-def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+def ask(processes: Processes, contestant: str, job: Job) -> Reply:
     """In the runner."""
-    return desk.ask(contestant, job)
+    return processes.ask(contestant, job)
 
 
-def measure(lane: Lane, job: dict[str, Any]) -> dict[str, Any]:
+def measure(adapter: Adapter, job: dict[str, Any]) -> dict[str, Any]:
     """In the contestant's process."""
-    return _node(lane) if job["who"] == "node" else _consumer(lane)
+    return _node(adapter) if job["who"] == "node" else _consumer(adapter)
 
 
-def _consumer(lane: Lane) -> dict[str, float]:
-    lane.clear(QUEUE)
-    subscription = lane.subscribe(QUEUE, 100)
+def _consumer(adapter: Adapter) -> dict[str, float]:
+    adapter.clear(QUEUE)
+    subscription = adapter.subscribe(QUEUE, 100)
     subscription.take(1, SETTLING)
     result = cost(lambda: subscription.take(1, SECONDS), [os.getpid()])
     subscription.close()
-    lane.drop(QUEUE)
+    adapter.drop(QUEUE)
     return result
 
 
-def _node(lane: Lane) -> dict[str, float]:
-    nodes = lane.nodes([QUEUE])
+def _node(adapter: Adapter) -> dict[str, float]:
+    nodes = adapter.nodes([QUEUE])
     time.sleep(SETTLING)
     result = cost(lambda: time.sleep(SECONDS), [os.getpid()])
     nodes.close()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from benchmarks.adapter import Adapter, Caller
 from benchmarks.cases import PLAIN, Case
-from benchmarks.desk import Desk, Job, Reply
-from benchmarks.lane import Caller, Lane
-from benchmarks.meeting import Meeting, hold
+from benchmarks.processes import Job, Processes, Reply
+from benchmarks.rendezvous import Rendezvous, run_together
 from benchmarks.timing import percentile
 
 UNTIMED = 5
@@ -42,38 +42,38 @@ CASES = (
 )
 
 
-def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+def ask(processes: Processes, contestant: str, job: Job) -> Reply:
     """In the runner."""
     if job["broker"] == "memory":
-        return desk.ask(contestant, {**job, "side": "both"})
+        return processes.ask(contestant, {**job, "side": "both"})
     sides = [f"serve {number}" for number in range(job["processes"])] + ["ask"]
-    return hold(desk, [(contestant, {**job, "side": side}) for side in sides])
+    return run_together(processes, [(contestant, {**job, "side": side}) for side in sides])
 
 
-def measure(lane: Lane, job: dict[str, Any]) -> dict[str, Any]:
+def measure(adapter: Adapter, job: dict[str, Any]) -> dict[str, Any]:
     """In the contestant's processes."""
     side, _, number = job["side"].partition(" ")
     if side == "both":
-        nodes = lane.nodes(["node-0-0"])
-        found = _ask(lane, job)
+        nodes = adapter.nodes(["node-0-0"])
+        found = _ask(adapter, job)
         nodes.close()
         return found
-    with Meeting(job["folder"]) as meeting:
+    with Rendezvous(job["folder"]) as rendezvous:
         if side == "serve":
-            nodes = lane.nodes([f"node-{number}-{index}" for index in range(job["each"])])
-            meeting.say(f"serves-{number}")
-            meeting.hear(DONE)
+            nodes = adapter.nodes([f"node-{number}-{index}" for index in range(job["each"])])
+            rendezvous.announce(f"serves-{number}")
+            rendezvous.wait_for(DONE)
             nodes.close()
             return {}
         for number in range(job["processes"]):
-            meeting.hear(f"serves-{number}")
-        found = _ask(lane, job)
-        meeting.say(DONE)
+            rendezvous.wait_for(f"serves-{number}")
+        found = _ask(adapter, job)
+        rendezvous.announce(DONE)
         return found
 
 
-def _ask(lane: Lane, job: dict[str, Any]) -> dict[str, Any]:
-    caller = lane.caller()
+def _ask(adapter: Adapter, job: dict[str, Any]) -> dict[str, Any]:
+    caller = adapter.caller()
     names = None if job["all"] else ["node-0-0"]
     there = job["processes"] * job["each"]
     settle(caller, names, there)

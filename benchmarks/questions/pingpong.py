@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from benchmarks.adapter import Adapter, payload
 from benchmarks.cases import QUORUM, SHARED, Case
-from benchmarks.desk import Desk, Job, Reply
-from benchmarks.lane import Lane, payload
 from benchmarks.names import named
+from benchmarks.processes import Job, Processes, Reply
 from benchmarks.timing import percentile
 
 PING, PONG = named("ping"), named("pong")
@@ -19,41 +19,41 @@ UNTIMED = 3
 CASES = (Case("pingpong", "ping-pong", "ms p50", first=5, most=1_000, brokers=(*SHARED, QUORUM)),)
 
 
-def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+def ask(processes: Processes, contestant: str, job: Job) -> Reply:
     """In the runner."""
-    prepared = desk.ask(contestant, {**job, "side": "prepare"})
+    prepared = processes.ask(contestant, {**job, "side": "prepare"})
     if "error" in prepared or "absent" in prepared:
         return prepared
     jobs = [(contestant, {**job, "side": side}) for side in ("ping", "pong")]
-    ping, pong = desk.ask_all(jobs)
-    desk.ask(contestant, {**job, "side": "remove"})
+    ping, pong = processes.ask_all(jobs)
+    processes.ask(contestant, {**job, "side": "remove"})
     return pong if "error" in pong else ping
 
 
-def measure(lane: Lane, job: dict[str, Any]) -> dict[str, Any]:
+def measure(adapter: Adapter, job: dict[str, Any]) -> dict[str, Any]:
     """In the contestant's processes."""
     side = job["side"]
     rounds = job["count"] + UNTIMED
     if side == "prepare":
-        lane.clear(PING, PONG)
+        adapter.clear(PING, PONG)
     elif side == "remove":
-        lane.drop(PING, PONG)
+        adapter.drop(PING, PONG)
     elif side == "pong":
-        courier = lane.courier(PING, PONG)
+        peer = adapter.peer(PING, PONG)
         for _ in range(rounds):
-            courier.send(courier.take())
+            peer.send(peer.take())
     else:
-        return _ping(lane, rounds)
+        return _ping(adapter, rounds)
     return {}
 
 
-def _ping(lane: Lane, rounds: int) -> dict[str, Any]:
-    courier = lane.courier(PONG, PING)
+def _ping(adapter: Adapter, rounds: int) -> dict[str, Any]:
+    peer = adapter.peer(PONG, PING)
     times = []
     for number in range(rounds):
         start = time.perf_counter()
-        courier.send(payload(number))
-        body = courier.take()
+        peer.send(payload(number))
+        body = peer.take()
         times.append(time.perf_counter() - start)
         if body["id"] != number:
             raise RuntimeError(f"answer {body['id']} came to question {number}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.adapter import Adapter
 from benchmarks.cases import Case
-from benchmarks.desk import Desk, Job, Reply
-from benchmarks.lane import Lane
 from benchmarks.names import named
+from benchmarks.processes import Job, Processes, Reply
 from benchmarks.timing import timed
 
 QUEUE = named("publish")
@@ -17,17 +17,17 @@ CASES = (
 )
 
 
-def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+def ask(processes: Processes, contestant: str, job: Job) -> Reply:
     """In the runner."""
-    return desk.ask(contestant, job)
+    return processes.ask(contestant, job)
 
 
-def measure(lane: Lane, job: dict[str, Any]) -> dict[str, Any]:
+def measure(adapter: Adapter, job: dict[str, Any]) -> dict[str, Any]:
     """In the contestant's process."""
-    publish = lane.publish_many if job["many"] else lane.publish_each
-    lane.clear(QUEUE)
+    publish = adapter.publish_many if job["many"] else adapter.publish_each
+    adapter.clear(QUEUE)
     publish(QUEUE, 10)
     with timed(job["count"]) as result:
         publish(QUEUE, job["count"])
-    lane.drop(QUEUE)
+    adapter.drop(QUEUE)
     return result

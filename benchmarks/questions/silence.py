@@ -17,9 +17,9 @@ import time
 from typing import Any
 
 from benchmarks.cases import SHARED, Case
-from benchmarks.desk import Desk, Job, Reply
-from benchmarks.meeting import Meeting, hold
+from benchmarks.processes import Job, Processes, Reply
 from benchmarks.questions.mailbox import DONE, settle
+from benchmarks.rendezvous import Rendezvous, run_together
 from benchmarks.timing import percentile
 
 LEASE = 2.0
@@ -50,61 +50,61 @@ CASES = (
 )
 
 
-def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+def ask(processes: Processes, contestant: str, job: Job) -> Reply:
     """In the runner."""
-    return hold(desk, [(contestant, {**job, "side": side}) for side in job["sides"]])
+    return run_together(processes, [(contestant, {**job, "side": side}) for side in job["sides"]])
 
 
-def measure(lane: Any, job: dict[str, Any]) -> dict[str, Any]:
+def measure(adapter: Any, job: dict[str, Any]) -> dict[str, Any]:
     """In the contestant's processes."""
     side, _, name = job["side"].partition(" ")
-    with Meeting(job["folder"]) as meeting:
+    with Rendezvous(job["folder"]) as rendezvous:
         if side == "serve":
-            return _serve(lane, meeting, name, LEASE if "fresh" in job["sides"] else 60.0)
+            return _serve(adapter, rendezvous, name, LEASE if "fresh" in job["sides"] else 60.0)
         if side == "freeze":
-            return _freeze(lane, meeting)
+            return _freeze(adapter, rendezvous)
         if side == "fresh":
-            return _fresh(lane, meeting)
-        return _deadlines(lane, meeting)
+            return _fresh(adapter, rendezvous)
+        return _deadlines(adapter, rendezvous)
 
 
-def _serve(lane: Any, meeting: Meeting, name: str, lease: float) -> dict[str, Any]:
-    with lane.mortal(name, lease):
-        meeting.say(f"serves-{name}", str(os.getpid()))
-        meeting.hear(DONE)
+def _serve(adapter: Any, rendezvous: Rendezvous, name: str, lease: float) -> dict[str, Any]:
+    with adapter.mortal(name, lease):
+        rendezvous.announce(f"serves-{name}", str(os.getpid()))
+        rendezvous.wait_for(DONE)
     return {}
 
 
-def _freeze(lane: Any, meeting: Meeting) -> dict[str, Any]:
+def _freeze(adapter: Any, rendezvous: Rendezvous) -> dict[str, Any]:
     """Stop the last node until the fresh process has asked."""
-    pids = [int(meeting.hear(f"serves-{name}")) for name in NODES]
-    caller = lane.caller()
+    pids = [int(rendezvous.wait_for(f"serves-{name}")) for name in NODES]
+    caller = adapter.caller()
     settle(caller, None, len(NODES))
     caller.close()
     os.kill(pids[-1], signal.SIGSTOP)
     try:
-        lane.wait_until_gone(NODES[-1], TO_NOTICE)
-        meeting.say("frozen")
-        meeting.hear("asked")
+        adapter.wait_until_gone(NODES[-1], TO_NOTICE)
+        rendezvous.announce("frozen")
+        rendezvous.wait_for("asked")
     finally:
         os.kill(pids[-1], signal.SIGCONT)
-        meeting.say(DONE)
+        rendezvous.announce(DONE)
     return {}
 
 
-def _fresh(lane: Any, meeting: Meeting) -> dict[str, Any]:
-    meeting.hear("frozen")
-    came = lane.caller().ask(None, TIMEOUT, len(NODES))
+def _fresh(adapter: Any, rendezvous: Rendezvous) -> dict[str, Any]:
+    rendezvous.wait_for("frozen")
+    came = adapter.caller().ask(None, TIMEOUT, len(NODES))
     returned = time.monotonic()
-    meeting.say("asked")
+    rendezvous.announce("asked")
     if set(came) != set(NODES[:-1]):
         raise RuntimeError(f"those that live are {NODES[:-1]}, and {sorted(came)} answered")
     return {"value": (returned - max(came.values())) * 1e3}
 
 
-def _deadlines(lane: Any, meeting: Meeting) -> dict[str, Any]:
-    pid = int(meeting.hear(f"serves-{NODES[0]}"))
-    caller = lane.caller()
+def _deadlines(adapter: Any, rendezvous: Rendezvous) -> dict[str, Any]:
+    pid = int(rendezvous.wait_for(f"serves-{NODES[0]}"))
+    caller = adapter.caller()
     settle(caller, None, 1)
     late: list[float] = []
 
@@ -124,7 +124,7 @@ def _deadlines(lane: Any, meeting: Meeting) -> dict[str, Any]:
             thread.join()
     finally:
         os.kill(pid, signal.SIGCONT)
-        meeting.say(DONE)
+        rendezvous.announce(DONE)
     if len(late) != CALLS:
         raise RuntimeError(f"{CALLS - len(late)} calls failed; the log says why")
     return {"value": percentile(late, 0.99) * 1e3, "worst": max(late) * 1e3, "count": CALLS}

@@ -14,9 +14,9 @@ import time
 from dataclasses import replace
 
 from benchmarks.cases import Case
-from benchmarks.crew import Crew
-from benchmarks.desk import Desk, Failed, Job, Reply
 from benchmarks.libraries import EVERYWHERE, LIBRARIES, PROCESSES, THREADS, WINDOWS
+from benchmarks.library_run import LibraryRun
+from benchmarks.processes import Failed, Job, Processes, Reply
 from benchmarks.tree import cpu
 
 NOOP = Case(
@@ -74,23 +74,23 @@ CASES = (
 )
 
 
-def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+def ask(processes: Processes, contestant: str, job: Job) -> Reply:
     """In the runner; no contestant's process takes part."""
     count = job["count"] or TIMED_OF_MANY
-    with Crew(desk, contestant, job) as crew:
-        crew.tell(job["order"], count + job.get("depth", 0))
-        crew.work()
-        return {**_watch(crew, count), "facts": crew.facts}
+    with LibraryRun(processes, contestant, job) as run:
+        run.order(job["order"], count + job.get("depth", 0))
+        run.start_workers()
+        return {**_watch(run, count), "facts": run.facts}
 
 
-def _watch(crew: Crew, count: int) -> Reply:
+def _watch(run: LibraryRun, count: int) -> Reply:
     """Wait until so many have run; the rate from a tenth on."""
-    crew.wait(count // 10)
-    parents = [tree.root for tree in crew.trees]
-    children = [pid for tree in crew.trees for pid in tree.children()]
-    used, first, started = (cpu(parents), cpu(children)), crew.done(), time.perf_counter()
-    crew.wait(count)
-    seconds, done = time.perf_counter() - started, crew.done() - first
+    run.wait(count // 10)
+    parents = [tree.root for tree in run.trees]
+    children = [pid for tree in run.trees for pid in tree.children()]
+    used, first, started = (cpu(parents), cpu(children)), run.done(), time.perf_counter()
+    run.wait(count)
+    seconds, done = time.perf_counter() - started, run.done() - first
     if not done:
         raise Failed("too few tasks to measure")
     return {

@@ -6,7 +6,7 @@ import celery
 import kombu
 
 from benchmarks.workers.counter import count
-from benchmarks.workers.place import BROKER, QUEUE, RESULTS, URL, url_for
+from benchmarks.workers.environment import BROKER, QUEUE, RESULTS, URL, url_for
 
 FACTS = {
     "ack": "after the task (acks_late)",

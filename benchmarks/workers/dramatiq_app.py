@@ -9,7 +9,7 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 
 from benchmarks.workers.counter import count
-from benchmarks.workers.place import BROKER, QUEUE, URL
+from benchmarks.workers.environment import BROKER, QUEUE, URL
 
 FACTS = {
     "ack": "after the task",

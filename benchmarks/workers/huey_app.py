@@ -9,7 +9,7 @@ from typing import Any
 from huey import RedisHuey, SqliteHuey
 
 from benchmarks.workers.counter import count
-from benchmarks.workers.place import BROKER, QUEUE, RESULTS, URL
+from benchmarks.workers.environment import BROKER, QUEUE, RESULTS, URL
 
 SYNC = os.environ.get("QUEUE_CORE_BENCH_SYNC") != "no"
 FACTS = {

@@ -7,7 +7,7 @@ import importlib
 import time
 
 from benchmarks.workers.counter import count
-from benchmarks.workers.place import BROKER, QUEUE, RESULTS, URL
+from benchmarks.workers.environment import BROKER, QUEUE, RESULTS, URL
 from queue_core import Connection, Queue, QueueNotFound, __version__
 from queue_core.worker import App
 

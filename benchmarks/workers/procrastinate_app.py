@@ -7,7 +7,7 @@ import psycopg
 
 from benchmarks.names import named
 from benchmarks.workers.counter import count
-from benchmarks.workers.place import QUEUE, URL
+from benchmarks.workers.environment import QUEUE, URL
 
 SCHEMA = named("procrastinate")
 FACTS = {

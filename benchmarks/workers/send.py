@@ -5,7 +5,7 @@
 The first line that it prints has the library's facts. Orders come in as JSON lines and answers go
 out the same way; the queues are removed at the end of the input, or at a SIGINT. An order says what
 to do how often: ``send`` (one by one), ``send_many`` (in batches), ``fill`` (as fast as it can), or
-what else the library's app offers, all timed; or ``errands``: one task at a time to idle workers.
+what else the library's app offers, all timed; or ``dispatch``: one task at a time to idle workers.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ PATIENCE = 20.0
 def obey(app: Any, order: dict[str, Any]) -> dict[str, float]:
     """Do what an order says; what was measured."""
     what, count = order["do"], order["count"]
-    if what == "errands":
-        return _errands(app, count)
+    if what == "dispatch":
+        return _dispatch_times(app, count)
     send = getattr(app, "send_many", app.send) if what == "fill" else getattr(app, what)
     with timed(count) as result:
         send(count)
     return result
 
 
-def _errands(app: Any, count: int) -> dict[str, float]:
+def _dispatch_times(app: Any, count: int) -> dict[str, float]:
     """Milliseconds from before a task is sent until it runs."""
-    samples = [_errand(app) for _ in range(count)]
+    samples = [_dispatch_time(app) for _ in range(count)]
     return {
         "value": percentile(samples, 0.5) * 1e3,
         "p99": percentile(samples, 0.99) * 1e3,
@@ -49,7 +49,7 @@ def _errands(app: Any, count: int) -> dict[str, float]:
     }
 
 
-def _errand(app: Any) -> float:
+def _dispatch_time(app: Any) -> float:
     folder = Path(os.environ[FOLDER])
     time.sleep(GAP)
     before, _ = total(folder)

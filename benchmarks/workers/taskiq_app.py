@@ -14,7 +14,7 @@ from taskiq_aio_pika.queue import QueueType
 from taskiq_redis import RedisStreamBroker
 
 from benchmarks.workers.counter import count
-from benchmarks.workers.place import BROKER, QUEUE, URL
+from benchmarks.workers.environment import BROKER, QUEUE, URL
 
 DEAD = f"{QUEUE}.dead"
 FACTS = {

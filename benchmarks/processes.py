@@ -1,6 +1,6 @@
 """The runner's side of the contestants' processes: start, ask, end.
 
-A process starts when it is first asked and lives until the desk closes; between its jobs it waits
+A process starts when it is first asked and lives until `Processes.rest`; between its jobs it waits
 for input and costs nothing.
 """
 
@@ -30,7 +30,7 @@ class Failed(Exception):
     """A sample could not be taken; its row says why."""
 
 
-class Desk:
+class Processes:
     """The processes of one run. A context manager."""
 
     def __init__(self, pythons: Mapping[str, Path], log: Path, patience: float = 900.0) -> None:

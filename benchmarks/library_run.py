@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.desk import ROOT, Desk, Failed, Job, Reply
-from benchmarks.lane import NoSuchLane
+from benchmarks.adapter import NotOffered
 from benchmarks.libraries import APPS, LIBRARIES, PROCESSES
 from benchmarks.names import named
+from benchmarks.processes import ROOT, Failed, Job, Processes, Reply
 from benchmarks.tree import Tree
 from benchmarks.workers.counter import FOLDER, total
 from tools.processes import dying_with_parent, end_group
@@ -32,7 +32,7 @@ TO_STOP = 10.0
 TICK = 0.003
 
 
-class Crew:
+class LibraryRun:
     """One library on one broker. A context manager; at its end the library's queues are removed.
 
     Attributes:
@@ -40,28 +40,28 @@ class Crew:
         trees: the workers' processes.
     """
 
-    def __init__(self, desk: Desk, contestant: str, job: Job) -> None:
+    def __init__(self, processes: Processes, contestant: str, job: Job) -> None:
         """Start who sends, and no worker yet.
 
         Args:
-            desk: has the interpreters and the log.
+            processes: has the interpreters and the log.
             contestant: one of `LIBRARIES`.
             job: has ``broker`` and ``url``, and perhaps ``results`` (results are kept) and
                 ``pool``, one of the library's pools.
 
         Raises:
-            NoSuchLane: the library does not do that on this broker.
+            NotOffered: the library does not do that on this broker.
         """
         library = LIBRARIES[contestant]
         results = job.get("results", False)
         pool = job.get("pool", PROCESSES)
         brokers = library.results if results else library.brokers
         if job["broker"] not in brokers or pool not in library.pools:
-            raise NoSuchLane(f"{contestant} is not measured on {job['broker']}")
+            raise NotOffered(f"{contestant} is not measured on {job['broker']}")
         self.trees: list[Tree] = []
-        self._desk = desk
+        self._processes = processes
         self._times = library.times
-        python = str(desk.python(contestant))
+        python = str(processes.python(contestant))
         self._worker = (python, "-m", *library.command.split(), *library.pools[pool].split())
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
@@ -81,14 +81,14 @@ class Crew:
             self.facts: dict[str, str] = self._answer()["facts"]
             self._stack = stack.pop_all()
 
-    def tell(self, order: str, count: int) -> Reply:
+    def order(self, what: str, count: int) -> Reply:
         """Let the sender do something ``count`` times; what it measured. See `workers.send`."""
         assert self._sender.stdin is not None
-        self._sender.stdin.write(json.dumps({"do": order, "count": count}).encode() + b"\n")
+        self._sender.stdin.write(json.dumps({"do": what, "count": count}).encode() + b"\n")
         self._sender.stdin.flush()
         return self._answer()
 
-    def work(self) -> None:
+    def start_workers(self) -> None:
         """Start the workers."""
         for _ in range(self._times):
             process = self._stack.enter_context(self._working())
@@ -135,7 +135,7 @@ class Crew:
     @contextlib.contextmanager
     def _working(self) -> Iterator[subprocess.Popen[bytes]]:
         """A worker, which is told to stop at the end, and killed if it does not."""
-        process = self._started(self._worker, stdout=self._desk.log)
+        process = self._started(self._worker, stdout=self._processes.log)
         assert process.stdin is not None
         try:
             yield process
@@ -150,7 +150,7 @@ class Crew:
             env=self._environment,
             stdin=subprocess.PIPE,
             stdout=stdout,
-            stderr=self._desk.log,
+            stderr=self._processes.log,
             process_group=0,
             preexec_fn=dying_with_parent(signal.SIGTERM),
         )

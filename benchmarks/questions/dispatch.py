@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 
 from benchmarks.cases import Case
-from benchmarks.crew import Crew
-from benchmarks.desk import Desk, Job, Reply
+from benchmarks.library_run import LibraryRun
+from benchmarks.processes import Job, Processes, Reply
 
 WARMING = 20
 SETTLING = 0.5
@@ -20,7 +20,7 @@ CONTESTANTS = {
 }
 CASES = tuple(
     Case(
-        "errand",
+        "dispatch",
         "one task to an idle worker",
         "ms p50",
         first=30,
@@ -33,11 +33,11 @@ CASES = tuple(
 )
 
 
-def ask(desk: Desk, contestant: str, job: Job) -> Reply:
+def ask(processes: Processes, contestant: str, job: Job) -> Reply:
     """In the runner."""
-    with Crew(desk, contestant, job) as crew:
-        crew.tell("fill", WARMING)
-        crew.work()
-        crew.wait(WARMING)
+    with LibraryRun(processes, contestant, job) as run:
+        run.order("fill", WARMING)
+        run.start_workers()
+        run.wait(WARMING)
         time.sleep(SETTLING)
-        return {**crew.tell("errands", job["count"]), "facts": crew.facts}
+        return {**run.order("dispatch", job["count"]), "facts": run.facts}

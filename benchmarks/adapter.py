@@ -1,6 +1,6 @@
 """What a contestant must be able to do on a broker, and the message that everybody carries.
 
-A contestant is a module with ``open_lane(broker, url)``. It raises `NoSuchLane` where it has
+A contestant is a module with ``open_adapter(broker, url)``. It raises `NotOffered` where it has
 nothing for a broker.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 TEXT = "x" * 160
 
 
-class NoSuchLane(Exception):
+class NotOffered(Exception):
     """This contestant does not do that on this broker."""
 
 
@@ -21,11 +21,11 @@ def payload(number: int) -> dict[str, Any]:
     return {"id": number, "kind": "order", "text": TEXT}
 
 
-class Courier(Protocol):
+class Peer(Protocol):
     """One side of a ping-pong."""
 
     def send(self, body: dict[str, Any]) -> None:
-        """Publish to the other side, as safely as `Lane.publish_each`."""
+        """Publish to the other side, as safely as `Adapter.publish_each`."""
 
     def take(self) -> dict[str, Any]:
         """Wait for the next message and ack it."""
@@ -78,7 +78,7 @@ class Caller(Protocol):
         """Let go of the answers' queue."""
 
 
-class Lane(Protocol):
+class Adapter(Protocol):
     """One contestant on one broker. Bodies are encoded and decoded by each call that is timed."""
 
     facts: dict[str, str]
@@ -100,7 +100,7 @@ class Lane(Protocol):
     def subscribe(self, queue: str, prefetch: int) -> Subscription:
         """Begin to consume."""
 
-    def courier(self, take_from: str, send_to: str) -> Courier:
+    def peer(self, take_from: str, send_to: str) -> Peer:
         """Prepare one side of a ping-pong."""
 
     def nodes(self, names: Sequence[str]) -> Nodes:
