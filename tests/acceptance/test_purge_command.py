@@ -99,6 +99,12 @@ def test_a_queue_that_does_not_exist_is_nothing_found(broker_url: str) -> None:
         assert done.stderr == f"error:   there is no queue 'qc-test-nowhere' at {connection.url}\n"
 
 
+def test_a_queue_without_a_name_is_wrong_usage() -> None:
+    done = purge("", "sqlite:///nowhere.db")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "a name is not empty" in done.stderr
+
+
 def test_messages_that_somebody_works_on_stay_and_delayed_ones_count(
     full: tuple[str, Count], broker_url: str
 ) -> None:

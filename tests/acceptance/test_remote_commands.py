@@ -243,6 +243,9 @@ def test_words_and_named_values_become_arguments(local: Fleet) -> None:
         (["inspect", "ping", "--key-name", "ops"], "both --key-name and --key-file"),
         (["inspect", "ping", "--jsn"], "--json"),
         (["nodes", "sqlite:///a.db", "-b", "sqlite:///b.db"], "named twice"),
+        (["control", ""], "the name of a command, is 1 to"),
+        (["control", "a\nb"], "printable letters"),
+        (["inspect", "ping", "--match", "w" * 2000], "the pattern has 2000 letters"),
         (["inspekt"], "did you mean 'inspect'?"),
     ],
 )
@@ -272,7 +275,7 @@ def test_an_empty_namespace_is_refused(local: Fleet) -> None:
     local.namespace = ""
     done = local.run("nodes")
     assert done.returncode == 2
-    assert "a namespace has a name" in done.stderr
+    assert "a name is not empty" in done.stderr
 
 
 def test_who_failed_everywhere_ends_with_1_and_who_failed_somewhere_with_3(local: Fleet) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 import click
 import msgspec
 
-from queue_core import Connection, QueueCoreError
+from queue_core import ConfigError, Connection, QueueCoreError
 from queue_core.mailbox import Answers, Mailbox, SigningKey
 from queue_core.worker.cli.answers import (
     commands_of,
@@ -41,7 +41,7 @@ from queue_core.worker.cli.options import (
     printable,
     timeout_option,
 )
-from queue_core.worker.cli.types import names
+from queue_core.worker.cli.types import names, some_name
 from queue_core.worker.near import hint
 from queue_core.worker.variables import URL_VARIABLE
 
@@ -61,12 +61,6 @@ _BROKER: Final = "queue_core.broker"
 C = TypeVar("C", bound=Callable[..., Any])
 
 
-def _namespace(_context: click.Context, _option: click.Parameter, value: str) -> str:
-    if not value:
-        raise click.BadParameter("a namespace has a name")
-    return value
-
-
 def _common(command: C) -> C:
     """Add the options that all of these commands have."""
     for option in (
@@ -78,7 +72,7 @@ def _common(command: C) -> C:
             metavar="NAME",
             default=NAMESPACE,
             show_default=True,
-            callback=_namespace,
+            type=some_name,
             help="Whose nodes; celery's are in the namespace celery.",
         ),
     ):
@@ -261,6 +255,15 @@ def _mailbox(
             yield box, {"broker": connection.url, "namespace": namespace}
 
 
+@contextmanager
+def _wrong_usage() -> Iterator[None]:
+    """What an open mailbox refuses to send was typed wrongly."""
+    try:
+        yield
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+
+
 class _Asking(msgspec.Struct, frozen=True):
     """Who is meant, and how long to wait: what each call of one command line has in common."""
 
@@ -322,7 +325,8 @@ def _remote(
         raise click.UsageError("-d names the nodes; --match, --label and --first pick among all")
     where = {"match": match, "labels": _labels(labels)}
     named, words = read_arguments(arguments)
-    with _mailbox(broker, namespace, timeout, _key(key_name, key_file)) as (box, place):
+    key = _key(key_name, key_file)
+    with _mailbox(broker, namespace, timeout, key) as (box, place), _wrong_usage():
         named_nodes = tuple(name for group in destinations for name in group)
         asking = _Asking(box, timeout, named_nodes or None, where)
         if method is None:

@@ -51,6 +51,13 @@ def size(value: str) -> int:
     return found
 
 
+def some_name(value: str) -> str:
+    """Read a name."""
+    if not value:
+        raise click.BadParameter("a name is not empty")
+    return value
+
+
 def names(value: str) -> tuple[str, ...]:
     """Read names separated by commas."""
     read = tuple(name.strip() for name in value.split(","))
