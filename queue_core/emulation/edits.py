@@ -194,7 +194,7 @@ def check_owner(name: str, entry: QueueEntry, session: str) -> None:
     """Raise AccessRefused if the queue is exclusive to another session."""
     if entry.owner and entry.owner != session:
         raise AccessRefused(
-            f"queue {name!r} is exclusive to another connection; only that one may use it"
+            f"queue {name!r} is exclusive to another connection, which alone may use it"
         )
 
 

@@ -360,7 +360,7 @@ def _after_end(batch: Batch, error: BaseException) -> list[Outcome]:
     if not isinstance(reason, ConnectionLost) and named:
         raise reason from error
     if not any(batch.outcomes):
-        raise ConnectionLost(f"{reason}; whether the messages were stored is unknown") from error
+        raise ConnectionLost(f"{reason}: whether the messages were stored is unknown") from error
     unknown = Outcome("unknown", str(reason))
     return [unknown if outcome is None else outcome for outcome in batch.outcomes]
 

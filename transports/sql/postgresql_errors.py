@@ -111,4 +111,4 @@ def explain_connecting(error: psycopg.Error, place: str, user: str) -> QueueCore
 
 def _said(error: Exception) -> str:
     """Return the first sentences of the error, on one line."""
-    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())[:500]
+    return ", ".join(line.strip() for line in str(error).splitlines() if line.strip())[:500]

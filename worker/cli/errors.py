@@ -38,7 +38,7 @@ FAILED, USAGE, PARTLY, NOTHING = 1, 2, 3, 4
 UNREACHABLE, BUG, TIMED_OUT, DAMAGED, REFUSED, CONFIG = 69, 70, 75, 76, 77, 78
 INTERRUPTED, TERMINATED = 130, 143
 
-# The first class that fits decides: exit code, and what to try.
+# The first class that fits decides: exit code, and what to try if the error itself does not say.
 _KINDS: tuple[tuple[type[QueueCoreError], int, str], ...] = (
     (Unsupported, CONFIG, "queue-core features URL"),
     (TopologyMismatch, CONFIG, ""),
@@ -114,7 +114,7 @@ def _report_known(error: QueueCoreError) -> int:
     because = _one_line(f"{type(cause).__name__}: {cause}") if cause is not None else ""
     if cause is not None and _says(text, cause):
         because = ""
-    if not advice and ";" in text:
+    if ";" in text:
         text, _, advice = (part.strip() for part in text.rpartition(";"))
     show(text, because, advice)
     _show_trace("".join(traceback.format_exception(error)))
