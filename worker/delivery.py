@@ -36,7 +36,7 @@ from queue_core.worker.results.wire import state as encode_state
 from queue_core.worker.timestamps import LONGEST, seconds_until
 
 if TYPE_CHECKING:
-    from queue_core.worker.flights import Flights
+    from queue_core.worker.in_flight import InFlight
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class ActiveRequest:
         message: as it was taken.
         headers: those of `READ` that it has.
         task: what is known of its task.
-        flights: where it belongs.
+        in_flight: where it belongs.
         received: when it came, on the monotonic clock.
         state: ``scheduled`` waits for its time; ``reserved`` is with the pool, and perhaps running.
         revoked: somebody does not want it to run, or to go on.
@@ -66,7 +66,7 @@ class ActiveRequest:
     __slots__ = (
         "acknowledged",
         "due",
-        "flights",
+        "in_flight",
         "headers",
         "message",
         "over",
@@ -79,13 +79,13 @@ class ActiveRequest:
     )
 
     def __init__(
-        self, message: Message, headers: Mapping[str, Any], task: TaskInfo, flights: Flights
+        self, message: Message, headers: Mapping[str, Any], task: TaskInfo, in_flight: InFlight
     ) -> None:
         """Nothing happens yet."""
         self.message = message
         self.headers = headers
         self.task = task
-        self.flights = flights
+        self.in_flight = in_flight
         self.received = time.monotonic()
         self.state: State = "arrived"
         self.revoked = False
@@ -93,7 +93,7 @@ class ActiveRequest:
         self.acknowledged = False
         self.due = 0.0
         self.taker: Consumer | None = None
-        self.ticket = next(flights.tickets)
+        self.ticket = next(in_flight.tickets)
 
     # --- what it is -------------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ class ActiveRequest:
             "args": headers.get("argsrepr"),
             "kwargs": headers.get("kwargsrepr"),
             "type": self.name,
-            "hostname": self.flights.hostname,
+            "hostname": self.in_flight.hostname,
             "time_start": None if running is None else now - (monotonic - running.since),
             "acknowledged": self.acknowledged,
             "delivery_info": {
@@ -155,11 +155,11 @@ class ActiveRequest:
 
     def wait(self) -> float:
         """Return how many seconds it must not start yet."""
-        return seconds_until(self.headers.get("eta"), "eta", self.flights.zone) or 0.0
+        return seconds_until(self.headers.get("eta"), "eta", self.in_flight.zone) or 0.0
 
     def expired(self, after: float = 0.0) -> bool:
         """Whether it came too late to be worth running, or will be so ``after`` some seconds."""
-        left = seconds_until(self.headers.get("expires"), "expires", self.flights.zone)
+        left = seconds_until(self.headers.get("expires"), "expires", self.in_flight.zone)
         return left is not None and left <= after
 
     # --- what is done with it ---------------------------------------------------------------------
@@ -167,8 +167,8 @@ class ActiveRequest:
     def execute_using_pool(self, pool: Pool) -> None:
         """Hand it to the pool, unless it was revoked; acknowledge it first if it must be early."""
         self.state = "reserved"
-        self.flights.board(self)  # before we look: who revokes it from now on finds it there
-        if self.revoked or (self.flights.revoked and self.id in self.flights.revoked):
+        self.in_flight.add(self)  # before we look: who revokes it from now on finds it there
+        if self.revoked or (self.in_flight.revoked and self.id in self.in_flight.revoked):
             self.skip("revoked")
             return
         if not self.task.acks_late:
@@ -221,7 +221,7 @@ class ActiveRequest:
         """
         self.revoked = True
         if self.state == "scheduled":
-            if mine := self.flights.leave(self):
+            if mine := self.in_flight.remove(self):
                 self.conclude(Skipped("revoked"))
             return mine
         return pool.withdraw(self.ticket) or (number > 0 and pool.terminate(self.ticket, number))
@@ -259,7 +259,7 @@ class ActiveRequest:
 
     def on_accepted(self, pid: int) -> None:
         """It begins to run, in this process. Called only for tasks with ``track_started``."""
-        self.tell("STARTED", {"pid": pid, "hostname": self.flights.hostname})
+        self.tell("STARTED", {"pid": pid, "hostname": self.in_flight.hostname})
 
     def tell(self, status: str, info: object = None) -> None:
         """Have its state noted where its result will be, unless nobody wants that."""
@@ -268,7 +268,7 @@ class ActiveRequest:
     def note(self, state: bytes) -> None:
         """Do that with an encoded one."""
         if not (self.task.ignore_result or self.message.headers.get("ignore_result")):
-            self.flights.settler.note(self.message, state)
+            self.in_flight.settler.note(self.message, state)
 
     def on_success(self, outcome: Done) -> None:
         """It returned."""
@@ -296,7 +296,7 @@ class ActiveRequest:
     def on_skip(self, outcome: Skipped) -> None:
         """It was not run, or not to its end: revoked or expired."""
         logger.warning("%s %s", outcome.reason, self)
-        self.flights.hooks.revoked.tell(self, outcome.reason)
+        self.in_flight.hooks.revoked.tell(self, outcome.reason)
         self.settle(outcome)
 
     def on_reject(self, outcome: Rejected) -> None:
@@ -307,16 +307,16 @@ class ActiveRequest:
         """Pass the outcome on, once; after this the message is not ours any more."""
         if not self.over:
             self.over = True
-            self.flights.settler.settle(self.message, outcome)
+            self.in_flight.settler.settle(self.message, outcome)
 
     def end(self, outcome: Outcome) -> None:
         """End it here, without the pool."""
         self.conclude(outcome)
-        self.flights.leave(self)
+        self.in_flight.remove(self)
 
     def give_back(self, seconds: float = 0.0) -> None:
         """Return the message to its queue, uncounted, for so many seconds, or as many as can be."""
-        if not self.flights.leave(self) and self.state == "scheduled":
+        if not self.in_flight.remove(self) and self.state == "scheduled":
             return  # somebody else has dealt with it
         try:
             self.message.requeue(min(seconds, LONGEST), counted=False)

@@ -56,7 +56,7 @@ class Failure(msgspec.Struct, frozen=True):
         """``ValueError: text``."""
         return f"{self.type_name}: {self.text}" if self.arguments else self.type_name
 
-    def cut(self) -> Failure:
+    def shortened(self) -> Failure:
         """Return it with no more of its text and its traceback than is good for a log."""
         text = readable(self.text[:1000])
         return Failure(self.type_name, self.module, [text], self.trace[-10_000:])

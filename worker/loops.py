@@ -49,7 +49,7 @@ def run(awaitable: Awaitable[T]) -> T:
             value, error = future.result()
             break
         except BaseException as raised:
-            loop.call_soon_threadsafe(current.cut, raised)
+            loop.call_soon_threadsafe(current.interrupt, raised)
     if error is not None:
         raise error
     return cast(T, value)
@@ -64,7 +64,7 @@ class Run(Generic[T]):
         self._error: BaseException | None = None
         self._task: asyncio.Task[Any] | None = None
 
-    def cut(self, error: BaseException) -> None:
+    def interrupt(self, error: BaseException) -> None:
         """Raise ``error`` where the awaitable waits. To be called on the loop's thread."""
         self._error = error
         if self._task is not None:
@@ -85,7 +85,7 @@ class Run(Generic[T]):
 
     @coroutine
     def _steps(self) -> Generator[Any, None, Any]:
-        error = self._cut_by(None)
+        error = self._interrupted_by(None)
         while True:
             try:
                 waiting = self._inner.send(None) if error is None else self._inner.throw(error)
@@ -93,12 +93,12 @@ class Run(Generic[T]):
                 return end.value
             try:
                 yield waiting
-                error = self._cut_by(None)
+                error = self._interrupted_by(None)
             except asyncio.CancelledError as raised:
-                error = self._cut_by(raised)
+                error = self._interrupted_by(raised)
 
-    def _cut_by(self, raised: BaseException | None) -> BaseException | None:
-        """What is to be raised inside: the reason of a `cut` instead of its cancellation."""
+    def _interrupted_by(self, raised: BaseException | None) -> BaseException | None:
+        """What is to be raised inside: the reason of an `interrupt` instead of its cancellation."""
         error, self._error = self._error, None
         if error is None:
             return raised

@@ -25,8 +25,8 @@ from queue_core.mailbox import LamportClock
 from queue_core.worker.absent import NotStarted
 from queue_core.worker.blueprint import Blueprint, load
 from queue_core.worker.flags import WorkerOptions, expand
-from queue_core.worker.flights import Flights
 from queue_core.worker.hooks import WorkerHooks
+from queue_core.worker.in_flight import InFlight
 from queue_core.worker.outcome import AppInfo
 from queue_core.worker.pools.base import Pool
 from queue_core.worker.revoked import Revoked
@@ -55,7 +55,7 @@ class Worker:
         pool: runs the tasks.
         options: how it runs.
         info: what the app says of itself; known once the pool has started.
-        flights: the messages that are here.
+        in_flight: the messages that are here.
         revoked: ids of tasks that shall not run.
         clock: the logical clock that remote control shares.
         timer: calls functions later.
@@ -70,7 +70,7 @@ class Worker:
         self.pool = pool
         self.options = options
         self.revoked = Revoked()
-        self.flights = Flights(self.revoked, options.name)
+        self.in_flight = InFlight(self.revoked, options.name)
         self.clock = LamportClock()
         self.timer = Timer(fail=self.fail)
         self.hooks = WorkerHooks()
@@ -147,8 +147,8 @@ class Worker:
             self._info = self._start_pool()
             loading.join()
             self._check_kind(self._info.settings.worker_pool)
-            self.hooks = self.flights.hooks = WorkerHooks(self._info.hooks)
-            self.flights.zone = zone_of(self._info.settings.timezone)
+            self.hooks = self.in_flight.hooks = WorkerHooks(self._info.hooks)
+            self.in_flight.zone = zone_of(self._info.settings.timezone)
             self._blueprint = Blueprint("worker", [*STEPS, *self.info.steps.get("worker", ())])
             try:
                 self.blueprint.start(self)
@@ -177,7 +177,7 @@ class Worker:
         try:
             if self.stopping:
                 raise NotStarted
-            return self.pool.start(self.flights.report, self.flights.hear, self.fail)
+            return self.pool.start(self.in_flight.report, self.in_flight.hear, self.fail)
         finally:
             self._signals.patient = True
 
@@ -244,7 +244,7 @@ class Worker:
 
     def _end(self) -> None:
         self.blueprint.close(self)
-        if here := len(self.flights):
+        if here := len(self.in_flight):
             logger.info(
                 "stopping: %d messages here, up to %g s for those that run (a second signal "
                 "gives them back now)",

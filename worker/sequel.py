@@ -23,9 +23,13 @@ from queue_core import (
     UsageError,
     decode,
 )
-from queue_core.worker.aftermath import Aftermath, after_chord, after_failing, encode_failure
 from queue_core.worker.composing import MAX_ID, Composer
 from queue_core.worker.failure import Failure
+from queue_core.worker.failure_effects import (
+    FailureEffects,
+    effects_of_failed_part,
+    effects_of_failure,
+)
 from queue_core.worker.following import children
 from queue_core.worker.messages import label, properties_of, read_message, task_id, task_name
 from queue_core.worker.outcome import ChordPart, Done, Failed, Letter, Outcome, Reply, Retried
@@ -33,7 +37,7 @@ from queue_core.worker.protocol import Call
 from queue_core.worker.results import base as delivering
 from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE, Deliverer
 from queue_core.worker.results.chords import Chords
-from queue_core.worker.results.wire import read_result
+from queue_core.worker.results.wire import encode_failure, read_result
 from queue_core.worker.signature import as_signature
 from queue_core.worker.timestamps import utcnow
 from queue_core.worker.unfolding import freeze, unfold
@@ -94,9 +98,9 @@ class Sequel:
 
     def of_failed(self, message: Message, outcome: Failed) -> list[Publication]:
         """What follows a task that raised."""
-        after = Aftermath(outcome.letters, outcome.others, outcome.chord)
+        effects = FailureEffects(outcome.letters, outcome.others, outcome.chord)
         then = self._reply(message, task_id(message), outcome.reply)
-        return then + self._after(message, after, outcome.error)
+        return then + self._after(message, effects, outcome.error)
 
     def of_retried(self, message: Message, outcome: Retried) -> list[Publication]:
         """The same task again; a broker that holds nothing back gets it at once, with its time."""
@@ -124,16 +128,12 @@ class Sequel:
                 return []
             call = Call(task_name(message), task_id(message), [], {})
         reply = encode_failure(call, failure, status="REVOKED" if skipped else "FAILURE")
-        after = after_failing(
-            self._composer,
-            call,
-            failure,
-            queue=message.queue,
-            errbacks=not skipped,
+        effects = effects_of_failure(
+            self._composer, call, failure, queue=message.queue, errbacks=not skipped
         )
         if not call.ignore_result or (call.name in self._keep_errors and not skipped):
-            after.replies = [Reply(call.id, reply), *after.replies]
-        return self._after(message, after, str(failure))
+            effects.replies = [Reply(call.id, reply), *effects.replies]
+        return self._after(message, effects, str(failure))
 
     def of_state(self, message: Message, state: bytes) -> list[Publication]:
         """What tells where a task is that has not ended."""
@@ -169,12 +169,12 @@ class Sequel:
             self.declare(letter.queue)
         return [letter.publication for letter in letters]
 
-    def _after(self, message: Message, after: Aftermath, error: str) -> list[Publication]:
+    def _after(self, message: Message, effects: FailureEffects, error: str) -> list[Publication]:
         """What goes with the ack of a task that did not succeed."""
-        then = self._letters(after.letters)
-        for reply in after.replies:
+        then = self._letters(effects.letters)
+        for reply in effects.replies:
             then += self._reply(message, reply.task_id, reply.body)
-        part = after.chord
+        part = effects.chord
         if part is None:
             return then
         chords = self._counting(message, part)
@@ -205,8 +205,8 @@ class Sequel:
         return []
 
     def _body_fails(self, message: Message, part: ChordPart, why: str) -> list[Publication]:
-        after = after_chord(self._composer, part, why, queue=message.queue)
-        return self._after(message, after, why)
+        effects = effects_of_failed_part(self._composer, part, why, queue=message.queue)
+        return self._after(message, effects, why)
 
     def _body(self, message: Message, part: ChordPart, replies: Sequence[bytes]) -> list[Letter]:
         values = [read_result(decode(body, RESULT_TYPE, RESULT_ENCODING)).value for body in replies]

@@ -15,8 +15,8 @@ from typing import Any, Final, Protocol
 from queue_core import ConfigError, Message
 from queue_core.worker.blueprint import load
 from queue_core.worker.delivery import ActiveRequest
-from queue_core.worker.flights import Flights
 from queue_core.worker.hooks import Hook
+from queue_core.worker.in_flight import InFlight
 from queue_core.worker.outcome import TaskInfo
 from queue_core.worker.rates import Bucket
 
@@ -29,7 +29,7 @@ class Keeper(Protocol):
     """What strategies need of the consumer."""
 
     @property
-    def flights(self) -> Flights:
+    def in_flight(self) -> InFlight:
         """The requests that are here."""
 
     def bucket(self, task: TaskInfo) -> Bucket | None:
@@ -49,11 +49,11 @@ def default(task: TaskInfo, consumer: Keeper, kind: type[ActiveRequest] | None =
         ConfigError: the task names no such class.
     """
     kind = kind or _request_class(task)
-    flights, bucket = consumer.flights, consumer.bucket(task)
-    revoked = flights.revoked
+    in_flight, bucket = consumer.in_flight, consumer.bucket(task)
+    revoked = in_flight.revoked
 
     def strategy(message: Message, headers: Mapping[str, Any]) -> ActiveRequest | None:
-        request = kind(message, headers, task, flights)
+        request = kind(message, headers, task, in_flight)
         if revoked and request.id in revoked:
             request.skip("revoked")
             return None

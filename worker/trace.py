@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from queue_core import MessageError, QueueCoreError, TooLarge, UsageError
-from queue_core.worker.aftermath import after_failing, encode_failure, encode_success
 from queue_core.worker.app import App
 from queue_core.worker.failure import Failure, describe_exception
+from queue_core.worker.failure_effects import effects_of_failure
 from queue_core.worker.following import after_success, children, chord_part
 from queue_core.worker.messages import read_message
 from queue_core.worker.near import hint
@@ -34,7 +34,7 @@ from queue_core.worker.outcome import (
 )
 from queue_core.worker.protocol import NOTHING_FOLLOWS
 from queue_core.worker.request import Request, Say, unheard
-from queue_core.worker.results import wire
+from queue_core.worker.results.wire import RunInfo, encode_failure, encode_success
 from queue_core.worker.running import Ending, Guard, drive, run, unguarded
 from queue_core.worker.signature import Signature
 from queue_core.worker.task import Task
@@ -104,7 +104,7 @@ class _Finished:
         self._request = request
         self._ignored = request.call.ignore_result or bool(task.ignore_result)
         self._errors = not self._ignored or task.store_errors_even_if_ignored
-        self._ran = wire.Ran(request.hostname, request.queue, request.children)
+        self._ran = RunInfo(request.hostname, request.queue, request.children)
 
     def of(self, value: Any) -> object | Failure:
         """Encode what was returned and what follows it, or say why that cannot be."""
@@ -141,7 +141,7 @@ class _Finished:
             "elsewhere, and return where"
         )
 
-    def _briefly(self) -> wire.Ran:
+    def _briefly(self) -> RunInfo:
         return msgspec.structs.replace(self._ran, arguments=False)
 
     def _too_large(self, reply: bytes) -> bool:
@@ -186,7 +186,7 @@ class _Finished:
         return Done(b"", seconds, letters)
 
     def _failed(self, failure: Failure, seconds: float, *, expected: bool = False) -> Failed:
-        after = after_failing(
+        effects = effects_of_failure(
             self._app.composer,
             self._call,
             failure,
@@ -194,15 +194,15 @@ class _Finished:
         )
         reply = encode_failure(self._call, failure, ran=self._ran) if self._errors else b""
         if self._too_large(reply):
-            reply = encode_failure(self._call, failure.cut(), ran=self._briefly())
+            reply = encode_failure(self._call, failure.shortened(), ran=self._briefly())
         return Failed(
             reply,
             str(failure)[:500],
             seconds,
             failure.trace,
-            after.letters,
-            after.chord,
-            after.replies,
+            effects.letters,
+            effects.chord,
+            effects.replies,
             expected,
         )
 

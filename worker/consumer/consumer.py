@@ -35,7 +35,7 @@ from queue_core import (
 from queue_core.worker.blueprint import Blueprint, load
 from queue_core.worker.consumer.intake import Intake
 from queue_core.worker.delivery import READ, ActiveRequest
-from queue_core.worker.flights import Flights, same
+from queue_core.worker.in_flight import InFlight, same
 from queue_core.worker.outcome import Rejected, TaskInfo
 from queue_core.worker.rates import Bucket, OwnBucket, SharedBucket
 from queue_core.worker.routes import QueueBook
@@ -113,9 +113,9 @@ class TaskConsumer:
         return self.intake.queues
 
     @property
-    def flights(self) -> Flights:
+    def in_flight(self) -> InFlight:
         """The messages that are here."""
-        return self.worker.flights
+        return self.worker.in_flight
 
     def ended(self) -> Mapping[str, int]:
         """Return how many messages ended in what."""
@@ -218,7 +218,7 @@ class TaskConsumer:
             return
         logger.warning("a message from %s cannot be started now: %s", message.queue, error)
         if request is not None:
-            self.flights.leave(request)
+            self.in_flight.remove(request)
         if not message.settled:
             with contextlib.suppress(QueueCoreError):  # it went back by itself
                 message.requeue(counted=False)
@@ -230,12 +230,12 @@ class TaskConsumer:
         is not done again.
         """
         task_id = str(headers.get("id"))
-        for request in self.flights.find([task_id]):
+        for request in self.in_flight.find([task_id]):
             if request.message.stale and same(request.message, message):
-                if self.flights.adopt(request, message, taker):
+                if self.in_flight.adopt(request, message, taker):
                     logger.info("%s is here again; it goes on", request)
                     return True
-        outcome = self.flights.done(task_id, message)
+        outcome = self.in_flight.done(task_id, message)
         if outcome is not None:
             logger.info("%s %s is here again; it was done", headers.get("task"), task_id[:8])
             self.settler.settle(message, outcome)
@@ -291,10 +291,10 @@ class TaskConsumer:
             request.give_back(seconds)
             return
         request.state, request.due = "scheduled", time.time() + seconds
-        self.flights.board(request)
+        self.in_flight.add(request)
 
         def release() -> None:
-            if not self.flights.leave(request):
+            if not self.in_flight.remove(request):
                 return
             try:
                 request.execute_using_pool(self.worker.pool)

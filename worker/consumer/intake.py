@@ -92,12 +92,12 @@ class Intake:
         self._close_retired()
         worker = self._worker
         with self._changing:
-            if self.taker is not None and not worker.flights:
+            if self.taker is not None and not worker.in_flight:
                 return  # another prefetch costs round trips; nobody needs it before a message
             returned = not worker.prefetch and worker.pool.return_waiting()
             ahead = self._wanted_ahead()
             if returned or not self._ahead / 2 < ahead < self._ahead * 2:
-                room = len(worker.flights.all("reserved")) < ahead
+                room = len(worker.in_flight.all("reserved")) < ahead
                 self._subscribe(self.queues, ahead if room else 0)
 
     def _wanted_ahead(self) -> int:
@@ -148,7 +148,7 @@ class Intake:
     def exhausted(self) -> bool:
         """Whether nothing is here, and nothing waits in the queues."""
         assert self._connection is not None and self._settler is not None, "it is open"
-        if len(self._worker.flights) or not self._settler.idle:
+        if len(self._worker.in_flight) or not self._settler.idle:
             return False
         return not any(self._connection.inspect(queue).ready for queue in self.queues.values())
 
@@ -180,7 +180,7 @@ class Intake:
         # A message may be on its way to the consumer, or to the broker.
         idle = self._settler is not None and self._settler.idle
         until = time.monotonic() - RETIRED if idle else -math.inf
-        in_use = {id(request.taker) for request in self._worker.flights.all()}
+        in_use = {id(request.taker) for request in self._worker.in_flight.all()}
         with self._changing:
             over = [old for since, old in self._retired if since < until and id(old) not in in_use]
             self._retired = [item for item in self._retired if item[1] not in over]

@@ -36,7 +36,7 @@ class Tasks(StartStopStep):
                 parent.strategy(task.name)  # what cannot be imported is said now
         if self._settler is None:
             self._settler = parent.settler = self._make_settler(parent)
-            parent.flights.settler = self._settler
+            parent.in_flight.settler = self._settler
             parent.intake.open(parent.connection, self._settler)
         parent.intake.renew()
 
@@ -63,7 +63,7 @@ class Tasks(StartStopStep):
     def close(self, parent: TaskConsumer) -> None:
         """Take nothing more; what waits here for its time goes back."""
         parent.intake.stop(ever=True)
-        for request in parent.worker.flights.all("scheduled"):
+        for request in parent.worker.in_flight.all("scheduled"):
             request.give_back()
 
     def stop(self, parent: TaskConsumer) -> None:

@@ -31,7 +31,7 @@ panel = Panel()
 def running_requests(consumer: TaskConsumer) -> list[tuple[ActiveRequest, Running]]:
     """Return what runs now."""
     found = (
-        (consumer.flights.get(item.ticket), item) for item in consumer.worker.pool.info().running
+        (consumer.in_flight.get(item.ticket), item) for item in consumer.worker.pool.info().running
     )
     return [(request, item) for request, item in found if request is not None]
 
@@ -42,14 +42,14 @@ def stats(consumer: TaskConsumer) -> dict[str, Any]:
     worker = consumer.worker
     steps = worker.blueprint.info(worker)
     return {
-        "total": dict(consumer.flights.totals),
+        "total": dict(consumer.in_flight.totals),
         "pid": os.getpid(),
         "clock": str(worker.clock.value),
         "uptime": round(time.time() - worker.began),
         "pool": steps.get("Pool", {}),
         "broker": {"url": consumer.connection.url},
         "prefetch_count": worker.prefetch or worker.pool.ahead,
-        "here": len(consumer.flights),
+        "here": len(consumer.in_flight),
         "rusage": _usage(),
         "steps": steps,
     }
@@ -78,7 +78,7 @@ def active(consumer: TaskConsumer, safe: bool | None = None) -> list[dict[str, A
 def reserved(consumer: TaskConsumer) -> list[dict[str, Any]]:
     """The tasks that are here and do not run yet."""
     running = {request.ticket for request, _ in running_requests(consumer)}
-    waiting = consumer.flights.all("reserved")
+    waiting = consumer.in_flight.all("reserved")
     return [request.info() for request in waiting if request.ticket not in running]
 
 
@@ -91,7 +91,7 @@ def scheduled(consumer: TaskConsumer) -> list[dict[str, Any]]:
             "priority": request.message.properties.priority,
             "request": request.info(),
         }
-        for request in consumer.flights.all("scheduled")
+        for request in consumer.in_flight.all("scheduled")
     ]
 
 
@@ -151,7 +151,7 @@ def _exchange(exchange: Exchange | str | None) -> dict[str, str]:
 def query_task(consumer: TaskConsumer, ids: list[str] | str) -> dict[str, Any]:
     """What this worker knows of tasks, by their IDS."""
     running = {request.ticket: item for request, item in running_requests(consumer)}
-    found = consumer.flights.find([ids] if isinstance(ids, str) else ids)
+    found = consumer.in_flight.find([ids] if isinstance(ids, str) else ids)
     return {
         request.id: [
             "active" if request.ticket in running else request.state,

@@ -50,7 +50,9 @@ def _revoke(consumer: TaskConsumer, task_id: list[str] | str, number: int) -> Sa
     worker = consumer.worker
     worker.revoked.add(ids)  # before we look: what comes later finds it there
     ended = [
-        request.id for request in worker.flights.find(ids) if request.terminate(worker.pool, number)
+        request.id
+        for request in worker.in_flight.find(ids)
+        if request.terminate(worker.pool, number)
     ]
     words = f"tasks {', '.join(ids)} flagged as revoked"
     return {"ok": f"{words}; ended here: {', '.join(ended)}" if ended else words}

@@ -31,10 +31,10 @@ from queue_core.worker.logs import configure
 from queue_core.worker.outcome import Begins, Done, Job, Says
 from queue_core.worker.pools.frames import (
     CHUNK,
-    Cut,
     Ended,
     FromChild,
     Heard,
+    Interrupted,
     Leaving,
     Limited,
     NotReady,
@@ -158,10 +158,10 @@ class _Child:
                 self._line.say(Heard(ticket, Begins(os.getpid())))
             guard.begin(job)
             outcome, fatal = run_job(app, job, guard, partial(guard.say, ticket))
-            cut = guard.end()
-            done = Cut(ticket) if cut and not isinstance(outcome, Done) else Ended(ticket, outcome)
-            self._line.say(done)
-            if fatal or cut:
+            interrupted = guard.end()
+            by_force = interrupted and not isinstance(outcome, Done)
+            self._line.say(Interrupted(ticket) if by_force else Ended(ticket, outcome))
+            if fatal or interrupted:
                 break
         self._line.say(Leaving())
 
@@ -192,17 +192,17 @@ class _Guard:
         self._inside = False
         self._soft: float | None = None
         self._late = False
-        self._cut = False
+        self._interrupted = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
     def begin(self, job: Job) -> None:
-        self._job, self._cut, self._late = job, False, False
+        self._job, self._interrupted, self._late = job, False, False
 
     def end(self) -> bool:
         """The job is over; whether it was interrupted."""
         self._job = None
-        return self._cut
+        return self._interrupted
 
     def __call__(self, soft: float | None, hard: float | None) -> _Guard:
         assert self._job is not None
@@ -216,7 +216,7 @@ class _Guard:
         if self._soft is not None:
             signal.signal(signal.SIGALRM, self._on_alarm)
             signal.setitimer(signal.ITIMER_REAL, self._soft)
-        if self._cut:
+        if self._interrupted:
             self._leave()
             raise TaskTerminated
 
@@ -235,7 +235,7 @@ class _Guard:
             self._line.say(Heard(ticket, Says(state())))
         finally:
             self._inside = inside
-        if inside and self._cut:
+        if inside and self._interrupted:
             raise TaskTerminated
         if inside and self._late:
             self._on_time()
@@ -257,8 +257,8 @@ class _Guard:
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         """The parent wants a job to end; or somebody signals all processes, which it decides on."""
-        if self._job is not None and self._granted.cut(self._job.ticket):
-            self._cut = True
+        if self._job is not None and self._granted.interrupted(self._job.ticket):
+            self._interrupted = True
             if self._inside:
                 raise TaskTerminated
 

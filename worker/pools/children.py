@@ -98,7 +98,7 @@ class Child:
         self._stopping = True
         self._grants.give((STOP,))
 
-    def cut(self, ticket: int, number: int) -> None:
+    def interrupt(self, ticket: int, number: int) -> None:
         """Interrupt a job, if it runs. Nothing else may be granted."""
         self._grants.take_back()
         self._grants.give((-ticket, STOP) if self._stopping else (-ticket,))
@@ -191,9 +191,9 @@ class Children:
         """Let it leave."""
         self.by_pid[pid].stop()
 
-    def cut(self, pid: int, ticket: int, number: int) -> None:
+    def interrupt(self, pid: int, ticket: int, number: int) -> None:
         """Interrupt a job."""
-        self.by_pid[pid].cut(ticket, number)
+        self.by_pid[pid].interrupt(ticket, number)
 
     def kill(self, pid: int) -> None:
         """Kill it."""

@@ -104,7 +104,7 @@ class AsyncioPool:
             self._runs.tell(job.ticket, Returned())
         clean = self._threads.stop(grace)  # what runs on the loop is waited for, too
         if not clean:
-            self._loop.call_soon_threadsafe(self._cut_all)
+            self._loop.call_soon_threadsafe(self._interrupt_all)
             self._empty.wait(_TIDYING)
         return clean
 
@@ -190,7 +190,7 @@ class AsyncioPool:
         self._fill()
         self._land()
 
-    def _cut_all(self) -> None:
+    def _interrupt_all(self) -> None:
         """Let what runs put things in order; it was reported as abandoned."""
         for flight in self._flights.values():
             flight.terminate()
@@ -217,7 +217,7 @@ class _Flight:
         self._run = Run(awaitable)
         try:
             if self.terminated:
-                self._run.cut(TaskTerminated())
+                self._run.interrupt(TaskTerminated())
             return await self._run.result()
         finally:
             self._run = None
@@ -225,7 +225,7 @@ class _Flight:
     def terminate(self) -> None:
         """End it where it waits."""
         self.terminated = True
-        self._cut(TaskTerminated())
+        self._interrupt(TaskTerminated())
 
     def __call__(self, soft: float | None, hard: float | None) -> _Flight:
         """A `queue_core.worker.trace.Guard`."""
@@ -235,12 +235,12 @@ class _Flight:
     def __enter__(self) -> None:
         if self._soft is not None:
             error = SoftTimeLimitExceeded(self._soft)
-            self._alarm = self._loop.call_later(self._soft, self._cut, error)
+            self._alarm = self._loop.call_later(self._soft, self._interrupt, error)
 
     def __exit__(self, *_: object) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
 
-    def _cut(self, error: BaseException) -> None:
+    def _interrupt(self, error: BaseException) -> None:
         if self._run is not None:
-            self._run.cut(error)
+            self._run.interrupt(error)

@@ -80,7 +80,7 @@ class Heard(msgspec.Struct, tag="heard", array_like=True):
     news: News
 
 
-class Cut(msgspec.Struct, tag="cut", array_like=True):
+class Interrupted(msgspec.Struct, tag="interrupted", array_like=True):
     """From the child: this ticket's run was interrupted, as the parent asked for."""
 
     ticket: int
@@ -97,7 +97,7 @@ class Limited(msgspec.Struct, tag="limited", array_like=True):
 
 
 ToChild = Setup | Job
-FromChild = AppInfo | NotReady | Imported | Leaving | Heard | Ended | Cut | Limited
+FromChild = AppInfo | NotReady | Imported | Leaving | Heard | Ended | Interrupted | Limited
 
 _encoder = msgspec.msgpack.Encoder()
 

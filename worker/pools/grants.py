@@ -82,7 +82,7 @@ class Granted:
         """Take no more tickets in this process."""
         self._socket.close()
 
-    def cut(self, ticket: int) -> bool:
+    def interrupted(self, ticket: int) -> bool:
         """Whether the parent wants this running job to end; does not wait. Says so once.
 
         For a signal handler: takes no word from `next` but one for a job that has ended.

@@ -26,7 +26,7 @@ class Member:
     __slots__ = (
         "_costs",
         "began",
-        "cut",
+        "interrupted",
         "dying",
         "finished",
         "given",
@@ -51,7 +51,7 @@ class Member:
         self.began = 0.0
         self.hard: float | None = None
         self.ready = self.leaving = self.dying = self.outdated = self.recalled = False
-        self.cut: tuple[int, Outcome] | None = None  # the job whose end by force means this
+        self.interrupted: tuple[int, Outcome] | None = None  # the job, and what its end means
         self.kill_at = math.inf
 
     def add(self, job: Job, cost: float, now: float) -> None:
@@ -69,11 +69,15 @@ class Member:
         cost = self._costs.popleft()
         self.load = self.load - cost if self.jobs and cost < math.inf else sum(self._costs)
         self.finished += 1
-        if self.cut is not None and self.cut[0] == job.ticket:
-            self.cut, self.kill_at = None, math.inf
+        if self.forced_end(job.ticket) is not None:
+            self.interrupted, self.kill_at = None, math.inf
         if self.jobs:
             self._begin(now)
         return job
+
+    def forced_end(self, ticket: int) -> Outcome | None:
+        """Return what it means that this job ends; None unless it was interrupted."""
+        return self.interrupted[1] if self.interrupted and self.interrupted[0] == ticket else None
 
     def drop(self, tickets: list[int]) -> list[Job]:
         """Take jobs away again that it did not begin; they are its last ones."""

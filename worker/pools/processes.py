@@ -45,11 +45,11 @@ from queue_core.worker.pools.base import (
 )
 from queue_core.worker.pools.children import Child, Children
 from queue_core.worker.pools.frames import (
-    Cut,
     Ended,
     FromChild,
     Heard,
     Imported,
+    Interrupted,
     Leaving,
     Limited,
     NotReady,
@@ -396,8 +396,8 @@ class ProcessPool:
         pid = child.pid
         if isinstance(message, Ended):
             return self._supervisor.on_ended(pid, message.ticket, message.outcome, now)
-        if isinstance(message, Cut):
-            return self._supervisor.on_cut(pid, message.ticket, now)
+        if isinstance(message, Interrupted):
+            return self._supervisor.on_interrupted(pid, message.ticket, now)
         if isinstance(message, Heard):
             self._children.told.append((message.ticket, message.news))
         elif isinstance(message, Limited):

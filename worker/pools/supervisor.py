@@ -44,7 +44,7 @@ OVERDUE = 0.02
 """Seconds that a job may run before what waits behind it goes elsewhere."""
 LEAST_COST = 0.00002
 """Seconds that no job takes less than, with all that a child does for it."""
-CUT_GRACE = 1.0
+INTERRUPT_GRACE = 1.0
 """Seconds that a task may go on after it was interrupted."""
 START_TIMEOUT = 60.0
 """Seconds in which a child must have imported the app."""
@@ -69,7 +69,7 @@ class Effects(Protocol):
     def stop(self, pid: int) -> None:
         """Let the child leave when what it began has ended."""
 
-    def cut(self, pid: int, ticket: int, number: int) -> None:
+    def interrupt(self, pid: int, ticket: int, number: int) -> None:
         """Interrupt a job by a signal, if it runs; the child goes on if it does not."""
 
     def kill(self, pid: int) -> None:
@@ -129,10 +129,9 @@ class Supervisor:
         self._effects.tell(ticket, outcome)
         return True
 
-    def on_cut(self, pid: int, ticket: int, now: float) -> bool:
+    def on_interrupted(self, pid: int, ticket: int, now: float) -> bool:
         """A job has ended because it was interrupted; False as `on_ended`."""
-        cut = self.members[pid].cut
-        means = cut[1] if cut is not None and cut[0] == ticket else Terminated()
+        means = self.members[pid].forced_end(ticket) or Terminated()
         self.clean = self.clean and not isinstance(means, Abandoned)
         return self.on_ended(pid, ticket, means, now)
 
@@ -150,9 +149,7 @@ class Supervisor:
         del self.members[pid]
         self._changed = True
         for job in member.jobs:
-            outcome: Outcome = Crashed(how)
-            if member.cut is not None and member.cut[0] == job.ticket:
-                outcome = member.cut[1]
+            outcome = member.forced_end(job.ticket) or Crashed(how)
             self.clean = self.clean and not isinstance(outcome, Abandoned)
             self._effects.tell(job.ticket, outcome)
         if not member.ready and not member.dying:
@@ -255,7 +252,7 @@ class Supervisor:
         if holder is not None:
             self._recall(holder)
             if holder.jobs and holder.jobs[-1].ticket == ticket:
-                self._cut(holder, Terminated(), number, now)
+                self._interrupt(holder, Terminated(), number, now)
                 return True
         return self._forget(ticket, Terminated())
 
@@ -280,15 +277,15 @@ class Supervisor:
         member.recalled = True
         self.pending.extendleft(reversed(member.drop(self._effects.take_back(member.pid))))
 
-    def _cut(self, member: Member, means: Outcome, number: int, now: float) -> None:
+    def _interrupt(self, member: Member, means: Outcome, number: int, now: float) -> None:
         """End the job that was begun last, after `_recall`."""
         job = member.jobs[-1]
-        member.cut = job.ticket, means
+        member.interrupted = job.ticket, means
         if number == signal.SIGKILL:
             self._kill(member)
         else:
-            member.kill_at = min(member.kill_at, now + CUT_GRACE)
-            self._effects.cut(member.pid, job.ticket, number)
+            member.kill_at = min(member.kill_at, now + INTERRUPT_GRACE)
+            self._effects.interrupt(member.pid, job.ticket, number)
 
     def _kill(self, member: Member) -> None:
         if not member.dying:
@@ -311,7 +308,7 @@ class Supervisor:
             self._recall(member)
             # More than one were begun: the first has ended, and word of that is on its way.
             if len(member.jobs) == 1 and member.jobs[0] is first:
-                self._cut(member, TimedOut(limit), signal.SIGKILL, now)
+                self._interrupt(member, TimedOut(limit), signal.SIGKILL, now)
             else:
                 member.hard = None
         elif len(member.jobs) > 1 and not member.recalled and now - member.began >= OVERDUE:
@@ -409,7 +406,7 @@ class Supervisor:
         return [
             member
             for member in self.members.values()
-            if member.ready and not (member.leaving or member.dying) and member.cut is None
+            if member.ready and not (member.leaving or member.dying) and member.interrupted is None
         ]
 
     def _wear_out(self, member: Member, able: list[Member]) -> None:
@@ -442,13 +439,13 @@ class Supervisor:
 
     def _give_up(self, member: Member, now: float) -> None:
         """The grace is over: interrupt what runs, and kill who does not end soon."""
-        if member.jobs and member.cut is None:
+        if member.jobs and member.interrupted is None:
             number = signal.SIGKILL if self.aborted else signal.SIGTERM
-            self._cut(member, Abandoned(), number, now)
+            self._interrupt(member, Abandoned(), number, now)
         elif self.aborted:
             self._kill(member)
         else:
-            member.kill_at = min(member.kill_at, now + CUT_GRACE)
+            member.kill_at = min(member.kill_at, now + INTERRUPT_GRACE)
 
 
 def _least_loaded(able: list[Member], now: float) -> Member | None:

@@ -1,8 +1,8 @@
 """Celery's result message: one JSON object, as a plain value.
 
-Pure. Celery's clients read what is written here, and ours what celery's workers write. The last six
-fields, which tell what was run, are those of its ``result_extended``; ours are always there, so
-that whoever holds an id can ask what failed.
+Pure but for the time of day. Celery's clients read what is written here, and ours what celery's
+workers write. The last six fields, which tell what was run, are those of its ``result_extended``;
+ours are always there, so that whoever holds an id can ask what failed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from queue_core.worker.envelopes import opened
 from queue_core.worker.failure import Failure, read_failure
 from queue_core.worker.protocol import Call
 from queue_core.worker.signature import plain
+from queue_core.worker.timestamps import utcnow
 
 State = str
 """``UNKNOWN PENDING RECEIVED STARTED RETRY SUCCESS FAILURE REVOKED``, or what a program made up."""
@@ -64,8 +65,8 @@ class Result(msgspec.Struct):
         return self.status in ENDED
 
 
-class Ran(msgspec.Struct):
-    """Where a run took place, for its result message; ``arguments`` says whether they are told."""
+class RunInfo(msgspec.Struct):
+    """What a result message says of its run; ``arguments``: whether it says the call's, too."""
 
     worker: str = ""
     queue: str = ""
@@ -73,13 +74,20 @@ class Ran(msgspec.Struct):
     arguments: bool = True
 
 
-def success(call: Call, value: Any, *, date_done: str, ran: Ran | None = None) -> dict[str, Any]:
+def success(
+    call: Call, value: Any, *, date_done: str, ran: RunInfo | None = None
+) -> dict[str, Any]:
     """Return the result message of a run that returned ``value``."""
     return _message(call, "SUCCESS", value, None, date_done, ran)
 
 
 def failure(
-    call: Call, failed: Failure, *, date_done: str, ran: Ran | None = None, status: str = "FAILURE"
+    call: Call,
+    failed: Failure,
+    *,
+    date_done: str,
+    ran: RunInfo | None = None,
+    status: str = "FAILURE",
 ) -> dict[str, Any]:
     """Return the result message of a run that failed, or with ``RETRY`` of one that is tried again.
 
@@ -89,9 +97,9 @@ def failure(
 
 
 def _message(
-    call: Call, status: str, value: Any, trace: str | None, date_done: str, ran: Ran | None
+    call: Call, status: str, value: Any, trace: str | None, date_done: str, ran: RunInfo | None
 ) -> dict[str, Any]:
-    ran = ran or Ran()
+    ran = ran or RunInfo()
     message = {
         "status": status,
         "result": _plain(value),
@@ -131,6 +139,27 @@ def encode_result(message: dict[str, Any]) -> bytes:
         return encode(message, "json").body
     except MessageError:
         return encode({**message, "args": None, "kwargs": None}, "json").body
+
+
+def encode_success(call: Call, value: Any, *, ran: RunInfo | None = None) -> bytes:
+    """Return the encoded result of a run that returned ``value``.
+
+    Raises:
+        MessageError: it has no form in JSON.
+    """
+    return encode_result(success(call, value, date_done=_now(), ran=ran))
+
+
+def encode_failure(
+    call: Call, failed: Failure, *, ran: RunInfo | None = None, status: str = "FAILURE"
+) -> bytes:
+    """Return the encoded result of a run that failed, or did not take place; never raises."""
+    message = failure(call, failed, date_done=_now(), ran=ran, status=status)
+    try:
+        return encode_result(message)
+    except MessageError:
+        short = failed.shortened()
+        return encode_result({**message, "result": short.as_wire(), "traceback": short.trace})
 
 
 def state(task_id: str, status: State, info: Any = None) -> bytes:
@@ -255,3 +284,7 @@ def _children(value: object) -> list[str]:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _now() -> str:
+    return utcnow().isoformat()

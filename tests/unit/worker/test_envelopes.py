@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 
 from queue_core import decode
 from queue_core.worker import App
-from queue_core.worker.aftermath import encode_success
 from queue_core.worker.envelopes import opened
 from queue_core.worker.messages import read_message
 from queue_core.worker.protocol import Call
-from queue_core.worker.results.wire import read_result, state
+from queue_core.worker.results.wire import encode_success, read_result, state
 from queue_core.worker.signature import plain
 
 ZONE = timezone(timedelta(hours=2))

@@ -113,8 +113,8 @@ class Machine(RuleBasedStateMachine):
         self.worker._info = AppInfo("m", [TaskInfo(NAME)])
         self.consumer = self.worker.consumer = TaskConsumer(self.worker)
         self.broker = Broker()
-        self.consumer.settler = self.worker.flights.settler = Settler(self.broker)
-        self.pool.report = self.worker.flights.report
+        self.consumer.settler = self.worker.in_flight.settler = Settler(self.broker)
+        self.pool.report = self.worker.in_flight.report
         self.numbers = 0
         self.starts = Counter()
         self.died, self.revoked = set(), set()
@@ -128,7 +128,7 @@ class Machine(RuleBasedStateMachine):
                     self.start()
                 else:
                     self.finish(0)
-            assert not self.broker.held and not self.worker.flights.all()
+            assert not self.broker.held and not self.worker.in_flight.all()
             assert len(self.broker.gone) == self.numbers
             for task_id, outcome in self.broker.gone.items():
                 assert isinstance(outcome, Skipped) <= (task_id in self.revoked)

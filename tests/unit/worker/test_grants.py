@@ -76,10 +76,10 @@ def test_a_running_job_is_cut_once(ends):
     parent, child = ends
     parent.give([1])
     assert child.next() == 1
-    assert not child.cut(1)
+    assert not child.interrupted(1)
     parent.give([-1, STOP])
-    assert child.cut(1)
-    assert not child.cut(1)
+    assert child.interrupted(1)
+    assert not child.interrupted(1)
     assert child.next() == STOP
 
 
@@ -88,14 +88,14 @@ def test_a_cut_for_a_job_that_has_ended_hits_no_other(ends):
     parent.give([-1, 2])
     assert child.next() == 2
     parent.give([-1, 3])
-    assert not child.cut(2)
+    assert not child.interrupted(2)
     assert child.next() == 3
 
 
 def test_looking_for_a_cut_takes_no_ticket(ends):
     parent, child = ends
     parent.give([2])
-    assert not child.cut(1)
+    assert not child.interrupted(1)
     assert child.next() == 2
 
 

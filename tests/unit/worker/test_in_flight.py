@@ -127,7 +127,7 @@ def test_a_task_that_is_early_waits_in_the_broker(app, run):
     result = send(app, "now", eta=due.isoformat())
     assert result.get(10) == "ran"
     assert datetime.now(UTC) >= due
-    eventually(lambda: len(worker.flights) == 0, 10.0)
+    eventually(lambda: len(worker.in_flight) == 0, 10.0)
 
 
 def test_a_task_that_is_earlier_than_a_broker_can_wait_goes_back_again(app, run):
@@ -136,7 +136,7 @@ def test_a_task_that_is_earlier_than_a_broker_can_wait_goes_back_again(app, run)
     send(app, "next_year", eta=(datetime.now(UTC) + timedelta(days=365)).isoformat())
     queue = app.queue().name
     eventually(lambda: app.connection().inspect(queue).delayed == 1, 10.0)
-    assert len(worker.flights) == 0 and not worker.consumer.counts
+    assert len(worker.in_flight) == 0 and not worker.consumer.counts
 
 
 def test_where_the_broker_holds_nothing_back_the_worker_does(app, run, monkeypatch):
@@ -151,10 +151,10 @@ def test_where_the_broker_holds_nothing_back_the_worker_does(app, run, monkeypat
     soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
     waiting = send(app, "now", eta=later)
     revoked = send(app, "now", eta=later)
-    eventually(lambda: len(worker.flights.all("scheduled")) == 2, 10.0)
+    eventually(lambda: len(worker.in_flight.all("scheduled")) == 2, 10.0)
     assert send(app, "now", eta=soon).get(10) == "ran"
     worker.revoked.add([revoked.id])
-    (request,) = worker.flights.find([revoked.id])
+    (request,) = worker.in_flight.find([revoked.id])
     assert request.terminate(worker.pool, 0)
     assert not request.terminate(worker.pool, 0)
     with pytest.raises(RemoteError, match="(?i)revoked"):
@@ -184,7 +184,7 @@ def test_what_was_held_back_and_cannot_start_now_goes_back(app, run, monkeypatch
     soon = (datetime.now(UTC) + timedelta(seconds=0.5)).isoformat()
     assert send(app, "now", eta=soon).get(10) == "ran"
     assert len(tries) == 2
-    eventually(lambda: len(worker.flights) == 0, 10.0)
+    eventually(lambda: len(worker.in_flight) == 0, 10.0)
 
 
 def test_an_early_ack_is_certain_before_the_run_and_its_result_comes_all_the_same(app, run):
@@ -192,7 +192,7 @@ def test_an_early_ack_is_certain_before_the_run_and_its_result_comes_all_the_sam
 
     @app.task(acks_late=False)
     def once() -> int:
-        seen.append(len(worker.flights))
+        seen.append(len(worker.in_flight))
         info = app.connection().inspect(app.queue())
         seen.append((info.ready, info.unacked))
         return 5
@@ -212,7 +212,7 @@ def test_an_early_ack_is_not_taken_for_lost_with_the_acks_of_an_earlier_session(
     worker, _, _ = run()
     app.send_task("late")
     assert ran.wait(10.0)
-    eventually(lambda: len(worker.flights) == 0, 10.0)
+    eventually(lambda: len(worker.in_flight) == 0, 10.0)
     worker.consumer.connection._recovery.session.close()
     assert app.send_task("early").get(10) == "ran"
 
@@ -249,7 +249,7 @@ def test_an_early_ack_in_doubt_when_its_session_ends_is_told_of(app, run, monkey
     worker, _, _ = run()
     assert app.send_task("early").get(10) == "ran"  # the broker had not heard of it
     assert "if the broker has heard of its ack, it never runs" in caplog.text
-    eventually(lambda: len(worker.flights) == 0, 10.0)
+    eventually(lambda: len(worker.in_flight) == 0, 10.0)
 
 
 class Counting(ActiveRequest):
@@ -415,11 +415,11 @@ def test_a_message_that_comes_again_since_its_session_ended_is_not_run_again(app
 
     worker, _, _ = run(node="n", prefetch=10)
     results = [hold.delay() for _ in range(2)]
-    eventually(lambda: runs and len(worker.flights) == 2, 10.0)
+    eventually(lambda: runs and len(worker.in_flight) == 2, 10.0)
     with Connection(app.broker, node="n") as thief:
         thief.connect()  # the session of the same name ends, and its messages go back
-        eventually(lambda: all(item.message.redelivered for item in worker.flights.all()), 10.0)
-        assert len(worker.flights) == 2
+        eventually(lambda: all(item.message.redelivered for item in worker.in_flight.all()), 10.0)
+        assert len(worker.in_flight) == 2
     gate.set()
     assert [result.get(10) for result in results] == ["done", "done"]
     assert len(runs) == 2
@@ -472,7 +472,7 @@ def test_a_task_that_is_sent_again_under_its_id_is_run_again_also_if_its_first_t
                 thief.connect()  # the session of the same name ends: its messages are redelivered
     worker.consumer.intake.resume()
     eventually(lambda: len(runs) == 2, 10.0, what="the second one is run, too")
-    eventually(lambda: not len(worker.flights), 10.0)
+    eventually(lambda: not len(worker.in_flight), 10.0)
 
 
 def test_an_outcome_settles_one_message_that_comes_again_and_no_second_one(app, run, monkeypatch):
@@ -575,7 +575,7 @@ def test_a_consumer_that_was_replaced_is_closed_when_the_last_message_it_took_is
     quick = app.task(name="quick")(lambda: "done")
     worker, _, _ = run(prefetch=2)
     result = held.delay()
-    eventually(lambda: worker.flights.all("reserved"), 10.0)
+    eventually(lambda: worker.in_flight.all("reserved"), 10.0)
     taker = worker.consumer.intake.taker
     worker.consumer.intake.renew()
     looked = threading.Event()

@@ -122,7 +122,7 @@ def test_a_coroutine_that_wants_to_leave_does_not_end_the_loop(error):
     assert loops.run(after()) == "here"
 
 
-def test_what_is_cut_before_it_began_never_begins():
+def test_what_is_interrupt_before_it_began_never_begins():
     begun = []
 
     async def body():
@@ -130,7 +130,7 @@ def test_what_is_cut_before_it_began_never_begins():
 
     async def cut_first():
         run = loops.Run(body())
-        run.cut(Interrupted())
+        run.interrupt(Interrupted())
         return await run.result()
 
     value, error = loops.run(cut_first())

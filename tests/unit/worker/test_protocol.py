@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from queue_core import DecodeError
 from queue_core.worker.failure import MAX_REPR, describe_exception, short_repr
 from queue_core.worker.protocol import Call, Embed, read_call, task_body, task_headers
-from queue_core.worker.results.wire import Ran, failure, read_result, success
+from queue_core.worker.results.wire import RunInfo, failure, read_result, success
 
 # What celery 5.7 sends for add.delay(2, 3): captured, shortened where values are free.
 CELERY_HEADERS = {
@@ -170,7 +170,7 @@ def test_whatever_arrives_as_a_result_is_read_or_refused(payload):
 
 def test_a_success_makes_the_round_trip():
     call = Call("t", "x", [1], {"b": 2}, parent_id="p", group="g", retries=1)
-    ran = Ran("worker@host", "q", ["child"])
+    ran = RunInfo("worker@host", "q", ["child"])
     message = success(call, [1, 2], date_done="2026-01-01T00:00:00+00:00", ran=ran)
     message = json.loads(json.dumps(message))
     assert message == {

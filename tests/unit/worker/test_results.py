@@ -13,14 +13,19 @@ import pytest
 from queue_core import Connection, RemoteError, Unsupported, UsageError
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App, chain, group
-from queue_core.worker.aftermath import encode_failure, encode_success
 from queue_core.worker.failure import Failure, describe_exception
 from queue_core.worker.protocol import Call
 from queue_core.worker.results.base import Reply
 from queue_core.worker.results.key_value import _LOOKS, KeyValueDeliverer, result_key
 from queue_core.worker.results.options import ResultOptions
 from queue_core.worker.results.rpc import RpcDeliverer
-from queue_core.worker.results.wire import read_head, state, with_waiting
+from queue_core.worker.results.wire import (
+    encode_failure,
+    encode_success,
+    read_head,
+    state,
+    with_waiting,
+)
 
 numbers = itertools.count()
 
@@ -410,9 +415,9 @@ def test_a_task_and_what_it_sent_are_collected(stored):
     second = stored.send_task("t")
     worker = Worker(stored)
     message = worker.take()
-    from queue_core.worker.results.wire import Ran  # noqa: PLC0415
+    from queue_core.worker.results.wire import RunInfo  # noqa: PLC0415
 
-    reply = encode_success(Call("t", first.id, [], {}), 1, ran=Ran(children=[second.id]))
+    reply = encode_success(Call("t", first.id, [], {}), 1, ran=RunInfo(children=[second.id]))
     message.ack(then=worker.deliverer(message).deliver([Reply(message, first.id, reply)]))
     worker.end(2)
     assert [(one.id, value) for one, value in first.collect(5)] == [(first.id, 1), (second.id, 2)]

@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from queue_core.worker.outcome import Abandoned, Crashed, Done, Job, Returned, Terminated, TimedOut
 from queue_core.worker.pools.pace import LONG, MAX_WINDOW
 from queue_core.worker.pools.supervisor import (
-    CUT_GRACE,
     EXIT_TIMEOUT,
+    INTERRUPT_GRACE,
     LEAST_COST,
     OVERDUE,
     RESTARTS,
@@ -31,7 +31,7 @@ class FakeChild:
         self.granted = deque()
         self.running = None
         self.stopping = False
-        self.cut = None
+        self.interrupted = None
         self.dead = None  # how it died
         self.told = deque()  # what it said and the supervisor did not hear yet
 
@@ -72,11 +72,11 @@ class FakeEffects:
     def stop(self, pid):
         self.children[pid].stopping = True
 
-    def cut(self, pid, ticket, number):
+    def interrupt(self, pid, ticket, number):
         child = self.children[pid]
         assert not child.granted, "it could begin something else"
         if child.running == ticket:
-            child.cut = ticket
+            child.interrupted = ticket
 
     def kill(self, pid):
         child = self.children[pid]
@@ -101,12 +101,12 @@ class FakeEffects:
     def finish(self, pid):
         child = self.children[pid]
         if child.dead is None and child.running is not None:
-            if child.cut == child.running:
-                child.told.append(("cut", child.running))
+            if child.interrupted == child.running:
+                child.told.append(("interrupted", child.running))
             else:
                 self.finished.add(child.running)
                 child.told.append(("ended", child.running))
-            child.running = child.cut = None
+            child.running = child.interrupted = None
 
     def leave(self, pid):
         """What a child does that was told to stop and has nothing to do."""
@@ -143,8 +143,8 @@ class Supervising(RuleBasedStateMachine):
             what, *rest = child.told.popleft()
             if what == "ended":
                 assert self.supervisor.on_ended(pid, rest[0], Done(b"", 0.001), self.now)
-            elif what == "cut":
-                assert self.supervisor.on_cut(pid, rest[0], self.now)
+            elif what == "interrupted":
+                assert self.supervisor.on_interrupted(pid, rest[0], self.now)
             else:
                 self.supervisor.on_leaving(pid, self.now)
 
@@ -221,7 +221,7 @@ class Supervising(RuleBasedStateMachine):
             self.bury(pid)
         self.supervisor.turn(self.now)
 
-    @rule(seconds=st.sampled_from([0.0, 0.001, OVERDUE, 0.2, 0.6, CUT_GRACE, EXIT_TIMEOUT]))
+    @rule(seconds=st.sampled_from([0.0, 0.001, OVERDUE, 0.2, 0.6, INTERRUPT_GRACE, EXIT_TIMEOUT]))
     def wait(self, seconds):
         self.now += seconds
         self.supervisor.turn(self.now)
@@ -531,7 +531,7 @@ def test_a_child_whose_task_is_being_ended_gets_nothing_else():
     supervisor.turn(0.0)
     assert not effects.children[pid].granted
     effects.finish(pid)
-    assert supervisor.on_cut(pid, 1, 0.0)
+    assert supervisor.on_interrupted(pid, 1, 0.0)
     supervisor.turn(0.0)
     assert list(effects.children[pid].granted) == [2]
 

@@ -376,8 +376,8 @@ class Machine(RuleBasedStateMachine):
         facade = Facade(self.broker)
         sequel = Sequel(facade, self.store, composer=COMPOSER)
         self.settler = Settler(facade, sequel, {}, fail=self.broker.wrong.append)
-        self.consumer.settler = self.worker.flights.settler = self.settler
-        self.pool.report = self.worker.flights.report
+        self.consumer.settler = self.worker.in_flight.settler = self.settler
+        self.pool.report = self.worker.in_flight.report
         revoked = [task_id for task_id, known in self.known.items() if known.revoked]
         self.worker.revoked.add(revoked)
 
@@ -409,7 +409,7 @@ class Machine(RuleBasedStateMachine):
                 break
             self.nothing_is_wrong()
         assert not self.broker.held and not self.broker.queue
-        assert not self.worker.flights.all() and self.settler.idle
+        assert not self.worker.in_flight.all() and self.settler.idle
         self.nothing_is_wrong()
         for task_id, known in self.known.items():
             assert task_id in self.store.results or known.excused, task_id
@@ -445,7 +445,7 @@ class Machine(RuleBasedStateMachine):
     )
     def finish(self, which, how):
         job = self.pool.running[which % len(self.pool.running)]
-        request = self.worker.flights.get(job.ticket)
+        request = self.worker.in_flight.get(job.ticket)
         known = self.of(job)
         known.last = how
         if how == "done":
@@ -517,7 +517,7 @@ class Machine(RuleBasedStateMachine):
 
     def ended_otherwise(self, task_id):
         """Whether a task has ended here in what is not remembered."""
-        here = self.worker.flights.find([task_id])
+        here = self.worker.in_flight.find([task_id])
         return not here and self.known[task_id].last not in ("done", "linked", "failed")
 
     def may_never_run(self, task_id):
@@ -538,10 +538,10 @@ class Machine(RuleBasedStateMachine):
     def wait(self, seconds):
         self.world.wait(seconds)
 
-    @precondition(lambda self: self.worker.flights.all())
+    @precondition(lambda self: self.worker.in_flight.all())
     @rule(which=st.integers(0, 10), terminate=st.booleans())
     def revoke(self, which, terminate):
-        here = self.worker.flights.all()
+        here = self.worker.in_flight.all()
         task_id = here[which % len(here)].id
         self.known[task_id].revoked = True
         revoke(self.consumer, [task_id], terminate)
@@ -568,7 +568,7 @@ class Machine(RuleBasedStateMachine):
         self.worker.clean = self.pool.stop(self.worker.drain)
         assert self.worker.clean == (running <= finishing)
         self.settler.close(patient=self.worker.clean)
-        assert not self.worker.flights.all()
+        assert not self.worker.in_flight.all()
         self.broker.flush()
         self.leave(counted=False, excused=bad)
 
@@ -598,7 +598,7 @@ class Machine(RuleBasedStateMachine):
 
     def of(self, job):
         """What is known of a job's task."""
-        return self.known[self.worker.flights.get(job.ticket).id]
+        return self.known[self.worker.in_flight.get(job.ticket).id]
 
     def may_run_again(self, why):
         """What the broker still holds is delivered again: a reason to run it, if it has begun."""
@@ -613,7 +613,7 @@ class Machine(RuleBasedStateMachine):
             return
         broker = self.broker
         assert not broker.wrong
-        running = Counter(self.worker.flights.get(job.ticket).id for job in self.pool.running)
+        running = Counter(self.worker.in_flight.get(job.ticket).id for job in self.pool.running)
         assert all(count == 1 for count in running.values()), running
         for task_id, known in self.known.items():
             assert known.starts <= known.reasons, (task_id, known)

@@ -1,4 +1,4 @@
-"""What there is to say and to send when a task did not succeed, as values.
+"""What a task that did not succeed brings about, as values.
 
 The same for a task that failed in a child, for one whose process was killed, and for one that could
 not be run at all: its own result, failures for the rest of its chain, which will never run, its
@@ -9,27 +9,25 @@ of the user's.
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import msgspec
 
-from queue_core import MessageError, QueueCoreError, TooLarge
+from queue_core import QueueCoreError, TooLarge
 from queue_core.worker.composing import Composer
 from queue_core.worker.failure import Failure
 from queue_core.worker.following import after_failure, children, lost
 from queue_core.worker.message_template import call_of
 from queue_core.worker.outcome import ChordPart, Letter, Reply
 from queue_core.worker.protocol import Call
-from queue_core.worker.results import wire
+from queue_core.worker.results.wire import encode_failure
 from queue_core.worker.signature import as_signature
-from queue_core.worker.timestamps import utcnow
 from queue_core.worker.unfolding import freeze, unfold
 
 logger = logging.getLogger(__name__)
 
 
-class Aftermath(msgspec.Struct):
-    """What follows a task that did not succeed.
+class FailureEffects(msgspec.Struct):
+    """What a failure brings about.
 
     Attributes:
         letters: its error links.
@@ -42,15 +40,15 @@ class Aftermath(msgspec.Struct):
     chord: ChordPart | None = None
 
 
-def after_failing(
+def effects_of_failure(
     composer: Composer,
     call: Call,
     failure: Failure,
     *,
     queue: str = "",
     errbacks: bool = True,
-) -> Aftermath:
-    """Return what follows now that ``call`` did not succeed; never raises.
+) -> FailureEffects:
+    """Return the effects of a ``call`` that did not succeed; never raises.
 
     What cannot be read or sent of it is logged, since there is nobody else to tell, and keeps
     nothing else from being sent.
@@ -62,7 +60,9 @@ def after_failing(
         ids, chord = [], None
     letters = _error_links(composer, call, failure, queue) if errbacks else []
     never = [Call("", task_id, [], {}, root_id=call.root_id) for task_id in ids]
-    return Aftermath(letters, [Reply(one.id, encode_failure(one, failure)) for one in never], chord)
+    return FailureEffects(
+        letters, [Reply(one.id, encode_failure(one, failure)) for one in never], chord
+    )
 
 
 def _error_links(composer: Composer, call: Call, failure: Failure, queue: str) -> list[Letter]:
@@ -79,47 +79,24 @@ def _error_links(composer: Composer, call: Call, failure: Failure, queue: str) -
                 found = after_failure(call, errback, failure, queue)
                 letters += [composer.compose(signature) for signature in found]
             except TooLarge:
-                found = after_failure(less, errback, failure.cut(), queue)
+                found = after_failure(less, errback, failure.shortened(), queue)
                 letters += [composer.compose(signature) for signature in found]
         except QueueCoreError as error:
             logger.error("an error link of %s %s cannot be sent: %s", call.name, call.id, error)
     return letters
 
 
-def after_chord(composer: Composer, part: ChordPart, why: str, *, queue: str = "") -> Aftermath:
-    """Return what follows now that one part of a chord did not succeed: its body fails."""
-    whole = Aftermath([], [], None)
+def effects_of_failed_part(
+    composer: Composer, part: ChordPart, why: str, *, queue: str = ""
+) -> FailureEffects:
+    """Return the effects of one part of a chord that did not succeed: its body fails."""
+    whole = FailureEffects([], [], None)
     body, _ = freeze(as_signature(part.body))
     error = Failure("ChordError", "celery.exceptions", [f"a part of the chord failed: {why}"])
     for task in children(unfold(body), None):
         call = call_of(task, task.options)
-        after = after_failing(composer, call, error, queue=queue)
+        after = effects_of_failure(composer, call, error, queue=queue)
         whole.letters += after.letters
         whole.replies += [Reply(call.id, encode_failure(call, error)), *after.replies]
         whole.chord = whole.chord or after.chord
     return whole
-
-
-def encode_success(call: Call, value: Any, *, ran: wire.Ran | None = None) -> bytes:
-    """Return the encoded result of a run that returned ``value``.
-
-    Raises:
-        MessageError: it has no form in JSON.
-    """
-    return wire.encode_result(wire.success(call, value, date_done=_now(), ran=ran))
-
-
-def encode_failure(
-    call: Call, failure: Failure, *, ran: wire.Ran | None = None, status: str = "FAILURE"
-) -> bytes:
-    """Return the encoded result of a run that failed, or did not take place; never raises."""
-    message = wire.failure(call, failure, date_done=_now(), ran=ran, status=status)
-    try:
-        return wire.encode_result(message)
-    except MessageError:
-        short = failure.cut()
-        return wire.encode_result({**message, "result": short.as_wire(), "traceback": short.trace})
-
-
-def _now() -> str:
-    return utcnow().isoformat()

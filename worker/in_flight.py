@@ -26,7 +26,7 @@ MAX_REMEMBERED_BYTES: Final = 16384
 _RAN: Final = (Done, Failed)
 
 
-class Flights:
+class InFlight:
     """The requests that are here. Thread-safe: nearly each of its steps is one of a dict's.
 
     Attributes:
@@ -61,11 +61,11 @@ class Flights:
     def settler(self, settler: Settler) -> None:
         self._settler = settler
 
-    def board(self, request: ActiveRequest) -> None:
-        """It is here until `leave`."""
+    def add(self, request: ActiveRequest) -> None:
+        """It is here until `remove`."""
         self._here[request.ticket] = request
 
-    def leave(self, request: ActiveRequest) -> bool:
+    def remove(self, request: ActiveRequest) -> bool:
         """It is not here any more; return whether it was, which is True for one caller."""
         return self._here.pop(request.ticket, None) is not None
 
