@@ -31,9 +31,9 @@ from queue_core.worker.configuration import (
     from_object,
     surroundings,
 )
-from queue_core.worker.near import did_you_mean
 from queue_core.worker.rules import Own, Rules
 from queue_core.worker.settings import Settings
+from queue_core.worker.suggestions import did_you_mean
 
 Packages = Iterable[str] | Callable[[], Iterable[str]]
 """Names of packages, or a function that returns them."""

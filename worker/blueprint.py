@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from queue_core import ConfigError, Consumer, Message
-from queue_core.worker.near import did_you_mean
+from queue_core.worker.suggestions import did_you_mean
 
 logger = logging.getLogger(__name__)
 

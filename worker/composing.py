@@ -22,11 +22,11 @@ from queue_core.worker.message_template import (
     MessageTemplate,
     Moments,
 )
-from queue_core.worker.near import did_you_mean
 from queue_core.worker.outcome import AppInfo, Letter
 from queue_core.worker.routes import merged
 from queue_core.worker.rules import Rules
 from queue_core.worker.signature import MakesSignatures, Signature
+from queue_core.worker.suggestions import did_you_mean
 from queue_core.worker.timestamps import (
     LONGEST,
     instant,

@@ -15,8 +15,8 @@ import msgspec
 
 from queue_core import ConfigError, Queue
 from queue_core.worker.celery_settings import REFUSED
-from queue_core.worker.near import did_you_mean
 from queue_core.worker.rates import per_second
+from queue_core.worker.suggestions import did_you_mean
 
 FROM_SETTINGS: Final[Mapping[str, str]] = {
     "rate_limit": "task_default_rate_limit",

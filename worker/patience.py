@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from queue_core import ConfigError
-from queue_core.worker.near import did_you_mean
+from queue_core.worker.suggestions import did_you_mean
 
 HURRY: Final = 1.0
 """Seconds of one attempt, in which a connection that was just lost may come back."""

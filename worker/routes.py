@@ -22,8 +22,8 @@ from typing import Any, Final, NamedTuple
 
 from queue_core import ConfigError, Exchange, Queue, UsageError
 from queue_core.worker.blueprint import load
-from queue_core.worker.near import did_you_mean
 from queue_core.worker.settings import Settings, plain_queue
+from queue_core.worker.suggestions import did_you_mean
 
 DESTINATION: Final = frozenset(["queue", "exchange", "routing_key"])
 

@@ -20,7 +20,6 @@ from queue_core.worker.failure import Failure, describe_exception
 from queue_core.worker.failure_effects import effects_of_failure
 from queue_core.worker.following import after_success, children, chord_part
 from queue_core.worker.messages import read_message
-from queue_core.worker.near import hint
 from queue_core.worker.outcome import (
     ChordPart,
     Done,
@@ -37,6 +36,7 @@ from queue_core.worker.request import Request, Say, unheard
 from queue_core.worker.results.wire import RunInfo, encode_failure, encode_success
 from queue_core.worker.running import Ending, Guard, drive, run, unguarded
 from queue_core.worker.signature import Signature
+from queue_core.worker.suggestions import hint
 from queue_core.worker.task import Task
 from queue_core.worker.timestamps import seconds_until
 from queue_core.worker.unfolding import unfold

@@ -19,7 +19,7 @@ import click
 
 from queue_core import __version__
 from queue_core.worker.cli.errors import TERMINATED, report
-from queue_core.worker.near import hint
+from queue_core.worker.suggestions import hint
 
 # name -> module with the command, and what it says of itself in the list
 COMMANDS = {

@@ -42,7 +42,7 @@ from queue_core.worker.cli.options import (
     timeout_option,
 )
 from queue_core.worker.cli.types import names, some_name
-from queue_core.worker.near import hint
+from queue_core.worker.suggestions import hint
 from queue_core.worker.variables import URL_VARIABLE
 
 NAMESPACE: Final = "queue-core"

@@ -12,8 +12,8 @@ from queue_core.worker.cli.options import (
     print_json,
 )
 from queue_core.worker.locate import find_app
-from queue_core.worker.near import hint
 from queue_core.worker.signature import Signature
+from queue_core.worker.suggestions import hint
 
 
 @click.group()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import click
 
-from queue_core.worker.near import did_you_mean
+from queue_core.worker.suggestions import did_you_mean
 from queue_core.worker.units import bytes_of, seconds_of
 
 DAY = 86400.0
