@@ -88,6 +88,8 @@ class Consumer:
             self._stash = deque(item for item in self._stash if item.queue != queue)
             if deleted:
                 self._ended.append(queue)
+            else:
+                ledger.leaving.append(window)
         ledger.stir()
         return window
 
@@ -104,6 +106,8 @@ class Consumer:
             self.ledger.waiting = False
             if self.ledger.due is not None:
                 self._core.call_keeper(self.ledger.due)
+            if self._stopped:
+                self.abandon()
             if self._retired or self._core.closed:
                 self.close_handle(0.0)
 
@@ -270,6 +274,11 @@ class Consumer:
         self._stopped = True
         self._give_back_stash()
         self.wake()
+        if self._receiving.acquire(blocking=False):  # else who receives does it
+            try:
+                self.abandon()
+            finally:
+                self._receiving.release()
 
     def _give_back_stash(self) -> None:
         with self.ledger.lock:

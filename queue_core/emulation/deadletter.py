@@ -32,6 +32,9 @@ __all__ = ["dead_id", "dead_properties", "is_cycle"]
 BY_ITSELF: Final = frozenset({"expired", "maxlen", "delivery_limit"})
 """Reasons without a client's decision."""
 
+MAX_COUNT: Final = 2**53
+"""No message dies so often: such a count was written by hand."""
+
 
 def dead_id(token: Token, queue: str, raw: bytes) -> str:
     """Return the id of the copy: the same for the same claim, another one for each other."""
@@ -54,7 +57,7 @@ def dead_properties(stored: Stored, queue: str, reason: str, now: float) -> Prop
         deaths.remove(death)
         death = dict(death)
     count = death.get("count")
-    death["count"] = count + 1 if isinstance(count, int) else 1
+    death["count"] = count + 1 if isinstance(count, int) and 0 <= count < MAX_COUNT else 1
     death["exchange"] = stored.exchange
     death["routing-keys"] = [stored.routing_key]
     death["time"] = datetime.fromtimestamp(int(now), UTC)
@@ -81,9 +84,15 @@ def is_cycle(headers: Headers, target: str) -> bool:
 
 
 def _deaths(headers: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the history, without what is no table because a client wrote it by hand."""
+    """Return the history, without what is no death because a client wrote it by hand."""
     found = headers.get("x-death")
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    return [item for item in found if _is_death(item)] if isinstance(found, list) else []
+
+
+def _is_death(item: object) -> bool:
+    return isinstance(item, dict) and all(
+        isinstance(item.get(name), str) for name in ("queue", "reason")
+    )
 
 
 def _is(death: Mapping[str, Any], queue: str, reason: str) -> bool:

@@ -216,7 +216,7 @@ class Keeper:
             if force or (ledger.due is not None and ledger.due <= now):
 
                 def send(store: Store, ledger: Ledger = ledger) -> float:
-                    ledger.send(store, ledger.take())
+                    ledger.send(store, ledger.take(), self._breathe)
                     return 0.0
 
                 self._guarded("settling", send, 0.0)
@@ -261,6 +261,12 @@ class Keeper:
                 store.open_session(name, leases[name][1])
         return self._beat_interval()
 
+    def _breathe(self, store: Store) -> None:
+        """Beat if it is time, between the steps of a duty that may take long."""
+        now = self._core.clock.monotonic()
+        if self._schedule.due("beat", now):
+            self._schedule.done("beat", now + self._beat(store))
+
     def _is_ours(self, name: str) -> bool:
         return name in self._leases()
 
@@ -285,7 +291,7 @@ class Keeper:
         over = self._watch.observe(sessions, started, finished, ours=self._leases())
         deadline = Deadline.after(self._core.options.timeout, clock)
         if over:
-            self._reclaimer.reclaim(store, dict(over[: self._batch]), deadline)
+            self._reclaimer.reclaim(store, dict(over[: self._batch]), deadline, self._breathe)
         if len(over) > self._batch:
             return 0.0
         now = clock.monotonic()
@@ -307,11 +313,24 @@ class Keeper:
         except SessionLost:
             self._collector_failed, self._collector = False, ""
             return 0.0
+        buried = True
         for claim in claims:
             dead = Dead(claim.queue, claim.token, claim.body, claim.properties, claim.reason)
-            core.publisher.bury(store, dead, deadline)
-        self._collector_failed = False
+            buried &= self._bury(store, dead, deadline)
+            self._breathe(store)
+        self._collector_failed = not buried
         return 0.0 if len(claims) >= self._batch else COLLECT_INTERVAL
+
+    def _bury(self, store: Store, dead: Dead, deadline: Deadline) -> bool:
+        """Bury one; what is wrong with it alone is logged, and does not concern the others."""
+        try:
+            self._core.publisher.bury(store, dead, deadline)
+        except TransportError:
+            raise
+        except QueueCoreError:
+            logger.exception("a dead message of queue %r cannot be buried", dead.queue)
+            return False
+        return True
 
     def _look(self, store: Store) -> float:
         """End subscriptions to queues that are gone, and exclusive queues that nobody uses."""

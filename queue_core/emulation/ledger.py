@@ -55,6 +55,7 @@ class Ledger:
     Attributes:
         lock: held for every look at the windows; never while the store is called.
         windows: the subscriptions by queue.
+        leaving: removed subscriptions whose settlements are not certain yet.
         bell: set when a waiting receive should look again.
         waiting: a receive is about to wait for the bell, and takes pending acks along itself.
         claiming: a claim is with the store; the next one takes along what is pending.
@@ -66,6 +67,7 @@ class Ledger:
         """Begin without subscriptions; ``interrupt`` ends a claim that waits at the store."""
         self.lock = threading.Lock()
         self.windows: dict[str, Window] = {}
+        self.leaving: list[Window] = []
         self.bell = threading.Event()
         self.waiting = False
         self.claiming = False
@@ -100,6 +102,11 @@ class Ledger:
         with self.lock:
             return list(self.windows.values())
 
+    @property
+    def uncertain(self) -> bool:
+        """Whether settlements of removed subscriptions, or others under way, are not certain."""
+        return bool(self.leaving or self._flights)
+
     def resize(self, queue: str, prefetch: int) -> bool:
         """Change a subscription's prefetch; False if there is none."""
         with self.lock:
@@ -122,6 +129,8 @@ class Ledger:
         give_back(store, tokens)
         with self.lock:
             window.held.difference_update(tokens)
+            if window in self.leaving:
+                self.leaving.remove(window)
 
     # --- settling ---------------------------------------------------------------------------------
 
@@ -239,8 +248,16 @@ class Ledger:
             late, self._late = self._late, 0
             return late
 
-    def send(self, store: Store, flights: Sequence[Flight]) -> None:
-        """Send settlements; what is not certain afterwards goes back to its window."""
+    def send(
+        self,
+        store: Store,
+        flights: Sequence[Flight],
+        breathe: Callable[[Store], None] = lambda store: None,
+    ) -> None:
+        """Send settlements; what is not certain afterwards goes back to its window.
+
+        Each reject is a step of its own, and ``breathe`` is called between them.
+        """
         if not flights:
             return
         sent: list[Token] = []
@@ -263,6 +280,7 @@ class Ledger:
                 dead = Dead(delivery.queue, delivery.token, delivery.body, delivery.raw, reason)
                 buried = self._core.publisher.bury(store, dead, deadline)
                 self._judged(flight, verdict, stale=not buried)
+                breathe(store)
         finally:
             self.land(flights, sent)
 
@@ -316,6 +334,8 @@ class Ledger:
                     self.due = self._core.clock.monotonic() + RETRY_DELAY
                     if self.windows.get(flight.window.queue) is not flight.window:
                         homeless.append(flight.window)
+                        if flight.window not in self.leaving:
+                            self.leaving.append(flight.window)
             self._landed.notify_all()
         self._note_room()
         for window in homeless:
@@ -332,7 +352,7 @@ class Ledger:
         while True:
             with self.lock:
                 earlier, setbacks = set(self._flights), self._setbacks
-                flights = self._take(self.windows.values())
+                flights = self._take([*self.windows.values(), *self.leaving])
             self.send(store, flights)
             if earlier:
                 self._interrupt()

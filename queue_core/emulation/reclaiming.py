@@ -11,7 +11,7 @@ and then that version is deleted.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from queue_core.emulation.core import Core
@@ -40,11 +40,18 @@ class Reclaimer:
         self._core = core
         self._declarer = declarer
 
-    def reclaim(self, store: Store, dead: Mapping[str, int], deadline: Deadline) -> None:
+    def reclaim(
+        self,
+        store: Store,
+        dead: Mapping[str, int],
+        deadline: Deadline,
+        breathe: Callable[[Store], None] = lambda store: None,
+    ) -> None:
         """End sessions that died, with what belongs to them; one that beat again goes on.
 
         ``dead`` has the beats at which each stood still. All are looked at in one go, the versions
         of their queues first: one look at every session there is does for a whole batch.
+        ``breathe`` is called after each.
         """
         queues = {q(Names.queue_of(name)[0]) for name in dead if name.startswith((QUEUE, CONSUMER))}
         known = self._core.table.refresh(store, queues) if queues else {}
@@ -59,6 +66,7 @@ class Reclaimer:
         self._declarer.drop_unused(store, consumed, consumers, deadline)
         for name, lease in over.items():
             self._end(store, name, lease, known, deadline)
+            breathe(store)
         self._declarer.drop_unused(store, consumed, (), deadline)
 
     def _end(

@@ -72,6 +72,7 @@ class EmulatedSession:
         self._numbers = itertools.count(1)
         self._entering: dict[tuple[str, str], int] = {}  # subscriptions tried and not yet certain
         self._strays: Counter[str] = Counter()
+        self._leaving: dict[str, Ledger] = {}  # of cancelled consumers: some is not certain yet
         self._settled_then: dict[object, tuple[str, ...]] = {}
         self._declarer = Declarer(self._core, self._queue_deleted)
         reclaimer = Reclaimer(self._core, self._declarer)
@@ -260,6 +261,8 @@ class EmulatedSession:
         if queue is None:
             with self._lock:
                 self._consumers.pop(consumer, None)
+                left = {**self._leaving, consumer: found.ledger}
+                self._leaving = {name: ledger for name, ledger in left.items() if ledger.uncertain}
             if stale := found.retire():
                 self._count_strays(consumer, stale)
         elif not found.ledger.subscriptions():
@@ -317,9 +320,10 @@ class EmulatedSession:
     def flush(self, consumer: str, *, timeout: float = 10.0) -> None:
         """See `Session.flush`."""
         found = self._consumers.get(consumer)
-        if found is not None:
+        ledger = self._leaving.get(consumer) if found is None else found.ledger
+        if ledger is not None:
             deadline = self._deadline(timeout)
-            self._call(lambda store: found.ledger.flush(store, deadline), timeout)
+            self._call(lambda store: ledger.flush(store, deadline), timeout)
             return
         self._core.guard()
         with self._lock:

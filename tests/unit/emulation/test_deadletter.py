@@ -74,6 +74,14 @@ def test_a_history_written_by_hand_does_no_harm() -> None:
     headers = die({"x-death": [1, {"queue": "q", "reason": "expired"}]}, "q", "expired").headers
     assert headers["x-death"][0]["count"] == 1
     assert len(headers["x-death"]) == 1
+    by_hand = {"queue": "q", "reason": "expired"}
+    for count in (2**64 - 1, -3, "many", None, 1.5):
+        headers = die({"x-death": [{**by_hand, "count": count}]}, "q", "expired").headers
+        assert headers["x-death"][0]["count"] == 1
+    for odd in ({"queue": [], "reason": "expired"}, {"queue": "q", "reason": {}}, {}):
+        headers = die({"x-death": [odd, {**by_hand, "count": 1}]}, "q", "expired").headers
+        assert [row["count"] for row in headers["x-death"]] == [2]
+        assert is_cycle(headers, "q") and not is_cycle({"x-death": [odd]}, "q")
 
 
 def test_the_history_survives_storing() -> None:

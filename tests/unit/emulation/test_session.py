@@ -611,6 +611,69 @@ def test_a_message_that_dies_in_a_circle_by_itself_is_dropped_and_logged(
     assert session.inspect("a").ready == session.inspect("b").ready == 0
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"queue": "short", "reason": "", "count": 2**64 - 1},
+        {"queue": "elsewhere", "reason": ["a list"], "count": 1},
+        {"queue": {}, "reason": "expired"},
+    ],
+    ids=["count", "reason", "queue"],
+)
+@pytest.mark.parametrize("how", ["expired", "rejected"])
+def test_a_history_written_by_hand_keeps_no_dead_letter_back(
+    session: EmulatedSession, bench: Bench, row: dict[str, Any], how: str
+) -> None:
+    session.declare(Queue("dead"))
+    session.declare(Queue("short", dead_letter_exchange="", dead_letter_routing_key="dead"))
+    ttl = {"expiration": 1.0} if how == "expired" else {}
+    row = {**row, "reason": how} if row["reason"] == "" else row
+    send(session, "short", b"forged", properties={"headers": {"x-death": [row]}, **ttl})
+    send(session, "short", b"good", properties=ttl)
+    if how == "rejected":
+        session.subscribe("c", "short", prefetch=2)
+        session.settle([Settlement(item, "reject") for item in session.receive("c", wait=0)])
+        session.flush("c")
+    bench.pass_time(3.0, session)
+    session.subscribe("d", "dead", prefetch=2)
+    assert sorted(bodies(session.receive("d", wait=0))) == [b"forged", b"good"]
+
+
+@pytest.mark.parametrize("how", ["rejected", "expired", "watched"])
+def test_heartbeats_go_on_while_a_slow_store_takes_many_steps(bench: Bench, how: str) -> None:
+    """A watcher that looks at each step must not see a lease without a beat."""
+    session, watcher = bench.open(), bench.open()
+    session.declare(Queue("work", message_ttl=1.0 if how == "expired" else None))
+    if how == "watched":
+        dead = [bench.open() for _ in range(50)]
+        bench.pass_time(9.5, session, watcher)
+        assert all(other in bench.broker.sessions for other in (item._core.main for item in dead))
+    else:
+        send(session, "work", *(b"%d" % number for number in range(90)))
+    if how == "rejected":
+        session.subscribe("c", "work", prefetch=90)
+        found = session.receive("c", wait=0)
+        session.settle([Settlement(item, "reject") for item in found])
+    bench.clock.advance(1.5)
+    watching = False
+
+    def slow(method: str) -> None:
+        nonlocal watching
+        if method in ("put", "end_session") and not watching:
+            watching = True
+            bench.clock.advance(0.5)
+            watcher.tick()
+            watching = False
+
+    bench.faults.hook = slow
+    session.tick()
+    session.tick()
+    bench.faults.hook = lambda method: None
+    assert session._core.main in bench.broker.sessions
+    session.close()
+    watcher.close()
+
+
 def test_many_dead_letters_are_buried_within_a_few_rounds(
     bench: Bench, session: EmulatedSession
 ) -> None:

@@ -83,6 +83,43 @@ def test_what_a_lost_claim_took_goes_back_when_the_consumer_is_cancelled(
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])
+def test_what_a_lost_claim_took_goes_back_when_the_consumer_stops(
+    bench: Bench, session: EmulatedSession, fault: str
+) -> None:
+    send(session, "work", b"1", b"2")
+    session.subscribe("c", "work", prefetch=1)
+    [held] = session.receive("c", wait=0)
+    ack(session, [held])
+    lose(bench, fault)
+    with pytest.raises(ConnectionLost):
+        session.receive("c", wait=0)
+    session.stop("c")
+    session.tick()
+    info = session.inspect("work")
+    assert (info.ready, info.unacked) == (1, 0)
+
+
+def test_what_a_claim_takes_while_its_consumer_stops_goes_back_though_its_reply_is_lost(
+    bench: Bench, session: EmulatedSession
+) -> None:
+    send(session, "work", b"1")
+    session.subscribe("c", "work", prefetch=5)
+
+    def hook(method: str) -> None:
+        if method == "claim":
+            bench.faults.hook = lambda name: None
+            session.stop("c")
+            bench.faults.plan[:] = ["after"]
+
+    bench.faults.hook = hook
+    with pytest.raises(ConnectionLost):
+        session.receive("c", wait=0)
+    session.tick()
+    info = session.inspect("work")
+    assert (info.ready, info.unacked) == (1, 0)
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
 def test_acks_that_travelled_with_a_lost_claim_are_sent_again_and_are_not_stale(
     bench: Bench, session: EmulatedSession, fault: str
 ) -> None:
@@ -172,6 +209,39 @@ def test_a_cancel_that_was_interrupted_is_finished_by_the_keeper(
     info = session.inspect("work")
     assert (info.ready, info.unacked, info.consumers) == (1, 0, 0)
     assert session.publish([publication("brief")])[0].status == "unroutable"
+
+
+@pytest.mark.parametrize("queue", ["work", None])
+def test_flush_makes_certain_what_an_interrupted_cancel_left(
+    bench: Bench, session: EmulatedSession, queue: str | None
+) -> None:
+    send(session, "work", b"1")
+    session.subscribe("c", "work", prefetch=5)
+    ack(session, session.receive("c", wait=0))
+    lose(bench, "before", only="put")
+    with pytest.raises(ConnectionLost):
+        session.cancel("c", queue)
+    assert session.inspect("work").unacked == 1
+    session.flush("c")
+    assert session.inspect("work").unacked == 0
+    session.tick()
+    session.flush("c")
+
+
+def test_a_lost_flush_of_a_cancelled_consumer_does_not_pass_for_a_good_one(
+    bench: Bench, session: EmulatedSession
+) -> None:
+    send(session, "work", b"1")
+    session.subscribe("c", "work", prefetch=5)
+    ack(session, session.receive("c", wait=0))
+    lose(bench, "before", "before", "before", only="put")
+    with pytest.raises(ConnectionLost):
+        session.cancel("c")
+    for _ in range(2):
+        with pytest.raises(ConnectionLost):
+            session.flush("c")
+    session.flush("c")
+    assert session.inspect("work").unacked == 0
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])
