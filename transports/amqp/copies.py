@@ -55,6 +55,8 @@ _LEVEL: Final = re.compile(r"qc-d[0-9]{1,2}")
 _RETURNS: Final = "x-delivery-count"
 _COUNTERS: Final = frozenset((_RETURNS, "x-acquired-count"))
 _FACTS: Final = ("queue", "reason", "exchange")
+_MAX_COUNT: Final = 2**53
+"""Nothing is counted so far: who wrote it can have meant no number of ours."""
 
 
 class Note(NamedTuple):
@@ -177,7 +179,9 @@ def restored(properties: Properties, exchange: str) -> tuple[Properties, str, No
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_COUNT:
+        return value
+    return None
 
 
 def _rewritten(history: Headers, earlier: Headers, origin: str) -> Headers:
@@ -211,8 +215,13 @@ def _rewritten(history: Headers, earlier: Headers, origin: str) -> Headers:
 
 
 def _rows(history: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the deaths, without what is none because somebody wrote it by hand."""
     rows = history.get("x-death")
-    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return [row for row in rows if _is_death(row)] if isinstance(rows, list) else []
+
+
+def _is_death(row: object) -> bool:
+    return isinstance(row, dict) and all(isinstance(row.get(name), str) for name in _FACTS[:2])
 
 
 def returns(properties: Properties) -> int:

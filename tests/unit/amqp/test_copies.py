@@ -194,6 +194,40 @@ def test_forged_headers_never_raise(headers: dict[str, Any], exchange: str) -> N
     assert note.deadline is None or note.deadline >= 0
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        row("work", count=2**63 - 1),
+        row("work", count=-1),
+        {"queue": ["work"], "reason": "rejected"},
+        {"queue": "work", "reason": {"a": 1}},
+        {},
+    ],
+)
+@pytest.mark.parametrize("exchange", [OUT, "dead"])
+def test_deaths_written_by_hand_can_be_received_copied_and_buried(
+    odd: dict[str, Any], exchange: str
+) -> None:
+    history = {"x-death": [odd, odd]}
+    forged = {"qc-exchange": "orders", "qc-death": history, **history}
+    properties, _, note = restored(Properties(headers=forged), exchange)
+    found = delivery(headers=properties.headers)
+    assert encode_properties(again(found, note).properties)
+    for headers in (properties.headers, history):
+        letter = buried(
+            found,
+            Properties(headers=headers),
+            exchange="dead",
+            key=None,
+            reason="rejected",
+            user="me",
+            now=1000.0,
+            id="i",
+        )
+        assert encode_properties(letter.properties)
+        assert letter.properties.headers["x-death"][0]["count"] >= 1
+
+
 def test_a_dead_letter_of_ours_reads_like_the_brokers() -> None:
     found = delivery(
         headers={"mine": 1, "x-death": [row("other"), row("work", "delivery_limit", count=4)]},
