@@ -23,6 +23,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from queue_core.worker.wake_pipe import WakePipe
+
 
 class Signals:
     """What the main thread waits for. `stop` and `post` may be called from any thread.
@@ -45,8 +47,7 @@ class Signals:
         self.patient = True
         self._terminal = os.isatty(2)
         self._calls: deque[Callable[[], None]] = deque()
-        self._wake_in, self._wake_out = os.pipe()
-        os.set_blocking(self._wake_out, False)
+        self._pipe = WakePipe()
 
     @property
     def stopping(self) -> bool:
@@ -63,12 +64,12 @@ class Signals:
         self._stops += 1
         if self.urgent:
             self._now()
-        self._wake()
+        self._pipe.wake()
 
     def post(self, call: Callable[[], None]) -> None:
         """Have the main thread call this, unless the worker ends before."""
         self._calls.append(call)
-        self._wake()
+        self._pipe.wake()
 
     def wait(self) -> None:
         """Do what is posted, until the worker should end."""
@@ -78,12 +79,9 @@ class Signals:
             self.pause(None)
 
     def pause(self, seconds: float | None) -> bool:
-        """Wait for a signal, or something to be posted; return whether the worker should end.
-
-        An event would not do: a signal handler cannot set one.
-        """
-        if not self.stopping and select.select([self._wake_in], [], [], seconds)[0]:
-            os.read(self._wake_in, 4096)
+        """Wait for a signal, or something to be posted; return whether the worker should end."""
+        if not self.stopping and select.select([self._pipe.readable], [], [], seconds)[0]:
+            self._pipe.drain()
         return self.stopping
 
     def catch(self) -> Callable[[], None]:
@@ -100,7 +98,7 @@ class Signals:
         before = {number: signal.signal(number, handler) for number, handler in numbers.items()}
         # The handler runs once the main thread does something. If another thread got the signal, or
         # it came just before the main thread began to wait, only this ends the waiting.
-        woken = signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
+        woken = signal.set_wakeup_fd(self._pipe.writable, warn_on_full_buffer=False)
         # Where there is no stderr to write to, no stacks are written.
         with contextlib.suppress(AttributeError, RuntimeError, io.UnsupportedOperation):
             faulthandler.register(signal.SIGQUIT, file=sys.stderr, all_threads=True)
@@ -121,10 +119,4 @@ class Signals:
 
     def close(self) -> None:
         """Let go of the pipe."""
-        os.close(self._wake_in)
-        os.close(self._wake_out)
-        self._wake_out = -1
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: it is awake; closed: it is over
-            os.write(self._wake_out, b"s")
+        self._pipe.close()

@@ -11,10 +11,8 @@ moment only, and outcomes are reported without it.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import os
 import signal
 import threading
 import time
@@ -58,6 +56,7 @@ from queue_core.worker.pools.frames import (
 from queue_core.worker.pools.launching import Template, can_fork
 from queue_core.worker.pools.supervisor import START_TIMEOUT, Supervisor
 from queue_core.worker.settings import Settings
+from queue_core.worker.wake_pipe import WakePipe
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +109,7 @@ class ProcessPool:
         self._max_memory = max_memory
         self._soft_limit, self._hard_limit = soft_limit, hard_limit
         self._next_look = 0.0
-        self._wake_in, self._wake_out = os.pipe()
-        for end in (self._wake_in, self._wake_out):
-            os.set_blocking(end, False)
+        self._pipe = WakePipe()
         self._lock = threading.Lock()
         self._door = threading.RLock()  # abort() may interrupt its holder in a signal handler
         self._woken = False
@@ -304,7 +301,7 @@ class ProcessPool:
     # --- the thread ------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._children.watch(self._wake_in)
+        self._children.watch(self._pipe.readable)
         try:
             while self._turn():
                 pass
@@ -345,7 +342,7 @@ class ProcessPool:
         with self._lock:
             for item in heard:
                 if item is None:
-                    os.read(self._wake_in, 4096)
+                    self._pipe.drain()
                     self._woken = False  # in this order: who finds it set has submitted before
                 elif isinstance(item, Template):
                     self._on_import(self._children.imported(item))
@@ -463,18 +460,12 @@ class ProcessPool:
             told, self._children.told = self._children.told, []
         for ticket, outcome in told:
             self._pass_on(ticket, outcome)
-        with self._door:
-            os.close(self._wake_in)
-            os.close(self._wake_out)
-            self._wake_out = -1
+        self._pipe.close()
 
     def _wake(self) -> None:
-        if self._woken:
-            return
-        with self._door, contextlib.suppress(BlockingIOError):  # full: it is awake already
-            if self._wake_out >= 0:
-                self._woken = True
-                os.write(self._wake_out, b"w")
+        if not self._woken:
+            self._woken = True
+            self._pipe.wake()
 
     def _pass_on(self, ticket: int, told: Outcome | News) -> None:
         assert self._report is not None, "jobs come after start"
