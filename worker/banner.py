@@ -7,9 +7,10 @@ import platform
 from collections.abc import Iterator
 from typing import Any
 
-from queue_core import Queue, __version__
+from queue_core import Connection, Queue, __version__
 from queue_core.worker.builtin import is_builtin
 from queue_core.worker.runner import Worker
+from queue_core.worker.sending import RPC
 
 SHOWN = 8
 """Tasks that are listed by name."""
@@ -52,7 +53,9 @@ def _results(worker: Worker) -> str:
     if backend is None:
         store = connection.features.key_value
         return f"in the broker, {_kept(worker)}" if store else "by rpc"
-    return "by rpc" if backend.startswith("rpc") else f"kept {_kept(worker)}"
+    if backend in RPC:
+        return "by rpc"
+    return f"in {Connection(backend).url}, {_kept(worker)}"  # without its password
 
 
 def _queue(queue: Queue) -> str:

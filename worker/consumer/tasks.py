@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
-from queue_core import ConfigError, Connection
+from queue_core import ConfigError, Connection, TransportError
 from queue_core.worker.blueprint import StartStopStep
 from queue_core.worker.composing import composer_of
 from queue_core.worker.consumer.consumer import SETTLING, TaskConsumer, no_store
@@ -14,6 +15,8 @@ from queue_core.worker.results.options import result_options
 from queue_core.worker.sending import RPC
 from queue_core.worker.sequel import Sequel
 from queue_core.worker.settler import Settler
+
+logger = logging.getLogger(__name__)
 
 
 class Tasks(StartStopStep):
@@ -46,6 +49,7 @@ class Tasks(StartStopStep):
         backend = settings.result_backend
         if backend not in (None, *RPC) and self._backend is None:
             self._backend = Connection(backend)
+            self._reach(self._backend, must=parent.worker.options.check)
         options = result_options(settings)
         deliverer = choose_deliverer(
             parent.connection, self._backend, rpc_only=backend in RPC, options=options
@@ -59,6 +63,15 @@ class Tasks(StartStopStep):
             keep_errors={task.name for task in info.tasks if task.store_errors},
         )
         return Settler(parent.connection, sequel, dict(parent.queues), fail=parent.worker.fail)
+
+    def _reach(self, backend: Connection, *, must: bool) -> None:
+        """Connect to where results are kept; unless they ``must``, it may come later."""
+        try:
+            backend.connect()
+        except TransportError as error:
+            if must or not error.retryable:
+                raise
+            logger.warning("no task can end before its result can be kept: %s", error)
 
     def close(self, parent: TaskConsumer) -> None:
         """Take nothing more; what waits here for its time goes back."""
