@@ -119,9 +119,13 @@ class KeyValueResults:
         return None if entry is None else _read(entry.value)
 
     def wait(self, task_id: str, kept: object, deadline: Deadline) -> Result | None:
-        """Wait for the message, and look into the store every few seconds."""
+        """Wait for the message, and look into the store every few seconds.
+
+        If that is away at the deadline, its error is what the TimeoutError comes from.
+        """
         assert isinstance(kept, Kept), "made by expect"
         pause, looks = _FIRST, [0.0, *_LOOKS]
+        away: TransportError | None = None
         while True:
             try:
                 if looks:
@@ -129,15 +133,19 @@ class KeyValueResults:
                     result = self.poll(task_id, kept)
                 else:
                     result = self._ask(task_id, kept)
+                away = None
             except TransportError as error:
                 if not error.retryable:
                     raise
-                logger.debug("the result of %s is asked for again: %s", task_id, error)
-                result = None
+                if away is None:
+                    logger.warning("the result of %s is asked for again: %s", task_id, error)
+                result, away = None, error
                 time.sleep(deadline.bound(AGAIN))
             if result is not None and result.ended:
                 return result
             if deadline.expired:
+                if away is not None:
+                    raise TimeoutError(f"no result of task {task_id} in time: {away}") from away
                 return None
             if kept.ticket is not None and not looks:
                 short = Deadline.after(deadline.bound(pause), SystemClock())

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from queue_core import Connection, RemoteError, Unsupported, UsageError
+from queue_core import Connection, ConnectionLost, RemoteError, Unsupported, UsageError
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App, chain, group
 from queue_core.worker.failure import Failure, describe_exception
@@ -422,3 +422,15 @@ def test_a_task_and_what_it_sent_are_collected(stored):
     worker.end(2)
     assert [(one.id, value) for one, value in first.collect(5)] == [(first.id, 1), (second.id, 2)]
     assert first.children == [second]
+
+
+def test_who_waits_for_a_backend_that_is_away_is_told_so(broker, caplog):
+    app = App("sender", broker=broker, backend="redis://127.0.0.1:1")
+    try:
+        result = app.send_task("t")
+        with pytest.raises(TimeoutError, match="in time: Redis at 127.0.0.1:1") as caught:
+            result.get(timeout=0.5)
+    finally:
+        app.close()
+    assert isinstance(caught.value.__cause__, ConnectionLost)
+    assert caplog.text.count("is asked for again: Redis at 127.0.0.1:1") == 1
