@@ -51,9 +51,13 @@ def need_seconds(
 
 
 def check_count(what: str, value: int | None, low: int, high: int | None = None) -> None:
-    """Raise ConfigError unless it is None or a whole number from ``low`` to ``high``."""
-    if value is None:
-        return
+    """Raise ConfigError unless it is None or a whole number; see `need_count`."""
+    if value is not None:
+        need_count(what, value, low, high)
+
+
+def need_count(what: str, value: int, low: int, high: int | None = None) -> None:
+    """Raise ConfigError unless it is a whole number from ``low`` to ``high``."""
     if (
         isinstance(value, bool)
         or not isinstance(value, int)
@@ -85,14 +89,7 @@ def check_flags(label: str = "", **named: bool) -> None:
 
 def check_priority(priority: int) -> None:
     """Raise ConfigError unless it is a priority that a message may have."""
-    if (
-        isinstance(priority, bool)
-        or not isinstance(priority, int)
-        or not (0 <= priority <= MAX_PRIORITY)
-    ):
-        raise ConfigError(
-            f"priority is a whole number from 0 to {MAX_PRIORITY}, not {priority!r:.60}"
-        )
+    need_count("priority", priority, 0, MAX_PRIORITY)
 
 
 def copy_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:

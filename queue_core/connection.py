@@ -119,6 +119,8 @@ class Connection:
         for item in parse_alternates(url):
             transport = find_transport(item.scheme)
             transport.check(item)
+            lacks = transport.features.lacks()
+            can = [name for name in transport.features.describe() if name not in lacks]
             lines.append(f"{item}\n  transport {transport.name}")
             if item.host:
                 lines.append(
@@ -127,19 +129,8 @@ class Connection:
                 )
             if item.database:
                 lines.append(f"  path      {item.database}")
-            lines.append(
-                "  can       "
-                + ", ".join(name for name, (can, _) in transport.features.describe().items() if can)
-            )
-            lines.append(
-                "  cannot    "
-                + (
-                    ", ".join(
-                        name for name, (can, _) in transport.features.describe().items() if not can
-                    )
-                    or "-"
-                )
-            )
+            lines.append(f"  can       {', '.join(can)}")
+            lines.append(f"  cannot    {', '.join(lacks) or '-'}")
         return "\n".join(lines)
 
     @classmethod

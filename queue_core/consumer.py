@@ -17,11 +17,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
-from queue_core.arguments import need_seconds
+from queue_core.arguments import need_count, need_seconds
 from queue_core.aside import set_aside
 from queue_core.errors import (
     Closed,
-    ConfigError,
     ConnectionLost,
     MessageError,
     QueueNotFound,
@@ -40,7 +39,10 @@ from queue_core.transport import Session
 
 logger = logging.getLogger(__name__)
 
+MAX_PREFETCH = 65535
+"""What AMQP has room for."""
 MAX_WAIT = 2.0
+"""Seconds that one `Session.receive` may wait: not every transport can be woken."""
 _LOOK = 0.05
 """Seconds after which it looks again whether what it has fetched is certainly its own."""
 HANDLER_BACKOFF = Backoff(base=1.0, cap=60.0)
@@ -62,12 +64,7 @@ class Consumer:
         timeout: float = 10.0,
     ) -> None:
         """Keep the settings; the first `receive` (or ``with``) subscribes."""
-        if (
-            isinstance(prefetch, bool)
-            or not isinstance(prefetch, int)
-            or not 1 <= prefetch <= 65535
-        ):
-            raise ConfigError(f"prefetch is a whole number from 1 to 65535, not {prefetch!r}")
+        need_count("prefetch", prefetch, 1, MAX_PREFETCH)
         self._recovery = recovery
         self._queues = {name: queue for queue in queues for name in [queue_name(queue)]}
         self._prefetch = prefetch
