@@ -35,6 +35,7 @@ from queue_core.errors import (
     Unroutable,
     Unsupported,
     UsageError,
+    counted,
     nearest,
 )
 from queue_core.identifiers import fresh_id, fresh_uuid
@@ -108,6 +109,7 @@ __all__ = [
     "Weakness",
     "check_count",
     "check_kind",
+    "counted",
     "decode",
     "encode",
     "find_reader",

@@ -190,6 +190,14 @@ class RemoteError(QueueCoreError):
         super().__init__(f"{type_name}: {text}")
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return how many there are of what, for a message: ``1 queue``, ``0 queues``, ``2 queues``.
+
+    ``many`` is for what is not ``one`` with an s.
+    """
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """Return which of ``known`` a wrong ``name`` was probably meant to be, or None.
 

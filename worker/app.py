@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar, Unpack
 
 import msgspec
 
-from queue_core import ConfigError, Connection, PerProcess, Queue, UsageError
+from queue_core import ConfigError, Connection, PerProcess, Queue, UsageError, counted
 from queue_core.worker.app_settings import AppSettings, Packages, Settled, refuse_arguments
 from queue_core.worker.blueprint import Steps, load
 from queue_core.worker.builtin import builtin_tasks
@@ -504,4 +504,4 @@ class App:
 
     def __repr__(self) -> str:
         """Name the app."""
-        return f"<App {self.name!r} with {len(self._tasks)} tasks>"
+        return f"<App {self.name!r} with {counted(len(self._tasks), 'task')}>"

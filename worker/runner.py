@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from queue_core import ConfigError, QueueCoreError
+from queue_core import ConfigError, QueueCoreError, counted
 from queue_core.mailbox import LamportClock
 from queue_core.worker.absent import NotStarted
 from queue_core.worker.blueprint import Blueprint, load
@@ -246,9 +246,8 @@ class Worker:
         self.blueprint.close(self)
         if here := len(self.in_flight):
             logger.info(
-                "stopping: %d messages here, up to %g s for those that run (a second signal "
-                "gives them back now)",
-                here,
+                "stopping: %s here, up to %g s for what runs (a second signal gives it back now)",
+                counted(here, "message"),
                 self.drain,
             )
         self.blueprint.stop(self, now=self._signals.urgent)

@@ -26,7 +26,7 @@ from typing import (
     cast,
 )
 
-from queue_core import Queue, UsageError
+from queue_core import Queue, UsageError, counted
 from queue_core.worker.annotations import annotations_of
 from queue_core.worker.blueprint import importable_path
 from queue_core.worker.canvas import chunks, xmap, xstarmap
@@ -317,7 +317,8 @@ class Task(Generic[P, R]):
             if exc is not None:
                 raise exc
             raise MaxRetriesExceeded(
-                f"task {self.name} ({request.id}) was retried {request.retries} times, its limit"
+                f"task {self.name} ({request.id}) was retried {counted(request.retries, 'time')}, "
+                "its limit"
             )
         given = dict(options)
         if given.get("countdown") is None and given.get("eta") is None:

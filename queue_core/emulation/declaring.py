@@ -39,6 +39,7 @@ from queue_core.errors import (
     QueueNotFound,
     TopologyMismatch,
     UsageError,
+    counted,
 )
 from queue_core.policy import Deadline
 from queue_core.topology import Binding, Entity, Exchange, Queue
@@ -253,7 +254,8 @@ class Declarer:
                 found = draft.exchange(name)
                 if if_unused and found is not None and found.bindings:
                     raise TopologyMismatch(
-                        f"exchange {name!r} is in use: it has {len(found.bindings)} bindings"
+                        f"exchange {name!r} is in use: it has "
+                        f"{counted(len(found.bindings), 'binding')}"
                     )
                 return edits.delete_exchange(draft, name)
 
@@ -268,11 +270,13 @@ class Declarer:
             return False
         edits.check_owner(name, entry, self._core.main)
         if if_unused and (consumers := Names.consumers(store.sessions(), name)):
-            raise TopologyMismatch(f"queue {name!r} is in use: it has {len(consumers)} consumers")
+            found = counted(len(consumers), "consumer")
+            raise TopologyMismatch(f"queue {name!r} is in use: it has {found}")
         if if_empty:
             counts = store.inspect(name)
             if waiting := counts.ready + counts.delayed:
-                raise TopologyMismatch(f"queue {name!r} is not empty: {waiting} messages wait")
+                found = counted(waiting, "message waits", "messages wait")
+                raise TopologyMismatch(f"queue {name!r} is not empty: {found}")
         return self.remove(store, name, entry.uid, deadline)
 
     def remove(

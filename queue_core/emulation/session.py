@@ -28,7 +28,7 @@ from queue_core.emulation.ledger import Finish, Ledger, PiggybackedAcks
 from queue_core.emulation.reclaiming import Reclaimer
 from queue_core.emulation.shredding import purge
 from queue_core.emulation.window import Window
-from queue_core.errors import ConnectionLost, QueueCoreError, StaleDelivery, TransportError
+from queue_core.errors import ConnectionLost, QueueCoreError, StaleDelivery, TransportError, counted
 from queue_core.message import Delivery, Publication, Settlement
 from queue_core.policy import Deadline
 from queue_core.topology import Entity
@@ -330,7 +330,8 @@ class EmulatedSession:
             strays = self._strays.pop(consumer, 0)
         if strays:
             raise StaleDelivery(
-                f"{strays} settlements of consumer {consumer!r} came after it was cancelled"
+                f"{counted(strays, 'settlement')} of consumer {consumer!r} came after it was "
+                "cancelled"
             )
 
     def stop(self, consumer: str) -> None:

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from typing import Any, Final, Literal
 
-from queue_core.errors import AccessRefused, QueueNotFound, TopologyMismatch, Unsupported
+from queue_core.errors import AccessRefused, QueueNotFound, TopologyMismatch, Unsupported, counted
 from queue_core.topology import Binding, Entity, Exchange, Queue
 from queue_core.transport import QueueInfo
 from queue_core.transports.amqp.channel import Channel
@@ -186,9 +186,11 @@ class Administration:
         with self._channel(self._link, what, deadline) as ask:
             found = _look(ask, queue)
             if if_unused and found.consumer_count:
-                raise TopologyMismatch(f"delete {what}: it has {found.consumer_count} consumers")
+                count = counted(found.consumer_count, "consumer")
+                raise TopologyMismatch(f"delete {what}: it has {count}")
             if if_empty and found.message_count:
-                raise TopologyMismatch(f"delete {what}: it holds {found.message_count} messages")
+                count = counted(found.message_count, "message")
+                raise TopologyMismatch(f"delete {what}: it holds {count}")
             ask("queue_delete", f"delete {what}", queue=queue.name)
 
     def inspect(self, queue: str, *, timeout: float) -> QueueInfo:

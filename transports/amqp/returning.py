@@ -32,6 +32,7 @@ from queue_core.errors import (
     QueueCoreError,
     QueueNotFound,
     TransportError,
+    counted,
 )
 from queue_core.message import Delivery, Properties, Publication, Settlement, Token
 from queue_core.topology import Queue
@@ -124,15 +125,15 @@ class Returning:
                 left = deadline - monotonic()
                 if left <= 0:
                     raise ConnectTimeout(
-                        f"{self._pending[consumer]} messages that consumer {consumer!r} returned "
-                        "are still on their way"
+                        f"{counted(self._pending[consumer], 'message')} that consumer "
+                        f"{consumer!r} returned: still on the way"
                     )
                 self._condition.wait(left)
             failed = self._failed.pop(consumer, None)
         if failed:
             raise TransportError(
-                f"{len(failed)} messages that consumer {consumer!r} returned went back to their "
-                f"queue at once and uncounted: {failed[0]}"
+                f"{counted(len(failed), 'message')} that consumer {consumer!r} returned went back "
+                f"at once and uncounted: {failed[0]}"
             )
 
     def settle_down(self, deadline: float, consumer: str | None = None) -> None:

@@ -27,7 +27,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from queue_core.errors import ConnectionLost, QueueCoreError, StaleDelivery
+from queue_core.errors import ConnectionLost, QueueCoreError, StaleDelivery, counted
 from queue_core.message import Delivery, Settlement
 from queue_core.transports.amqp import frames
 from queue_core.transports.amqp.errors import translate
@@ -155,8 +155,8 @@ class Settling:
             stale = self._stale.pop(consumer, 0)
         if stale:
             raise StaleDelivery(
-                f"{stale} settlements of consumer {consumer!r} are stale: settled before, or their "
-                "channel ended, and the messages went back to their queues"
+                f"{counted(stale, 'settlement')} of consumer {consumer!r} came too late: settled "
+                "before, or the channel ended, and what it held went back to its queues"
             )
 
     def _wait_proved(self, consumer: str, deadline: float) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from queue_core.durability import Durability, Survives
-from queue_core.errors import AccessRefused, StoreCorrupt
+from queue_core.errors import AccessRefused, StoreCorrupt, counted
 from queue_core.transports.redis.health import EVICTS_NOTHING, read_info
 from queue_core.transports.redis.server import Server
 
@@ -104,7 +104,8 @@ def _logged(fsync: str | None) -> Durability:
 def _with_replicas(found: Durability, count: int, wanted: str | None) -> Durability:
     """Say what a failover means: replicas get messages after they were confirmed."""
     known = "unknown, " + _FORBIDDEN if wanted is None else wanted
-    text = f"{found.found}; {count} asynchronous replica(s), min-replicas-to-write {known}"
+    replicas = counted(count, "asynchronous replica")
+    text = f"{found.found}; {replicas}, min-replicas-to-write {known}"
     if wanted != "0":
         return replace(found, found=text)
     return replace(found, found=text).weakened(

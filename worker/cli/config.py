@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import click
 
+from queue_core import counted
 from queue_core.worker.app_settings import Settled
 from queue_core.worker.celery_settings import why_needless
 from queue_core.worker.cli.options import app_option, config_option, json_option, print_json
@@ -66,8 +67,7 @@ def check(app: str | None) -> None:
         click.echo(f"warning: {name} is no setting; did you mean {near}?", err=True)
     for one in settled.needless:
         click.echo(f"{one.name} ({one.where}) is not needed: {_why(one.name)}")
-    count = len(settled.origins)
-    click.echo(f"ok: {count} setting{'' if count == 1 else 's'}")
+    click.echo(f"ok: {counted(len(settled.origins), 'setting')}")
 
 
 def _settled(app: str | None) -> Settled:

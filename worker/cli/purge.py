@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from queue_core import Connection, QueueNotFound
+from queue_core import Connection, QueueNotFound, counted
 from queue_core.worker.cli.errors import FAILED, NOTHING, USAGE, CommandError
 from queue_core.worker.cli.options import broker_option, json_option, print_json, timeout_option
 from queue_core.worker.cli.types import some_name
@@ -33,7 +33,7 @@ def purge(queue: str, broker: str, timeout: float, dry_run: bool, yes: bool, as_
                 f"there is no queue {queue!r} at {connection.url}", code=NOTHING
             ) from None
         waiting, deleted = found.ready + (found.delayed or 0), 0
-        shown = _count(waiting, "waits", "wait")
+        shown = counted(waiting, "message waits", "messages wait")
         if not as_json:
             click.echo(f"{queue}: {shown}")
         if waiting and not dry_run:
@@ -41,7 +41,7 @@ def purge(queue: str, broker: str, timeout: float, dry_run: bool, yes: bool, as_
                 _ask(queue, shown)
             deleted = connection.purge(queue)
             if not as_json:
-                click.echo(f"{queue}: {_count(deleted, 'deleted', 'deleted')}")
+                click.echo(f"{queue}: {counted(deleted, 'message')} deleted")
         if as_json:
             print_json(broker=connection.url, queue=queue, waiting=waiting, deleted=deleted)
 
@@ -55,10 +55,6 @@ def _ask(queue: str, waiting: str) -> None:
         )
     if not click.confirm(f"{queue}: {waiting}. Delete them for ever?", err=True):
         raise CommandError("nothing was deleted", code=FAILED)
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} message {one}" if number == 1 else f"{number} messages {many}"
 
 
 commands = {"purge": purge}

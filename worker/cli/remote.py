@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 import click
 import msgspec
 
-from queue_core import ConfigError, Connection, QueueCoreError
+from queue_core import ConfigError, Connection, QueueCoreError, counted
 from queue_core.mailbox import Answers, Mailbox, SigningKey
 from queue_core.worker.cli.answers import (
     commands_of,
@@ -137,7 +137,7 @@ class _Listing(click.Command):
                 told = box.multi_call("commands", timeout=LISTING)
         found = commands_of(self.name or "", told)
         if found:
-            with formatter.section(f"Methods of the {len(told)} nodes that are there"):
+            with formatter.section(f"Methods of {counted(len(told), 'node')}"):
                 formatter.write_dl(
                     [(printable(one["signature"]), printable(one["help"])) for one in found]
                 )
@@ -227,7 +227,8 @@ def status(broker: str, namespace: str, timeout: float, as_json: bool) -> None:
             click.echo(printable(f"{node}  answers after {seconds * 1000:.1f} ms"))
         for node in sorted(answers.missing):
             click.echo(printable(f"{node}  does not answer within {timeout:g} s"))
-        click.echo(f"{len(took)} of {len(took) + len(answers.missing)} nodes answer")
+        nodes_here = counted(len(took) + len(answers.missing), "node")
+        click.echo(f"{len(took)} of {nodes_here} answered")
     end(answers, place)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from queue_core import Connection, Exchange, QueueCoreError, __version__
+from queue_core import Connection, Exchange, QueueCoreError, __version__, counted
 from queue_core.worker import AsyncResult
 from queue_core.worker.demo.counting import Counts, count, library, modules, total
 from queue_core.worker.demo.fleet import CLEAN_ENDS, Fleet
@@ -82,15 +82,16 @@ def run_demo(url: str, display: Display, *, limit: int | None = None) -> None:
         cleaning.callback(display.end)
         display.say(f"queue-core {__version__} demo   broker {broker.url}   lease {LEASE:g} s")
         display.say(
-            f"{len(paths)} modules of {library()}, one task each; "
-            f"{WORKERS} workers with {children} child process{'es' if children > 1 else ''} each"
+            f"{counted(len(paths), 'module')} of {library()}, one task each; "
+            f"{WORKERS} workers with {counted(children, 'child process', 'child processes')} each"
         )
         began = time.monotonic()
         for _ in range(WORKERS):
             fleet.start()
         journal = folder / "starts"
         results = count_module.send_many([(path, str(journal)) for path in paths], queue=queue)
-        display.say(f"sent     {len(results)} tasks in {time.monotonic() - began:.1f} s")
+        sent = counted(len(results), "task")
+        display.say(f"sent     {sent} in {time.monotonic() - began:.1f} s")
         tally = Tally(sent=len(results))
         _collect(results, tally, fleet, display, journal)
         took = time.monotonic() - began
@@ -132,7 +133,8 @@ def _collect(
         if (fallen := fleet.fallen()) is not None:
             raise DemoFailed(f"a worker ended with code {fallen.returncode}: {fleet.last_words()}")
         if time.monotonic() - moved > STALLED:
-            raise DemoFailed(f"{len(waiting)} tasks are lost: nothing for {STALLED:g} s")
+            lost = counted(len(waiting), "task")
+            raise DemoFailed(f"{lost} lost: nothing for {STALLED:g} s")
         time.sleep(_TICK)
     display.end()
 
@@ -157,7 +159,7 @@ def _read_journal(journal: Path) -> Counter[str]:
 def _tell_what_came_back(tally: Tally, display: Display) -> None:
     after = "" if tally.back_after is None else f", the first result {tally.back_after:.1f} s later"
     display.say(
-        f"         redelivered {tally.redelivered} messages{after}; "
+        f"         redelivered {counted(tally.redelivered, 'message')}{after}; "
         f"{tally.reruns} had begun and ran again"
     )
 
@@ -204,7 +206,9 @@ def _finish(tally: Tally, codes: list[int], left: int, took: float, display: Dis
         f"count, {tally.redelivered} redelivered, {tally.reruns} run twice, in {took:.1f} s"
     )
     if lost or left or not set(codes) <= CLEAN_ENDS:
-        raise DemoFailed(f"{facts}; {left} messages left over; exit codes of the workers: {codes}")
+        raise DemoFailed(
+            f"{facts}; {counted(left, 'message')} left over; exit codes of the workers: {codes}"
+        )
     display.say(f"OK       {facts}")
 
 

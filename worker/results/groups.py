@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from queue_core import Deadline, KeyValue, SystemClock, UsageError
+from queue_core import Deadline, KeyValue, SystemClock, UsageError, counted
 from queue_core.worker.results.base import PATIENCE
 from queue_core.worker.results.result import AsyncResult, Origin, left_of
 from queue_core.worker.results.wire import Result, State
@@ -81,7 +81,8 @@ class GroupResult(AsyncResult[list[Any]]):
                     if left.pop(result.id, None) is not None:
                         yield result.get(left_of(deadline), propagate)
             if left and deadline.expired:
-                raise TimeoutError(f"no result of {len(left)} tasks of group {self.id} in time")
+                missing = counted(len(left), "task")
+                raise TimeoutError(f"no result of {missing} of group {self.id} in time")
 
     def _tasks(self) -> Iterator[AsyncResult[Any]]:
         for result in self.results:

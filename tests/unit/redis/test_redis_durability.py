@@ -42,7 +42,7 @@ def test_replicas_follow_behind_and_a_failover_may_lose() -> None:
     info = {**LOG, "connected_slaves": "2"}
     bounded = judge(info, {"appendfsync": "always", "min-replicas-to-write": "1"})
     assert bounded.survives is Survives.POWER_CUT and not bounded.warnings
-    assert "2 asynchronous replica(s)" in bounded.found
+    assert "2 asynchronous replicas" in bounded.found
     free = judge(info, {"appendfsync": "always", "min-replicas-to-write": "0"})
     assert "failover" in free.warnings[0].problem
     unknown = judge(info, {"appendfsync": "always", "min-replicas-to-write": None})
