@@ -5,9 +5,10 @@ and what becomes of it is in the consumer's `Ledger`.
 
 The rules:
 
-- A claim whose reply was lost is repeated with the same request id before anything else is
+- A claim whose reply was lost is asked for with the same request id before anything else is
   claimed, so that nothing stays with a session that does not know of it. If the consumer is gone by
-  then, the keeper does it and gives back what it took.
+  then, the keeper does it and gives back what it took. It does so, too, with what a claim takes
+  that was given up, asked for in vain, and arrives all the same (`Core.late`).
 - Nothing new is handed out while the fence does not hold. What was claimed by then is kept until
   it holds again.
 - What was claimed beyond the caller's limit is kept for the next receive.
@@ -20,9 +21,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
-
-import msgspec
 
 from queue_core.emulation.core import Core
 from queue_core.emulation.handles import close_quietly, punctual
@@ -37,18 +37,10 @@ from queue_core.errors import (
 from queue_core.message import Delivery, Settlement, Token
 from queue_core.transport import Claim, Claimed, Store
 
-__all__ = ["Consumer"]
+__all__ = ["Consumer", "return_late"]
 
 MAX_WAIT: Final = 2.0
 """The longest claim, and so the longest that a message waits whose hint the store lost."""
-
-
-class _Unresolved(msgspec.Struct):
-    """A claim whose reply was lost."""
-
-    request: str
-    wants: dict[str, int]
-    settle: list[Token]
 
 
 class Consumer:
@@ -69,7 +61,7 @@ class Consumer:
         self._stash: deque[Delivery] = deque()
         self._store: Store | None = None
         self._expect_by: Callable[[float], None] = lambda until: None
-        self._unresolved: _Unresolved | None = None
+        self._unresolved = ""  # the request of a claim whose reply was lost
         self._until = math.inf
         self._woken = False
         self._stopped = False
@@ -129,7 +121,7 @@ class Consumer:
             if core.fence.holds(core.clock.monotonic()):
                 if self._stash:
                     return self._hand_out(limit)
-                if self._unresolved is not None:
+                if self._unresolved:
                     if found := self._repeat(limit):
                         return found
                     continue
@@ -162,7 +154,7 @@ class Consumer:
         settle = [token for flight in flights for token in flight.acks]
         request = self._core.new_request()
         try:
-            answer = self._ask(store, _Unresolved(request, wants, settle), wait, repeat=False)
+            answer = self._ask(store, request, wants, wait, settle)
         except BaseException:
             self.ledger.claiming = False
             self.ledger.land(flights, settle)
@@ -174,13 +166,14 @@ class Consumer:
         return self._accept(answer.claims, limit)
 
     def _repeat(self, limit: int) -> Sequence[Delivery]:
-        """Ask again for the claim whose reply was lost.
+        """Ask what the claim took whose reply was lost.
 
-        Its acks went back to their windows, too, and are sent once more with the next claim.
+        Its acks went back to their windows, and are sent once more with the next claim.
         """
-        lost = self._unresolved
-        assert lost is not None
-        return self._accept(self._ask(self._handle(), lost, 0.0, repeat=True).claims, limit)
+        request = self._unresolved
+        claims = self._ask(self._handle(), request, {}, 0.0, (), repeat=True).claims
+        self._core.expect_late(request, (claim.token for claim in claims))
+        return self._accept(claims, limit)
 
     def _send(self, store: Store, flights: Sequence[Flight]) -> None:
         try:
@@ -196,25 +189,32 @@ class Consumer:
         self._expect_by(self._until)
         return self._store
 
-    def _ask(self, store: Store, claim: _Unresolved, wait: float, *, repeat: bool) -> Claimed:
+    def _ask(
+        self,
+        store: Store,
+        request: str,
+        wants: dict[str, int],
+        wait: float,
+        settle: Sequence[Token],
+        *,
+        repeat: bool = False,
+    ) -> Claimed:
         core = self._core
         try:
-            answer = store.claim(
-                core.main, claim.request, claim.wants, wait, settle=claim.settle, repeat=repeat
-            )
+            answer = store.claim(core.main, request, wants, wait, settle=settle, repeat=repeat)
         except SessionLost:
-            self._unresolved = None
+            self._unresolved = ""
             if core.closed:
                 core.guard()
             core.lose()
             raise
         except BaseException:
-            self._unresolved = claim
+            self._unresolved = request
             self._drop_store()
             if not self.ledger.windows:
                 self.abandon()  # cancelled meanwhile, by somebody who could not know of this
             raise
-        self._unresolved = None
+        self._unresolved = ""
         return answer
 
     def _accept(self, claims: Sequence[Claim], limit: int) -> Sequence[Delivery]:
@@ -310,18 +310,10 @@ class Consumer:
 
     def abandon(self) -> None:
         """Leave a claim whose reply was lost to the keeper, who gives back what it took."""
-        lost, self._unresolved = self._unresolved, None
-        if lost is None:
-            return
-        main = self._core.main
-
-        def resolve(store: Store) -> None:
-            answer = store.claim(
-                main, lost.request, lost.wants, 0.0, settle=lost.settle, repeat=True
-            )
-            give_back(store, [claim.token for claim in answer.claims])
-
-        self._core.later(resolve)
+        request, self._unresolved = self._unresolved, ""
+        if request:
+            self._core.expect_late(request, ())
+            self._core.later(partial(return_late, core=self._core))
 
     def close_handle(self, timeout: float) -> None:
         """Close the store handle once no receive uses it; waits at most ``timeout`` seconds."""
@@ -330,6 +322,15 @@ class Consumer:
                 self._drop_store()
             finally:
                 self._receiving.release()
+
+
+def return_late(store: Store, core: Core) -> None:
+    """Give back what claims have taken that nobody waits for any more."""
+    for late in list(core.late):
+        claims = store.claim(core.main, late.request, {}, 0.0, repeat=True).claims
+        give_back(store, [claim.token for claim in claims if claim.token not in late.known])
+        if late.until <= core.clock.monotonic():
+            core.late.remove(late)
 
 
 _NOWHERE: Final = Head("", "")

@@ -11,21 +11,40 @@ import itertools
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+import msgspec
 
 from queue_core.emulation.handles import Pool
 from queue_core.emulation.leases import Fence, Names
 from queue_core.emulation.publishing import Publisher
 from queue_core.emulation.table import Table
 from queue_core.errors import Closed, SessionLost
+from queue_core.message import Token
 from queue_core.process import process_id
 from queue_core.transport import Features, SessionOptions, Store
 
-__all__ = ["Chore", "Core"]
+__all__ = ["LATE", "Chore", "Core"]
 
 Chore = Callable[[Store], None]
 """Something that must be done at the store, repeated until it succeeds."""
+
+
+LATE: Final = 180.0
+"""Seconds in which a request that was given up may still arrive: as long as the systems of both
+sides send again what nobody has confirmed, also after the connection was closed.
+"""
+
+_MOST_LATE: Final = 100
+
+
+class LateClaim(msgspec.Struct):
+    """A claim without an answer: all that was taken by ``request``, but ``known``, is nobody's."""
+
+    request: str
+    known: frozenset[Token]
+    until: float
 
 
 class Wakeable(Protocol):
@@ -56,6 +75,7 @@ class Core:
         self.exclusive: dict[str, str] = {}
         """Exclusive queues of this session, with their uid."""
         self.chores: deque[Chore] = deque()
+        self.late: deque[LateClaim] = deque(maxlen=_MOST_LATE)
         self.keeper: Wakeable | None = None
         self.wake_all: Callable[[], None] = lambda: None
         self._requests = itertools.count(1)
@@ -120,6 +140,10 @@ class Core:
     def new_request(self) -> str:
         """Return a fresh id for a claim."""
         return f"{self.uid}.{next(self._requests)}"
+
+    def expect_late(self, request: str, known: Iterable[Token]) -> None:
+        """Note a claim that was given up, was asked for since, and has taken what is ``known``."""
+        self.late.append(LateClaim(request, frozenset(known), self.clock.monotonic() + LATE))
 
     def later(self, chore: Chore) -> None:
         """Have the keeper do this until it succeeds; the same chore waits only once."""

@@ -4,7 +4,8 @@
 - *send*: settlements that no `receive` took along.
 - *watch*: end the sessions of those who died, after the rules of `leases.Watch`.
 - *collect*: every second, bury dead messages, also when nobody consumes.
-- *look*: every three seconds, see whether the queues that we consume from still exist.
+- *look*: every three seconds, see whether the queues that we consume from still exist, and whether
+  claims that were given up have taken something late.
 
 `Schedule` says when; it is pure. The keeper has a store handle of its own. It is the one place of
 a session where an error of the store is not the caller's: it throws the handle away, tries again a
@@ -19,8 +20,8 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
-from queue_core.emulation.consuming import Consumer
-from queue_core.emulation.core import Core
+from queue_core.emulation.consuming import Consumer, return_late
+from queue_core.emulation.core import LATE, Core
 from queue_core.emulation.declaring import Declarer
 from queue_core.emulation.entries import q
 from queue_core.emulation.handles import close_quietly
@@ -88,7 +89,8 @@ class Keeper:
         self._watch = Watch()
         self._store: Store | None = None
         self._collector = ""
-        self._collector_failed = False
+        self._collecting = False  # or it was interrupted
+        self._doubted_until = float("-inf")
         self._chores_from = float("-inf")  # after a failure they wait a little
         self._idle: dict[str, float] = {}
         self._event = threading.Event()
@@ -298,27 +300,33 @@ class Keeper:
         return max(0.0, self._watch.next_look(now) - now)
 
     def _collect(self, store: Store) -> float:
-        """Bury what is dead. After an error the session that holds it ends: it is dead again."""
+        """Bury what is dead. After an error the session that holds it ends: it is dead again.
+
+        For a while that is done each time, since a request that was given up may arrive late.
+        """
         core = self._core
-        if self._collector_failed:
+        now = core.clock.monotonic()
+        if self._collecting:
+            self._doubted_until = now + LATE
+        if self._collector and now < self._doubted_until:
             store.end_session(self._collector)
-            self._collector_failed, self._collector = False, ""
+            self._collecting, self._collector = False, ""
         if not self._collector:
             store.open_session(Names.collect(core.uid), core.options.lease)
             self._collector = Names.collect(core.uid)
         deadline = Deadline.after(core.options.timeout, core.clock)
-        self._collector_failed = True
+        self._collecting = True
         try:
             claims = store.collect(self._collector, self._batch)
         except SessionLost:
-            self._collector_failed, self._collector = False, ""
+            self._collecting, self._collector = False, ""
             return 0.0
         buried = True
         for claim in claims:
             dead = Dead(claim.queue, claim.token, claim.body, claim.properties, claim.reason)
             buried &= self._bury(store, dead, deadline)
             self._breathe(store)
-        self._collector_failed = not buried
+        self._collecting = not buried
         return 0.0 if len(claims) >= self._batch else COLLECT_INTERVAL
 
     def _bury(self, store: Store, dead: Dead, deadline: Deadline) -> bool:
@@ -333,7 +341,10 @@ class Keeper:
         return True
 
     def _look(self, store: Store) -> float:
-        """End subscriptions to queues that are gone, and exclusive queues that nobody uses."""
+        """End subscriptions to queues that are gone, and exclusive queues that nobody uses.
+
+        And give back what claims have taken late.
+        """
         consumed: dict[str, list[tuple[Consumer, str]]] = {}
         for consumer in self._consumers():
             for window in consumer.ledger.subscriptions():
@@ -346,6 +357,7 @@ class Keeper:
                     if entry is None or entry.uid != uid:
                         self._drop(store, consumer, name)
         self._expire_exclusive(store, consumed)
+        return_late(store, self._core)
         return LOOK_INTERVAL
 
     def _drop(self, store: Store, consumer: Consumer, queue: str) -> None:

@@ -257,6 +257,20 @@ class RepeatTests(StoreTests):
         again = bench.store.claim("s", "r1", {"q": 1}, 0, settle=[token], repeat=True)
         assert ids_of(again.claims) == ["b"]
 
+    def test_a_repeat_without_room_takes_nothing_and_tells_what_came_after_it(
+        self, bench: StoreBench
+    ) -> None:
+        """A first call may be slow on its way, and arrive when it was given up."""
+        bench.put("a", "b")
+        late = bench.open()
+        assert not bench.store.claim("s", "r1", {}, 0, repeat=True).claims
+        assert bench.counts() == (2, 0, 0)
+        claims = late.claim("s", "r1", {"q": 1}, 0).claims
+        for store in (bench.store, bench.open()):
+            again = store.claim("s", "r1", {}, 0, repeat=True).claims
+            assert [claim.token for claim in again] == [claim.token for claim in claims]
+        assert bench.claimed() == ["b"]
+
     def test_a_fresh_request_takes_new_messages(self, bench: StoreBench) -> None:
         bench.put("a", "b")
         assert ids_of(bench.store.claim("s", "r1", {"q": 1}, 0).claims) == ["a"]

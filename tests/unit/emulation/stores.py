@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from queue_core.emulation import EmulatedSession, StoreTransport
@@ -24,8 +25,9 @@ METHODS = frozenset(
 class Faults:
     """What goes wrong next; shared by the handles of one broker.
 
-    ``plan`` is used up call by call: ``before`` loses the request, ``after`` the reply, anything
-    else lets the call pass. ``hook`` is called before each method.
+    ``plan`` is used up call by call: ``before`` loses the request, ``after`` the reply, ``late``
+    has the request arrive when ``arrive`` is called, anything else lets the call pass. ``hook`` is
+    called before each method.
     """
 
     def __init__(self) -> None:
@@ -35,6 +37,13 @@ class Faults:
         self.hook: Callable[[str], None] = lambda method: None
         self.open = 0
         self.lock = threading.Lock()
+        self.late: list[Callable[[], object]] = []
+
+    def arrive(self) -> None:
+        """Let the requests arrive that their senders have given up."""
+        late, self.late = self.late, []
+        for request in late:
+            request()
 
     def next(self, method: str) -> str:
         self.calls.append(method)
@@ -62,7 +71,10 @@ class FaultyStore:
             self._used = True
             try:
                 fault = self._faults.next(name)
-                self._broken = fault in ("before", "after")
+                self._broken = fault in ("before", "after", "late")
+                if fault == "late":
+                    self._faults.late.append(partial(method, *args, **options))
+                    raise ConnectionLost(f"the request {name} was given up")
                 if fault == "before":
                     raise ConnectionLost(f"the request {name} was lost")
                 result = method(*args, **options)

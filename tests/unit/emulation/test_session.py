@@ -828,18 +828,28 @@ def real(**options: Any) -> tuple[MemoryBroker, EmulatedSession]:
     return broker, session
 
 
+@pytest.fixture
+def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keeper has something to do three times a minute only, but for what it is called for."""
+    for name in ("keeper.LONGEST_SLEEP", "keeper.COLLECT_INTERVAL", "keeper.LOOK_INTERVAL"):
+        monkeypatch.setattr(f"queue_core.emulation.{name}", 20.0)
+    monkeypatch.setattr("queue_core.emulation.leases.LONGEST_LOOK", 20.0)
+    monkeypatch.setattr("queue_core.emulation.leases.LOOK", 1.0)
+
+
+@pytest.mark.usefixtures("seldom")
 @pytest.mark.parametrize("prefetch", [1, 4, 1000])
 def test_acks_are_sent_although_nobody_receives(prefetch: int) -> None:
-    broker, session = real()
+    broker, session = real(lease=60.0)
     session.subscribe("c", "work", prefetch=prefetch)
     took = 0.0
     for _ in range(6):
         send(session, "work", b"1")
         ack(session, session.receive("c", wait=1.0))
         started = time.monotonic()
-        eventually(lambda: broker.queues["work"].claimed == 0, 5.0)
+        eventually(lambda: broker.queues["work"].claimed == 0)
         took += time.monotonic() - started
-    assert took < 1.5, "the keeper comes once a second anyway; an ack must call it"
+    assert took < 10.0, "an ack must call the keeper"
     session.close()
 
 
@@ -857,13 +867,13 @@ def test_who_calls_the_keeper_again_and_again_wakes_it_once(
     _, session = real()
     keeper = session._keeper
     due = time.monotonic() + 0.8
-    eventually(lambda: due < keeper._next_wake < float("inf"), 5.0)
-    before = len(rounds)
+    eventually(lambda: due < keeper._next_wake < float("inf"))
+    before, begun = len(rounds), time.monotonic()
     for _ in range(10):
         if time.monotonic() < due:
             session._core.call_keeper(due)
-            eventually(lambda: not keeper._event.is_set() and keeper._next_wake < float("inf"), 5.0)
-    assert len(rounds) - before <= 2
+            eventually(lambda: not keeper._event.is_set() and keeper._next_wake < float("inf"))
+    assert len(rounds) - before <= 2 + (time.monotonic() - begun), "it comes once a second anyway"
     session.close()
 
 
@@ -877,20 +887,25 @@ def test_an_idle_session_does_next_to_nothing() -> None:
     session.close()
 
 
+@pytest.mark.usefixtures("seldom")
 def test_an_ack_from_another_thread_makes_room_for_a_waiting_receive() -> None:
-    _, session = real()
+    _, session = real(lease=60.0)
     send(session, "work", b"1", b"2")
     session.subscribe("c", "work", prefetch=1)
     found = session.receive("c", wait=1.0)
     threading.Timer(0.1, ack, (session, found)).start()
     started = time.monotonic()
-    assert bodies(session.receive("c", wait=5.0)) == [b"2"]
-    assert time.monotonic() - started < 1.0
+    assert bodies(session.receive("c", wait=20.0)) == [b"2"]
+    assert time.monotonic() - started < 10.0
     session.close()
 
 
-def test_a_full_queue_does_not_keep_another_ones_room_waiting() -> None:
-    _, session = real()
+@pytest.mark.usefixtures("seldom")
+def test_a_full_queue_does_not_keep_another_ones_room_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("queue_core.emulation.consuming.MAX_WAIT", 20.0)
+    _, session = real(lease=60.0)
     session.declare(Queue("empty"))
     send(session, "work", b"1", b"2")
     session.subscribe("c", "work", prefetch=1)
@@ -898,8 +913,8 @@ def test_a_full_queue_does_not_keep_another_ones_room_waiting() -> None:
     found = session.receive("c", wait=1.0)
     threading.Timer(0.1, ack, (session, found)).start()
     started = time.monotonic()
-    assert bodies(session.receive("c", wait=5.0)) == [b"2"]
-    assert time.monotonic() - started < 0.4
+    assert bodies(session.receive("c", wait=20.0)) == [b"2"]
+    assert time.monotonic() - started < 10.0
     session.close()
 
 
@@ -920,9 +935,9 @@ def test_closing_ends_a_receive_of_another_thread_and_the_keeper() -> None:
     thread.start()
     session.close()
     session.close()
-    thread.join(5.0)
+    thread.join(20.0)
     assert [type(error) for error in outcome] == [Closed]
-    assert threading.active_count() < before
+    eventually(lambda: threading.active_count() < before)
     assert not broker.sessions
 
 
@@ -994,4 +1009,4 @@ def test_sessions_start_and_stop_from_many_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join(60.0)
-    eventually(lambda: threading.active_count() <= before, 10.0)
+    eventually(lambda: threading.active_count() <= before)

@@ -82,6 +82,86 @@ def test_what_a_lost_claim_took_goes_back_when_the_consumer_is_cancelled(
     assert (info.ready, info.unacked) == (1, 0)
 
 
+@pytest.mark.parametrize("how", ["repeated", "cancelled"])
+def test_what_a_claim_takes_that_arrives_after_it_was_given_up_goes_back(
+    bench: Bench, session: EmulatedSession, how: str
+) -> None:
+    session.subscribe("c", "work", prefetch=5)
+    lose(bench, "late")
+    with pytest.raises(ConnectionLost):
+        session.receive("c", wait=0)
+    if how == "cancelled":
+        session.cancel("c")
+        session.subscribe("c", "work", prefetch=5)
+    else:
+        assert not session.receive("c", wait=0)
+    session.tick()
+    send(session, "work", b"1", b"2")
+    bench.faults.arrive()
+    assert session.inspect("work").unacked == 2
+    session.tick()
+    assert session.inspect("work").unacked == 0
+    found = session.receive("c", wait=0)
+    assert [(item.body, item.attempts) for item in found] == [(b"1", 1), (b"2", 1)]
+    session.tick()
+    assert session.inspect("work").unacked == 2
+    session.settle([Settlement(item) for item in found])
+    session.flush("c")
+
+
+def test_what_a_lost_claim_took_is_not_taken_back_from_who_got_it_by_the_repeat(
+    bench: Bench, session: EmulatedSession
+) -> None:
+    send(session, "work", b"1", b"2")
+    session.subscribe("c", "work", prefetch=5)
+    lose(bench, "after")
+    with pytest.raises(ConnectionLost):
+        session.receive("c", wait=0)
+    found = session.receive("c", wait=0)
+    for _ in range(5):
+        bench.pass_time(5.0, session)
+    ack(session, found)
+    session.flush("c")
+    assert session.inspect("work").ready == 0
+
+
+def test_dead_letters_that_a_late_collect_took_are_buried(
+    bench: Bench, session: EmulatedSession
+) -> None:
+    session.declare(Queue("dead"))
+    session.declare(
+        Queue("short", message_ttl=1.0, dead_letter_exchange="", dead_letter_routing_key="dead")
+    )
+    lose(bench, "late", only="collect")
+    session.tick()
+    session.tick()
+    send(session, "short", b"1")
+    bench.clock.advance(1.5)
+    bench.faults.arrive()
+    session.tick()
+    session.tick()
+    assert session.inspect("dead").ready == 1
+
+
+def test_claims_that_were_lost_long_ago_are_not_asked_for_any_more(
+    bench: Bench, session: EmulatedSession
+) -> None:
+    session.subscribe("c", "work", prefetch=5)
+    for _ in range(200):
+        lose(bench, "before")
+        with pytest.raises(ConnectionLost):
+            session.receive("c", wait=0)
+        session.receive("c", wait=0)
+    bench.faults.calls.clear()
+    session.tick()
+    assert 0 < bench.faults.calls.count("claim") <= 100
+    bench.pass_time(400.0, session, step=3.0)
+    bench.faults.calls.clear()
+    session.tick()
+    assert bench.faults.calls.count("claim") == 0
+    assert bench.faults.calls.count("open_session") == 0
+
+
 @pytest.mark.parametrize("fault", ["before", "after"])
 def test_what_a_lost_claim_took_goes_back_when_the_consumer_stops(
     bench: Bench, session: EmulatedSession, fault: str
