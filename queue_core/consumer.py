@@ -249,7 +249,9 @@ class Consumer:
                     lambda session, left: settler.flush(session, self._tag, left),
                     timeout=deadline,
                 )
-            except TransportError:
+            except StaleDelivery:
+                raise
+            except BaseException:  # Ctrl-C, say: the next flush must not take it for certain
                 settler.unflushed = True
                 raise
 

@@ -84,7 +84,6 @@ class Recovery:
         self._start_process()
 
     def _start_process(self) -> None:
-        self._pid = process_id()
         self._opening = threading.Lock()  # held by the one thread that opens a session
         self._swapping = threading.Lock()  # held while self._session changes, a moment
         self._session: Session | None = None
@@ -92,6 +91,7 @@ class Recovery:
         self._origin = os.urandom(6).hex()
         self._down = False
         self._held_since: float | None = None
+        self._pid = process_id()  # last: who finds it relies on the rest
 
     @property
     def options(self) -> SessionOptions:
@@ -248,12 +248,13 @@ class Recovery:
             session = self._try_endpoints(deadline)
             try:
                 self._durability = detect(session)
-                self._replay(session, deadline)
-            except QueueCoreError:
+                replayed = self._replay(session, deadline)
+            except BaseException:
                 _close_quietly(session)
                 raise
             with self._swapping:
                 self._session = session
+            self._end_forgotten(session, replayed)
             if self._closing.is_set():  # `close` may have looked before there was a session
                 _close_quietly(session)
                 raise Closed("the connection is closed; open a new Connection")
@@ -283,7 +284,8 @@ class Recovery:
         assert error is not None, "there is at least one endpoint"
         raise error
 
-    def _replay(self, session: Session, deadline: Deadline) -> None:
+    def _replay(self, session: Session, deadline: Deadline) -> list[tuple[str, str]]:
+        """Declare and subscribe again; return the subscriptions."""
         for entity in list(self._entities.values()):
             try:
                 session.declare(entity, timeout=deadline.bound(self._options.timeout))
@@ -300,6 +302,7 @@ class Recovery:
                 raise
             except QueueCoreError as error:
                 self._give_up(entity, error)
+        subscribed = []
         for (consumer, queue), prefetch in list(self._subscriptions.items()):
             try:
                 session.subscribe(
@@ -313,6 +316,18 @@ class Recovery:
             except QueueCoreError as error:
                 self.unsubscribe(consumer, queue)
                 self._lost.setdefault(consumer, error)
+            else:
+                subscribed.append((consumer, queue))
+        return subscribed
+
+    def _end_forgotten(self, session: Session, replayed: Sequence[tuple[str, str]]) -> None:
+        """End what was unsubscribed by threads that did not find this session yet."""
+        for consumer, queue in replayed:
+            if (consumer, queue) not in self._subscriptions:
+                try:
+                    session.cancel(consumer, queue, timeout=self._options.timeout)
+                except QueueCoreError as error:
+                    logger.debug("cancelling consumer %s failed: %s", consumer, error)
 
     def _patient(self) -> bool:
         """Whether what the broker holds may be held for our earlier connection, which it keeps."""
@@ -330,7 +345,7 @@ class Recovery:
         error.add_note(f"It came up after a reconnect, when the {what} was declared again.")
         name = entity.destination if isinstance(entity, Binding) else entity.name
         if not isinstance(entity, Exchange):
-            for consumer, queue in self._subscriptions:
+            for consumer, queue in list(self._subscriptions):
                 if queue == name:
                     self._lost[consumer] = error
 

@@ -145,6 +145,17 @@ def test_a_flush_whose_session_ended_says_once_that_nothing_is_certain(broker, c
     consumer.flush()
 
 
+def test_a_flush_that_was_interrupted_leaves_the_settlements_uncertain(broker, consumer):
+    broker.batches.append([broker.delivery()])
+    consumer.receive().ack()
+    broker.failures.append(KeyboardInterrupt())
+    broker.dies = False
+    with pytest.raises(KeyboardInterrupt):
+        consumer.flush()
+    consumer.flush()
+    assert broker.sessions[0].calls.count(("flush",)) == 2
+
+
 def test_a_flush_that_got_no_answer_leaves_the_settlements_uncertain(broker, consumer, recovery):
     broker.batches.append([broker.delivery()])
     consumer.receive(1).ack()

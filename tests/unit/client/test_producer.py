@@ -279,7 +279,7 @@ def test_no_third_window_is_filled_before_the_first_is_sent():
     with Outgoing(send, patient=False) as outgoing:
         filling = threading.Thread(target=fill, args=(outgoing,))
         filling.start()
-        eventually(lambda: len(given) >= WINDOW_MESSAGES, 10.0)
+        eventually(lambda: len(given) >= WINDOW_MESSAGES)
         filling.join(0.2)
         assert len(given) < 2 * WINDOW_MESSAGES
         going.set()

@@ -234,6 +234,39 @@ def test_a_subscription_made_while_the_session_was_replaced_is_on_the_new_one(br
     assert ("subscribe", "q", 7) in broker.sessions[1].calls
 
 
+def test_a_subscription_ended_while_the_session_was_replaced_is_not_left_on_the_new_one(
+    broker, recovery
+):
+    recovery.subscribe("c", "q", 7, timeout=10.0)
+    recovery.subscribe("other", "q", 7, timeout=10.0)
+    broker.sessions[0].closed = True
+
+    def ended():
+        broker.on_subscribe = lambda: None
+        recovery.unsubscribe("c", None)
+
+    broker.on_subscribe = ended
+    purge(recovery)
+    assert broker.sessions[1].calls.count(("subscribe", "q", 7)) == 2
+    assert broker.sessions[1].calls.count(("cancel", "q")) == 1
+
+
+def test_a_reconnect_that_is_interrupted_leaves_no_session_that_nobody_knows(broker, recovery):
+    recovery.subscribe("c", "q", 7, timeout=10.0)
+    broker.sessions[0].closed = True
+
+    def interrupt():
+        broker.on_subscribe = lambda: None
+        raise KeyboardInterrupt
+
+    broker.on_subscribe = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        purge(recovery)
+    assert broker.sessions[1].closed
+    purge(recovery)
+    assert ("subscribe", "q", 7) in broker.sessions[2].calls
+
+
 def test_a_session_opened_while_the_recovery_is_closed_is_closed_too(broker, recovery):
     usual = recovery._swapping
 
