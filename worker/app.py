@@ -463,7 +463,7 @@ class App:
             queues=list(queues.values()),
             steps={name: steps.paths for name, steps in self.steps.items()},
             commands=modules(),
-            hooks=self.hooks.far,
+            hooks=self.hooks.paths,
             settings=msgspec.structs.replace(
                 settings, task_routes=settled.rules.router.portable(), task_annotations=None
             ),

@@ -63,7 +63,7 @@ class Hook(Generic[P]):
         return bool(self._functions)
 
 
-class FarHook(Generic[P]):
+class HookByPath(Generic[P]):
     """One event of the worker's own process, and the functions that hear of it, by their places."""
 
     def __init__(self, name: str) -> None:
@@ -146,10 +146,10 @@ class Hooks:
         self.retry: Hook[[Task[..., Any], Request, BaseException]] = Hook("retry")
         self.process_init: Hook[[]] = Hook("process_init")
         self.process_shutdown: Hook[[]] = Hook("process_shutdown")
-        self.received: FarHook[[ActiveRequest]] = FarHook("received")
-        self.revoked: FarHook[[ActiveRequest, str]] = FarHook("revoked")
-        self.worker_ready: FarHook[[Worker]] = FarHook("worker_ready")
-        self.worker_shutdown: FarHook[[Worker]] = FarHook("worker_shutdown")
+        self.received: HookByPath[[ActiveRequest]] = HookByPath("received")
+        self.revoked: HookByPath[[ActiveRequest, str]] = HookByPath("revoked")
+        self.worker_ready: HookByPath[[Worker]] = HookByPath("worker_ready")
+        self.worker_shutdown: HookByPath[[Worker]] = HookByPath("worker_shutdown")
         self.around: list[Middleware] = []
 
     @property
@@ -158,7 +158,7 @@ class Hooks:
         return bool(self.postrun or self.success or self.failure or self.retry)
 
     @property
-    def far(self) -> dict[str, list[str]]:
+    def paths(self) -> dict[str, list[str]]:
         """What the worker's own process has to import: see `WorkerHooks`."""
         hooks = (self.received, self.revoked, self.worker_ready, self.worker_shutdown)
         return {hook.name: list(hook.paths) for hook in hooks if hook.paths}

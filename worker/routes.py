@@ -165,7 +165,7 @@ def merged(weaker: Options, stronger: Options) -> dict[str, Any]:
     return {**weaker, **stronger}
 
 
-class QueueBook:
+class QueueDefinitions:
     """The definitions of queues by name. Immutable but for what it was not asked before."""
 
     def __init__(self, settings: Settings, more: Iterable[Queue] = ()) -> None:

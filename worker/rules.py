@@ -15,7 +15,7 @@ import msgspec
 from queue_core import ConfigError, Queue
 from queue_core.worker.configuration import Given
 from queue_core.worker.outcome import TaskInfo
-from queue_core.worker.routes import Options, QueueBook, Routed, Router, merged
+from queue_core.worker.routes import Options, QueueDefinitions, Routed, Router, merged
 from queue_core.worker.settings import Settings
 from queue_core.worker.signature import Signature
 
@@ -59,7 +59,7 @@ class Rules:
         """Raises ConfigError for routes that are none."""
         self.settings = settings
         self.router = Router(settings.task_routes)
-        self.queues = QueueBook(settings, queues)
+        self.queues = QueueDefinitions(settings, queues)
         self._own = own
         self._routed: dict[str, Routed | None] = {}
         said = {option: getattr(settings, name) for option, name in _SETTINGS.items()}

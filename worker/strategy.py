@@ -25,8 +25,8 @@ Strategy = Callable[[Message, Mapping[str, Any]], ActiveRequest | None]
 DEFAULT: Final = "queue_core.worker.strategy:default"
 
 
-class Keeper(Protocol):
-    """What strategies need of the consumer."""
+class ConsumerView(Protocol):
+    """What strategies see of the consumer."""
 
     @property
     def in_flight(self) -> InFlight:
@@ -39,7 +39,9 @@ class Keeper(Protocol):
         """Keep a message away from the pool for so many seconds."""
 
 
-def default(task: TaskInfo, consumer: Keeper, kind: type[ActiveRequest] | None = None) -> Strategy:
+def default(
+    task: TaskInfo, consumer: ConsumerView, kind: type[ActiveRequest] | None = None
+) -> Strategy:
     """Return the strategy of tasks without one of their own.
 
     It skips what is revoked or expired, and holds back what is not due or would be too much.

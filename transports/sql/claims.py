@@ -23,7 +23,7 @@ from queue_core.message import Token
 from queue_core.transport import Claim, Claimed
 from queue_core.transports.sql.database import Database, Steps
 from queue_core.transports.sql.dialects import Taking
-from queue_core.transports.sql.put import Careful, is_token, settle_tokens, sweep
+from queue_core.transports.sql.put import RowByRow, is_token, settle_tokens, sweep
 from queue_core.transports.sql.statements import Statement
 from queue_core.transports.sql.tables import ALONE, FIRST, REASONS, new_fence
 
@@ -180,10 +180,10 @@ class Claims:
             claims = [_claim(row, row[7], fence) for row in sorted(taken.rows, key=_place)]
             return Claimed(claims, taken.stale if settle else settled_stale), taken.due_in
 
-        def work(steps: Steps, *, careful: bool) -> Claimed:
+        def work(steps: Steps, *, row_by_row: bool) -> Claimed:
             number = self._number(steps, session, statements.share_session)
             stale = (
-                settle_tokens(steps, statements, settle, careful=careful)
+                settle_tokens(steps, statements, settle, row_by_row=row_by_row)
                 if settle
                 else settled_stale
             )
@@ -204,9 +204,9 @@ class Claims:
 
         write, lasting = self._database.write, bool(settle)
         try:
-            return write(lambda steps: work(steps, careful=False), lasting=lasting), 0.0
-        except Careful:
-            return write(lambda steps: work(steps, careful=True), lasting=lasting), 0.0
+            return write(lambda steps: work(steps, row_by_row=False), lasting=lasting), 0.0
+        except RowByRow:
+            return write(lambda steps: work(steps, row_by_row=True), lasting=lasting), 0.0
 
     def _take_from(
         self, steps: Steps, queue: str, room: int, number: int, fence: int

@@ -99,7 +99,7 @@ class Joined:
         try:
             cursor = database.dialect.joined(connection)
             result = _under_savepoint(
-                cursor, lambda: put.run(Steps(cursor, database.dialect), careful=True)
+                cursor, lambda: put.run(Steps(cursor, database.dialect), row_by_row=True)
             )
         except Undo as undo:
             answer: PutResult = undo.answer

@@ -55,7 +55,7 @@ from queue_core.transports.sql.durability import MARIADB_SETTINGS, of_mariadb
 from queue_core.transports.sql.mariadb_errors import COLLISIONS, errno, explain_mariadb
 from queue_core.transports.sql.mariadb_once import Once, put_once, take_once
 from queue_core.transports.sql.mariadb_server import IDENTITY, MariadbConnection, MariadbServer
-from queue_core.transports.sql.mariadb_wire import Guest, Wire
+from queue_core.transports.sql.mariadb_wire import CallerCursor, Wire
 from queue_core.transports.sql.put import is_token
 from queue_core.transports.sql.tables import PREFIX, message, meta, whole_index
 from queue_core.transports.sql.wakeup import Wakeup
@@ -342,7 +342,7 @@ class MariadbDialect:
         raw: Any = connection.connection.driver_connection
         if not connection.in_transaction():
             connection.begin()
-        cursor = Guest(raw.cursor())
+        cursor = CallerCursor(raw.cursor())
         cursor.execute(f"SELECT @@autocommit, ({IDENTITY})")
         autocommit, theirs = cursor.fetchone()
         if autocommit:

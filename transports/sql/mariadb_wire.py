@@ -181,10 +181,10 @@ class Wire:
         return list(self._rows)
 
 
-class Guest:
-    """A cursor in somebody else's session, of any driver that takes statements without parameters.
+class CallerCursor:
+    """A cursor on the caller's own connection; each statement is sent at once.
 
-    Each statement is sent at once.
+    Of any driver that takes statements without parameters.
     """
 
     __slots__ = ("_cursor",)

@@ -20,8 +20,8 @@ from queue_core.transports.sql.statements import SHRED, Statements, Versions
 from queue_core.transports.sql.tables import DEAD, DELAYED, EXPIRED, FREE, READY
 
 
-class Careful(Exception):  # noqa: N818 - it is no error
-    """Something was stale or stored before: take everything back and find out what."""
+class RowByRow(Exception):  # noqa: N818 - it is no error
+    """Something was stale or stored before: take everything back, and go row by row to see what."""
 
 
 def stale_entries(steps: Steps, find: Versions, versions: Mapping[str, int]) -> list[str]:
@@ -36,17 +36,19 @@ def stale_entries(steps: Steps, find: Versions, versions: Mapping[str, int]) -> 
 
 
 def settle_tokens(
-    steps: Steps, statements: Statements, tokens: Sequence[Token], *, careful: bool
+    steps: Steps, statements: Statements, tokens: Sequence[Token], *, row_by_row: bool
 ) -> list[Token]:
     """Forget claims; return the stale tokens.
 
-    Without ``careful`` it raises `Careful` if there are any.
+    Without ``row_by_row`` it raises `RowByRow` if there are any.
     """
-    if not careful:
+    if not tokens:
+        return []
+    if not row_by_row:
         if not are_tokens(tokens):
-            raise Careful
+            raise RowByRow
         if _settle_together(steps, statements, tokens) != len(tokens):
-            raise Careful
+            raise RowByRow
         return []
     good = [token for token in dict.fromkeys(tokens) if is_token(token)]
     stale = [token for token in dict.fromkeys(tokens) if not is_token(token)]
@@ -103,10 +105,10 @@ class Put:
         self._limits = limits
         self.over: list[str] = []
 
-    def run(self, steps: Steps, *, careful: bool) -> PutResult:
+    def run(self, steps: Steps, *, row_by_row: bool) -> PutResult:
         """Do it in the open transaction.
 
-        Raises `Undo` with the answer if nothing may remain of it, or `Careful`.
+        Raises `Undo` with the answer if nothing may remain of it, or `RowByRow`.
         """
         statements = self._statements
         if any([one.cause is None for one in self._batch]):  # the others replace what they settle
@@ -117,11 +119,9 @@ class Put:
             raise Undo(PutResult(stale_entries=names))
         if self._limits:
             steps.lock_queues(sorted(self._limits))
-        stale = (
-            settle_tokens(steps, statements, self._settle, careful=careful) if self._settle else []
-        )
+        stale = settle_tokens(steps, statements, self._settle, row_by_row=row_by_row)
         wanted = self._wanted(steps, set(stale))
-        already, added = self._append(steps, wanted, careful=careful)
+        already, added = self._append(steps, wanted, row_by_row=row_by_row)
         if self._limits:
             self._keep_limits(steps, added)
         return PutResult(already=already, stale_tokens=stale)
@@ -158,7 +158,7 @@ class Put:
         return steps.cursor.fetchone() is not None
 
     def _append(
-        self, steps: Steps, wanted: list[int], *, careful: bool
+        self, steps: Steps, wanted: list[int], *, row_by_row: bool
     ) -> tuple[list[int], set[str]]:
         """Append; return the indices that were there before, and the queues that are fuller now.
 
@@ -167,7 +167,7 @@ class Put:
         insert = self._statements.insert_message
         now, batch, cursor = steps.now, self._batch, steps.cursor
         already: list[int] = []
-        if careful:
+        if row_by_row:
             for index in wanted:
                 cursor.execute(insert, _row(batch[index], now))
                 if cursor.rowcount != 1:
@@ -175,7 +175,7 @@ class Put:
         elif wanted:
             cursor.executemany(insert, [_row(batch[index], now) for index in wanted])
             if cursor.rowcount != len(wanted):
-                raise Careful
+                raise RowByRow
         if not self._limits:
             return already, set()
         stored = (batch[index] for index in set(wanted).difference(already))

@@ -40,7 +40,7 @@ from queue_core.transports.sql.database import Database, Steps, Undo
 from queue_core.transports.sql.dialects import Dialect
 from queue_core.transports.sql.joined import Joined
 from queue_core.transports.sql.keyvalue import Keys, next_version
-from queue_core.transports.sql.put import Careful, Put, is_token, stale_entries
+from queue_core.transports.sql.put import Put, RowByRow, is_token, stale_entries
 from queue_core.transports.sql.statements import Statement, Statements
 from queue_core.transports.sql.tables import new_session_number
 
@@ -161,9 +161,9 @@ class SqlStore:
         ):
             return result
         try:
-            result = self._database.write(lambda steps: put.run(steps, careful=False))
-        except Careful:
-            result = self._database.write(lambda steps: put.run(steps, careful=True))
+            result = self._database.write(lambda steps: put.run(steps, row_by_row=False))
+        except RowByRow:
+            result = self._database.write(lambda steps: put.run(steps, row_by_row=True))
         self._trim(put)
         if batch and result is not None:
             self._database.notify([envelope.queue for envelope in batch])

@@ -37,8 +37,9 @@ from queue_core.worker.consumer.intake import Intake
 from queue_core.worker.delivery import READ, ActiveRequest
 from queue_core.worker.in_flight import InFlight, same
 from queue_core.worker.outcome import Rejected, TaskInfo
+from queue_core.worker.pools.base import check_task
 from queue_core.worker.rates import Bucket, OwnBucket, SharedBucket
-from queue_core.worker.routes import QueueBook
+from queue_core.worker.routes import QueueDefinitions
 from queue_core.worker.runner import Worker
 from queue_core.worker.settler import Settler
 from queue_core.worker.strategy import DEFAULT, Strategy, announcing
@@ -74,7 +75,7 @@ class TaskConsumer:
         self.worker = worker
         self.blueprint = Blueprint("consumer", [*STEPS, *worker.info.steps.get("consumer", ())])
         self.tasks = {task.name: task for task in worker.info.tasks}
-        self._book = QueueBook(worker.info.settings, worker.info.queues)
+        self._definitions = QueueDefinitions(worker.info.settings, worker.info.queues)
         self.intake = Intake(worker, [self.definition(name) for name in self._names()])
         self.restarts = 0
         self.counts: Counter[str] = Counter()
@@ -169,7 +170,7 @@ class TaskConsumer:
 
         Raises UsageError if the settings do not want others.
         """
-        return self._book.find(name)
+        return self._definitions.find(name)
 
     def _names(self) -> list[str]:
         options, info = self.worker.options, self.worker.info
@@ -258,13 +259,17 @@ class TaskConsumer:
         return known
 
     def change_task(self, name: str, **changes: Any) -> TaskInfo:
-        """Change what is known of a task, from its next message on. Raises UsageError."""
+        """Change what is known of a task, from its next message on.
+
+        Raises UsageError if there is no such task, or the pool or the broker cannot do that.
+        """
         task = self.tasks.get(name)
         if task is None:
             raise UsageError(unknown_task(name, self.tasks))
         changed = msgspec.structs.replace(task, **changes)
         if changed.rate_shared and not self.connection.features.key_value:
             raise UsageError(no_store(name))
+        check_task(self.worker.pool.abilities, changed)
         self.tasks[name] = changed
         if "rate_limit" in changes:
             self._buckets.pop(name, None)

@@ -12,7 +12,7 @@ from queue_core.worker.results.options import ResultOptions
 from queue_core.worker.results.rpc import RpcDeliverer
 
 
-class _AsAsked:
+class _ByReplyTo:
     """To the queue that the message names, else into the broker's own key-value store."""
 
     def __init__(self, rpc: Deliverer, stored: Deliverer) -> None:
@@ -52,7 +52,7 @@ def choose_deliverer(
     rpc = RpcDeliverer(producer)
     if rpc_only or not connection.features.key_value:
         return rpc
-    return _AsAsked(rpc, KeyValueDeliverer(connection, producer, options))
+    return _ByReplyTo(rpc, KeyValueDeliverer(connection, producer, options))
 
 
 def choose_chords(

@@ -15,7 +15,7 @@ from queue_core.worker import App
 from queue_core.worker.annotations import annotations_of
 from queue_core.worker.composing import composer_of
 from queue_core.worker.outcome import AppInfo
-from queue_core.worker.routes import QueueBook, Router, merged
+from queue_core.worker.routes import QueueDefinitions, Router, merged
 from queue_core.worker.settings import Settings, plain_queue
 from queue_core.worker.signature import Signature
 
@@ -186,19 +186,19 @@ def test_each_option_is_explained_by_who_says_it() -> None:
 
 def test_queues_that_are_not_there_are_made_or_refused() -> None:
     known = (Queue("mail", max_priority=3),)
-    book = QueueBook(Settings(task_queues=known, task_queue_max_priority=5))
+    book = QueueDefinitions(Settings(task_queues=known, task_queue_max_priority=5))
     assert book.find("mail").max_priority == 3
     assert book.find("other").max_priority == 5
     assert book.find().name == "celery" and book.find().max_priority == 5
     assert book.find(Queue("own")).max_priority is None
-    strict = QueueBook(Settings(task_queues=known, task_create_missing_queues=False))
+    strict = QueueDefinitions(Settings(task_queues=known, task_create_missing_queues=False))
     assert strict.find("mail") is known[0]
     with pytest.raises(UsageError, match="'mial' is not in task_queues.*did you mean 'mail'"):
         strict.find("mial")
 
 
 def test_the_default_queue_is_bound_as_the_settings_say() -> None:
-    queue = QueueBook(
+    queue = QueueDefinitions(
         Settings(
             task_default_queue="orders",
             task_default_exchange="shop",
