@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
@@ -13,15 +12,15 @@ import pymysql
 
 from queue_core.testing import eventually
 from queue_core.url import parse
+from tests.freezing import freeze
+from tests.ports import free_port
 
 
 class OwnMariaDB:
     """In a folder that other users may enter; who made it kills it in the end."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.url = f"mysql://root@127.0.0.1:{port}/queue_core"
         user = []
         if os.getuid() == 0:
@@ -72,14 +71,8 @@ class OwnMariaDB:
         self.process = self._start()
 
     def pause(self) -> None:
-        """SIGSTOP, until all of its threads stand still; it keeps its connections."""
-        self.process.send_signal(signal.SIGSTOP)
-        threads = Path(f"/proc/{self.process.pid}/task")
-        eventually(lambda: {_state(thread) for thread in threads.iterdir()} == {"T"}, 30.0)
+        """Let it stand still; it keeps its connections."""
+        freeze(self.process.pid)
 
     def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)
-
-
-def _state(thread: Path) -> str:
-    return (thread / "stat").read_text().rpartition(")")[2].split()[0]

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 def eventually(
     condition: Callable[[], T],
-    deadline: float = 10.0,
+    deadline: float = 30.0,
     *,
     interval: float = 0.01,
     what: str = "",
@@ -30,7 +30,7 @@ def eventually(
 
     Args:
         condition: what must become true; called from this thread.
-        deadline: seconds from now by which it must.
+        deadline: seconds from now by which it must; the default bears a machine that is busy.
         interval: seconds between two calls; doubles up to a tenth of a second.
         what: said in the failure.
         clock: for tests of this function.

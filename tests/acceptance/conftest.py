@@ -15,6 +15,7 @@ import pytest
 from queue_core import Connection, QueueCoreError
 from queue_core.testing.eventually import eventually
 from queue_core.worker import App
+from tests.freezing import freeze
 
 HERE = Path(__file__).parent
 
@@ -72,6 +73,10 @@ class WorkerProcess:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
+    def freeze(self) -> None:
+        """Let it stand still; its children go on."""
+        freeze(self.process.pid)
+
     def end(self, within: float = 30.0) -> int:
         """Wait for its end and return the exit code."""
         try:
@@ -120,15 +125,21 @@ def app(broker_url: str, backend: str | None) -> Iterator[App]:
 
 
 @pytest.fixture
+def lease() -> str:
+    """How long a worker may stand still; tests that kill workers override it, to wait less."""
+    return "10s"
+
+
+@pytest.fixture
 def start_worker(
-    broker_url: str, queue: str, backend: str | None, tmp_path: Path
+    broker_url: str, queue: str, backend: str | None, lease: str, tmp_path: Path
 ) -> Iterator[Callable[..., WorkerProcess]]:
     """Start workers; ``start_worker("-c", "1")`` adds arguments. All end with the test."""
     started: list[WorkerProcess] = []
 
     def start(*arguments: str) -> WorkerProcess:
         log = tmp_path / f"worker-{len(started)}.log"
-        common = ["-A", "jobs:app", "-Q", queue, "--lease", "2s", "-c", "2"]
+        common = ["-A", "jobs:app", "-Q", queue, "--lease", lease, "-c", "2"]
         environment = {"QUEUE_CORE_URL": broker_url, "JOBS_BACKEND": backend or ""}
         environment = {name: value for name, value in environment.items() if value}
         started.append(WorkerProcess(log, [*common, *arguments], environment))

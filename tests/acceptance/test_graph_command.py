@@ -16,7 +16,7 @@ def graph(*arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=HERE,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
     )
 

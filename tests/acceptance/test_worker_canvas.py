@@ -29,7 +29,7 @@ def worker(broker_url, backend, queue, monkeypatch):
     monkeypatch.setenv("JOBS_BACKEND", backend or "")
     app = importlib.reload(canvas_jobs).app
     app.use(broker=broker_url)
-    worker = Worker(ThreadPool(2, app), WorkerOptions(queues=[queue], lease=2.0, control=False))
+    worker = Worker(ThreadPool(2, app), WorkerOptions(queues=[queue], lease=10.0, control=False))
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     assert worker.ready.wait(30.0)
@@ -125,7 +125,7 @@ class TestFollowing:
     def test_a_task_can_give_its_message_back_or_up(self, app, queue, task):
         with pytest.raises(RemoteError, match="Reject: no use"):
             task("reject", True).delay().get(30)
-        eventually(lambda: app.connection().inspect(f"{queue}.dlq").ready == 1, 20.0)
+        eventually(lambda: app.connection().inspect(f"{queue}.dlq").ready == 1)
 
     def test_what_was_acked_before_its_run_has_links_too(self, task, notes):
         task("add_at_most_once", 1, 2).apply_async(link=task("note", notes.path))

@@ -148,7 +148,7 @@ def workers(
         ours.send_task("beside.add", (5, 6)),
         ours.send_task("beside.add", (7, 8), queue=second),
     ]
-    arguments = ["-A", "beside_jobs:app", "-c", "2", "--lease", "2s", "-n", place.our_node]
+    arguments = ["-A", "beside_jobs:app", "-c", "2", "--lease", "10s", "-n", place.our_node]
     arguments += ["-Q", ",".join([place.ours, *place.shared])]
     environment = {
         **place.environment(place.ours),
@@ -174,7 +174,7 @@ def workers(
         worker.kill()
         raise
     try:
-        eventually(lambda: theirs.poll() is not None or " ready." in log.read_text(), WITHIN)
+        eventually(lambda: theirs.poll() is not None or " ready." in log.read_text(), 2 * WITHIN)
         assert theirs.poll() is None, log.read_text()
         yield Workers(worker, theirs, log, early)
     finally:

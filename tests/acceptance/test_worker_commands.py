@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 SCRIPT = HERE.parent.parent / "bin" / "queue-core"
 
 
-def command(*arguments: str, within: float = 30.0, **environment: str):
+def command(*arguments: str, within: float = 50.0, **environment: str):
     clean = {name: value for name, value in os.environ.items() if "QUEUE_CORE" not in name}
     return subprocess.run(
         [sys.executable, "-m", "queue_core.worker.cli", *arguments],
@@ -141,7 +141,7 @@ def test_a_worker_waits_for_a_broker_that_is_away_and_can_be_stopped():
             assert line, f"it ended: {seen}"
             seen += line
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(30) == 0
 
 
 def test_ctrl_c_while_the_command_itself_is_imported_ends_it_without_a_word(tmp_path):
@@ -169,7 +169,7 @@ def test_ctrl_c_while_the_first_process_starts_ends_the_worker_without_a_traceba
     for wait in (0.0, 0.01, 0.03):
         worker = WorkerProcess(tmp_path / "log", arguments, environment, session=True)
         try:
-            eventually(worker.templates, 20.0)
+            eventually(worker.templates)
             time.sleep(wait)
             os.killpg(worker.process.pid, signal.SIGINT)
             # Python itself dies of the signal if that came while it ran the text of a program.

@@ -24,7 +24,7 @@ def test_every_command_of_celerys_client_is_obeyed(
     worker = start_worker("-n", name, "-c", "1", "--prefetch", "4").ready()
     note = tmp_path / "note"
     held = app.send_task("jobs.hold", (str(note),), queue=queue)
-    eventually(note.exists, 20.0)
+    eventually(note.exists)
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     done = subprocess.run(
         [peers / "python", "remote.py", name, held.id, queue],

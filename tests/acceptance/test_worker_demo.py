@@ -55,7 +55,7 @@ def test_the_demo_kills_a_worker_loses_nothing_and_leaves_nothing(broker_url, tm
         text, _ = process.communicate(timeout=55)
     assert process.returncode == 0, text
     assert re.search(r"chaos    SIGKILL worker \d+ at \d+ of 80", text), text
-    again = re.search(r"redelivered (\d+) messages", text)
+    again = re.search(r"redelivered (\d+) messages?", text)
     assert again is not None
     assert re.search(
         r"OK       80 sent, 80 done, 0 lost, 0 different from the direct count", text
@@ -74,7 +74,7 @@ def test_an_interrupted_demo_leaves_nothing(broker_url, tmp_path, number):
             line = process.stdout.readline()
             assert line, lines
             lines += line
-        assert workers_of(broker_url)
+        eventually(lambda: workers_of(broker_url))
         process.send_signal(number)
         rest = process.stdout.read()
         timer.cancel()
@@ -88,12 +88,11 @@ def test_workers_die_with_a_killed_demo(tmp_path, is_alive):
     with demo(tmp_path, url) as process:
         while "sent " not in process.stdout.readline():
             assert process.poll() is None
-        started = workers_of(url)
-        assert started
+        started = eventually(lambda: workers_of(url))
         process.kill()
         process.wait()
         process.stdout.read()
-    eventually(lambda: not any(is_alive(pid) for pid in started), 1.0)
+    eventually(lambda: not any(is_alive(pid) for pid in started))
 
 
 def test_the_demo_refuses_memory_and_says_what_to_do(tmp_path):
@@ -134,5 +133,5 @@ def test_a_worker_that_is_told_to_stop_ends_cleanly_however_far_its_start_is(tmp
     for process, moment in zip(started, (0.0, 0.15, 0.2), strict=True):  # one after another
         time.sleep(moment)
         process.send_signal(signal.SIGTERM)
-    assert {process.wait(20) for process in started} <= CLEAN_ENDS
+    assert {process.wait(50) for process in started} <= CLEAN_ENDS
     assert set(fleet.stop()) <= CLEAN_ENDS

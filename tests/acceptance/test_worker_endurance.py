@@ -6,8 +6,15 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from queue_core.testing.eventually import eventually
 from tests.acceptance.notes import go, lines
+
+
+@pytest.fixture
+def lease() -> str:
+    return "2s"
 
 
 def resident(pid: int) -> int:
@@ -26,7 +33,7 @@ def test_a_worker_that_is_killed_with_a_hundred_messages_loses_none(
     results += [app.send_task("jobs.start", (str(note),), queue=queue) for _ in range(60)]
     eventually(lambda: len(lines(Path(f"{note}-h"))) == 2, 30.0, what="both children are busy")
     worker.kill()
-    eventually(lambda: not any(is_alive(child) for child in children), 1.0)
+    eventually(lambda: not any(is_alive(child) for child in children))
     go(Path(f"{note}-h"))
     start_worker("-c", "2").ready()
     assert all(result.get(40) for result in [*results, *held])
@@ -63,10 +70,10 @@ def test_long_tasks_that_follow_short_ones_do_not_wait_while_another_worker_is_i
 
 
 def test_a_task_that_runs_for_many_leases_runs_once(app, queue, start_worker, note):
-    workers = [start_worker("-c", "1", "--lease", "1s").ready() for _ in range(2)]
+    workers = [start_worker("-c", "1").ready() for _ in range(2)]
     held = app.send_task("jobs.hold", (str(note),), queue=queue)
-    eventually(lambda: len(lines(note)) == 1, 20.0)
-    time.sleep(6.0)
+    eventually(lambda: len(lines(note)) == 1)
+    time.sleep(7.0)
     assert len(lines(note)) == 1
     go(note)
     assert held.get(20)[1] is False
@@ -77,11 +84,11 @@ def test_a_task_that_runs_for_many_leases_runs_once(app, queue, start_worker, no
 
 
 def test_a_worker_that_stood_still_comes_back_and_changes_nothing(app, queue, start_worker, note):
-    frozen = start_worker("-c", "1", "--lease", "1s").ready()
+    frozen = start_worker("-c", "1").ready()
     held = app.send_task("jobs.hold", (str(note),), queue=queue)
-    eventually(lambda: len(lines(note)) == 1, 20.0)
-    frozen.signal(signal.SIGSTOP)
-    other = start_worker("-c", "1", "--lease", "1s").ready()
+    eventually(lambda: len(lines(note)) == 1)
+    frozen.freeze()
+    other = start_worker("-c", "1").ready()
     eventually(lambda: len(lines(note)) == 2, 40.0, what="the other one runs it")
     go(note)
     assert held.get(30)[1] is True
@@ -99,13 +106,14 @@ def test_two_workers_that_were_given_one_name_both_go_on_and_the_newer_one_is_th
     app, queue, start_worker, note
 ):
     name = f"{queue}@here"
-    workers = [start_worker("-c", "1", "--prefetch", "1", "-n", name).ready() for _ in range(2)]
+    common = ("-c", "1", "--prefetch", "1", "--lease", "10s", "-n", name)
+    workers = [start_worker(*common).ready() for _ in range(2)]
     held = app.send_many("jobs.hold", [(str(note),), (str(note),)], queue=queue)
     eventually(lambda: len(set(lines(note))) == 2, 40.0, what="each of them runs a task")
     go(note)
     assert len({result.get(40)[0] for result in held}) == 2
     older, newer = workers
-    eventually(lambda: f"{name} leaves" in older.log, 20.0)
+    eventually(lambda: f"{name} leaves" in older.log)
     assert f"{name} leaves" not in newer.log
     assert older.log.count(" lost (") <= 3 and newer.log.count(" lost (") == 0
 
@@ -122,7 +130,7 @@ def test_ten_thousand_tasks_that_are_due_in_an_hour_take_no_memory_and_no_place(
     began = time.monotonic()
     due = app.send_many("jobs.add", [(number, 1) for number in range(100)], queue=queue)
     assert [result.get(30) for result in due] == [number + 1 for number in range(100)]
-    assert time.monotonic() - began < 10.0
+    assert time.monotonic() - began < 30.0
     assert resident(worker.process.pid) - before < 20_000_000
     worker.signal(signal.SIGTERM)
     assert worker.end() == 0, worker.log

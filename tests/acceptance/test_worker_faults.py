@@ -90,17 +90,17 @@ def test_w3_a_worker_killed_between_a_task_and_its_ack_loses_nothing(start, send
 def test_w12_a_signal_under_load_repeats_and_loses_nothing(app, queue, start, send, note):
     worker = start("--prefetch", "40").ready()
     results = app.send_many(
-        "fault_jobs.brief", [(str(note), number) for number in range(240)], queue=queue
+        "fault_jobs.brief", [(str(note), number) for number in range(400)], queue=queue
     )
     eventually(lambda: len(lines(note)) > 40, 30.0)
     worker.signal(signal.SIGTERM)
     assert worker.end() == 0, worker.log
     ran = len(lines(note))
-    assert ran < 240, "the signal came too late"
-    assert app.connection().inspect(queue).ready == 240 - ran
+    assert ran < 400, "the signal came too late"
+    eventually(lambda: app.connection().inspect(queue).ready == 400 - ran)
     start()
     again = [result.get(60) for result in results]
-    assert sorted(map(int, lines(note))) == list(range(240))
+    assert sorted(map(int, lines(note))) == list(range(400))
     if app.connection().features.attempts:  # RabbitMQ's own flag says it of all that came back
         assert not any(again)
 
@@ -114,11 +114,11 @@ def test_w13_a_second_signal_under_load_repeats_only_what_ran(app, queue, start,
     )
     eventually(lambda: len(lines(Path(f"{note}-held"))) == 2, 30.0)
     worker.signal(signal.SIGTERM)
-    eventually(lambda: "stopping" in worker.log, 10.0)
+    eventually(lambda: "stopping" in worker.log)
     began = time.monotonic()
     worker.signal(signal.SIGTERM)
-    assert worker.end(20.0) == 9, worker.log
-    assert time.monotonic() - began < 8.0
+    assert worker.end() == 9, worker.log
+    assert time.monotonic() - began < 20.0
     assert lines(note) == []
     Path(f"{note}-held.go").touch()
     start()
@@ -138,8 +138,8 @@ def test_a17_a_poison_message_takes_no_other_with_it(app, queue, start, send, no
         poison.get(60)
     assert [result.get(40) for result in [*before, *after]] == list(range(1, 21))
     assert len(lines(Path(f"{note}-died"))) == 3
-    eventually(lambda: app.connection().inspect(f"{queue}.dlq").ready == 1, 10.0)
-    eventually(lambda: app.connection().inspect(queue).ready == 0, 10.0)
+    eventually(lambda: app.connection().inspect(f"{queue}.dlq").ready == 1)
+    eventually(lambda: app.connection().inspect(queue).ready == 0)
     assert worker.process.poll() is None
 
 
@@ -154,7 +154,7 @@ def test_b9_a_name_in_a_message_is_looked_up_and_never_imported(start, send, app
             app.send_task("fault_jobs.add", args, kwargs, queue=queue).get(30)
     assert send("add", 1).get(30) == 1
     assert not canary.exists()
-    eventually(lambda: app.connection().inspect(f"{queue}.dlq").ready == 4, 10.0)
+    eventually(lambda: app.connection().inspect(f"{queue}.dlq").ready == 4)
     assert worker.process.poll() is None
 
 
@@ -171,4 +171,4 @@ def test_b10_b19_what_a_task_returns_or_raises_is_told_as_text_or_not_at_all(
         send("named", f"touch {tmp_path}/called").get(30)
     assert not (tmp_path / "called").exists()
     assert send("add", 1, 2).get(30) == 3
-    eventually(lambda: app.connection().inspect(queue).ready == 0, 10.0)
+    eventually(lambda: app.connection().inspect(queue).ready == 0)

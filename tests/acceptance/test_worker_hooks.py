@@ -23,7 +23,7 @@ def test_plain_functions_hear_what_a_worker_does(pool, tmp_path):
         assert sender.send_task("hooked.add", (1, 2)).get(30) == 3
         sender.control.revoke("never", reply=True, timeout=10.0)
         sender.send_task("hooked.add", (1, 2), task_id="never")
-        eventually(lambda: "revoked never" in notes.read_text(), 20.0)
+        eventually(lambda: "revoked never" in notes.read_text())
         worker.signal(15)
         assert worker.end() == 0
     finally:

@@ -51,7 +51,7 @@ def worker(broker_url, backend, queue):
 
 def run_worker(url, backend, queue):
     app = result_jobs.make_app(url, backend)
-    worker = Worker(ThreadPool(2, app), WorkerOptions(queues=[queue], lease=2.0))
+    worker = Worker(ThreadPool(2, app), WorkerOptions(queues=[queue], lease=10.0))
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     assert worker.ready.wait(30.0)
@@ -103,14 +103,14 @@ class Both:
 
     def test_a_task_that_runs_says_so(self, send, worker, tmp_path):
         result = send("hold", f"{tmp_path}/go")
-        eventually(lambda: result.state == "STARTED", 20.0)
+        eventually(lambda: result.state == "STARTED")
         assert set(result.info) == {"pid", "hostname"} and not result.ready()
         (tmp_path / "go").touch()
         assert result.get(30) == "held" and result.state == "SUCCESS"
 
     def test_a_task_says_how_far_it_has_come(self, send, worker, tmp_path):
         result = send("climb", f"{tmp_path}/go")
-        eventually(lambda: result.state == "PROGRESS", 20.0)
+        eventually(lambda: result.state == "PROGRESS")
         assert result.info == {"done": 3, "of": 10} and not result.ready()
         (tmp_path / "go").touch()
         assert result.get(30) == "there" and result.state == "SUCCESS"
@@ -139,10 +139,10 @@ class Both:
 
     def test_a_revoked_task_says_so(self, app, send, worker, tmp_path):
         holding = [send("hold", f"{tmp_path}/go") for _ in range(2)]
-        eventually(lambda: all(one.state == "STARTED" for one in holding), 20.0)
+        eventually(lambda: all(one.state == "STARTED" for one in holding))
         result = send("add", 1, 2)
         result.revoke()
-        eventually(lambda: result.id in worker.revoked, 20.0)
+        eventually(lambda: result.id in worker.revoked)
         (tmp_path / "go").touch()
         with pytest.raises(RemoteError, match="(?i)revoked"):
             result.get(30)
@@ -162,7 +162,7 @@ class Both:
         ).apply_async()
         values = result.iterate(30)
         assert sorted([next(values), next(values)]) == [2, 3]
-        with pytest.raises(TimeoutError, match="no result of 1 tasks"):
+        with pytest.raises(TimeoutError, match="no result of 1 task of"):
             list(result.iterate(0.2))
         (tmp_path / "go").touch()
         assert list(values) == ["held"]
@@ -185,7 +185,7 @@ class TestKept(Both):
         result = send("hold", f"{tmp_path}/go")
         with ThreadPoolExecutor(2) as threads:
             values = [threads.submit(app.get, 30) for app in (result, other.AsyncResult(result.id))]
-            eventually(lambda: result.state == "STARTED", 20.0)
+            eventually(lambda: result.state == "STARTED")
             time.sleep(0.2)  # both wait
             (tmp_path / "go").touch()
             assert [value.result(30) for value in values] == ["held", "held"]
@@ -233,7 +233,8 @@ class TestStoreThatIsDown:
         lock.execute("BEGIN IMMEDIATE")
         try:
             result = send("add", 2, 2)
-            time.sleep(1.0)
+            eventually(lambda: not worker.consumer.settler.idle)
+            time.sleep(0.5)
             assert not worker.consumer.settler.idle
             counts = app.connection().inspect(queue)
             assert counts.unacked == 1 or broker_url.startswith("amqp")  # which does not tell
@@ -241,8 +242,8 @@ class TestStoreThatIsDown:
             lock.execute("ROLLBACK")
             lock.close()
         assert result.get(60) == 4
-        eventually(lambda: worker.consumer.settler.idle, 20.0)
-        eventually(lambda: not app.connection().inspect(queue).unacked, 20.0)
+        eventually(lambda: worker.consumer.settler.idle)
+        eventually(lambda: not app.connection().inspect(queue).unacked)
 
 
 @pytest.mark.parametrize("broker_url", SERVERS, indirect=True)
@@ -262,7 +263,7 @@ def test_who_waits_is_found_again_after_its_connections_broke(
             result = app.send_task("results.hold", (f"{tmp_path}/go",), queue=queue)
             with ThreadPoolExecutor(1) as threads:
                 value = threads.submit(result.get, 50)
-                eventually(lambda: result.state == "STARTED", 20.0)
+                eventually(lambda: result.state == "STARTED")
                 time.sleep(0.2)
                 assert proxy.reset() > 0
                 (tmp_path / "go").touch()

@@ -48,7 +48,7 @@ class Place(NamedTuple):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=50,
             check=False,
         )
 
@@ -72,7 +72,7 @@ def start(place: Place) -> Iterator[Callable[..., WorkerProcess]]:
     started: list[WorkerProcess] = []
 
     def begin(*arguments: str) -> WorkerProcess:
-        common = ["-A", "settings_jobs:app", "--lease", "2s", *arguments]
+        common = ["-A", "settings_jobs:app", "--lease", "10s", *arguments]
         log = place.folder / f"worker-{len(started)}.log"
         started.append(WorkerProcess(log, common, place.environment, place.folder))
         return started[-1]
@@ -103,7 +103,7 @@ def test_routes_send_each_task_to_the_worker_that_takes_from_its_queue(
     failing = sender.send_task("settings_jobs.divide", (1, 0), link_error=handler)
     with pytest.raises(ZeroDivisionError):
         failing.get(20)
-    eventually(lambda: "handled FAILURE [1, 0]" in handling.log, 20.0)
+    eventually(lambda: "handled FAILURE [1, 0]" in handling.log)
     assert "handled" not in dividing.log
 
 

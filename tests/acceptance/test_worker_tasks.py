@@ -67,7 +67,7 @@ def test_a_queue_that_was_deleted_is_made_again_on_both_sides(app, queue, start_
     worker = start_worker().ready()
     assert app.send_task("jobs.add", (1, 2), queue=queue).get(30) == 3
     app.connection().delete(app.queue(queue))
-    eventually(lambda: "declared again" in worker.log, 20.0)
+    eventually(lambda: "declared again" in worker.log)
     assert app.send_task("jobs.add", (2, 2), queue=queue).get(30) == 4
 
 
@@ -75,7 +75,7 @@ def test_a_task_can_send_tasks(app, queue, start_worker):
     start_worker().ready()
     task_id = app.send_task("jobs.relay", (4, queue), queue=queue).get(30)
     assert len(task_id) == 36
-    eventually(lambda: app.connection().inspect(queue).ready == 0, 20.0)
+    eventually(lambda: app.connection().inspect(queue).ready == 0)
 
 
 def test_an_ignored_result_is_not_sent(app, queue, start_worker):

@@ -19,6 +19,7 @@ import pytest
 from queue_core import Connection, Exchange, Queue, QueueCoreError
 from queue_core.transports.sql.store import SqlStore
 from tests import databases
+from tests.freezing import freeze
 
 HERE = Path(__file__).parent
 PATIENCE = 30.0
@@ -63,8 +64,8 @@ class Script:
         self.process.wait(PATIENCE)
 
     def pause(self) -> None:
-        """SIGSTOP: it stands still and keeps its sockets."""
-        self.process.send_signal(signal.SIGSTOP)
+        """Let it stand still; it keeps its sockets."""
+        freeze(self.process.pid)
 
     def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)

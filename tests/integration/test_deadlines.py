@@ -26,8 +26,8 @@ from queue_core.mailbox import Mailbox
 from queue_core.testing import FaultProxy, eventually
 from queue_core.url import parse
 
-SOON = 3.0
-"""Seconds: half of what each call asks for is its own, the rest is for a machine that is busy."""
+SOON = 6.0
+"""Seconds: half of one is the call's own, the rest is for a machine that is busy."""
 
 PORTS = {"postgresql": 5432, "mysql": 3306, "redis": 6379}
 
@@ -71,7 +71,7 @@ def test_a_publish_ends_by_its_timeout_and_says_that_nobody_knows(stalling):
     proxy.heal()
     producer.publish("after", "q", timeout=20.0)
     consumer, bodies = connection.consumer("q"), []
-    eventually(lambda: bodies.append(consumer.receive(1.0).payload) or bodies[-1] == "after", 20)
+    eventually(lambda: bodies.append(consumer.receive(1.0).payload) or bodies[-1] == "after")
     assert bodies[0] == "before"
 
 
@@ -82,7 +82,7 @@ def test_a_receive_ends_soon_after_its_timeout_and_loses_nothing(stalling):
     assert consumer.receive(0.1) is None
     proxy.stall()
     for _ in range(2):
-        assert _took(lambda: consumer.receive(0.5)) < 1.0 + SOON
+        assert _took(lambda: consumer.receive(0.5)) < SOON
     proxy.heal()
     connection.producer().publish("later", "q", timeout=20.0)
     assert consumer.receive(20.0).payload == "later"
@@ -145,7 +145,7 @@ def test_a_writer_that_keeps_an_sqlite_file_locked_holds_nobody_up_for_longer(tm
                 with pytest.raises((NotConfirmed, ConnectionLost)):
                     producer.publish("during", "q", timeout=0.3)
 
-            assert 0.2 < _took(publish) < 2.0
+            assert 0.2 < _took(publish) < SOON
             other.execute("ROLLBACK")
         producer.publish("after", "q")
         assert connection.inspect("q").ready == 2

@@ -30,7 +30,7 @@ def open_box(any_url, namespace):
     opened = []
 
     def make(**options):
-        connection = Connection(any_url, lease=2)
+        connection = Connection(any_url, lease=10)
         box = Mailbox(namespace, connection, **options)
         opened.append((connection, box))
         return box

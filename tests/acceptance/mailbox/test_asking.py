@@ -99,8 +99,8 @@ def test_a_node_that_does_not_answer_in_time_is_missing(box, start):
     start("a")
     start("b")
     begun = time.monotonic()
-    answers = box.call(["a", "b"], "nap", {"seconds": 1.5}, timeout=0.5)
-    assert 0.4 < time.monotonic() - begun < 1.0
+    answers = box.call(["a", "b"], "nap", {"seconds": 3.0}, timeout=0.5)
+    assert 0.4 < time.monotonic() - begun < 2.0
     assert answers.missing == {"a", "b"}
     assert not answers.complete
 
@@ -119,7 +119,7 @@ def test_the_timeout_is_total_whatever_comes_in_between(box, start):
     for thread in threads:
         thread.start()
     box.multi_call("nap", {"seconds": 3}, timeout=0.5)
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 2.5
     for thread in threads:
         thread.join()
 
@@ -150,11 +150,11 @@ def test_a_cast_is_done_and_nobody_answers(box, start):
 
 def test_a_late_answer_does_not_disturb_the_next_call(box, start):
     start("a")
-    first = box.call(["a"], "nap", {"seconds": 0.6}, timeout=0.2)
+    first = box.call(["a"], "nap", {"seconds": 1.0}, timeout=0.5)
     assert first.missing == {"a"}
-    second = box.call(["a"], "nap", {"seconds": 1.0}, timeout=WAIT)
-    assert dict(second) == {"a": 1.0}
-    assert first.late == 1
+    second = box.call(["a"], "nap", {"seconds": 1.5}, timeout=WAIT)
+    assert dict(second) == {"a": 1.5}
+    eventually(lambda: first.late == 1)
     assert box.unclaimed == 1
 
 
@@ -218,9 +218,9 @@ def test_answers_that_trickle_in_do_not_stretch_the_timeout(box, start):
     box.multi_call("ping", timeout=WAIT)
     begun = time.monotonic()
     answers = box.multi_call("late_by_its_step", timeout=0.5)
-    assert time.monotonic() - begun < 0.75
-    assert set(answers) <= {"n0"}
-    assert answers.missing >= {"n1", "n2", "n3", "n4"}
+    assert time.monotonic() - begun < 1.5  # half a second after the last answer would be 2.5
+    assert set(answers) <= {"n0", "n1"}
+    assert answers.missing >= {"n2", "n3", "n4"}
 
 
 def test_every_fresh_caller_is_answered(open_box, start):

@@ -187,9 +187,9 @@ def flood(any_url, namespace, count):
 
 def test_a_call_overtakes_a_flood_of_commands_that_nobody_waits_for(any_url, box, start, namespace):
     node = start("a")
-    flood(any_url, namespace, 1500)
+    flood(any_url, namespace, 2500)  # it takes ten seconds to handle them
     assert box.call(["a"], "ping", timeout=30)["a"] == "pong"
-    assert node.counts["handled"] < 1400
+    assert node.counts["handled"] < 2400
 
 
 def test_of_a_flood_no_more_waits_than_can_be_taken_soon(
@@ -197,10 +197,10 @@ def test_of_a_flood_no_more_waits_than_can_be_taken_soon(
 ):
     monkeypatch.setattr(queue_core.mailbox.node, "MAX_WAITING", 300)
     node = start("a")
-    flood(any_url, namespace, 1500)
+    flood(any_url, namespace, 2500)
     eventually(lambda: node.counts["dropped"] > 0, 30)
-    eventually(lambda: node.counts["handled"] + node.counts["dropped"] >= 1500, 30)
-    assert node.counts["handled"] < 1300
+    eventually(lambda: node.counts["handled"] + node.counts["dropped"] >= 2500, 30)
+    assert node.counts["handled"] < 2300
     assert "node a dropped" in caplog.text
     assert box.call(["a"], "ping", timeout=WAIT)["a"] == "pong"
 
@@ -210,7 +210,7 @@ def test_a_consumer_beside_a_flooded_node_goes_on(any_url, box, start, namespace
     with Connection(any_url) as connection:
         connection.declare(Queue(f"{namespace}.beside"))
         connection.producer().publish_many((n, f"{namespace}.beside") for n in range(200))
-    flood(any_url, namespace, 2000)
+    flood(any_url, namespace, 2500)
     beside = node._wiring.connection.consumer(f"{namespace}.beside")
     taken = []
     for _ in range(200):
@@ -219,7 +219,7 @@ def test_a_consumer_beside_a_flooded_node_goes_on(any_url, box, start, namespace
         message.ack()
     beside.close()
     assert taken == list(range(200))
-    assert node.counts["handled"] < 2000
+    assert node.counts["handled"] < 2500
     node._wiring.connection.delete(Queue(f"{namespace}.beside"))
 
 
@@ -326,9 +326,9 @@ def test_a_bad_regular_expression_stops_no_node(any_url, open_box, start, namesp
         send(any_url, f"{name}.{namespace}.pidbox", body, {})
     begun = time.monotonic()
     assert open_box().call([name], "ping", timeout=WAIT)[name] == "pong"
-    assert time.monotonic() - begun < 5
-    assert node.counts["others"] == 3
-    assert node.counts["malformed"] == 1
+    assert time.monotonic() - begun < WAIT
+    eventually(lambda: node.counts["others"] == 3)
+    eventually(lambda: node.counts["malformed"] == 1)
 
 
 @pytest.mark.parametrize("stamp", [2**63 - 1, -1, "7", None, True, 1.5], ids=repr)

@@ -88,12 +88,15 @@ class Bench:
     def ack(self, session: AmqpSession, *deliveries: Delivery) -> None:
         session.settle([Settlement(delivery) for delivery in deliveries])
 
-    def rest(self, queue: str) -> list[bytes]:
-        """Consume what is in the queue, until nothing comes for a while; return the bodies."""
+    def rest(self, queue: str, *, least: int = 0) -> list[bytes]:
+        """Consume what is in the queue, until nothing comes for a while; return the bodies.
+
+        ``least`` messages may be under way and are waited for.
+        """
         session = self.open()
         session.subscribe("rest", queue, prefetch=1000)
         got: list[bytes] = []
-        while more := session.receive("rest", wait=0.5):
+        while more := session.receive("rest", wait=0.5 if len(got) >= least else 20.0):
             self.ack(session, *more)
             got += [delivery.body for delivery in more]
         session.flush("rest")

@@ -74,7 +74,7 @@ def test_an_ack_reaches_the_broker_without_a_flush(bench):
     session.subscribe("c", queue, prefetch=1)
     (delivery,) = bench.take(session, "c", 1)
     bench.ack(session, delivery)
-    eventually(lambda: bench.ready(queue) == 0, 1.0)
+    eventually(lambda: bench.ready(queue) == 0)
 
 
 def test_settling_twice_is_a_local_error_and_the_channel_stays(bench):
@@ -271,8 +271,8 @@ def test_a_receive_is_woken(bench):
     bench.session.subscribe("c", bench.queue(), prefetch=1)
     threading.Timer(0.2, bench.session.wake, ["c"]).start()
     begun = time.monotonic()
-    assert bench.session.receive("c", wait=10.0) == []
-    assert time.monotonic() - begun < 2
+    assert bench.session.receive("c", wait=20.0) == []
+    assert time.monotonic() - begun < 10
 
 
 def test_requeued_quorum_messages_keep_their_order_ahead_of_the_others(bench):

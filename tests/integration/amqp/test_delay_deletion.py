@@ -28,7 +28,7 @@ def let_a_burst_arrive(bench, queue, key, *, exchange=""):
     """Send messages that come due all at once; return when the queue has the first of them."""
     large = bytes(6000)  # the broker stores these apart from the queue, and confirms them later
     send_delayed(bench, *(bench.message(key, large, exchange=exchange) for _ in range(600)))
-    eventually(lambda: bench.ready(queue) > 0)
+    eventually(lambda: bench.ready(queue) > 0, 30.0)
 
 
 def check_that_delays_go_on(bench, queue):

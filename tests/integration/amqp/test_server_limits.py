@@ -31,7 +31,7 @@ def refused(call: Callable[[], object], *names: str) -> None:
     begun = time.monotonic()
     with pytest.raises(AccessRefused) as caught:
         call()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 9
     text = str(caught.value)
     assert "\n" not in text
     for name in names:
@@ -84,7 +84,7 @@ def test_who_may_not_read_is_told_at_the_subscription(own_node, own_bench):
         refused(lambda: session.subscribe("c", queue, prefetch=1), queue, "read")
         refused(lambda: session.purge(queue), queue, "read")
         with Connection(url) as connection, pytest.raises(AccessRefused, match=queue):
-            connection.consumer(queue).receive(timeout=5.0)
+            connection.consumer(queue).receive(timeout=20.0)
         session.close()
 
 
@@ -109,13 +109,13 @@ def test_an_alarm_stops_publishers_in_time_and_lets_consumers_drain(own_node, ow
     with own_node.memory_alarm() as end:
         begun = time.monotonic()
         outcomes = session.publish([own_bench.message(queue, b"late")], timeout=1.0)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 8
         assert outcomes[0].status == "unknown"
         assert "alarm" in outcomes[0].detail
         begun = time.monotonic()
         with pytest.raises(BrokerFull, match="memory or disk alarm"):
             session.publish([own_bench.message(queue, b"too late")], timeout=0.5)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 8
         assert any("takes no messages" in record.message for record in caplog.records)
         session.subscribe("c", queue, prefetch=10)
         for _ in range(51):
@@ -137,7 +137,7 @@ def test_a_connection_that_is_opened_under_an_alarm_fails_in_time_too(own_node, 
             begun = time.monotonic()
             with pytest.raises((NotConfirmed, BrokerFull), match="alarm"):
                 producer.publish(b"x", queue, timeout=1.0)
-            assert time.monotonic() - begun < 4
+            assert time.monotonic() - begun < 8
         assert connection.inspect(queue).ready == 0
 
 
@@ -151,7 +151,7 @@ def test_an_alarm_that_outlasts_the_blocked_timeout_ends_the_publishing_connecti
         begun = time.monotonic()
         with pytest.raises(TransportError, match="alarm"):
             session.publish([own_bench.message(queue)], timeout=20.0)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 15
         assert not session.closed
     assert own_bench.publish(session, own_bench.message(queue)) == ["confirmed"]
 
@@ -176,7 +176,7 @@ def test_a_message_that_is_unacked_for_too_long_comes_again_and_the_consumer_goe
         (patient,) = own_bench.take(session, "c", 1)
         own_bench.ack(session, patient)
         session.flush("c")
-        eventually(lambda: own_bench.ready(queue) == 2, 15.0, what="the broker takes it back")
+        eventually(lambda: own_bench.ready(queue) == 2, 30.0, what="the broker takes it back")
         (again,) = own_bench.take(session, "c", 1)
         assert again.body == b"slow"
         assert again.redelivered
@@ -203,12 +203,12 @@ def test_a_client_that_acks_too_late_is_told_and_goes_on(own_node, own_bench):
         producer = connection.producer()
         producer.publish_many([(b"1", queue), (b"2", queue)])
         consumer = connection.consumer(queue, prefetch=1)
-        late = consumer.receive(timeout=5.0)
-        eventually(lambda: own_bench.ready(queue) == 2, 15.0, what="the broker takes them back")
+        late = consumer.receive(timeout=20.0)
+        eventually(lambda: own_bench.ready(queue) == 2, 30.0, what="the broker takes them back")
         late.ack()
         bodies = []
         for _ in range(2):
-            message = consumer.receive(timeout=5.0)
+            message = consumer.receive(timeout=20.0)
             bodies.append(message.body)
             message.ack()
         assert bodies == [b"1", b"2"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from queue_core import Connection
 from queue_core.errors import AccessRefused, ConfigError, ConnectionLost, TransportError
 from queue_core.topology import Queue
 from queue_core.url import parse
+from tests.ports import free_port
 
 # The keeper of the own node outlives the handle on it.
 pytestmark = [
@@ -80,8 +80,7 @@ class Secured:
 
     def _listen(self, node, options: str) -> int:
         """Have the node listen on one more port; return that."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         node.evaluate(
             f'rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}}, {options}, 1)'
         )
@@ -101,7 +100,7 @@ def secured(own_node):
 
 def refused(url: str, *kinds: type[TransportError]) -> str:
     """Connect, which must fail with one line; return that."""
-    with Connection(url, connect_timeout=5.0) as connection:
+    with Connection(url, connect_timeout=20.0) as connection:
         with pytest.raises(kinds) as caught:
             connection.connect()
     assert type(caught.value) in kinds
@@ -146,7 +145,7 @@ def test_verify_false_accepts_any_certificate(secured):
         with Connection(secured.url(host, verify="false")) as connection:
             name = connection.declare(Queue(exclusive=True, durable=False)).name
             connection.producer().publish({"a": 1}, name)
-            assert connection.consumer(name).receive(timeout=5.0).payload == {"a": 1}
+            assert connection.consumer(name).receive(timeout=20.0).payload == {"a": 1}
 
 
 def test_a_client_certificate_is_shown_to_a_server_that_wants_one(secured):

@@ -67,14 +67,14 @@ def test_a_statement_that_was_cancelled_is_a_lost_answer_and_changes_nothing(
 def test_a_server_that_stands_still_is_given_up_after_the_timeout(
     own_server: Any, open_store: OpenStore
 ) -> None:
-    store = open_store(f"{own_server.url}?timeout=1")
+    store = open_store(f"{own_server.url}?timeout=2")
     store.open_session("s", 30.0)
     own_server.pause()
     try:
         started = time.monotonic()
         with pytest.raises(ConnectionLost):
             store.heartbeat(["s"])
-        assert 0.9 < time.monotonic() - started < 5.0
+        assert 1.9 < time.monotonic() - started < 8.0
     finally:
         own_server.resume()
     assert store.heartbeat(["s"]) == []
@@ -154,10 +154,10 @@ def test_an_idle_consumer_asks_the_server_less_than_three_times_a_second(
         with connection.consumer(queue, prefetch=10) as consumer:
             assert consumer.receive(timeout=4.0) is None
             packets.clear()
-            used = time.process_time()
+            begun, used = time.monotonic(), time.process_time()
             assert consumer.receive(timeout=6.0) is None
-            assert len(packets) < 18, packets
-            assert time.process_time() - used < 0.05 * 6
+            assert len(packets) < 3 * (time.monotonic() - begun), packets
+            assert time.process_time() - used < 0.1 * 6
 
 
 def delay_of_a_put(waiting: SqlStore, putting: SqlStore) -> float:
@@ -173,7 +173,7 @@ def delay_of_a_put(waiting: SqlStore, putting: SqlStore) -> float:
         assert not waiting.claim("s", f"r{number}", {"q": 1}, 1.0).claims
     timer = threading.Timer(0.4, put)
     timer.start()
-    assert waiting.claim("s", "r", {"q": 1}, 2.0).claims
+    assert waiting.claim("s", "r", {"q": 1}, 20.0).claims
     timer.join()
     return time.monotonic() - put_at[0]
 
@@ -182,16 +182,24 @@ def test_a_hint_ends_the_wait_of_a_consumer_on_the_same_machine(
     mysql_broker: str, open_store: OpenStore
 ) -> None:
     url = f"{mysql_broker}?poll=60"
-    assert delay_of_a_put(open_store(url), open_store(url)) < 0.5
+    assert delay_of_a_put(open_store(url), open_store(url)) < 5.0
 
 
 def test_without_hints_a_consumer_looks_as_often_as_its_url_says(
-    mysql_broker: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    mysql_broker: str,
+    open_store: OpenStore,
+    packets: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As on another machine."""
     monkeypatch.setattr(mariadb_dialect, "_directory", lambda identity: os.devnull)
     url = f"{mysql_broker}?poll=0.2"
-    assert delay_of_a_put(open_store(url), open_store(url)) < 0.8
+    waiting = open_store(url)
+    assert delay_of_a_put(waiting, open_store(url)) < 5.0
+    assert not waiting.claim("s", "idle", {"q": 1}, 2.0).claims  # until it looks seldom
+    packets.clear()
+    assert not waiting.claim("s", "idle too", {"q": 1}, 3.0).claims
+    assert len(packets) >= 6, "every two seconds, if the URL says nothing"
 
 
 def test_a_place_for_hints_that_somebody_else_made_is_not_used(

@@ -18,6 +18,7 @@ from queue_core.transport import Envelope
 from queue_core.transports.sql import postgresql_server
 from queue_core.transports.sql.store import SqlStore
 from tests.databases import ack_before_crashes, publish_through_crashes
+from tests.freezing import freeze
 
 OpenStore = Callable[..., SqlStore]
 
@@ -38,8 +39,8 @@ def test_a_claim_that_waits_notices_the_end_of_its_connection(
     timer.start()
     started = time.monotonic()
     with pytest.raises(ConnectionLost):
-        store.claim("s", "r1", {"q": 1}, 2.0)
-    assert time.monotonic() - started < 1.8
+        store.claim("s", "r1", {"q": 1}, 20.0)
+    assert time.monotonic() - started < 15.0
     timer.join()
     assert not store.claim("s", "r2", {"q": 1}, 0.0).claims
 
@@ -47,15 +48,15 @@ def test_a_claim_that_waits_notices_the_end_of_its_connection(
 def test_a_server_that_stands_still_is_given_up_after_the_timeout(
     own_server: str, open_store: OpenStore
 ) -> None:
-    store = open_store(f"{own_server}?timeout=1")
+    store = open_store(f"{own_server}?timeout=2")
     store.open_session("s", 30.0)
     pid = backend_of(store)
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
         started = time.monotonic()
         with pytest.raises(ConnectionLost):
             store.heartbeat(["s"])
-        assert 0.9 < time.monotonic() - started < 5.0
+        assert 1.9 < time.monotonic() - started < 8.0
         assert store.heartbeat(["s"]) == []  # through another connection
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -67,7 +68,7 @@ def test_a_lock_that_somebody_keeps_ends_with_the_statement_timeout(
     store = open_store(postgres_broker)
     store.open_session("s", 30.0)
     user = sqlalchemy.make_url(postgres_broker).username
-    postgres_admin.exec_driver_sql(f"ALTER ROLE \"{user}\" SET statement_timeout = '300ms'")
+    postgres_admin.exec_driver_sql(f"ALTER ROLE \"{user}\" SET statement_timeout = '1s'")
     impatient = open_store(postgres_broker)
     with psycopg.connect(postgres_broker) as other:
         other.execute("SELECT FROM queue_core_session FOR UPDATE")
@@ -88,14 +89,14 @@ def test_what_was_given_up_does_not_go_on_in_the_server(
         with pytest.raises(ConnectionLost):
             store.heartbeat(["s"])
         there = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"
-        eventually(lambda: postgres_admin.exec_driver_sql(there).scalar() == 0, 20.0)
+        eventually(lambda: postgres_admin.exec_driver_sql(there).scalar() == 0)
 
 
 def test_a_repeated_claim_waits_for_the_first_one_which_is_still_at_work(
     own_server: str, open_store: OpenStore
 ) -> None:
     """The client gave up while the server's process stood still, and that goes on later."""
-    slow, quick = open_store(f"{own_server}?timeout=1"), open_store(own_server)
+    slow, quick = open_store(f"{own_server}?timeout=2"), open_store(own_server)
     slow.open_session("holder", 30.0)
     slow.put([Envelope("slow", "a", b"", b"")], {})
     pid = backend_of(slow)
@@ -103,7 +104,7 @@ def test_a_repeated_claim_waits_for_the_first_one_which_is_still_at_work(
         blocker.execute("LOCK TABLE queue_core_request")
         with pytest.raises(ConnectionLost):
             slow.claim("holder", "once", {"slow": 9}, 0.0)
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
     threading.Timer(0.5, os.kill, [pid, signal.SIGCONT]).start()
     again = quick.claim("holder", "once", {"slow": 9}, 0.0, repeat=True)
     assert [claim.token for claim in again.claims] == list(quick.owned("holder"))
@@ -122,8 +123,8 @@ def test_a_session_behind_a_pooler_keeps_nothing_in_the_server(
     put = threading.Timer(0.3, other.put, [[Envelope("q", "a", b"", b"")], {}])
     put.start()
     started = time.monotonic()
-    assert store.claim("s", "r", {"q": 1}, 2.0).claims
-    assert time.monotonic() - started < 1.5
+    assert store.claim("s", "r", {"q": 1}, 20.0).claims
+    assert time.monotonic() - started < 10.0
     put.join()
     rows = store._dialect.cursor()
     for question in (

@@ -32,7 +32,7 @@ class OwnServer:
 
     def start(self) -> None:
         self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        eventually(self._answers, what="a redis-server that answers")
+        eventually(self._answers, 60.0, what="a redis-server that answers")
 
     def _answers(self) -> bool:
         try:

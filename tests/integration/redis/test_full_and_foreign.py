@@ -237,7 +237,7 @@ def test_looking_for_the_dead_works_on_a_full_server(
 ) -> None:
     server, store = full
     server.client.config_set("maxmemory", "0")
-    store.put([Envelope("ttl", name, b"", b"", ttl=0.3) for name in ("short", "long")], {})
+    store.put([Envelope("ttl", name, b"", b"", ttl=1.5) for name in ("short", "long")], {})
     server.client.config_set("maxmemory", "1mb")
     taken = store.claim("s", "r", {"ttl": 1}, 0).claims
     assert [claim.id for claim in taken] == ["short"]

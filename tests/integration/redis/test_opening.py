@@ -22,6 +22,7 @@ from queue_core.errors import (
 )
 from queue_core.testing.eventually import eventually
 from queue_core.transports.redis.store import RedisStore
+from tests.ports import free_port
 
 MakeServer = Callable[..., Any]
 OpenStore = Callable[..., RedisStore]
@@ -33,7 +34,7 @@ def test_a_socket_in_the_file_system_is_a_broker(make_server: MakeServer) -> Non
         connection.declare(Queue("q"))
         connection.producer().publish("hello", "q")
         with connection.consumer("q") as consumer:
-            message = consumer.receive(timeout=5)
+            message = consumer.receive(timeout=20)
             assert message is not None and message.payload == "hello"
             message.ack()
     assert not server.client.keys("*")
@@ -141,7 +142,7 @@ def test_a_server_that_never_answers_is_given_up(open_store: OpenStore) -> None:
         before = time.monotonic()
         with pytest.raises(ConnectTimeout):
             open_store(f"redis://127.0.0.1:{silent.getsockname()[1]}?timeout=2s")
-        assert time.monotonic() - before < 4
+        assert time.monotonic() - before < 8
 
 
 def test_a_database_that_is_not_there_is_named(
@@ -180,8 +181,7 @@ def test_tls_verifies_the_server_unless_told_not_to(
     request += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     request += ["-keyout", str(key), "-out", str(certificate)]
     subprocess.run(request, check=True, capture_output=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     make_server(
         *("--tls-port", str(port), "--tls-auth-clients", "no", "--tls-cert-file"),
         *(str(certificate), "--tls-key-file", str(key)),
@@ -205,8 +205,8 @@ def test_an_idle_second_costs_two_round_trips(
         assert not store.claim("s", f"r{number}", {"q": 9, "other": 9}, 1.0).claims
     stats = server.client.info("commandstats")
     asked = sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "blpop"))
-    # each answer may come a little early, and the last look is then made again
-    assert 4 <= asked <= 5
+    # each of the two may come back a little early, and the last look is then made again
+    assert 4 <= asked <= 6
 
 
 def test_a_waiting_consumer_is_woken_within_milliseconds(

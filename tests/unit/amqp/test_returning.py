@@ -69,7 +69,7 @@ class Broker:
         self.forgotten += 1
 
     def publish(self, publications: Sequence[Publication], timeout: float) -> list[Outcome]:
-        self.gate.wait(5.0)
+        self.gate.wait(20.0)
         self.sent.append(list(publications))
         fate = self.fates.pop(0) if self.fates else "confirmed"
         if isinstance(fate, Exception):
@@ -101,7 +101,7 @@ def requeue(found: Delivery, delay: float = 0.0, *, counted: bool = True) -> lis
 
 
 def wait(returning: Returning) -> None:
-    returning.wait("c", time.monotonic() + 5.0)
+    returning.wait("c", time.monotonic() + 20.0)
 
 
 def test_what_the_broker_can_do_is_left_to_it(broker: Broker, returning: Returning) -> None:

@@ -8,11 +8,11 @@ from queue_core.testing.eventually import eventually
 
 def test_a_hanging_command_does_not_keep_others_waiting():
     runner, hang, done = Runner("t"), threading.Event(), threading.Event()
-    assert runner.submit("slow", 1, lambda: hang.wait(10) and None)
+    assert runner.submit("slow", 1, lambda: hang.wait(30) and None)
     assert runner.submit("ping", 1, done.set)
-    assert done.wait(5)
+    assert done.wait(20)
     hang.set()
-    assert runner.stop(5)
+    assert runner.stop(20)
 
 
 def test_no_more_of_one_command_run_at_once_than_its_limit():
@@ -24,7 +24,7 @@ def test_no_more_of_one_command_run_at_once_than_its_limit():
         with lock:
             now += 1
             most = max(most, now)
-        go.wait(5)
+        go.wait(20)
         with lock:
             now -= 1
             ended += 1
@@ -35,7 +35,7 @@ def test_no_more_of_one_command_run_at_once_than_its_limit():
     go.set()
     eventually(lambda: ended == 10)
     assert most == 3
-    assert runner.stop(5)
+    assert runner.stop(20)
 
 
 def test_those_beyond_the_limit_run_in_the_order_in_which_they_came():
@@ -50,7 +50,7 @@ def test_those_beyond_the_limit_run_in_the_order_in_which_they_came():
 def test_too_many_that_wait_are_turned_away():
     runner, hang = Runner("t"), threading.Event()
     taken = 0
-    while runner.submit("a", 1, lambda: hang.wait(10) and None):
+    while runner.submit("a", 1, lambda: hang.wait(30) and None):
         taken += 1
         assert taken < MAX_WAITING + MAX_THREADS
     assert taken >= MAX_WAITING
@@ -62,9 +62,9 @@ def test_a_job_that_raises_does_not_end_its_command(caplog):
     runner, done = Runner("t"), threading.Event()
     assert runner.submit("a", 1, lambda: 1 // 0)
     assert runner.submit("a", 1, done.set)
-    assert done.wait(5)
+    assert done.wait(20)
     assert "a ended with an error of its own" in caplog.text
-    assert runner.stop(5)
+    assert runner.stop(20)
 
 
 def test_after_stopping_nothing_is_taken():
@@ -76,11 +76,11 @@ def test_after_stopping_nothing_is_taken():
 
 def test_stopping_waits_no_longer_than_asked():
     runner, hang, runs = Runner("t"), threading.Event(), threading.Event()
-    runner.submit("a", 1, lambda: runs.set() or hang.wait(10) and None)
-    assert runs.wait(5)
+    runner.submit("a", 1, lambda: runs.set() or hang.wait(30) and None)
+    assert runs.wait(20)
     assert not runner.stop(0.05)
     hang.set()
-    assert runner.stop(5)
+    assert runner.stop(20)
 
 
 def test_a_handler_may_stop_the_runner_that_it_runs_on():
@@ -88,8 +88,8 @@ def test_a_handler_may_stop_the_runner_that_it_runs_on():
 
     def job():
         assert runner.is_own_thread()
-        assert runner.stop(5)
+        assert runner.stop(20)
         done.set()
 
     runner.submit("a", 1, job)
-    assert done.wait(5)
+    assert done.wait(20)

@@ -74,7 +74,7 @@ def test_a_wait_ends_in_real_time_though_the_clock_stands_still() -> None:
     store = open_store(MemoryBroker(FakeClock()))
     before = time.monotonic()
     assert not store.claim("s", "r", {"q": 1}, 0.1).claims
-    assert 0.09 <= time.monotonic() - before < 2.0
+    assert 0.09 <= time.monotonic() - before < 10.0
 
 
 def test_a_wait_ends_when_its_time_has_passed_on_the_clock() -> None:
@@ -90,7 +90,7 @@ def test_a_wait_ends_when_its_time_has_passed_on_the_clock() -> None:
     thread.start()
     eventually(lambda: store.broker.waiters)
     clock.advance(60.0)
-    assert done.wait(10.0)
+    assert done.wait(30.0)
     thread.join()
 
 
@@ -101,7 +101,7 @@ def test_a_claim_that_cannot_use_a_wake_up_passes_it_on() -> None:
     taken: list[str] = []
 
     def wait(session: str) -> None:
-        answer = MemoryStore(broker).claim(session, "r", {"q": 1}, 10.0)
+        answer = MemoryStore(broker).claim(session, "r", {"q": 1}, 30.0)
         taken.extend(claim.id for claim in answer.claims)
 
     first = threading.Thread(target=wait, args=("t",))
@@ -115,10 +115,10 @@ def test_a_claim_that_cannot_use_a_wake_up_passes_it_on() -> None:
         # Before the first waiter can run: it is woken for a message that it may not take.
         broker.append(envelope(1), broker.clock.monotonic())
         del broker.sessions["t"]
-    first.join(10.0)
-    second.join(10.0)
+    first.join(40.0)
+    second.join(40.0)
     assert taken == ["1"]
-    assert time.monotonic() - before < 5.0
+    assert time.monotonic() - before < 15.0
     assert not broker.waiters
     store.close()
 

@@ -14,6 +14,7 @@ import pytest
 from queue_core.errors import ConnectionLost
 from queue_core.transport import Envelope
 from queue_core.transports.sql.gate import Gate
+from tests.freezing import freeze
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_writers_of_four_processes_take_turns(tmp_path: Path, program: Any) -> N
         return max(int(writer.communicate(timeout=60)[0]) for writer in writers)
 
     waits: list[int] = []
-    while len(waits) < 3 and min(waits, default=99) > 50:
+    while len(waits) < 6 and min(waits, default=99) > 50:
         waits.append(longest_wait(tmp_path / f"{len(waits)}.db"))
     assert min(waits) <= 50, waits
 
@@ -57,18 +58,18 @@ def test_the_second_writer_waits_for_the_first(new_gate: Any) -> None:
     first.enter()
     before = time.monotonic()
     second.enter()
-    assert 0.2 <= time.monotonic() - before < 2.0
+    assert 0.2 <= time.monotonic() - before < 10.0
     second.leave()
     first.leave()
 
 
 def test_a_writer_whose_patience_ended_does_not_queue_for_a_while(new_gate: Any) -> None:
-    first, second = new_gate(), new_gate(0.2)
+    first, second = new_gate(), new_gate(1.0)
     first.enter()
     second.enter()
     before = time.monotonic()
     second.enter()
-    assert time.monotonic() - before < 0.1
+    assert time.monotonic() - before < 0.9
 
 
 def test_leaving_without_having_entered_lets_nobody_in(new_gate: Any) -> None:
@@ -84,13 +85,13 @@ def test_leaving_without_having_entered_lets_nobody_in(new_gate: Any) -> None:
 
 
 def test_a_gate_can_be_closed_twice_and_used_again(new_gate: Any) -> None:
-    gate, other = new_gate(), new_gate(0.1)
+    gate, other = new_gate(), new_gate(5.0)
     gate.enter()
     gate.close()
     gate.close()
     before = time.monotonic()
     other.enter()
-    assert time.monotonic() - before < 0.1
+    assert time.monotonic() - before < 4.0
     other.leave()
     gate.enter()
     gate.leave()
@@ -103,7 +104,7 @@ def test_a_killed_writer_keeps_nobody_out(path: Path, open_handle: Any, program:
     holder.wait()
     before = time.monotonic()
     store.put([Envelope("q", "a", b"", b"")], {})
-    assert time.monotonic() - before < 1.0
+    assert time.monotonic() - before < 4.0
 
 
 def test_a_stopped_writer_costs_others_their_timeout_and_not_more(
@@ -111,11 +112,11 @@ def test_a_stopped_writer_costs_others_their_timeout_and_not_more(
 ) -> None:
     store = open_handle("?timeout=0.6")
     holder = program("lock", path, 60)
-    holder.send_signal(signal.SIGSTOP)
+    freeze(holder.pid)
     before = time.monotonic()
     with pytest.raises(ConnectionLost, match="locked"):
         store.put([Envelope("q", "a", b"", b"")], {})
-    assert 0.5 < time.monotonic() - before < 3.0
+    assert 0.5 < time.monotonic() - before < 10.0
     assert store.inspect("q").ready == 0, "reading is free meanwhile"
     holder.send_signal(signal.SIGCONT)
     holder.kill()
@@ -137,10 +138,10 @@ def test_a_forked_child_does_not_keep_its_dead_parents_turn(new_gate: Any) -> No
     for descriptor in descriptors:
         os.close(descriptor)  # what the kernel does when the parent dies
     gate._a = gate._b = -1
-    other = new_gate(1.0)
+    other = new_gate(5.0)
     before = time.monotonic()
     other.enter()
-    assert time.monotonic() - before < 0.5
+    assert time.monotonic() - before < 4.0
     os.write(leave[1], b"x")
     os.waitpid(child, 0)
     for descriptor in (*ready, *leave):

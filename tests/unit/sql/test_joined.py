@@ -150,12 +150,13 @@ def test_a_commit_that_fails_is_reported_by_sqlalchemy_and_confirms_nothing(
 
 
 def test_waiting_consumers_are_woken_by_the_commit(engine: Engine, open_handle: Any) -> None:
-    store, consumer = open_handle(), open_handle("?poll=1")
+    store, consumer = open_handle(), open_handle()
+    consumer._dialect._wakeup._poll = 20.0
     took: list[Any] = []
     consumer.open_session("s", 30.0)
 
     def consume() -> None:
-        took.extend(consumer.claim("s", "r", {"q": 1}, 1.0).claims)
+        took.extend(consumer.claim("s", "r", {"q": 1}, 20.0).claims)
         took.append(time.monotonic())
 
     thread = threading.Thread(target=consume)
@@ -165,9 +166,9 @@ def test_waiting_consumers_are_woken_by_the_commit(engine: Engine, open_handle: 
         time.sleep(0.2)
         before = time.monotonic()
         connection.commit()
-    thread.join(10.0)
+    thread.join(30.0)
     assert took[0].id == "a"
-    assert took[1] - before < 0.3
+    assert took[1] - before < 5.0
 
 
 def test_answers_are_as_outside_of_a_transaction(engine: Engine, open_handle: Any) -> None:
@@ -304,7 +305,7 @@ def test_an_ack_before_the_publish_does_not_share_the_fate_of_the_transaction(
         producer = connection.producer()
         producer.publish(b"1", "jobs")
         with connection.consumer("jobs") as consumer:
-            message = consumer.receive(timeout=5.0)
+            message = consumer.receive(timeout=20.0)
             assert message is not None
             message.ack()
             with Session(engine) as session:

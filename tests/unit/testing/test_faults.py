@@ -55,7 +55,7 @@ class Echo:
         for end in self._ends:
             end.close()
         for thread in self._threads:
-            thread.join(5.0)
+            thread.join(20.0)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def client(proxy: FaultProxy) -> Iterator[socket.socket]:
 
 
 def connect(proxy: FaultProxy) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", proxy.port), timeout=5.0)
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout=20.0)
 
 
 def read(end: socket.socket, count: int) -> bytes:
@@ -117,7 +117,7 @@ def test_a_delay_holds_data_back_in_each_direction_and_keeps_order(client, proxy
     for number in range(10):
         client.sendall(b"%d" % number)
     assert read(client, 10) == b"0123456789"
-    assert 0.2 <= time.monotonic() - begun < 3.0
+    assert 0.2 <= time.monotonic() - begun < 10.0
 
 
 def test_a_stall_moves_nothing_and_healing_loses_nothing(client, proxy):

@@ -13,7 +13,7 @@ from queue_core.worker.protocol import Call, task_body, task_headers
 
 def runs(mark, count=1):
     """Wait until ``count`` tasks have said that they run, by a file beside this one."""
-    eventually(lambda: len(list(mark.parent.glob(f"{mark.name}.*.runs"))) >= count, 20.0)
+    eventually(lambda: len(list(mark.parent.glob(f"{mark.name}.*.runs"))) >= count)
 
 
 class Reports:
@@ -55,16 +55,16 @@ class Reports:
         return jobs
 
     def wait(self, count):
-        eventually(lambda: len(self.outcomes) >= count, 20.0, what=f"{count} outcomes")
+        eventually(lambda: len(self.outcomes) >= count, what=f"{count} outcomes")
         assert not self.twice
         return self.outcomes
 
     def value(self, job):
-        eventually(lambda: job.ticket in self.outcomes, 20.0, what=f"outcome of {job.name}")
+        eventually(lambda: job.ticket in self.outcomes, what=f"outcome of {job.name}")
         outcome = self.outcomes[job.ticket]
         assert isinstance(outcome, Done), outcome
         return json.loads(outcome.reply)["result"]
 
     def outcome(self, job):
-        eventually(lambda: job.ticket in self.outcomes, 20.0, what=f"outcome of {job.name}")
+        eventually(lambda: job.ticket in self.outcomes, what=f"outcome of {job.name}")
         return self.outcomes[job.ticket]

@@ -40,9 +40,9 @@ def test_a_child_waits_for_its_next_ticket_whatever_timeout_the_app_gives_socket
 def test_taking_back_does_not_block_whatever_timeout_the_app_gives_sockets(hurry, ends):
     parent, _ = ends
     began = time.monotonic()
-    for _ in range(10):
+    for _ in range(30):
         assert parent.take_back() == []
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 2.9
 
 
 def test_tickets_are_read_one_at_a_time_and_in_order(ends):
@@ -68,7 +68,7 @@ def test_a_child_waits_for_its_next_ticket(ends):
     waiting = threading.Thread(target=lambda: read.append(child.next()))
     waiting.start()
     parent.give([7])
-    waiting.join(5.0)
+    waiting.join(20.0)
     assert read == [7]
 
 

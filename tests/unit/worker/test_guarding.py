@@ -54,7 +54,7 @@ class Running:
             self.error = error
 
     def ended(self):
-        self.thread.join(20.0)
+        self.thread.join(60.0)
         assert not self.thread.is_alive()
         return self.error
 
@@ -151,9 +151,9 @@ def test_a_worker_that_is_stopped_while_its_app_is_imported_ends_at_once(hanging
     codes = []
     thread = threading.Thread(target=lambda: codes.append(worker.run()), daemon=True)
     thread.start()
-    (mark,) = eventually(lambda: list(tmp_path.glob("hanging_app.py.*")), 20.0)
+    (mark,) = eventually(lambda: list(tmp_path.glob("hanging_app.py.*")))
     worker.stop()
-    thread.join(10.0)
+    thread.join(30.0)
     assert codes == [DRAINED]
     assert not Path("/proc", mark.suffix[1:]).exists()
 
@@ -169,7 +169,7 @@ def test_a_timer_whose_thread_fails_says_so(monkeypatch):
     monkeypatch.setattr(Timer, "run_due", fail)
     timer = Timer(fail=failures.append)
     timer.start()
-    eventually(lambda: [type(error) for error in failures] == [Broken], 10.0)
+    eventually(lambda: [type(error) for error in failures] == [Broken])
     timer.stop()
 
 
@@ -228,7 +228,7 @@ def test_a_queue_that_others_declared_anew_in_another_way_ends_the_worker_which_
     connection.delete(Queue("b"))
     with Connection(app.broker) as other:
         other.declare(Queue("b", max_length=7))
-        eventually(lambda: running.worker.stopping, 10.0)
+        eventually(lambda: running.worker.stopping)
         assert "the worker ends: queue 'b' exists with other arguments" in caplog.text
         gate.set()
         error = running.ended()

@@ -18,13 +18,13 @@ class Interrupted(Exception):
 
 @pytest.fixture
 def alarm():
-    """Raise `Interrupted` in this thread once, in a moment."""
+    """Raise `Interrupted` in the main thread once, a moment after it was called by any."""
 
     def ring(_number, _frame):
         raise Interrupted
 
     before = signal.signal(signal.SIGALRM, ring)
-    yield lambda: signal.setitimer(signal.ITIMER_REAL, 0.05)
+    yield lambda: signal.setitimer(signal.ITIMER_REAL, 0.2)
     signal.setitimer(signal.ITIMER_REAL, 0.0)
     signal.signal(signal.SIGALRM, before)
 
@@ -51,7 +51,7 @@ def test_all_run_on_one_loop_which_is_made_once():
         threads.append(threading.Thread(target=lambda: found.append(loops.run(loop()))))
         threads[-1].start()
     for thread in threads:
-        thread.join(5.0)
+        thread.join(20.0)
     assert found == [loops.loop_here()] * 5
 
 
@@ -78,34 +78,34 @@ def test_context_variables_of_the_caller_are_seen():
 
 def test_what_interrupts_the_caller_is_raised_where_the_coroutine_waits(alarm):
     async def waiting():
+        alarm()
         try:
             await asyncio.sleep(30.0)
         except Interrupted:
             await asyncio.sleep(0)  # it may go on
             return "in order"
 
-    alarm()
     assert loops.run(waiting()) == "in order"
 
 
 def test_what_the_coroutine_does_not_catch_is_raised_in_the_caller(alarm):
     async def waiting():
+        alarm()
         await asyncio.sleep(30.0)
 
-    alarm()
     with pytest.raises(Interrupted):
         loops.run(waiting())
 
 
 def test_an_interrupt_passes_through_timeouts_and_groups(alarm):
     async def waiting():
+        alarm()
         try:
             async with asyncio.timeout(30.0):
                 await asyncio.gather(asyncio.sleep(30.0), asyncio.sleep(30.0))
         except Interrupted:
             return asyncio.current_task().cancelling()
 
-    alarm()
     assert loops.run(waiting()) == 0
 
 

@@ -90,7 +90,7 @@ def test_stop_gives_back_what_waits_and_lets_what_runs_finish(pool, reports, tmp
     waiting = [reports.submit(pool, "add", 1, 1) for _ in range(5)]
     ended = threading.Thread(target=pool.stop, args=(20.0,))
     ended.start()
-    eventually(lambda: len(reports.outcomes) == 5, 10.0, what="the waiting ones come back first")
+    eventually(lambda: len(reports.outcomes) == 5, what="the waiting ones come back first")
     assert all(reports.outcomes[job.ticket] == Returned() for job in waiting)
     gate.touch()
     ended.join(20.0)
@@ -113,7 +113,7 @@ def test_what_waits_behind_long_tasks_is_given_back(pool, reports, tmp_path):
         pool.return_waiting()
         return len(reports.outcomes) == 5
 
-    eventually(all_returned, 20.0)
+    eventually(all_returned)
     assert all(reports.outcomes[job.ticket] == Returned() for job in waiting)
     assert pool.ahead == 2
     gate.touch()
@@ -126,7 +126,7 @@ def test_what_does_not_end_in_time_is_abandoned(pool, reports, tmp_path):
     (job,) = reports.hold(pool, gate)
     began = time.monotonic()
     assert not pool.stop(0.3)
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 10.0
     assert reports.outcomes == {job.ticket: Abandoned()}
     gate.touch()
 
@@ -138,7 +138,7 @@ def test_abort_ends_the_grace(pool, reports, tmp_path):
     threading.Timer(0.3, pool.abort).start()
     began = time.monotonic()
     assert not pool.stop(60.0)
-    assert time.monotonic() - began < 10.0
+    assert time.monotonic() - began < 20.0
     assert reports.outcomes == {job.ticket: Abandoned()}
     gate.touch()
 
@@ -176,7 +176,7 @@ def test_a_dying_child_is_charged_with_its_own_job_only_and_is_replaced(processe
     assert [reports.value(job) for job in good] == list(range(40))
     eventually(lambda: bad.ticket in reports.outcomes)
     assert reports.outcomes[bad.ticket] == Crashed("SIGKILL")
-    eventually(lambda: len(processes.pids) == 2, 20.0, what="the child is replaced")
+    eventually(lambda: len(processes.pids) == 2, what="the child is replaced")
     assert processes.stop(10.0)
     assert not reports.twice
 
@@ -196,7 +196,7 @@ def test_a_child_that_is_killed_while_idle_is_replaced(processes, reports):
     processes.start(reports)
     victim = eventually(lambda: processes.pids[0])
     os.kill(victim, signal.SIGKILL)
-    eventually(lambda: len(processes.pids) == 2 and victim not in processes.pids, 20.0)
+    eventually(lambda: len(processes.pids) == 2 and victim not in processes.pids)
     job = reports.job("add", 1, 2)
     processes.submit(job)
     assert reports.value(job) == 3
@@ -252,8 +252,8 @@ def test_a_child_that_cannot_be_started_is_tried_again(
     before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(where, how, refuse)
     os.kill(pool.pids[0], signal.SIGKILL)
-    eventually(lambda: len(refused) == 3 and pool.pids, 20.0)
+    eventually(lambda: len(refused) == 3 and pool.pids)
     job = reports.submit(pool, "add", 1, 2)
     assert reports.value(job) == 3
-    assert len(os.listdir("/proc/self/fd")) <= before
+    eventually(lambda: len(os.listdir("/proc/self/fd")) <= before)
     pool.stop(0.0)

@@ -14,14 +14,13 @@ from queue_core.worker import App
 from queue_core.worker.locate import find_app
 from queue_core.worker.outcome import (
     Abandoned,
-    AppInfo,
     Done,
     Failed,
     Returned,
     TaskInfo,
     Terminated,
 )
-from queue_core.worker.pools.base import check_tasks
+from queue_core.worker.pools.base import check_task
 from queue_core.worker.pools.coroutines import ASYNCIO, AsyncioPool
 from queue_core.worker.pools.frames import Setup
 from queue_core.worker.pools.make import PoolOptions, make_pool
@@ -80,12 +79,12 @@ def test_as_many_coroutines_run_at_once_as_the_pool_is_large(start, reports, tmp
 
 def test_a_plain_function_does_not_hold_up_the_loop(start, reports):
     pool = start(size=1)
-    slow, quick = reports.job("busy", 2.0), reports.job("sleep", 0.01)
+    slow, quick = reports.job("busy", 3.0), reports.job("sleep", 0.01)
     pool.submit(slow)
     pool.submit(quick)
     assert reports.value(quick) == 0.01
     assert slow.ticket not in reports.outcomes
-    assert reports.value(slow) == 2.0
+    assert reports.value(slow) == 3.0
 
 
 @pytest.mark.parametrize("kind", ["prefork", "asyncio"])
@@ -111,11 +110,11 @@ def test_a_coroutine_is_terminated_and_may_put_things_in_order(start, reports, t
 
 def test_a_plain_function_cannot_be_terminated(start, reports):
     pool = start()
-    job = reports.submit(pool, "busy", 0.5)
+    job = reports.submit(pool, "busy", 2.0)
     eventually(lambda: pool.info().running)
     with pytest.raises(UsageError, match="-P prefork can"):
         pool.terminate(job.ticket)
-    assert reports.value(job) == 0.5
+    assert reports.value(job) == 2.0
 
 
 @pytest.mark.parametrize("kind", ["prefork", "threads", "asyncio"])
@@ -152,7 +151,7 @@ def test_what_does_not_end_in_time_is_abandoned_and_may_put_things_in_order(
     runs(tmp_path / "mark")
     began = time.monotonic()
     assert not pool.stop(0.2)
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 10.0
     assert reports.outcomes == {job.ticket: Abandoned()}
     assert (tmp_path / "mark.tidied").exists()
 
@@ -179,7 +178,7 @@ def test_what_waits_behind_a_coroutine_that_takes_long_is_given_back(start, repo
         pool.return_waiting()
         return waiting.ticket in reports.outcomes
 
-    eventually(all_returned, 20.0)
+    eventually(all_returned)
     assert reports.outcomes == {waiting.ticket: Returned()}
     assert pool.ahead == 1
     gate.touch()
@@ -249,10 +248,9 @@ def test_a_soft_limit_of_a_plain_function_is_refused_by_the_pool_that_runs_it_in
 )
 def test_limits_of_tasks_that_a_pool_cannot_keep_are_refused_at_start(abilities, refused):
     for letter, limits in (("h", {"hard_limit": 2.0}), ("s", {"soft_limit": 2.0})):
-        task = TaskInfo("slow", **limits)
-        info = AppInfo("a", [TaskInfo("other"), task])
+        task = TaskInfo("slow", coroutine=True, **limits)
         if letter in refused:
             with pytest.raises(ConfigError, match="task slow has a .*time limit of 2 s"):
-                check_tasks(abilities, info)
+                check_task(abilities, task)
         else:
-            check_tasks(abilities, info)
+            check_task(abilities, task)

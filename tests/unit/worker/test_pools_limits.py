@@ -67,12 +67,12 @@ def test_a_task_that_ignores_its_soft_limit_fails_by_it(start, reports):
 
 def test_a_limit_that_was_not_reached_is_forgotten(start, reports):
     pool = start()
-    short = reports.job("sleep", 0.0, soft=0.3, hard=0.6)
-    long = reports.job("sleep", 1.0)
+    short = reports.job("sleep", 0.0, soft=1.0, hard=1.5)
+    long = reports.job("sleep", 2.0)
     pool.submit(short)
     pool.submit(long)
     assert reports.value(short) == 0.0
-    assert reports.value(long) == 1.0
+    assert reports.value(long) == 2.0
 
 
 def test_the_limits_of_a_message_go_before_those_of_its_task(start, reports):
@@ -94,8 +94,8 @@ def test_a_task_that_blocks_signals_and_holds_the_lock_is_killed_at_its_hard_lim
     began = time.monotonic()
     victim = pool.info().running[0].pid
     assert reports.outcome(job) == TimedOut(2.0)
-    assert time.monotonic() - began < 3.0
-    eventually(lambda: len(pool.pids) == 2 and victim not in pool.pids, 10.0)
+    assert time.monotonic() - began < 10.0
+    eventually(lambda: len(pool.pids) == 2 and victim not in pool.pids)
     others = [reports.job("add", number, 1) for number in range(10)]
     for other in others:
         pool.submit(other)
@@ -143,7 +143,7 @@ def test_a_task_that_cannot_be_interrupted_is_killed(start, reports, tmp_path, n
     began = time.monotonic()
     assert pool.terminate(job.ticket, number)
     assert reports.outcome(job) == Terminated()
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 10.0
     after = reports.submit(pool, "add", 1, 2)
     assert reports.value(after) == 3
 
@@ -197,7 +197,7 @@ def test_a_child_that_uses_too_much_memory_is_replaced_when_its_task_has_ended(s
     first = reports.value(small)
     large = reports.submit(pool, "swell", 200)
     assert reports.value(large) == first
-    eventually(lambda: first not in pool.pids and pool.pids, 20.0)
+    eventually(lambda: first not in pool.pids and pool.pids)
     after = reports.submit(pool, "pid")
     assert reports.value(after) != first
 
@@ -212,7 +212,7 @@ def test_a_pool_grows_and_shrinks(start, reports, tmp_path):
         pool.shrink(1)
     gate.touch()
     assert all(reports.value(job) for job in jobs)
-    eventually(lambda: len(pool.pids) == 1, 20.0)
+    eventually(lambda: len(pool.pids) == 1)
 
 
 def test_a_restart_replaces_every_child_and_loses_nothing(start, reports, tmp_path):
@@ -226,7 +226,7 @@ def test_a_restart_replaces_every_child_and_loses_nothing(start, reports, tmp_pa
     assert [reports.value(job) for job in jobs] == list(range(20))
     gate.touch()
     assert reports.value(running) in before
-    eventually(lambda: len(pool.pids) == 2 and not before & set(pool.pids), 20.0)
+    eventually(lambda: len(pool.pids) == 2 and not before & set(pool.pids))
 
 
 @pytest.mark.parametrize("forks", [True, False])
@@ -237,8 +237,8 @@ def test_a_restart_that_cannot_import_the_app_leaves_the_old_children(
     before = pool.pids
     pool._children._setup = Setup("pool_jobs:gone", list(sys.path), None, "ERROR")
     pool.restart()
-    eventually(lambda: "a new child cannot start" in caplog.text, 20.0)
-    eventually(lambda: pool.pids == before, 20.0, what="a successor is gone")
+    eventually(lambda: "a new child cannot start" in caplog.text)
+    eventually(lambda: pool.pids == before, what="a successor is gone")
     job = reports.submit(pool, "pid")
     assert [reports.value(job)] == before
 
@@ -277,12 +277,13 @@ def test_what_runs_is_told(start, reports, tmp_path):
 
 def test_a_process_that_a_task_left_behind_does_not_hide_its_death(start, reports, tmp_path):
     pool = start()
+    before = threading.active_count()
     job = reports.submit(pool, "orphan", str(tmp_path / "gate"))
     try:
         assert reports.outcome(job) == Crashed("SIGKILL")
     finally:
         (tmp_path / "gate").touch()
-    assert threading.active_count() < 20
+    eventually(lambda: threading.active_count() <= before)
 
 
 def test_a_process_that_a_task_forks_ends_by_signals_as_others_do(start, reports):
@@ -354,7 +355,7 @@ def test_a_task_that_talks_is_interrupted_all_the_same(start, reports):
         job = reports.submit(pool, "babble", soft=0.1)
         assert reports.value(job) == "out of time"
     job = reports.submit(pool, "babble")
-    eventually(lambda: pool.info().running, 20.0)
+    eventually(lambda: pool.info().running)
     time.sleep(0.1)
     assert pool.terminate(job.ticket)
     assert isinstance(reports.outcome(job), Terminated)
