@@ -66,8 +66,8 @@ class ActiveRequest:
     __slots__ = (
         "acknowledged",
         "due",
-        "in_flight",
         "headers",
+        "in_flight",
         "message",
         "over",
         "received",
