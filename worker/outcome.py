@@ -241,6 +241,7 @@ class TaskInfo(msgspec.Struct, array_like=True):
         rate_shared: the rate limit is for all workers together.
         store_errors: keep failures even of runs whose results are ignored.
         request_class: ``module:Class`` of its requests, if they are not the usual ones.
+        coroutine: it is ``async def``.
     """
 
     name: str
@@ -257,6 +258,7 @@ class TaskInfo(msgspec.Struct, array_like=True):
     rate_shared: bool = False
     store_errors: bool = False
     request_class: str | None = None
+    coroutine: bool = False
 
 
 class AppInfo(msgspec.Struct, tag="app", array_like=True):

@@ -482,6 +482,7 @@ class Task(Generic[P, R]):
             is_shared(self.rate_limit),
             self.store_errors_even_if_ignored,
             importable_path(kind) if isinstance(kind, type) else kind,
+            inspect.iscoroutinefunction(self.function),
         )
 
     def __repr__(self) -> str:

@@ -106,9 +106,6 @@ def time_limit(
     consumer: TaskConsumer, task_name: str, soft: float | None = None, hard: float | None = None
 ) -> Said:
     """Limit the seconds that a task may run, from its next start on."""
-    abilities = consumer.worker.pool.abilities
-    if (soft and not abilities.soft_limits) or (hard and not abilities.hard_limits):
-        raise UsageError(f"-P {abilities.kind} cannot keep these limits; -P prefork can")
     consumer.change_task(task_name, soft_limit=soft or None, hard_limit=hard or None)
     return {"ok": "time limits set successfully"}
 

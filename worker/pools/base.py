@@ -2,8 +2,8 @@
 
 A pool runs jobs and reports outcomes. It knows nothing of brokers, acks or results, so that each
 kind - processes, threads, an event loop - is a page of code, and the worker treats them alike. They
-do not all do the same: `Abilities` says what a kind of pool can do, and `check_tasks` refuses at
-start what it cannot, instead of leaving a limit unkept.
+do not all do the same: `Abilities` says what a kind of pool can do, and `check_task` refuses what
+it cannot, at start and when limits are changed, instead of leaving a limit unkept.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from queue_core import ConfigError, UsageError
 from queue_core.worker.guarding import Fail, unheard
-from queue_core.worker.outcome import AppInfo, Hear, Job, Report
+from queue_core.worker.outcome import AppInfo, Hear, Job, Report, TaskInfo
 from queue_core.worker.settings import Settings
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
@@ -54,7 +54,7 @@ class Abilities(msgspec.Struct, frozen=True):
     Attributes:
         kind: as ``-P`` calls it.
         separate: tasks run in other processes than the worker.
-        soft_limits: it can raise `SoftTimeLimitExceeded` in a task.
+        soft_limits: in which tasks it can raise `SoftTimeLimitExceeded`.
         hard_limits: it can end a task that ran too long, and replace what it ran in.
         terminate: it can end a certain running task.
         resize: `Pool.grow` and `Pool.shrink`.
@@ -63,7 +63,7 @@ class Abilities(msgspec.Struct, frozen=True):
 
     kind: str
     separate: bool = False
-    soft_limits: bool = False
+    soft_limits: Literal["none", "coroutines", "all"] = "none"
     hard_limits: bool = False
     terminate: bool = False
     resize: bool = False
@@ -232,24 +232,30 @@ class Pool(Protocol):
         """
 
 
-def check_tasks(abilities: Abilities, info: AppInfo) -> None:
-    """Refuse what the pool cannot do for the app's tasks.
+def check_task(abilities: Abilities, task: TaskInfo) -> None:
+    """Refuse what the pool cannot do for a task.
 
     Raises:
         ConfigError: names the task, what it asks for, and the pool that can do it.
     """
-    for task in info.tasks:
-        if task.hard_limit is not None and not abilities.hard_limits:
-            raise ConfigError(
-                f"task {task.name} has a time limit of {task.hard_limit:g} s, and "
-                f"-P {abilities.kind} cannot end a task; use -P prefork, or take the limit away"
-            )
-        if task.soft_limit is not None and not abilities.soft_limits:
-            raise ConfigError(
-                f"task {task.name} has a soft time limit of {task.soft_limit:g} s, and "
-                f"-P {abilities.kind} cannot interrupt a task; use -P prefork or asyncio, or take "
-                "the limit away"
-            )
+    if task.hard_limit is not None and not abilities.hard_limits:
+        raise ConfigError(
+            f"task {task.name} has a time limit of {task.hard_limit:g} s, and "
+            f"-P {abilities.kind} cannot end a task; use -P prefork, or take the limit away"
+        )
+    if task.soft_limit is None or abilities.soft_limits == "all":
+        return
+    limit = f"task {task.name} has a soft time limit of {task.soft_limit:g} s, and"
+    if abilities.soft_limits == "none":
+        raise ConfigError(
+            f"{limit} -P {abilities.kind} cannot interrupt a task; use -P prefork or asyncio, or "
+            "take the limit away"
+        )
+    if not task.coroutine:
+        raise ConfigError(
+            f"{limit} -P {abilities.kind} runs it in a thread, where it cannot be interrupted; "
+            "make it async def, use -P prefork, or take the limit away"
+        )
 
 
 def refuse(abilities: Abilities, what: str) -> UsageError:

@@ -8,13 +8,11 @@ holds up all others, and cannot be ended. Tasks that are plain functions run bes
 from __future__ import annotations
 
 import asyncio
-import inspect
 import signal
 import threading
 from collections import deque
 from typing import Any
 
-from queue_core import ConfigError
 from queue_core.worker.app import App
 from queue_core.worker.guarding import Fail, unheard
 from queue_core.worker.limits import SoftTimeLimitExceeded, TaskTerminated
@@ -34,7 +32,7 @@ from queue_core.worker.pools.runs import Runs
 from queue_core.worker.pools.threads import ThreadPool
 from queue_core.worker.trace import job_steps
 
-ASYNCIO = Abilities("asyncio", soft_limits=True, terminate=True, resize=True)
+ASYNCIO = Abilities("asyncio", soft_limits="coroutines", terminate=True, resize=True)
 MAX_AHEAD = 1000
 _TIDYING = 1.0
 
@@ -53,6 +51,7 @@ class AsyncioPool:
         self._lock = threading.Lock()
         self._jobs: deque[Job] = deque()
         self._stopping = False
+        self._coroutines: frozenset[str] = frozenset()  # the names of tasks that the loop runs
         self._flights: dict[int, _Flight] = {}  # of the loop's thread
         self._empty = threading.Event()
 
@@ -65,18 +64,9 @@ class AsyncioPool:
         return min(self._size * self._runs.pace.ahead, max(self._size, MAX_AHEAD))
 
     def start(self, report: Report, hear: Hear | None = None, fail: Fail = unheard) -> AppInfo:
-        """Start the threads; the loop runs already.
-
-        Raises ConfigError if a plain function has a soft limit, which would not be kept.
-        """
-        for task in self._app.info().tasks:
-            if task.soft_limit is not None and not self._awaits(task.name):
-                raise ConfigError(
-                    f"task {task.name} has a soft time limit of {task.soft_limit:g} s, and -P "
-                    "asyncio runs it in a thread, where it cannot be interrupted; make it async "
-                    "def, use -P prefork, or take the limit away"
-                )
+        """Start the threads; the loop runs already."""
         info = self._runs.open(self._app, ASYNCIO, report, hear, fail)
+        self._coroutines = frozenset(task.name for task in info.tasks if task.coroutine)
         self._threads.grow(0)
         return info
 
@@ -84,7 +74,7 @@ class AsyncioPool:
         """Hand the job to the loop, or to the threads if its task is a plain function."""
         if job.soft_limit is None:
             job.soft_limit = self._soft_limit
-        if not self._awaits(job.name):
+        if job.name not in self._coroutines:
             self._threads.submit(job)
             return
         with self._lock:
@@ -151,11 +141,6 @@ class AsyncioPool:
             return self._threads.terminate(ticket, number)
         self._loop.call_soon_threadsafe(flight.terminate)
         return True
-
-    def _awaits(self, name: str) -> bool:
-        """Whether a task is a coroutine function, and so runs on the loop."""
-        task = self._app.tasks.get(name)
-        return task is not None and inspect.iscoroutinefunction(task.function)
 
     def _forget(self, ticket: int, outcome: Outcome) -> bool:
         return self._runs.forget(self._jobs, self._lock, ticket, outcome)

@@ -63,7 +63,7 @@ logger = logging.getLogger(__name__)
 ABILITIES = Abilities(
     "prefork",
     separate=True,
-    soft_limits=True,
+    soft_limits="all",
     hard_limits=True,
     terminate=True,
     resize=True,

@@ -28,7 +28,7 @@ from queue_core.worker.outcome import (
     Returned,
     Says,
 )
-from queue_core.worker.pools.base import Abilities, Running, check_tasks
+from queue_core.worker.pools.base import Abilities, Running, check_task
 from queue_core.worker.pools.pace import LONG, Pace
 from queue_core.worker.request import Say
 from queue_core.worker.running import Guard, unguarded
@@ -61,7 +61,8 @@ class Runs:
         """Begin to report, in this process, which has imported the app; see `Pool.start`."""
         self.report, self.hear, self.fail = report, hear, fail
         info = app.info()
-        check_tasks(abilities, info)
+        for task in info.tasks:
+            check_task(abilities, task)
         app.hooks.process_init.tell()
         self._farewell = app.hooks.process_shutdown
         return info

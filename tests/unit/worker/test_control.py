@@ -16,6 +16,7 @@ from queue_core.worker.control import asking, control_command, inspect_command, 
 from queue_core.worker.control.registry import modules, registered
 from queue_core.worker.outcome import AppInfo, TaskInfo
 from queue_core.worker.pools.base import Abilities, PoolInfo
+from queue_core.worker.pools.coroutines import ASYNCIO
 from queue_core.worker.runner import Worker, WorkerOptions
 from queue_core.worker.settings import Settings
 
@@ -37,7 +38,7 @@ class Pool:
 
 @pytest.fixture
 def consumer():
-    """What commands get; its app has two tasks, and a secret in its settings."""
+    """What commands get; its app has three tasks, and a secret in its settings."""
     worker = Worker(Pool(), WorkerOptions(name="w"))
     settings = Settings(
         result_backend=f"redis://:{SECRET}@host/0", worker_drain=5.0, task_default_queue="q"
@@ -45,6 +46,7 @@ def consumer():
     tasks = [
         TaskInfo("celery.chord"),
         TaskInfo("app.one"),
+        TaskInfo("app.awaits", coroutine=True),
         TaskInfo("app.two", rate_limit=2.0, hard_limit=9.0),
     ]
     worker._info = AppInfo("app", tasks, [Queue("q")], settings)
@@ -66,9 +68,10 @@ def test_settings_are_told_without_passwords(consumer):
 
 
 def test_tasks_are_told_with_what_is_set_of_them(consumer):
-    assert asking.registered(consumer) == ["app.one", "app.two [rate_limit=2.0 hard_limit=9.0]"]
+    both = ["app.awaits", "app.one"]
+    assert asking.registered(consumer) == [*both, "app.two [rate_limit=2.0 hard_limit=9.0]"]
     assert "celery.chord" in asking.registered(consumer, builtins=True)
-    assert asking.registered(consumer, ["hard_limit"]) == ["app.one", "app.two [hard_limit=9.0]"]
+    assert asking.registered(consumer, ["hard_limit"]) == [*both, "app.two [hard_limit=9.0]"]
 
 
 @pytest.mark.parametrize("said", [None, "", "SIGTERM", "sigterm", "TERM", 15, "15"])
@@ -83,8 +86,18 @@ def test_what_is_no_signal_is_refused(said):
 
 
 def test_limits_that_the_pool_cannot_keep_are_refused(consumer):
-    with pytest.raises(UsageError, match="-P threads cannot keep these limits; -P prefork can"):
+    with pytest.raises(UsageError, match="task app.one has a time limit of 1 s, and -P threads"):
         telling.time_limit(consumer, "app.one", hard=1.0)
+    assert consumer.tasks["app.one"].hard_limit is None
+
+
+def test_a_pool_of_coroutines_keeps_a_soft_limit_of_those_alone(consumer, monkeypatch):
+    monkeypatch.setattr(Pool, "abilities", ASYNCIO)
+    assert "ok" in telling.time_limit(consumer, "app.awaits", soft=1.0)
+    assert consumer.tasks["app.awaits"].soft_limit == 1.0
+    with pytest.raises(UsageError, match="in a thread, where it cannot be interrupted"):
+        telling.time_limit(consumer, "app.one", soft=1.0)
+    assert consumer.tasks["app.one"].soft_limit is None
 
 
 def test_a_rate_limit_for_all_workers_needs_a_store(consumer, monkeypatch):
