@@ -211,8 +211,10 @@ class EmulatedSession:
                 raise _stale(delivery)
             return outcomes
         except TransportError:
-            if len(self._settled_then) < MAX_STRAYS:
+            with self._lock:
                 self._settled_then[token] = ids
+                if len(self._settled_then) > MAX_STRAYS:
+                    del self._settled_then[next(iter(self._settled_then))]
             raise
         finally:
             consumer.ledger.let_go(window, token, settled=settled)

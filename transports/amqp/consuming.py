@@ -27,7 +27,6 @@ from typing import Any
 from pika.exceptions import AMQPError, ChannelClosedByBroker, ChannelClosedByClient
 
 from queue_core.errors import (
-    ConnectionLost,
     QueueCoreError,
     QueueNotFound,
     UsageError,
@@ -210,16 +209,16 @@ class Consuming:
             if broken.gone:
                 raise QueueNotFound("the broker had cancelled the consumer")
             self._subscribe(inbox, queue, broken.prefetch, deadline)
-        except ConnectionLost:
-            with inbox.condition:
-                inbox.broken.append(broken)
-            raise
         except QueueNotFound as error:
             with inbox.condition:
                 inbox.subscriptions.pop(queue, None)
             raise QueueNotFound(
                 f"queue {queue!r} was deleted; the subscription to it has ended", ended=queue
             ) from error
+        except BaseException:  # the next receive tries again
+            with inbox.condition:
+                inbox.broken.append(broken)
+            raise
         logger.warning("subscribed again to queue %r: %s", queue, broken.why)
 
     def stop(self, consumer: str) -> None:

@@ -238,16 +238,18 @@ class AmqpSession:
         """Publish ``then``, wait for the confirms, then ack; blocks until both are certain."""
         self._enter("settle")
         deadline = monotonic() + timeout
-        if self._settling.tried(delivery):  # what goes with it was confirmed then
-            self._settling.settle_certainly(delivery, deadline)
+        ids = tuple(publication.id for publication in then)
+        tried = self._settling.tried(delivery)
+        if tried == ids:  # they were confirmed then
+            self._settling.settle_certainly(delivery, ids, deadline)
             return [Outcome("confirmed")] * len(then)
-        if self._returning.has(delivery) or not self._settling.held(delivery):
+        if tried is None and (self._returning.has(delivery) or not self._settling.held(delivery)):
             raise StaleDelivery(
                 f"the delivery from queue {delivery.queue!r} was settled or has gone back"
             )
         outcomes = self.publish(then, timeout=timeout)
         if all(outcome.status == "confirmed" for outcome in outcomes):
-            self._settling.settle_certainly(delivery, deadline)
+            self._settling.settle_certainly(delivery, ids, deadline)
         return outcomes
 
     def flush(self, consumer: str, *, timeout: float = 10.0) -> None:

@@ -28,7 +28,7 @@ from functools import partial
 from typing import Any
 
 from queue_core.errors import ConnectionLost, QueueCoreError, StaleDelivery, counted
-from queue_core.message import Delivery, Settlement
+from queue_core.message import Delivery, Settlement, Token
 from queue_core.transports.amqp import frames
 from queue_core.transports.amqp.errors import translate
 from queue_core.transports.amqp.io import Link
@@ -53,7 +53,8 @@ class Settling:
         self._outbox: deque[Settlement] = deque()
         self._scheduled = False
         self._stale: Counter[str] = Counter()
-        self._tried: set[Any] = set()  # acked, but not for certain yet
+        # Acked, but not for certain yet, with the ids of what was published with it.
+        self._tried: dict[Token, tuple[str, ...]] = {}
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Record settlements; does not block."""
@@ -97,9 +98,12 @@ class Settling:
         subscription = self.live.get(epoch)
         return subscription is not None and tag in subscription.unsettled
 
-    def tried(self, delivery: Delivery) -> bool:
-        """Whether `settle_certainly` has failed to become certain of it, and may be repeated."""
-        return delivery.token in self._tried
+    def tried(self, delivery: Delivery) -> tuple[str, ...] | None:
+        """Return the ids with which `settle_certainly` has failed to become certain of it.
+
+        None if it has not been called; else it may be called again.
+        """
+        return self._tried.get(delivery.token)
 
     def note_stale(self, consumer: str, count: int = 1) -> None:
         """Let the next ``flush`` tell of settlements that had no effect."""
@@ -132,16 +136,17 @@ class Settling:
                 if subscription.cancelled and not subscription.unsettled:
                     subscription.channel.close_now()
 
-    def settle_certainly(self, delivery: Delivery, deadline: float) -> None:
+    def settle_certainly(self, delivery: Delivery, ids: tuple[str, ...], deadline: float) -> None:
         """Ack one delivery and wait until that is certain; raise StaleDelivery if it is not.
 
-        After a TransportError it may be called again.
+        ``ids`` are those of what was published with it. After a TransportError it may be called
+        again.
         """
-        if not self.tried(delivery):
+        if self.tried(delivery) is None:
             self.settle([Settlement(delivery)])
-        self._tried.add(delivery.token)
+        self._tried[delivery.token] = ids
         self._wait_proved(delivery.consumer, deadline)
-        self._tried.discard(delivery.token)
+        self._tried.pop(delivery.token, None)
         if delivery.token[0] not in self.live:
             raise StaleDelivery(
                 f"the channel of the delivery from queue {delivery.queue!r} ended before its ack "
