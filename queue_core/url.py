@@ -52,6 +52,9 @@ _EXAMPLES: Final = "sqlite:///queue.db, amqp://user:password@host:5672//, memory
 _NO_OPTIONS: Final[Mapping[str, str]] = MappingProxyType({})
 _MASK: Final = "***"
 
+TLS_OPTIONS: Final = ("cafile", "certfile", "keyfile", "verify")
+"""What a URL says of TLS, on transports whose drivers have no words of their own for it."""
+
 
 class BrokerURL(msgspec.Struct, frozen=True):
     """One broker's address; made by ``parse``.
@@ -163,6 +166,36 @@ class BrokerURL(msgspec.Struct, frozen=True):
                 f"option {name!r} of the broker URL {self} must be {expected}, "
                 f"not {_shown(name, text)!r}"
             ) from None
+
+    def seconds(self, name: str, default: float, *, low: float, high: float) -> float:
+        """Return the duration ``name`` in seconds, or ``default``, whatever that is.
+
+        Raises:
+            ConfigError: what the URL says is no duration from ``low`` to ``high`` seconds.
+        """
+        value = self.option(name, float, default)
+        if name in self.options and not low <= value <= high:
+            raise ConfigError(
+                f"option {name!r} of the broker URL {self} is a number of seconds from {low:g} to "
+                f"{high:g}"
+            )
+        return value
+
+    def check_tls(self, secure: str) -> None:
+        """Refuse `TLS_OPTIONS` in a URL that is not ``secure``, and a key without a certificate.
+
+        Raises:
+            ConfigError: it says what is missing.
+        """
+        self.option("verify", bool, default=True)
+        for name in TLS_OPTIONS:
+            if name in self.options and self.transport != secure:
+                raise ConfigError(
+                    f"option {name!r} of the broker URL {self} is for TLS: begin the URL with "
+                    f"{secure}://"
+                )
+        if "keyfile" in self.options and "certfile" not in self.options:
+            raise ConfigError(f"option 'keyfile' of the broker URL {self} needs 'certfile' too")
 
     def check_driver(self) -> None:
         """Refuse a ``+driver`` in the scheme, for transports that have only one way.

@@ -14,20 +14,16 @@ import pika
 
 from queue_core.errors import ConfigError
 from queue_core.transport import SessionOptions
-from queue_core.url import BrokerURL
+from queue_core.url import TLS_OPTIONS, BrokerURL
 
 OPTIONS: Final = (
     "blocked_timeout",
-    "cafile",
-    "certfile",
     "channel_max",
     "connect_timeout",
     "frame_max",
     "heartbeat",
-    "keyfile",
-    "verify",
+    *TLS_OPTIONS,
 )
-_TLS_OPTIONS: Final = ("cafile", "certfile", "keyfile", "verify")
 _BLOCKED_TIMEOUT: Final = 300.0
 _FRAME_MAX: Final = 131_072
 _FRAME_MIN: Final = 8192  # RabbitMQ 4.1 refuses less
@@ -54,20 +50,12 @@ def check_url(url: BrokerURL) -> None:
     """Raise ConfigError: an unknown option, a value out of bounds, TLS options without TLS."""
     url.check_driver()
     url.check_options(OPTIONS)
-    _number(url, "heartbeat", 15.0, 0.0, 3600.0)
-    _number(url, "connect_timeout", 10.0, 0.1, 600.0)
-    _number(url, "blocked_timeout", _BLOCKED_TIMEOUT, 1.0, 86_400.0)
-    _count(url, "frame_max", _FRAME_MAX, _FRAME_MIN, 2**31 - 1)
-    _count(url, "channel_max", 2047, 1, 65_535)
-    url.option("verify", bool, default=True)
-    if url.transport != "amqps":
-        for name in _TLS_OPTIONS:
-            if name in url.options:
-                raise ConfigError(
-                    f"option {name!r} of the broker URL {url} is for TLS: begin the URL with amqps://"
-                )
-    if "keyfile" in url.options and "certfile" not in url.options:
-        raise ConfigError(f"option 'keyfile' of the broker URL {url} needs 'certfile' too")
+    _heartbeat(url, 30.0)
+    _connect_timeout(url, 10.0)
+    _blocked_timeout(url)
+    _frame_max(url)
+    _channel_max(url)
+    url.check_tls("amqps")
 
 
 def read_settings(url: BrokerURL, options: SessionOptions) -> Settings:
@@ -78,25 +66,22 @@ def read_settings(url: BrokerURL, options: SessionOptions) -> Settings:
     port = url.port or (5671 if secure else 5672)
     user = url.user if url.user is not None else "guest"
     password = url.password if url.password is not None else "guest"
-    timeout = min(
-        _number(url, "connect_timeout", options.connect_timeout, 0.1, 600.0),
-        options.connect_timeout,
-    )
+    timeout = min(_connect_timeout(url, options.connect_timeout), options.connect_timeout)
     heartbeat = _heartbeat(url, options.lease)
     parameters = pika.ConnectionParameters(
         host=host,
         port=port,
         virtual_host=url.vhost,
         credentials=pika.PlainCredentials(user, password),
-        channel_max=_count(url, "channel_max", 2047, 1, 65_535),
-        frame_max=_count(url, "frame_max", _FRAME_MAX, _FRAME_MIN, 2**31 - 1),
+        channel_max=_channel_max(url),
+        frame_max=_frame_max(url),
         heartbeat=heartbeat,
         ssl_options=pika.SSLOptions(_tls(url), host) if secure else None,
         connection_attempts=1,
         # pika's own limits stand behind ours, which has the better message.
         socket_timeout=timeout + 1,
         stack_timeout=timeout + 1,
-        blocked_connection_timeout=_number(url, "blocked_timeout", _BLOCKED_TIMEOUT, 1.0, 86_400.0),
+        blocked_connection_timeout=_blocked_timeout(url),
         client_properties={
             "product": "queue_core",
             "connection_name": options.node or "queue_core",
@@ -109,19 +94,26 @@ def read_settings(url: BrokerURL, options: SessionOptions) -> Settings:
 
 def _heartbeat(url: BrokerURL, lease: float) -> int:
     """Return the heartbeat in seconds: half the lease, since a broker gives up after two."""
-    asked = _number(url, "heartbeat", lease / 2, 0.0, 3600.0)
+    asked = url.seconds("heartbeat", lease / 2, low=0.0, high=3600.0)
     if asked == 0:
         return 0
     return max(1, round(asked))
 
 
-def _number(url: BrokerURL, name: str, default: float, low: float, high: float) -> float:
-    value = url.option(name, float, default)
-    if name in url.options and not low <= value <= high:
-        raise ConfigError(
-            f"option {name!r} of the broker URL {url} must be from {low:g} to {high:g} seconds"
-        )
-    return value
+def _connect_timeout(url: BrokerURL, default: float) -> float:
+    return url.seconds("connect_timeout", default, low=0.1, high=600.0)
+
+
+def _blocked_timeout(url: BrokerURL) -> float:
+    return url.seconds("blocked_timeout", _BLOCKED_TIMEOUT, low=1.0, high=86_400.0)
+
+
+def _channel_max(url: BrokerURL) -> int:
+    return _count(url, "channel_max", 2047, 1, 65_535)
+
+
+def _frame_max(url: BrokerURL) -> int:
+    return _count(url, "frame_max", _FRAME_MAX, _FRAME_MIN, 2**31 - 1)
 
 
 def _count(url: BrokerURL, name: str, default: int, low: int, high: int) -> int:

@@ -20,10 +20,9 @@ from queue_core.errors import ConfigError
 from queue_core.transport import SessionOptions
 from queue_core.transports.redis.keys import DEFAULT_PREFIX, root_of
 from queue_core.transports.redis.server import Wire
-from queue_core.url import BrokerURL
+from queue_core.url import TLS_OPTIONS, BrokerURL
 
-_TLS: Final = ("cafile", "certfile", "keyfile", "verify")
-OPTIONS: Final = ("allow_eviction", "connect_timeout", "db", "prefix", "timeout", *_TLS)
+OPTIONS: Final = ("allow_eviction", "connect_timeout", "db", "prefix", "timeout", *TLS_OPTIONS)
 
 _LONGEST_WAIT: Final = 1.0
 _KINDS: Final[Mapping[str, Callable[..., Wire]]] = MappingProxyType(
@@ -54,18 +53,9 @@ def check_url(url: BrokerURL) -> None:
     database_of(url)
     root_of(url.option("prefix", str, DEFAULT_PREFIX))
     url.option("allow_eviction", bool, default=False)
-    _seconds(url, "connect_timeout", 10.0, 0.1, 600.0)
-    _seconds(url, "timeout", 10.0, 2.0, 600.0)
-    url.option("verify", bool, default=True)
-    if url.transport != "rediss":
-        for name in _TLS:
-            if name in url.options:
-                raise ConfigError(
-                    f"option {name!r} of the broker URL {url} is for TLS: begin the URL with "
-                    "rediss://"
-                )
-    if "keyfile" in url.options and "certfile" not in url.options:
-        raise ConfigError(f"option 'keyfile' of the broker URL {url} needs 'certfile' too")
+    _connect_timeout(url, 10.0)
+    _timeout(url, 10.0)
+    url.check_tls("rediss")
 
 
 def database_of(url: BrokerURL) -> int:
@@ -93,15 +83,13 @@ def make_connection(url: BrokerURL, options: SessionOptions) -> Wire:
 
     Raises ConfigError if a certificate file cannot be read.
     """
-    connecting = _seconds(url, "connect_timeout", options.connect_timeout, 0.1, 600.0)
+    connecting = _connect_timeout(url, options.connect_timeout)
     settings: dict[str, Any] = {
         "db": database_of(url),
         "username": url.user,
         "password": url.password,
         # a wait of one second must not look like silence
-        "socket_timeout": max(
-            _seconds(url, "timeout", options.timeout, 2.0, 600.0), 2 * _LONGEST_WAIT
-        ),
+        "socket_timeout": max(_timeout(url, options.timeout), 2 * _LONGEST_WAIT),
         "socket_connect_timeout": min(connecting, options.connect_timeout),
         "retry": Retry(NoBackoff(), 0),
         "retry_on_timeout": False,
@@ -120,6 +108,14 @@ def make_connection(url: BrokerURL, options: SessionOptions) -> Wire:
     return _KINDS[url.transport](**settings)
 
 
+def _connect_timeout(url: BrokerURL, default: float) -> float:
+    return url.seconds("connect_timeout", default, low=0.1, high=600.0)
+
+
+def _timeout(url: BrokerURL, default: float) -> float:
+    return url.seconds("timeout", default, low=2.0, high=600.0)
+
+
 def _tls(url: BrokerURL) -> Mapping[str, Any]:
     verify = url.option("verify", bool, default=True)
     for name in ("cafile", "certfile", "keyfile"):
@@ -133,12 +129,3 @@ def _tls(url: BrokerURL) -> Mapping[str, Any]:
         "ssl_certfile": url.options.get("certfile"),
         "ssl_keyfile": url.options.get("keyfile"),
     }
-
-
-def _seconds(url: BrokerURL, name: str, default: float, low: float, high: float) -> float:
-    value = url.option(name, float, default)
-    if name in url.options and not low <= value <= high:
-        raise ConfigError(
-            f"option {name!r} of the broker URL {url} must be from {low:g} to {high:g} seconds"
-        )
-    return value

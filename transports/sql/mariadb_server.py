@@ -83,10 +83,7 @@ def check(url: BrokerURL) -> None:
     if len(url.database) > 64 or "/" in url.database:
         raise ConfigError(f"{url}: {url.database!r} is no name of a database")
     for name, low, high in _SECONDS:
-        if not low <= url.option(name, float, low) <= high:
-            raise ConfigError(
-                f"option {name!r} of {url} is a number of seconds from {low:g} to {high:g}"
-            )
+        url.seconds(name, low, low=low, high=high)
     mode = url.option("ssl_mode", str, "preferred")
     if mode not in _SSL_MODES:
         raise ConfigError(f"option 'ssl_mode' of {url} is one of {', '.join(_SSL_MODES)}")

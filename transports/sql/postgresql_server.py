@@ -197,10 +197,7 @@ def check(url: BrokerURL) -> None:
     if not url.database and "service" not in url.options:
         raise ConfigError(f"{url} names no database; write postgresql://user:password@host/name")
     for name, low, high in _SECONDS:
-        if not low <= url.option(name, float, low) <= high:
-            raise ConfigError(
-                f"option {name!r} of {url} is a number of seconds from {low:g} to {high:g}"
-            )
+        url.seconds(name, low, low=low, high=high)
     url.option("upgrade", bool)
 
 

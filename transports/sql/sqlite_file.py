@@ -63,10 +63,7 @@ def check(url: BrokerURL) -> None:
     if url.option("synchronous", str, "full").lower() not in _SYNCHRONOUS:
         raise ConfigError(f"option 'synchronous' of {url} is one of {', '.join(_SYNCHRONOUS)}")
     for name, low, high in _SECONDS:
-        if not low <= url.option(name, float, low) <= high:
-            raise ConfigError(
-                f"option {name!r} of {url} is a number of seconds from {low:g} to {high:g}"
-            )
+        url.seconds(name, low, low=low, high=high)
     url.option("upgrade", bool)
     if url.option("max_size", int, _LEAST_SIZE) < _LEAST_SIZE:
         raise ConfigError(
