@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from queue_core import ConfigError, Connection, PerProcess, QueueNotFound
 from queue_core.mailbox import Answers, Mailbox, SigningKey
+from queue_core.worker.control.signal_names import signal_number
 from queue_core.worker.settings import Settings
 
 NAMESPACE: Final = "queue-core"
@@ -174,13 +175,16 @@ class Control:
     ) -> Answers:
         """Do not start these tasks anywhere; with ``terminate`` end those that run, by ``signal``.
 
-        Workers that start within three hours learn of it too, where the broker keeps that.
+        Workers that start within three hours learn of it too, where the broker keeps that. Raises
+        UsageError if there is no such signal.
         """
+        signal_number(signal)
         given = {"task_id": _ids(task_id), "terminate": terminate, "signal": signal}
         return self.broadcast("revoke", given, **how)
 
     def terminate(self, task_id: Ids, signal: str = "SIGTERM", **how: Any) -> Answers:
-        """End these tasks where they run, and start them nowhere."""
+        """End these tasks where they run, and start them nowhere. Raises as `revoke`."""
+        signal_number(signal)
         return self.broadcast("terminate", {"task_id": _ids(task_id), "signal": signal}, **how)
 
     def rate_limit(self, task_name: str, rate_limit: str | float | None, **how: Any) -> Answers:

@@ -7,7 +7,6 @@ workers. What cannot be done is an error, whose text is the answer.
 from __future__ import annotations
 
 import logging
-import signal as signals
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +15,7 @@ import msgspec
 from queue_core import Exchange, UsageError
 from queue_core.mailbox import Panel
 from queue_core.worker.consumer.consumer import TaskConsumer
+from queue_core.worker.control.signal_names import signal_number
 from queue_core.worker.rates import is_shared, per_second
 from queue_core.worker.revoked import KEPT
 
@@ -34,13 +34,13 @@ def revoke(
     signal: str | int | None = None,
 ) -> Said:
     """Do not start these tasks; with TERMINATE end those that run, by SIGNAL."""
-    return _revoke(consumer, task_id, number_of(signal) if terminate else 0)
+    return _revoke(consumer, task_id, signal_number(signal) if terminate else 0)
 
 
 @panel.control_command(variadic="task_id", journal=KEPT)
 def terminate(consumer: TaskConsumer, signal: str | int, task_id: list[str] | str) -> Said:
     """End these tasks by SIGNAL, and do not start them."""
-    return _revoke(consumer, task_id, number_of(signal))
+    return _revoke(consumer, task_id, signal_number(signal))
 
 
 def _revoke(consumer: TaskConsumer, task_id: list[str] | str, number: int) -> Said:
@@ -56,23 +56,6 @@ def _revoke(consumer: TaskConsumer, task_id: list[str] | str, number: int) -> Sa
     ]
     words = f"tasks {', '.join(ids)} flagged as revoked"
     return {"ok": f"{words}; ended here: {', '.join(ended)}" if ended else words}
-
-
-def number_of(signal: str | int | None) -> int:
-    """Return the number of a signal: ``"SIGTERM"``, ``"term"``, 15, or None for SIGTERM.
-
-    Raises:
-        UsageError: there is no such signal.
-    """
-    if signal is None or signal == "":
-        return int(signals.SIGTERM)
-    text = str(signal).upper()
-    try:
-        if text.isdigit():
-            return int(signals.Signals(int(text)))
-        return int(signals.Signals[text if text.startswith("SIG") else f"SIG{text}"])
-    except (KeyError, ValueError):
-        raise UsageError(f"there is no signal {signal!r}; SIGTERM and SIGKILL are two") from None
 
 
 @panel.control_command

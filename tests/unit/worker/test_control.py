@@ -11,9 +11,11 @@ import pytest
 from queue_core import ConfigError, Connection, Queue, UsageError
 from queue_core.mailbox import Panel
 from queue_core.worker.consumer.consumer import TaskConsumer
-from queue_core.worker.consumer.control import Control
+from queue_core.worker.consumer.control import Control as ControlStep
 from queue_core.worker.control import asking, control_command, inspect_command, telling
+from queue_core.worker.control.client import Control
 from queue_core.worker.control.registry import modules, registered
+from queue_core.worker.control.signal_names import signal_number
 from queue_core.worker.outcome import AppInfo, TaskInfo
 from queue_core.worker.pools.base import Abilities, PoolInfo
 from queue_core.worker.pools.coroutines import ASYNCIO
@@ -76,13 +78,24 @@ def test_tasks_are_told_with_what_is_set_of_them(consumer):
 
 @pytest.mark.parametrize("said", [None, "", "SIGTERM", "sigterm", "TERM", 15, "15"])
 def test_a_signal_has_many_names(said):
-    assert telling.number_of(said) == signal.SIGTERM
+    assert signal_number(said) == signal.SIGTERM
 
 
-@pytest.mark.parametrize("said", ["SIGNOTHING", 99, "-1", "0"])
-def test_what_is_no_signal_is_refused(said):
-    with pytest.raises(UsageError, match="there is no signal"):
-        telling.number_of(said)
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        *((said, "SIGTERM and SIGKILL are two") for said in ("NOTHING-LIKE", 99, "-1", "0")),
+        *((said, "did you mean 'SIGTERM'") for said in ("TERMM", "sigterm9", "SIG_TERM")),
+    ],
+)
+def test_what_is_no_signal_is_refused_by_the_command_and_before_it_is_sent(consumer, said, advice):
+    with pytest.raises(UsageError, match=f"there is no signal .*{advice}"):
+        telling.revoke(consumer, "a", terminate=True, signal=said)
+    assert not list(consumer.worker.revoked)
+    unconnected = Control(lambda: pytest.fail("it connects"))
+    for give in (unconnected.revoke, unconnected.terminate):
+        with pytest.raises(UsageError, match=f"there is no signal .*{advice}"):
+            give("a", signal=said)
 
 
 def test_limits_that_the_pool_cannot_keep_are_refused(consumer):
@@ -181,13 +194,13 @@ def test_a_command_with_a_name_of_ours_is_refused(registry, consumer):
         return None
 
     with pytest.raises(ConfigError, match="there is a command 'revoke' already"):
-        Control(consumer).create(consumer)
+        ControlStep(consumer).create(consumer)
 
 
 def test_commands_that_cannot_be_imported_are_named(consumer):
     consumer.worker.info.commands.append("no_such_module")
     with pytest.raises(ConfigError, match="commands in module 'no_such_module' cannot be imported"):
-        Control(consumer).create(consumer)
+        ControlStep(consumer).create(consumer)
 
 
 def test_a_worker_is_as_its_options_say_and_else_as_the_settings_do(consumer):
