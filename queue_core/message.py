@@ -154,7 +154,7 @@ class Settlement(msgspec.Struct):
 
 
 class Settler(Protocol):
-    """Where messages send their settlements. Implemented by the consumer."""
+    """Where messages send their settlements: `queue_core.settling.SessionSettler`."""
 
     @property
     def over(self) -> bool:
