@@ -178,6 +178,7 @@ def ack_before_crashes(url: str, crash: Callable[[], None]) -> None:
 class DatabaseStoreSuite(StoreSuite):
     """The store contract on the fixture ``database`` of a module."""
 
+    tick = 0.5
     database: Database
 
     @pytest.fixture

@@ -55,7 +55,7 @@ class SessionTests:
     transport: ClassVar[str] = ""
     strict: ClassVar[bool] = True
     lease: ClassVar[float] = 1.0
-    patience: ClassVar[float] = 10.0
+    patience: ClassVar[float] = 30.0
     quiet: ClassVar[float] = 0.05
     arguments: ClassVar[Mapping[str, object]] = {"x-max-length": 3}
     spared: ClassVar[int] = 0

@@ -142,7 +142,7 @@ class DeadLetterTests(SessionTests):
         begun = time.monotonic()
         bench.send(queue, b"1", b"2")
         tap = bench.tap(grave)
-        first, second = tap.take(2, within=0.3 + 5.0)
+        first, second = tap.take(2, within=0.3 + bench.patience)
         assert time.monotonic() - begun >= 0.29
         assert (first.body, second.body) == (b"1", b"2")
         assert death(first)["reason"] == death(second)["reason"] == "expired"
@@ -155,19 +155,19 @@ class DeadLetterTests(SessionTests):
         queue = bench.queue(dead_letter_exchange=dead.name)
         bench.send(queue, b"short", expiration=0.2)
         tap = bench.tap(grave)
-        buried = tap.one(within=0.2 + 5.0)
+        buried = tap.one(within=0.2 + bench.patience)
         assert properties_of(buried).expiration is None
         tap.requeue(buried)
         assert tap.one().body == b"short"
 
     @needs("message_ttl")
     def test_the_shorter_ttl_counts(self, bench: Bench) -> None:
-        queue = bench.queue(message_ttl=0.3)
+        queue = bench.queue(message_ttl=1.0)
         patient = bench.queue(message_ttl=60.0)
         bench.send(queue, b"queue's", expiration=60.0)
-        bench.send(patient, b"its own", expiration=0.3)
+        bench.send(patient, b"its own", expiration=1.0)
         bench.holds(queue, 1)
-        bench.late(lambda: bench.idle(queue) and bench.idle(patient), 5.0)
+        bench.late(lambda: bench.idle(queue) and bench.idle(patient), bench.patience)
 
     @needs("message_ttl")
     def test_an_expired_message_is_never_delivered(self, bench: Bench) -> None:
@@ -190,7 +190,7 @@ class DeadLetterTests(SessionTests):
     def test_a_ttl_of_zero_is_for_consumers_who_wait(self, bench: Bench) -> None:
         queue = bench.queue()
         bench.send(queue, b"nobody waits", expiration=0.0)
-        bench.late(lambda: bench.idle(queue), 5.0)
+        bench.late(lambda: bench.idle(queue), bench.patience)
         bench.expect(queue, [])
 
     @needs("dead_letter", "message_ttl")
@@ -215,7 +215,7 @@ class DeadLetterTests(SessionTests):
         dead, grave = self.grave(bench)
         queue = bench.queue(max_length=2, dead_letter_exchange=dead.name)
         bench.send(queue, b"1", b"2", b"3", b"4", b"5")
-        buried = bench.tap(grave).take(3, within=5.0)
+        buried = bench.tap(grave).take(3, within=bench.patience)
         assert [delivery.body for delivery in buried] == [b"1", b"2", b"3"]
         assert {death(delivery)["reason"] for delivery in buried} == {"maxlen"}
         bench.expect(queue, [b"4", b"5"])
@@ -235,7 +235,7 @@ class DeadLetterTests(SessionTests):
     def test_a_length_of_zero_keeps_nothing(self, bench: Bench) -> None:
         queue = bench.queue(max_length=0)
         bench.publish(bench.publication(queue, b"x"))
-        bench.late(lambda: bench.idle(queue), 5.0)
+        bench.late(lambda: bench.idle(queue), bench.patience)
 
     # max_deliveries
 
@@ -248,7 +248,7 @@ class DeadLetterTests(SessionTests):
         for _ in range(3):
             tap.requeue(tap.one())
         tap.none()
-        buried = bench.tap(grave).one(within=5.0)
+        buried = bench.tap(grave).one(within=bench.patience)
         assert buried.body == b"poison"
         assert (death(buried)["reason"], death(buried)["queue"]) == ("delivery_limit", queue.name)
 
@@ -307,7 +307,7 @@ class DeadLetterTests(SessionTests):
         tap = bench.tap(queue)
         for _ in range(2):
             tap.reject(tap.one())
-        buried = bench.tap(grave).one(within=5.0)
+        buried = bench.tap(grave).one(within=bench.patience)
         assert buried.body == b"1"
         story = [(entry["queue"], entry["reason"]) for entry in deaths(buried)]
         assert story == [(small.name, "maxlen"), (queue.name, "rejected")]
@@ -319,7 +319,7 @@ class DeadLetterTests(SessionTests):
             name=name, message_ttl=0.2, dead_letter_exchange="", dead_letter_routing_key=name
         )
         bench.send(queue, b"round")
-        bench.late(lambda: bench.idle(queue), 5.0)
+        bench.late(lambda: bench.idle(queue), bench.patience)
         tap = bench.tap(queue)
         tap.none(1.5)
 

@@ -104,7 +104,7 @@ def can_delay(bench: Bench) -> None:
     tap.one()
     took = time.monotonic() - begun
     assert took >= 0.29, f"{took:.3f} s: early"
-    assert took < 0.3 + 1.5, f"{took:.3f} s: much too late"
+    assert took < 0.3 + 5.0, f"{took:.3f} s: much too late"
 
 
 def cannot_delay(bench: Bench) -> None:
@@ -177,7 +177,7 @@ def can_key_value(bench: Bench) -> None:
     counter = bench.name("counter")
     assert [mine.key_increment(counter), theirs.key_increment(counter, 5)] == [1, 6]
     mine.key_set(key, b"short", ttl=0.1)
-    bench.late(lambda: theirs.key_get(key) is None, 2.0, "the key's ttl")
+    bench.late(lambda: theirs.key_get(key) is None, bench.patience, "the key's ttl")
     _many_threads_share_a_counter(bench)
 
 

@@ -52,7 +52,7 @@ class LifetimeTests(SessionTests):
         session = bench.open()
         bench.tap(bench.queue(), session=session)
         states = [session.closed]
-        for limit in (5.0, 1.0):
+        for limit in (8.0, 4.0):
             assert timed(session.close) < limit
             states.append(session.closed)
         assert states == [False, True, True]
@@ -112,7 +112,7 @@ class LifetimeTests(SessionTests):
         timer = threading.Timer(0.2, tap.session.stop, [tap.consumer])
         timer.start()
         assert timed(tap.none) < bench.patience
-        assert timed(lambda: tap.session.receive(tap.consumer, wait=5.0)) < 4.0
+        assert timed(lambda: tap.session.receive(tap.consumer, wait=20.0)) < 10.0
         timer.join()
         bench.send(queue, b"for others")
         tap.none()
@@ -137,7 +137,7 @@ class LifetimeTests(SessionTests):
         other = bench.tap(queue)
         other.none()
         bench.crash(session)
-        again = other.take(3, within=bench.lease + 5.0)
+        again = other.take(3, within=bench.lease + bench.patience)
         assert sorted(delivery.body for delivery in again) == [b"1", b"2", b"3"]
         assert all(delivery.redelivered for delivery in again)
         if bench.features.attempts:
@@ -146,11 +146,12 @@ class LifetimeTests(SessionTests):
     def test_a_living_session_keeps_its_messages_far_beyond_the_lease(self, bench: Bench) -> None:
         queue = bench.queue()
         bench.send(queue, b"long work")
-        session = bench.open(lease=bench.lease)
+        lease = 3 * bench.lease  # a busy machine may keep a session from its heartbeat
+        session = bench.open(lease=lease)
         tap = bench.tap(queue, session=session)
         delivery = tap.one()
         other = bench.tap(queue)
-        other.none(3 * bench.lease)
+        other.none(2 * lease)
         tap.ack(delivery)
         tap.cancel()
         other.none()
@@ -165,7 +166,7 @@ class LifetimeTests(SessionTests):
         delivery = tap.one()
         bench.crash(session)
         other = bench.tap(queue)
-        other.one(within=bench.lease + 5.0)
+        other.one(within=bench.lease + bench.patience)
         with pytest.raises((TransportError, QueueCoreError)):
             tap.ack(delivery)
         other.requeue(*other.held)
@@ -181,7 +182,7 @@ class LifetimeTests(SessionTests):
         delivery = bench.tap(work, session=session).one()
         bench.crash(session)
         other = bench.tap(work)
-        other.one(within=bench.lease + 5.0)
+        other.one(within=bench.lease + bench.patience)
         with pytest.raises((StaleDelivery, TransportError)):
             session.settle_then(delivery, [bench.publication(following, b"too late")])
         bench.expect(following, [])
@@ -196,7 +197,7 @@ class LifetimeTests(SessionTests):
         tap = bench.tap(queue, session=older)
         tap.one()
         newer = bench.open(node=node, lease=60.0)
-        assert bench.tap(queue, session=newer).one(within=5.0).body == b"1"
+        assert bench.tap(queue, session=newer).one().body == b"1"
         assert _ends(tap)
 
     @needs("atomic_settle")
@@ -253,7 +254,7 @@ class LifetimeTests(SessionTests):
         with pytest.raises(AccessRefused):
             bench.session.subscribe("c", queue.name, prefetch=1)
         bench.crash(owner)
-        bench.late(lambda: _gone(bench, queue), bench.lease + 5.0)
+        bench.late(lambda: _gone(bench, queue), bench.lease + bench.patience)
 
     @needs("exclusive")
     def test_the_name_of_an_exclusive_queue_is_free_afterwards(self, bench: Bench) -> None:
@@ -302,37 +303,37 @@ class LifetimeTests(SessionTests):
         bench.tap(queue, session=session)
         assert bench.exists(queue)
         bench.crash(session)
-        bench.late(lambda: not bench.exists(queue), bench.lease + 5.0)
+        bench.late(lambda: not bench.exists(queue), bench.lease + bench.patience)
 
     # expires
 
     @needs("queue_expiry")
     def test_a_queue_expires_when_nobody_uses_it(self, bench: Bench) -> None:
         fanout = bench.exchange("fanout")
-        queue = bench.queue((fanout, ""), expires=0.5)
+        queue = bench.queue((fanout, ""), expires=1.5)
         bench.send(fanout, b"x")
         time.sleep(0.2)
         assert bench.publish(bench.publication(fanout, b""))[0].status == "confirmed"
         bench.late(
             lambda: bench.publish(bench.publication(fanout, b""))[0].status == "unroutable",
-            0.5 + 5.0,
+            1.5 + bench.patience,
             "publishing does not keep it alive",
         )
         assert not bench.exists(queue)
 
     @needs("queue_expiry")
     def test_a_consumer_keeps_a_queue_from_expiring(self, bench: Bench) -> None:
-        queue = bench.queue(expires=0.5)
+        queue = bench.queue(expires=1.0)
         tap = bench.tap(queue)
-        tap.none(1.5)
+        tap.none(2.0)
         bench.send(queue, b"still there")
         assert tap.one().body == b"still there"
         tap.cancel()
-        bench.late(lambda: bench.unroutable(queue), 0.5 + 5.0)
+        bench.late(lambda: bench.unroutable(queue), 1.0 + bench.patience)
 
     @needs("queue_expiry")
     def test_declaring_keeps_a_queue_from_expiring(self, bench: Bench) -> None:
-        queue = bench.queue(expires=0.8)
+        queue = bench.queue(expires=2.0)
         bench.send(queue, b"still there")
         for _ in range(16):
             time.sleep(0.2)
@@ -342,10 +343,10 @@ class LifetimeTests(SessionTests):
     @needs("queue_expiry")
     def test_a_queue_expires_after_its_consumer_crashed(self, bench: Bench) -> None:
         session = bench.open_mortal()
-        queue = bench.queue(session=session, expires=0.5)
+        queue = bench.queue(session=session, expires=1.0)
         bench.tap(queue, session=session)
         bench.crash(session)
-        bench.late(lambda: bench.unroutable(queue), bench.lease + 0.5 + 5.0)
+        bench.late(lambda: bench.unroutable(queue), bench.lease + 1.0 + bench.patience)
 
 
 def _gone(bench: Bench, queue: Queue) -> bool:
@@ -358,6 +359,6 @@ def _gone(bench: Bench, queue: Queue) -> bool:
 def _ends(tap: Tap) -> bool:
     """Whether the session of the tap hears, within seconds, that it is over."""
     with pytest.raises(TransportError):
-        for _ in range(10):
+        for _ in range(60):
             tap.session.receive(tap.consumer, wait=0.5)
     return tap.session.closed

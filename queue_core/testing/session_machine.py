@@ -231,7 +231,7 @@ class SessionMachine(RuleBasedStateMachine):
         last = [
             _Consumer(self.bench.tap(queue, prefetch=1000), queue, 1000) for queue in self.queues
         ]
-        patience = self.suite.lease + 5.0 if self.limbo else self.suite.patience
+        patience = self.suite.patience + (self.suite.lease if self.limbo else 0.0)
         deadline = Deadline.after(patience, SystemClock())
         while (self.limbo or any(self.waiting.values())) and not deadline.expired:
             for consumer in last:

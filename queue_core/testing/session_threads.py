@@ -125,8 +125,8 @@ class ThreadTests(SessionTests):
         thread = threading.Thread(target=receive, daemon=True)
         thread.start()
         assert timed(session.close) < bench.patience
-        assert ended.wait(5.0)
-        thread.join(5.0)
+        assert ended.wait(bench.patience)
+        thread.join(bench.patience)
 
     def test_a_session_leaves_no_thread_behind(self, bench: Bench) -> None:
         bench.open().close()
@@ -135,7 +135,8 @@ class ThreadTests(SessionTests):
         tap = bench.tap(bench.queue(session=session), session=session)
         tap.none()
         session.close()
-        bench.late(lambda: set(threading.enumerate()) <= before, 5.0, "its threads have ended")
+        ended = "its threads have ended"
+        bench.late(lambda: set(threading.enumerate()) <= before, bench.patience, ended)
 
 
 def at_once(run: Callable[[int], None], threads: int, deadline: float) -> None:

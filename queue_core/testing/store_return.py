@@ -186,7 +186,7 @@ class CollectTests(StoreTests):
     def test_collecting_does_not_wait(self, bench: StoreBench) -> None:
         before = time.monotonic()
         assert list(bench.store.collect("s", 10)) == []
-        assert time.monotonic() - before < 0.5
+        assert time.monotonic() - before < 2.5
 
 
 class CountTests(StoreTests):
