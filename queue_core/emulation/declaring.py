@@ -31,7 +31,7 @@ from queue_core.emulation.core import Core
 from queue_core.emulation.edits import Draft
 from queue_core.emulation.entries import QueueEntry, q, x
 from queue_core.emulation.leases import Names
-from queue_core.emulation.shredding import Rest, is_large
+from queue_core.emulation.shredding import Leftovers, is_large
 from queue_core.emulation.table import read_entries
 from queue_core.errors import (
     AccessRefused,
@@ -147,7 +147,7 @@ class Declarer:
             uid = uuid.uuid4().hex
             known = read_entries(store, [q(name)])[q(name)]
             found = known.queue
-            if known.deleted and not Rest(core, name, known.deleted).delete(store, deadline):
+            if known.deleted and not Leftovers(core, name, known.deleted).delete(store, deadline):
                 raise ConnectTimeout(
                     f"queue {name!r} was deleted a moment ago, and its messages are not gone yet;"
                     " declare it again later, or with a longer timeout"
@@ -292,7 +292,7 @@ class Declarer:
 
         With ``version`` only if its entry has still that version. Returns whether it is gone now.
         """
-        rest = Rest(self._core, name, uid) if is_large(store, name) else None
+        leftovers = Leftovers(self._core, name, uid) if is_large(store, name) else None
 
         def delete(draft: Draft) -> bool:
             entry = draft.queue(name)
@@ -300,17 +300,17 @@ class Declarer:
                 return True
             if version is not None and draft.version(q(name)) != version:
                 return False
-            return edits.delete_queue(draft, name, large=rest is not None)
+            return edits.delete_queue(draft, name, large=leftovers is not None)
 
-        if rest is not None:
-            rest.begin(store)
+        if leftovers is not None:
+            leftovers.begin(store)
         gone = self._core.table.edit(store, delete, hint=[q(name)], deadline=deadline)
         if gone:
             store.end_session(Names.queue(name, uid))
             self._core.exclusive.pop(name, None)
             self._on_deleted(name)
-        if rest is not None:
-            rest.delete(store, deadline)
+        if leftovers is not None:
+            leftovers.delete(store, deadline)
         return gone
 
     # --- consumers --------------------------------------------------------------------------------

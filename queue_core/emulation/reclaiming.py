@@ -19,7 +19,7 @@ from queue_core.emulation.declaring import Declarer
 from queue_core.emulation.entries import q
 from queue_core.emulation.leases import CONSUMER, QUEUE, REST, Names
 from queue_core.emulation.routing import Known
-from queue_core.emulation.shredding import Rest
+from queue_core.emulation.shredding import Leftovers
 from queue_core.emulation.table import read_entries
 from queue_core.errors import ConfigError
 from queue_core.policy import Deadline
@@ -80,7 +80,7 @@ class Reclaimer:
         """End one session that died, and the queue that it kept alive."""
         name, uid = Names.queue_of(session)
         if session.startswith(REST):
-            self._core.later(Rest(self._core, name, uid))
+            self._core.later(Leftovers(self._core, name, uid))
             return
         if session.startswith(QUEUE):
             entry, version = known[q(name)].queue, known[q(name)].version

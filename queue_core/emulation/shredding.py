@@ -27,7 +27,7 @@ from queue_core.errors import ConnectTimeout
 from queue_core.policy import Deadline
 from queue_core.transport import Change, Shredder, Store
 
-__all__ = ["Rest", "is_large", "purge"]
+__all__ = ["Leftovers", "is_large", "purge"]
 
 LARGE: Final = 10_000
 """The most messages that are deleted in one step."""
@@ -63,7 +63,7 @@ def purge(store: Store, queue: str, deadline: Deadline) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class Leftovers:
     """What a deleted queue has left. A chore: each call is one step, and calls for the next."""
 
     core: Core
