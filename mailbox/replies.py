@@ -147,11 +147,15 @@ class Replies(Generic[R]):
             own.opening.release()
 
     def expect(self, name: str) -> Ticket[R]:
-        """From now on keep the answers to this ticket, as long as what is returned is kept."""
-        ticket: Ticket[R] = Ticket(name)
+        """From now on keep the answers to this ticket, as long as what is returned is kept.
+
+        All who expect the first answer to one name get the same ticket.
+        """
         own = self._own.get()
         with own.turn:
-            own.tickets[name] = ticket
+            ticket = own.tickets.get(name)
+            if ticket is None or ticket.arrived or not ticket.open:
+                ticket = own.tickets[name] = Ticket(name)
         return ticket
 
     def find(self, name: str) -> Ticket[R] | None:

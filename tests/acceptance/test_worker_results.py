@@ -101,6 +101,12 @@ class Both:
 
         assert asyncio.run(ask()) == list(range(1, 41))
 
+    def test_two_tasks_with_one_id_are_both_heard(self, send, worker, tmp_path):
+        sent = [send("hold", f"{tmp_path}/go", task_id=str(tmp_path)) for _ in range(2)]
+        eventually(lambda: all(result.state == "STARTED" for result in sent))
+        (tmp_path / "go").touch()
+        assert [result.get(30) for result in sent] == ["held", "held"]
+
     def test_a_task_that_runs_says_so(self, send, worker, tmp_path):
         result = send("hold", f"{tmp_path}/go")
         eventually(lambda: result.state == "STARTED")
@@ -189,6 +195,31 @@ class TestKept(Both):
             time.sleep(0.2)  # both wait
             (tmp_path / "go").touch()
             assert [value.result(30) for value in values] == ["held", "held"]
+
+    def test_of_the_same_call_by_several_senders_at_once_one_is_run(
+        self, app, other, queue, worker
+    ):
+        def declare(sender):
+            @sender.task(name="results.add", queue=queue, unique_for=60)
+            def add(a: int, b: int) -> int: ...
+
+            return add
+
+        tasks = [declare(app), declare(other)]
+        with ThreadPoolExecutor(8) as threads:
+            sent = list(threads.map(lambda number: tasks[number % 2].delay(1, 2), range(16)))
+        assert len({result.id for result in sent}) == 1
+        assert [result.get(30) for result in sent] == [3] * 16
+        assert tasks[0].delay(2, 2).get(30) == 4
+        eventually(lambda: dict(worker.consumer.ended()) == {"done": 2})
+
+    def test_a_call_may_be_repeated_when_its_time_is_over(self, app, queue, worker):
+        @app.task(name="results.add", queue=queue, unique_for=0.5)
+        def add(a: int, b: int) -> int: ...
+
+        first = add.delay(1, 2)
+        again = eventually(lambda: (found := add.delay(1, 2)) != first and found)
+        assert [result.get(30) for result in (first, again)] == [3, 3]
 
     def test_an_unknown_id_is_not_pending(self, other, worker):
         result = other.AsyncResult("there-is-no-such-task")

@@ -175,7 +175,7 @@ class KeyValueResults:
         """Return what is in the store; unless it is the end, see that we are told of that."""
         queue = self._replies.reply_to()
         if kept.ticket is None:
-            kept.ticket = self._replies.share(task_id)
+            kept.ticket = self._replies.expect(task_id)
         store, key = self._store(), result_key(task_id)
         for _ in range(_TRIES):
             entry = store.key_get(key)

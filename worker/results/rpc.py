@@ -95,7 +95,10 @@ class ReplyQueue:
         )
 
     def expect(self, task_id: str) -> Ticket[Result]:
-        """Return the ticket for the result; it lives as long as the caller keeps it."""
+        """Return the ticket for the result, the same one for all who wait for it.
+
+        It lives as long as one of them keeps it.
+        """
         return self._replies.expect(task_id)
 
     def announce(self, task_ids: Sequence[str]) -> None:
@@ -112,11 +115,6 @@ class ReplyQueue:
                 "waits; name a backend: App(backend='sqlite:///results.db')",
             )
         return ticket, True
-
-    def share(self, task_id: str) -> Ticket[Result]:
-        """Return the ticket of a task, the same one for all who wait for it."""
-        with self._lock:
-            return self._replies.find(task_id) or self._replies.expect(task_id)
 
     def poll(self, task_id: str, kept: object) -> Result | None:
         """Return what came last. Does not block."""
