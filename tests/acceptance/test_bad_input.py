@@ -158,7 +158,7 @@ def test_a_server_that_goes_away_is_an_error_in_time_and_its_return_needs_no_hel
             proxy.heal()
             eventually(lambda: sent(producer, queue), 30.0)
             with connection.consumer(queue) as consumer:
-                message = consumer.receive(10.0)
+                message = consumer.receive(30)
                 assert message.payload == "before"
                 message.ack()
     with Connection(broker_url) as direct:
@@ -214,11 +214,11 @@ def test_a_body_that_is_not_what_it_says_is_set_aside_with_the_reason(connection
     )
     producer.publish("good", "bad.q")
     with connection.consumer("bad.q") as consumer:
-        message = consumer.receive(timeout=10)
+        message = consumer.receive(timeout=30)
         assert message.payload == "good"
         message.ack()
     with connection.consumer("bad.q.dlq", decode=False) as consumer:
-        first, second = consumer.receive(timeout=10), consumer.receive(timeout=10)
+        first, second = consumer.receive(timeout=30), consumer.receive(timeout=10)
         assert first.body == b"{"
         assert first.headers["order"] == 7
         assert first.headers["qc-error"].startswith("DecodeError")
@@ -241,7 +241,7 @@ def test_a_missing_exchange_or_queue_is_named(connection):
     with pytest.raises(QueueNotFound, match=r"no\.queue"):
         connection.inspect("no.queue")
     with pytest.raises(QueueNotFound, match=r"no\.queue"):
-        connection.consumer("no.queue").receive(timeout=5)
+        connection.consumer("no.queue").receive(timeout=30)
     assert connection.producer().publish(1, "bad.q").status == "confirmed"
 
 

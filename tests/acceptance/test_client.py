@@ -49,7 +49,7 @@ def test_what_was_sent_arrives_in_order_and_complete(connection, queue):
     with connection.consumer(queue, prefetch=20) as consumer:
         messages = []
         for _ in range(250):
-            messages.append(consumer.receive(10))
+            messages.append(consumer.receive(30))
             messages[-1].ack()
         consumer.flush()
         assert [message.payload["number"] for message in messages] == list(range(250))
@@ -77,7 +77,7 @@ def test_properties_and_headers_arrive_unchanged(connection, queue):
         app_id="shop",
     )
     with connection.consumer(queue) as consumer:
-        message = consumer.receive(10)
+        message = consumer.receive(30)
         got = message.properties
         assert message.headers == headers
         assert (got.correlation_id, got.reply_to, got.message_id, got.type, got.app_id) == (
@@ -103,7 +103,7 @@ def test_properties_and_headers_arrive_unchanged(connection, queue):
 def test_each_serializer_makes_the_round_trip(connection, queue, serializer, payload, compression):
     connection.producer(serializer=serializer, compression=compression).publish(payload, queue.name)
     with connection.consumer(queue) as consumer:
-        message = consumer.receive(10)
+        message = consumer.receive(30)
         assert message.payload == payload
         message.ack()
 
@@ -111,7 +111,7 @@ def test_each_serializer_makes_the_round_trip(connection, queue, serializer, pay
 def test_pickle_travels_only_when_both_sides_ask_for_it(connection, queue):
     connection.producer(serializer="pickle").publish({1, 2}, queue.name)
     with connection.consumer(queue, accept=["pickle"]) as consumer:
-        message = consumer.receive(10)
+        message = consumer.receive(30)
         assert message.payload == {1, 2}
         message.ack()
 
@@ -120,7 +120,7 @@ def test_a_queue_without_a_name_gets_one_and_can_be_used(connection):
     made = connection.declare(Queue(exclusive=True))
     connection.producer().publish("hello", made.name)
     with connection.consumer(made) as consumer:
-        message = consumer.receive(10)
+        message = consumer.receive(30)
         message.ack()
         assert message.payload == "hello"
 
@@ -133,7 +133,7 @@ def test_several_entities_are_declared_in_one_call(connection, queue):
     producer.publish(1, headers={"lang": "en"})
     producer.publish(2, headers={"lang": "de"}, mandatory=False)
     with connection.consumer(queue) as consumer:
-        assert consumer.receive(10).payload == 1
+        assert consumer.receive(30).payload == 1
         assert consumer.receive(0.2) is None
     assert connection.delete(exchange)
 
@@ -142,10 +142,10 @@ def test_ack_then_publishes_and_acks_together(connection, queue):
     producer = connection.producer()
     producer.publish("first", queue.name)
     with connection.consumer(queue, prefetch=1) as consumer:
-        message = consumer.receive(10)
+        message = consumer.receive(30)
         (receipt,) = message.ack(then=[producer.prepare("second", queue.name)])
         assert receipt.status == "confirmed"
-        second = consumer.receive(10)
+        second = consumer.receive(30)
         assert second.payload == "second"
         second.ack()
         consumer.flush()
@@ -269,7 +269,7 @@ def test_another_process_sees_the_queue_or_the_feature_says_no(any_url, connecti
         [sys.executable, "-P", "-c", script, any_url, queue.name], check=True, timeout=30
     )
     with connection.consumer(queue) as consumer:
-        message = consumer.receive(10)
+        message = consumer.receive(30)
         message.ack()
         assert message.payload == "from afar"
 
@@ -329,7 +329,7 @@ def test_a_message_in_a_transaction_is_stored_with_its_commit(shop):
         session.commit()
     assert receipt.status == "confirmed"
     with connection.consumer("orders") as consumer:
-        assert consumer.receive(5).payload == {"order": 1}
+        assert consumer.receive(30).payload == {"order": 1}
 
 
 def test_a_message_in_a_transaction_goes_with_its_rollback(shop):

@@ -112,7 +112,7 @@ def test_messages_that_somebody_works_on_stay_and_delayed_ones_count(
     with Connection(broker_url) as connection:
         connection.producer().publish(3, queue, delay=600)
         with connection.consumer(queue, prefetch=1) as consumer:
-            message = consumer.receive(timeout=10)
+            message = consumer.receive(timeout=30)
             assert message is not None
             done = purge(queue, broker_url, "--yes")
             waiting = 2 if broker_url.startswith("amqp") else 3

@@ -250,7 +250,7 @@ def test_a_worker_that_is_told_to_shut_down_answers_and_leaves(app, queue, worke
     assert told("ping") == {"ok": "pong"}  # while it drains
     go(note)
     assert worker.end() == 0
-    assert held.get(10)
+    assert held.get(30)
 
 
 def test_commands_and_steps_of_the_app_are_there(start_worker, app, told, name, queue):

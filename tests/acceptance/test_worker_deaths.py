@@ -36,7 +36,7 @@ def test_a_signal_lets_running_tasks_finish_and_gives_back_the_others(
     eventually(lambda: app.connection().inspect(queue).ready == 3, what="3 for others")
     go(note)
     assert worker.end() == 0, worker.log
-    assert running.get(10)[1] is False
+    assert running.get(30)[1] is False
     assert len(lines(note)) == 1
     assert not any(result.ready() for result in waiting)
     start_worker().ready()
@@ -56,7 +56,7 @@ def test_given_back_messages_do_not_count_as_attempts(app, queue, start_worker, 
     go(note)
     assert worker.end() == 0
     with app.connection().consumer(queue, decode=False) as consumer:
-        message = consumer.receive(10)
+        message = consumer.receive(30)
         assert message is not None and message.attempts == 1
         message.ack()
 

@@ -55,7 +55,7 @@ class Script:
             line = self._lines.get(timeout=within)
         except queue.Empty:
             raise AssertionError(f"no answer within {within} s") from None
-        assert line, f"the process ended with {self.process.wait(5.0)}"
+        assert line, f"the process ended with {self.process.wait(30)}"
         return line.rstrip("\n")
 
     def kill(self) -> None:

@@ -43,7 +43,7 @@ class Place:
             queue = connection.declare(Queue("q"))
             connection.producer().publish("hello", "q")
             with connection.consumer(queue) as consumer:
-                message = consumer.receive(timeout=10.0)
+                message = consumer.receive(timeout=30)
                 assert message is not None
                 message.ack()
                 consumer.flush()

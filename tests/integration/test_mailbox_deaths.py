@@ -121,12 +121,11 @@ def test_a_node_that_was_away_does_not_come_back_to_a_name_that_is_anothers(box,
 @pytest.mark.timeout(180)
 def test_reply_queues_of_killed_callers_leave_nothing(broker, nodes, scripts, namespace):
     nodes("a")
-    few = parse(broker.url).scheme in ("postgresql", "mysql")  # each connection takes its time
-    callers = scripts("killed_callers.py", broker.url, namespace, 30 if few else 100)
+    callers = scripts("killed_callers.py", broker.url, namespace, 30)
     queues = []
     while (line := callers.hear(60)) != "done":
         queues.append(line)
-    assert len(set(queues)) == (300 if few else 1000)
+    assert len(set(queues)) == 300
     with Connection(broker.url) as connection:
 
         def is_gone(name):

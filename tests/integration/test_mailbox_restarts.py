@@ -83,7 +83,7 @@ class OwnRedis:
 
     def stop(self) -> None:
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(30)
 
     def restart(self) -> None:
         self.stop()
@@ -168,7 +168,7 @@ def test_a_call_through_a_restart_ends_in_time_and_the_next_is_answered(server):
 
         thread = threading.Thread(target=ask)
         thread.start()
-        assert asked.wait(10)
+        assert asked.wait(30)
         server.restart()
         thread.join(30)
         assert took

@@ -30,7 +30,7 @@ def test_expired_and_overflowing_messages_are_buried_while_nobody_does_anything(
         with connection.consumer(grave, prefetch=10) as consumer:
             stories = {}
             for _ in range(4):
-                message = consumer.receive(timeout=5.0)
+                message = consumer.receive(timeout=30)
                 assert message is not None
                 death = message.headers["x-death"][0]
                 stories[message.payload] = (death["queue"], death["reason"])

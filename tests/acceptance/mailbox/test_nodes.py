@@ -224,7 +224,7 @@ def test_of_two_nodes_with_one_name_the_newer_stays(box, start, caplog):
     with caplog.at_level(logging.WARNING):
         old = start("a", state={"life": 1})
         new = start("a", state={"life": 2})
-        assert old.wait(10)
+        assert old.wait(30)
     assert "a newer one took its name" in caplog.text
     new.handler(lambda state: state["life"], name="life")
     assert box.call(["a"], "life", timeout=WAIT)["a"] == 2
@@ -284,7 +284,7 @@ def test_of_nodes_that_start_in_the_same_moment_on_one_connection_one_stays(open
 def test_a_shutdown_answers_before_the_node_leaves(box, start, any_url, namespace):
     node = start("a")
     assert box.call(["a"], "shutdown", timeout=WAIT)["a"] == "bye"
-    assert node.wait(10)
+    assert node.wait(30)
     with Connection(any_url) as connection, pytest.raises(QueueNotFound):
         connection.inspect(f"a.{namespace}.pidbox")
 

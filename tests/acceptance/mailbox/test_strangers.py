@@ -262,7 +262,7 @@ def test_a_captured_shutdown_is_no_good_again_elsewhere_or_a_day_later(
 ):
     first = start("a", keys=[OPS])
     open_box(key=OPS).abcast("shutdown", match="a")
-    assert first.wait(10)
+    assert first.wait(30)
     body, headers = overheard()
     again = start("a", keys=[OPS])
     other = start("b", keys=[OPS])

@@ -242,7 +242,7 @@ def test_many_may_make_the_ladder_at_the_same_time(bench):
     def publish(session):
         message = bench.message(queue, b"later")
         message.delay = 0.05
-        ready.wait(10.0)
+        ready.wait(30)
         outcomes.extend(bench.publish(session, message))
 
     threads = [threading.Thread(target=publish, args=[session]) for session in sessions]

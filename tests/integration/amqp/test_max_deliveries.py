@@ -178,7 +178,7 @@ def test_a_consumer_that_was_given_the_queue_keeps_to_its_limit_undeclared(bench
         consumer = connection.consumer(declaration, prefetch=1, decode=False)
         attempts = []
         while len(attempts) < 6:
-            message = consumer.receive(timeout=10.0)
+            message = consumer.receive(timeout=30)
             assert message is not None
             attempts.append((message.body, message.attempts))
             message.requeue(0.05)

@@ -73,7 +73,7 @@ def test_something_else_than_messages_cannot_be_published(connection):
 
 def test_a_message_is_acked_together_with_publications_only(connection):
     connection.producer().publish("x", "inbox")
-    message = connection.consumer("inbox").receive(timeout=10)
+    message = connection.consumer("inbox").receive(timeout=30)
     for then in (5, "text", ["text"], [None], THING):
         with pytest.raises(ConfigError, match="prepare"):
             message.ack(then=then)

@@ -30,7 +30,7 @@ def test_what_is_wrong_in_a_settlement_is_refused_and_the_message_can_be_settled
 ):
     connection.producer().publish("x", QUEUE.name)
     with connection.consumer(QUEUE) as consumer:
-        message = consumer.receive(timeout=10)
+        message = consumer.receive(timeout=30)
         with pytest.raises(ConfigError, match=words):
             settle(message)
         message.ack()

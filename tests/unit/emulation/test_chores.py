@@ -87,13 +87,13 @@ def test_flush_sends_what_somebody_else_failed_to_send() -> None:
         if method == "read_table" and threading.current_thread() is keeper:
             bench.faults.hook = lambda method: None
             started.set()
-            assert go_on.wait(10)
+            assert go_on.wait(30)
             bench.faults.plan[:] = ["before"]
 
     bench.faults.hook = hold_up
     keeper = threading.Thread(target=session.tick)
     keeper.start()
-    assert started.wait(10)
+    assert started.wait(30)
     threading.Timer(0.1, go_on.set).start()
     session.flush("c")
     info = session.inspect("work")

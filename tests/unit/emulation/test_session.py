@@ -1000,7 +1000,7 @@ def test_sessions_start_and_stop_from_many_threads() -> None:
             for closer in closers:
                 closer.start()
             for closer in closers:
-                closer.join(10.0)
+                closer.join(30)
             assert session.closed
 
     before = threading.active_count()

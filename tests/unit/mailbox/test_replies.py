@@ -95,7 +95,7 @@ def test_who_waits_for_another_that_declares_does_so_until_the_deadline(
 
     def slowly(queue):
         declaring.set()
-        go.wait(10)
+        go.wait(30)
         return declare(queue)
 
     monkeypatch.setattr(connection, "declare", slowly)
@@ -120,7 +120,7 @@ def test_a_child_has_locks_and_a_queue_of_its_own_even_if_forked_while_one_was_d
     def slowly(queue):
         if not declaring.is_set():
             declaring.set()
-            go.wait(10)
+            go.wait(30)
         return declare(queue)
 
     monkeypatch.setattr(connection, "declare", slowly)

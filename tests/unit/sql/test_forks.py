@@ -81,7 +81,7 @@ class _Relay:
 
     def release(self) -> None:
         self.lock.release()
-        self.passed_on.wait(10.0)
+        self.passed_on.wait(30)
 
 
 def test_of_two_threads_that_fork_each_lets_go_of_what_it_has_taken(
@@ -92,10 +92,10 @@ def test_of_two_threads_that_fork_each_lets_go_of_what_it_has_taken(
     mine = threading.Event()
 
     def fork_too() -> None:
-        mine.wait(10.0)
+        mine.wait(30)
         sqlite_fork._keep_out()
         relay.passed_on.set()
-        finished.wait(10.0)
+        finished.wait(30)
         sqlite_fork._let_in()
 
     finished = threading.Event()

@@ -298,7 +298,7 @@ def test_a_handle_may_be_opened_in_one_thread_and_used_in_another(open_handle: A
     store = open_handle()
     thread = threading.Thread(target=store.put, args=([Envelope("q", "a", b"", b"")], {}))
     thread.start()
-    thread.join(10.0)
+    thread.join(30)
     assert store.inspect("q").ready == 1
 
 

@@ -88,7 +88,7 @@ def test_many_may_open_a_new_file_at_the_same_time(open_handle: Any) -> None:
 
     def open_one() -> None:
         try:
-            barrier.wait(10.0)
+            barrier.wait(30)
             open_handle()
         except BaseException as error:
             errors.append(error)

@@ -50,7 +50,7 @@ def run(app):
         thread = threading.Thread(target=lambda: codes.append(worker.run()), daemon=True)
         thread.start()
         started.append((worker, thread))
-        assert worker.ready.wait(10.0)
+        assert worker.ready.wait(30)
         return worker, thread, codes
 
     yield start

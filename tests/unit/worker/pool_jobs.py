@@ -119,9 +119,9 @@ def family() -> int | None:
     begun = context.Event()
     process = context.Process(target=lambda: (begun.set(), time.sleep(30.0)))
     process.start()
-    begun.wait(10.0)
+    begun.wait(30)
     process.terminate()
-    process.join(10.0)
+    process.join(30)
     return process.exitcode
 
 

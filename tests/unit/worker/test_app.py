@@ -52,7 +52,7 @@ def test_a_message_is_what_celery_would_send(app):
 
     result = add.apply_async((1, 2), priority=3, headers={"x": 1})
     with app.connection().consumer("work") as consumer:
-        message = consumer.receive(5)
+        message = consumer.receive(30)
         assert message is not None
         message.ack()
     assert message.exchange == "" and message.routing_key == "work"
@@ -74,7 +74,7 @@ def test_tasks_are_run_by_an_embedded_worker_and_stop_is_clean(app, run):
 
     worker, thread, codes = run(size=2, control=True)
     results = [double.delay(x) for x in range(20)]
-    assert [result.get(10) for result in results] == [2 * x for x in range(20)]
+    assert [result.get(30) for result in results] == [2 * x for x in range(20)]
     worker.stop()
     thread.join(20.0)
     assert codes == [DRAINED]
@@ -92,7 +92,7 @@ def test_results_go_by_rpc_if_the_app_says_so(run):
     thread.start()
     result = fail.delay()
     with pytest.raises(KeyError, match="nothing"):
-        result.get(10)
+        result.get(30)
     assert result.state == "FAILURE"
     worker.stop()
     thread.join(20.0)
@@ -117,8 +117,8 @@ def test_a_task_knows_its_parent(app, run):
         return [parent.request.id, child.delay().id]
 
     run(size=2)
-    parent_id, child_id = parent.delay().get(10)
-    assert app.AsyncResult(child_id).get(10) == [parent_id, parent_id]
+    parent_id, child_id = parent.delay().get(30)
+    assert app.AsyncResult(child_id).get(30) == [parent_id, parent_id]
 
 
 def test_outside_of_a_run_the_request_is_empty(app):

@@ -234,7 +234,7 @@ def test_a_queue_that_others_declared_anew_in_another_way_ends_the_worker_which_
         error = running.ended()
         assert isinstance(error, TopologyMismatch)
         assert "'b'" in str(error) and "max_length is 7 there" in str(error)
-        assert result.get(10) == "done"
+        assert result.get(30) == "done"
         info = other.inspect("a")
         assert (info.ready, info.unacked) == (0, 0)
     app.close()

@@ -67,7 +67,7 @@ class Worker:
         self.producer = producer
 
     def take(self):
-        message = self.consumer.receive(5)
+        message = self.consumer.receive(30)
         assert message is not None
         return message
 
@@ -115,7 +115,7 @@ def test_a_task_goes_through_its_states(app):
     again = app.send_task("t", task_id=result.id) if app.backend != "rpc://" else None
     if again is not None:
         worker.end("done")
-        assert result.get(5) == "done"
+        assert result.get(30) == "done"
         assert (result.state, result.args, result.kwargs) == ("SUCCESS", [1], {"b": 2})
         assert (result.name, result.retries) == ("t", 1) and result.date_done is not None
 
@@ -125,7 +125,7 @@ def test_a_failure_is_raised_or_returned(app):
     worker = Worker(app)
     worker.end(error=ZeroDivisionError("division by zero"))
     with pytest.raises(ZeroDivisionError, match="division by zero") as caught:
-        result.get(5)
+        result.get(30)
     assert "ZeroDivisionError" in caught.value.__notes__[0] and result.traceback
     assert isinstance(result.get(propagate=False), ZeroDivisionError)
     assert result.failed() and result.ready() and isinstance(result.info, ZeroDivisionError)
@@ -140,7 +140,7 @@ def test_what_was_revoked_says_so(app):
     reply = encode_failure(call, error, status="REVOKED")
     message.ack(then=worker.deliverer(message).deliver([Reply(message, call.id, reply)]))
     with pytest.raises(RemoteError, match="TaskRevokedError: revoked"):
-        result.get(5)
+        result.get(30)
     assert result.state == "REVOKED" and result.ready()
     assert not (result.failed() or result.successful())
 
@@ -189,7 +189,7 @@ def test_who_waits_is_woken_by_a_message(stored, monkeypatch):
     results = stored._sender.get().results()
     poll = results.poll
     monkeypatch.setattr(results, "poll", lambda *given: polls.append(1) or poll(*given))
-    assert result.get(5) == 5
+    assert result.get(30) == 5
     assert len(polls) == 1 + len(_LOOKS)
 
 
@@ -254,7 +254,7 @@ def test_a_message_that_was_lost_costs_only_time(stored, monkeypatch):
         message.ack()
 
     later(end_in_silence)
-    assert result.get(5) == 5
+    assert result.get(30) == 5
 
 
 def test_a_worker_that_died_between_storing_and_acking_has_told_nobody_and_the_next_does(stored):
@@ -308,7 +308,7 @@ def test_a_coroutine_gets_the_error(app):
 def test_a_result_can_be_forgotten(stored):
     result = stored.send_task("t")
     Worker(stored).end(5)
-    assert stored.AsyncResult(result.id).get(5) == 5
+    assert stored.AsyncResult(result.id).get(30) == 5
     result.forget()
     assert stored.AsyncResult(result.id).state == "UNKNOWN"
 
@@ -344,7 +344,7 @@ def test_a_group_is_waited_for_as_a_whole(app):
     for _ in result:
         message = worker.take()
         worker.end(message.payload[0][0], message=message)
-    assert result.join(5) == result.get(5) == [0, 1, 2]
+    assert result.join(30) == result.get(30) == [0, 1, 2]
     assert result.completed_count() == 3 and result.state == "SUCCESS" and not result.waiting()
 
     async def wait():
@@ -366,7 +366,7 @@ def test_who_waits_for_a_group_does_not_wait_for_those_whose_results_are_ignored
             worker.end(message.payload[0][0], message=message)
         else:
             message.ack()
-    assert result.get(5) == [1, None, None, 2]
+    assert result.get(30) == [1, None, None, 2]
     assert (result.completed_count(), result.ready(), result.state) == (2, True, "SUCCESS")
     assert [value for value in result.iterate(5)] == [1, 2]
 
@@ -382,7 +382,7 @@ def test_the_end_of_a_chain_that_is_ignored_cannot_be_waited_for(app):
     result = chain(app.signature("t"), app.signature("quiet", immutable=True)).apply_async()
     assert result.ignored and not result.parent.ignored
     with pytest.raises(UsageError, match="ignore_result=False"):
-        result.get(5)
+        result.get(30)
 
 
 def test_a_group_can_be_saved_and_waited_for_elsewhere(stored, broker):
@@ -394,7 +394,7 @@ def test_a_group_can_be_saved_and_waited_for_elsewhere(stored, broker):
     worker = Worker(stored)
     worker.end(1)
     worker.end(2)
-    assert sorted(found.get(5)) == [1, 2]
+    assert sorted(found.get(30)) == [1, 2]
     found.forget()
     assert found[0].id and other.AsyncResult(found[0].id).state == "UNKNOWN"
     found.delete()

@@ -244,7 +244,7 @@ def test_a_task_is_sent_if_and_only_if_the_transaction_commits(tmp_path):
             with connection.begin():
                 app.send_task("buy", (2,), transaction=connection, ignore_result=True)
         with app.connection().consumer(app.queue()) as consumer:
-            message = consumer.receive(5)
+            message = consumer.receive(30)
             assert message is not None and message.payload[0] == [2]
             assert consumer.receive(0.1) is None
             message.ack()

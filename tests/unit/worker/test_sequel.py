@@ -69,7 +69,7 @@ def take(connection):
                 correlation_id=call.id,
                 reply_to="replies",
             )
-            message = consumer.receive(5)
+            message = consumer.receive(30)
             assert message is not None
             return message
 
@@ -85,7 +85,7 @@ def arrived(connection):
         found = []
         with connection.consumer(queue) as consumer:
             for _ in range(count):
-                message = consumer.receive(5)
+                message = consumer.receive(30)
                 assert message is not None, f"{len(found)} of {count} came to {queue}"
                 found.append(message)
                 message.ack()

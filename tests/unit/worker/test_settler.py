@@ -83,7 +83,7 @@ def take(connection, consumer, **options):
     connection.producer().publish(
         [[], {}, {}], "q", headers=headers, correlation_id="id-1", **options
     )
-    message = consumer.receive(5)
+    message = consumer.receive(30)
     assert message is not None
     return message
 
@@ -97,7 +97,7 @@ def test_the_result_is_sent_with_the_ack(connection, consumer, settler):
     connection.declare(Queue("replies"))
     settler.settle(take(connection, consumer, reply_to="replies"), Done(b'{"x": 1}', 0.1))
     with connection.consumer("replies") as replies:
-        reply = replies.receive(5)
+        reply = replies.receive(30)
         assert reply is not None
         assert reply.payload == {"x": 1} and reply.properties.correlation_id == "id-1"
     eventually(lambda: empty(connection))
@@ -130,7 +130,7 @@ def test_what_another_program_sent_is_settled_though_we_would_not_send_it(
         settler.settle(message, outcome)
     eventually(lambda: empty(connection))
     with connection.consumer("q.dlq", decode=False) as letters:
-        letter = letters.receive(5)
+        letter = letters.receive(30)
     assert letter is not None and letter.body == body
     assert letter.headers["qc-error"] and letter.properties.priority == given.get("priority", 0)
 
@@ -141,7 +141,7 @@ def test_a_result_whose_id_cannot_be_told_keeps_no_message(connection, consumer,
     kept = make(connection, KeyValueDeliverer(connection, connection.producer()), {})
     headers = {"task": "t", "id": known}
     connection.producer().publish([[], {}, {}], "q", headers=headers, correlation_id="c")
-    kept.settle(consumer.receive(5), Done(b"{}", 0.1, [], part))
+    kept.settle(consumer.receive(30), Done(b"{}", 0.1, [], part))
     eventually(lambda: empty(connection), 30.0)
     kept.close()
 
@@ -195,7 +195,7 @@ def test_an_outcome_that_comes_after_the_end_is_settled_or_left(connection, cons
 
 def test_what_was_not_started_goes_back_uncounted(connection, consumer, settler):
     settler.settle(take(connection, consumer), Returned())
-    again = consumer.receive(5)
+    again = consumer.receive(30)
     assert again is not None and again.attempts == 1 and not again.redelivered
     again.ack()
 
@@ -203,7 +203,7 @@ def test_what_was_not_started_goes_back_uncounted(connection, consumer, settler)
 @pytest.mark.parametrize("outcome", [Abandoned(), Crashed("SIGKILL")])
 def test_what_was_cut_off_goes_back_counted(connection, consumer, settler, outcome):
     settler.settle(take(connection, consumer), outcome)
-    again = consumer.receive(5)
+    again = consumer.receive(30)
     assert again is not None and again.attempts == 2 and again.redelivered
     again.ack()
 
@@ -218,7 +218,7 @@ def test_the_third_crash_is_the_last(connection, consumer, settler):
     assert message is None
     eventually(lambda: connection.inspect("q.dlq").ready == 1)
     with connection.consumer("replies") as replies:
-        reply = replies.receive(5)
+        reply = replies.receive(30)
         assert reply is not None and reply.payload["result"]["exc_type"] == "WorkerLostError"
 
 
@@ -229,12 +229,12 @@ def test_dead_letters_go_where_the_queue_says(connection):
     settler = make(connection, RpcDeliverer(connection.producer()), {"own": definition})
     connection.producer().publish(b"odd", "own")
     with connection.consumer("own", decode=False) as consumer:
-        message = consumer.receive(5)
+        message = consumer.receive(30)
         assert message is not None
         settler.settle(message, Rejected("no task"))
         settler.close()
     with connection.consumer("graveyard", decode=False) as consumer:
-        dead = consumer.receive(5)
+        dead = consumer.receive(30)
         assert dead is not None
         assert dead.body == b"odd"
         assert dead.headers["qc-error"] == "no task" and dead.headers["qc-queue"] == "own"
@@ -375,5 +375,5 @@ def test_results_that_end_while_others_are_sent_are_sent_together(
     eventually(lambda: empty(connection) and settler.idle)
     assert sizes == [42]
     with connection.consumer("replies") as replies:
-        assert sorted(replies.receive(5).payload["x"] for _ in range(42)) == list(range(42))
+        assert sorted(replies.receive(30).payload["x"] for _ in range(42)) == list(range(42))
         assert replies.receive(0.01) is None
