@@ -4,6 +4,9 @@ Arguments: producer or consumer, the broker's url, the queue, the lease in secon
 own, and the file for its notes. Each note is a line: the monotonic time in nanoseconds, which all
 processes of a machine share; what happened (confirmed, received since then, or certain for an ack
 that was flushed); and the message. Notes are one write, so that SIGKILL leaves whole lines.
+
+Where a broker cannot tell a publish that is repeated, since its confirm was lost, from a new one,
+it keeps both: a message that comes for the first time is "new" there, and may come so twice.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ def consume(connection: Connection, queue: str, note: Note) -> None:
             asked = time.monotonic_ns()  # it may be frozen between the delivery and the note
             if (message := consumer.receive(timeout=1.0)) is None:
                 continue
-            note("received", message.payload, when=asked)
+            known = message.redelivered or connection.features.deduplicate
+            note("received" if known else "new", message.payload, when=asked)
             if random.random() < 0.05:
                 message.requeue()
                 continue
