@@ -205,20 +205,20 @@ def test_sixteen_threads_wait_each_for_its_own(app):
     worker = Worker(app)
     results = [app.send_task("t", (number,)) for number in range(16)]
     with ThreadPoolExecutor(16) as threads:
-        values = [threads.submit(result.get, 10) for result in results]
+        values = [threads.submit(result.get, 30) for result in results]
         for _ in results:
             message = worker.take()
             worker.end(message.payload[0][0], message=message)
-        assert [value.result(10) for value in values] == list(range(16))
+        assert [value.result(30) for value in values] == list(range(16))
 
 
 def test_sixteen_threads_wait_for_the_same(app):
     result = app.send_task("t")
     worker = Worker(app)
     with ThreadPoolExecutor(16) as threads:
-        values = [threads.submit(app.AsyncResult(result.id).get, 10) for _ in range(16)]
+        values = [threads.submit(app.AsyncResult(result.id).get, 30) for _ in range(16)]
         worker.end("same")
-        assert {value.result(10) for value in values} == {"same"}
+        assert {value.result(30) for value in values} == {"same"}
 
 
 def test_who_waits_in_another_process_is_told_too(broker):
@@ -227,12 +227,12 @@ def test_who_waits_in_another_process_is_told_too(broker):
     result = sender.send_task("t")
     worker = Worker(sender)
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(result.get, 10)
-        second = threads.submit(other.AsyncResult(result.id).get, 10)
+        first = threads.submit(result.get, 30)
+        second = threads.submit(other.AsyncResult(result.id).get, 30)
         store = sender.connection().key_value()
         eventually(lambda: _waiting(store, result.id) == 2)
         worker.end("both")
-        assert (first.result(10), second.result(10)) == ("both", "both")
+        assert (first.result(30), second.result(30)) == ("both", "both")
     sender.close()
     other.close()
 
@@ -262,7 +262,7 @@ def test_a_worker_that_died_between_storing_and_acking_has_told_nobody_and_the_n
     worker = Worker(stored)
     store = stored.connection().key_value()
     with ThreadPoolExecutor(1) as threads:
-        value = threads.submit(result.get, 10)
+        value = threads.submit(result.get, 30)
         eventually(lambda: _waiting(store, result.id) == 1)
         message = worker.take()
         reply = encode_success(Call("t", result.id, [], {}), 5)
@@ -271,7 +271,7 @@ def test_a_worker_that_died_between_storing_and_acking_has_told_nobody_and_the_n
         then = deliverer.deliver([Reply(message, result.id, reply)])
         assert len(then) == 1
         message.ack(then=then)
-        assert value.result(10) == 5
+        assert value.result(30) == 5
 
 
 def test_time_runs_out(app):
