@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 
 from queue_core.policy import Clock
+from queue_core.process import PerProcess
 from queue_core.state import StateStore
 from queue_core.transport import Claim, Durability, SessionOptions, Store, Survives
 from queue_core.transports.memory.broker import Interrupt, MemoryBroker
@@ -53,11 +54,13 @@ class MemoryStore(StateStore):
 
 
 class MemoryBrokers:
-    """The memory brokers of a process, by name. A broker is made at its first use."""
+    """The memory brokers of a process, by name. A broker is made at its first use.
+
+    A forked child begins without any: what its parent has is nobody else's.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._brokers: dict[str, MemoryBroker] = {}
+        self._brokers = PerProcess(_Brokers)
 
     def open(self, url: BrokerURL, options: SessionOptions) -> Store:
         """Return a handle on the broker that the URL names; see `StoreTransport`."""
@@ -65,7 +68,14 @@ class MemoryBrokers:
 
     def get(self, name: str, clock: Clock) -> MemoryBroker:
         """Return the broker; an older one keeps the clock that it was made with."""
-        with self._lock:
-            if name not in self._brokers:
-                self._brokers[name] = MemoryBroker(clock)
-            return self._brokers[name]
+        brokers = self._brokers.get()
+        with brokers.lock:
+            if name not in brokers.named:
+                brokers.named[name] = MemoryBroker(clock)
+            return brokers.named[name]
+
+
+class _Brokers:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.named: dict[str, MemoryBroker] = {}

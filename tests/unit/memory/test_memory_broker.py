@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 import uuid
@@ -9,10 +11,11 @@ import uuid
 import pytest
 
 from queue_core.errors import ConfigError
+from queue_core.policy import SystemClock
 from queue_core.testing.clocks import FakeClock
 from queue_core.testing.eventually import eventually
 from queue_core.topology import Queue
-from queue_core.transport import Envelope, Limit, SessionOptions
+from queue_core.transport import Counts, Envelope, Limit, SessionOptions
 from queue_core.transports.memory import MemoryBroker, MemoryBrokers, MemoryStore, transport
 from queue_core.url import parse
 
@@ -190,3 +193,23 @@ def test_a_large_surplus_dies_in_some_puts_lest_others_wait_for_it() -> None:
         lengths.append(store.inspect("q").ready)
     assert lengths == [15_001, 5_002, 5]
     assert store.claim("s", "r", {"q": 9}, 0.0).claims[-1].id == "25003"
+
+
+def test_a_forked_child_has_brokers_of_its_own_whatever_its_parent_was_doing() -> None:
+    brokers = MemoryBrokers()
+    url = parse("memory://orders")
+    store = brokers.open(url, SessionOptions())
+    store.put([envelope(1)], {})
+    with brokers.get("orders", SystemClock()), brokers._brokers.get().lock:  # as threads may
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                signal.alarm(10)
+                mine = brokers.open(url, SessionOptions())
+                mine.put([envelope(2)], {})
+                code = 0 if mine.inspect("q") == Counts(ready=1) else 2
+            finally:
+                os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert store.inspect("q") == Counts(ready=1)
