@@ -26,11 +26,11 @@ class Member:
     __slots__ = (
         "_costs",
         "began",
-        "interrupted",
         "dying",
         "finished",
         "given",
         "hard",
+        "interrupted",
         "jobs",
         "kill_at",
         "leaving",
