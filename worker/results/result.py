@@ -85,6 +85,9 @@ class AsyncResult(Generic[R]):
     def get(self, timeout: float | None = None, propagate: bool = True) -> R:  # noqa: FBT001, FBT002 - celery's
         """Return what the task returned; wait for it at most ``timeout`` seconds (None: for ever).
 
+        For ever also if it never comes: nobody sent the task, or the result has expired (both are
+        ``UNKNOWN`` in `state`), or the message was purged, or its ``expires`` was over.
+
         With ``propagate=False`` an error is returned, not raised.
 
         Raises:
