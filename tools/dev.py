@@ -94,7 +94,7 @@ class Run:
         print(f"\n--- {name}", flush=True)
         began = time.monotonic()
         cases = work()
-        left = end_marked(self.environment[MARK], 3.0)
+        left = end_marked(self.environment[MARK], 15.0)
         if left:
             cases.append(Case(f"{name}: leaves no process behind", "failed", ", ".join(left)))
         self.results.append(Result(name, cases, time.monotonic() - began))
