@@ -6,6 +6,7 @@ MariaDB wakes nobody.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import pymysql
 
 from benchmarks.adapter import payload
 from benchmarks.contestants import plain_mailbox
-from benchmarks.contestants.raw_table import TablePeer
+from benchmarks.contestants.raw_table import TablePeer, TableSubscription
 from benchmarks.names import named
 
 BATCH = 100
@@ -88,7 +89,7 @@ class MariaAdapter:
             rows = [(queue, json.dumps(payload(number))) for number in numbers]
             self._cursor.executemany(INSERT, rows)
 
-    def step(self, queue: str, room: int, handled: list[int]) -> Any:
+    def _claim(self, queue: str, room: int, handled: list[int]) -> Any:
         """Ack and claim, tried again after a deadlock; the rows."""
         while True:
             try:
@@ -108,8 +109,8 @@ class MariaAdapter:
         self._database.commit()
         return rows
 
-    def subscribe(self, queue: str, prefetch: int) -> Subscription:
-        return Subscription(self, queue, prefetch)
+    def subscribe(self, queue: str, prefetch: int) -> TableSubscription:
+        return TableSubscription(functools.partial(self._claim, queue), _wait, prefetch)
 
     def peer(self, take_from: str, send_to: str) -> TablePeer:
         return TablePeer(self.insert, self.subscribe(take_from, 1), send_to)
@@ -124,35 +125,8 @@ class MariaAdapter:
         self._database.close()
 
 
-class Subscription:
-    """Claims on the adapter's connection."""
-
-    def __init__(self, adapter: MariaAdapter, queue: str, prefetch: int) -> None:
-        self._adapter = adapter
-        self._queue = queue
-        self.latest = time.monotonic()
-        self._prefetch = prefetch
-        self._handled: list[int] = []
-
-    def take(self, count: int, seconds: float) -> int:
-        taken = 0
-        end = time.monotonic() + seconds
-        while taken < count and (bodies := self.claim(count - taken, end)):
-            taken += len(bodies)
-            self.latest = time.monotonic()
-        self.close()
-        return taken
-
-    def claim(self, room: int, end: float) -> list[Any]:
-        """Claim some as soon as there are some; what was claimed before is acked."""
-        while True:
-            rows = self._adapter.step(self._queue, min(self._prefetch, room), self._handled)
-            self._handled = [number for number, _ in rows]
-            if rows or time.monotonic() >= end:
-                return [json.loads(body) for _, body in rows]
-            time.sleep(POLL)
-
-    def close(self) -> None:
-        if self._handled:
-            self._adapter.step(self._queue, 0, self._handled)
-            self._handled = []
+def _wait(end: float) -> bool:
+    if time.monotonic() >= end:
+        return False
+    time.sleep(POLL)
+    return True

@@ -14,7 +14,7 @@ import psycopg
 
 from benchmarks.adapter import payload
 from benchmarks.contestants import plain_mailbox
-from benchmarks.contestants.raw_table import TablePeer
+from benchmarks.contestants.raw_table import TablePeer, TableSubscription
 from benchmarks.names import named
 
 BATCH = 100
@@ -79,9 +79,27 @@ class PostgresAdapter:
             bodies = [json.dumps(payload(number)) for number in numbers]
             self.database.execute(MANY, (queue, bodies))
 
-    def subscribe(self, queue: str, prefetch: int) -> Subscription:
+    def subscribe(self, queue: str, prefetch: int) -> TableSubscription:
+        """Claim on the adapter's connection; another one is for notifications."""
         news = psycopg.connect(self._url, autocommit=True)
-        return Subscription(self.database, news, queue, prefetch)
+        news.execute(f'LISTEN "{queue}"'.encode())
+
+        def step(room: int, handled: list[int]) -> list[Any]:
+            """Ack and claim, tried again after a deadlock, which SKIP LOCKED does not rule out."""
+            while True:
+                try:
+                    return self.database.execute(STEP, (handled, queue, room)).fetchall()
+                except psycopg.errors.DeadlockDetected:
+                    continue
+
+        def wait(end: float) -> bool:
+            left = end - time.monotonic()
+            if left > 0:
+                for _ in news.notifies(timeout=min(1.0, left), stop_after=1):
+                    pass
+            return left > 0
+
+        return TableSubscription(step, wait, prefetch, news.close)
 
     def peer(self, take_from: str, send_to: str) -> TablePeer:
         return TablePeer(self.insert, self.subscribe(take_from, 1), send_to)
@@ -94,49 +112,3 @@ class PostgresAdapter:
 
     def close(self) -> None:
         self.database.close()
-
-
-class Subscription:
-    """A connection for claims and one for notifications."""
-
-    def __init__(self, claims: Any, news: Any, queue: str, prefetch: int) -> None:
-        self._claims = claims
-        self._news = news
-        self._queue = queue
-        self.latest = time.monotonic()
-        self._prefetch = prefetch
-        self._handled: list[int] = []
-        news.execute(f'LISTEN "{queue}"')
-
-    def take(self, count: int, seconds: float) -> int:
-        taken = 0
-        end = time.monotonic() + seconds
-        while taken < count and (bodies := self.claim(count - taken, end)):
-            taken += len(bodies)
-            self.latest = time.monotonic()
-        self._step(0)
-        return taken
-
-    def claim(self, room: int, end: float) -> list[Any]:
-        """Claim some as soon as there are some; what was claimed before is acked."""
-        while True:
-            rows = self._step(min(self._prefetch, room))
-            left = end - time.monotonic()
-            if rows or left <= 0:
-                return [json.loads(body) for _, body in rows]
-            for _ in self._news.notifies(timeout=min(1.0, left), stop_after=1):
-                pass
-
-    def _step(self, room: int) -> list[Any]:
-        """Ack and claim; tried again after a deadlock, which SKIP LOCKED does not rule out."""
-        while True:
-            try:
-                cursor = self._claims.execute(STEP, (self._handled, self._queue, room))
-            except psycopg.errors.DeadlockDetected:
-                continue
-            rows: list[Any] = cursor.fetchall()
-            self._handled = [number for number, _ in rows]
-            return rows
-
-    def close(self) -> None:
-        self._news.close()

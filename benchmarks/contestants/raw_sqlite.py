@@ -10,11 +10,10 @@ import json
 import sqlite3
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from benchmarks.adapter import payload
 from benchmarks.contestants import plain_mailbox
-from benchmarks.contestants.raw_table import TablePeer
+from benchmarks.contestants.raw_table import TablePeer, TableSubscription
 
 BATCH = 100
 CLAIM = """UPDATE raw_message SET taken = 1 WHERE number IN (
@@ -69,15 +68,16 @@ class SqliteAdapter:
             self.database.executemany("INSERT INTO raw_message (queue, body) VALUES (?, ?)", rows)
             self.database.execute("COMMIT")
 
-    def subscribe(self, queue: str, prefetch: int) -> _Subscription:
-        return _Subscription(self, queue, prefetch)
+    def subscribe(self, queue: str, prefetch: int) -> TableSubscription:
+        def step(room: int, handled: list[int]) -> list[tuple[int, bytes]]:
+            self.database.execute("BEGIN IMMEDIATE")
+            acked = [(number,) for number in handled]
+            self.database.executemany("DELETE FROM raw_message WHERE number = ?", acked)
+            rows = self.database.execute(CLAIM, (queue, room)).fetchall() if room else []
+            self.database.execute("COMMIT")
+            return rows
 
-    def step(self, queue: str, room: int, handled: list[tuple[int]]) -> list[tuple[int, bytes]]:
-        self.database.execute("BEGIN IMMEDIATE")
-        self.database.executemany("DELETE FROM raw_message WHERE number = ?", handled)
-        rows = self.database.execute(CLAIM, (queue, room)).fetchall() if room else []
-        self.database.execute("COMMIT")
-        return rows
+        return TableSubscription(step, _Changes(self.database), prefetch)
 
     def peer(self, take_from: str, send_to: str) -> TablePeer:
         return TablePeer(self.insert, self.subscribe(take_from, 1), send_to)
@@ -92,42 +92,18 @@ class SqliteAdapter:
         self.database.close()
 
 
-class _Subscription:
-    def __init__(self, adapter: SqliteAdapter, queue: str, prefetch: int) -> None:
-        self._adapter = adapter
-        self._queue = queue
-        self.latest = time.monotonic()
-        self._prefetch = prefetch
-        self._handled: list[tuple[int]] = []
+class _Changes:
+    """Waits until the file has changed since the last look."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
         self._seen = -1
 
-    def take(self, count: int, seconds: float) -> int:
-        taken = 0
-        end = time.monotonic() + seconds
-        while taken < count and (bodies := self.claim(count - taken, end)):
-            taken += len(bodies)
-            self.latest = time.monotonic()
-        self.close()
-        return taken
-
-    def claim(self, room: int, end: float) -> list[Any]:
-        """Claim some as soon as there are some; what was claimed before is acked."""
-        while True:
-            rows = self._adapter.step(self._queue, min(self._prefetch, room), self._handled)
-            self._handled = [(number,) for number, _ in rows]
-            if rows or not self._changes(end):
-                return [json.loads(body) for _, body in rows]
-
-    def _changes(self, end: float) -> bool:
+    def __call__(self, end: float) -> bool:
         while time.monotonic() < end:
-            (version,) = self._adapter.database.execute("PRAGMA data_version").fetchone()
+            (version,) = self._database.execute("PRAGMA data_version").fetchone()
             if version != self._seen:
                 self._seen = version
                 return True
             time.sleep(0.001)
         return False
-
-    def close(self) -> None:
-        if self._handled:
-            self._adapter.step(self._queue, 0, self._handled)
-            self._handled = []
