@@ -153,7 +153,7 @@ def test_without_a_confirm_the_original_goes_back_and_flush_says_so(
 ) -> None:
     broker.fates = [fate]
     returning.take(requeue(delivery(), 1.0))
-    with pytest.raises(TransportError, match="1 messages"):
+    with pytest.raises(TransportError, match="1 message that"):
         wait(returning)
     assert broker.settled == [("requeue", False)]
     assert broker.forgotten
@@ -236,7 +236,7 @@ def test_what_is_on_its_way_cannot_be_settled_again(broker: Broker, returning: R
     assert list(returning.take([Settlement(found)])) == []
     assert list(returning.take(requeue(found, 1.0))) == []
     assert broker.stale == ["c", "c"]
-    with pytest.raises(ConnectTimeout, match="1 messages"):
+    with pytest.raises(ConnectTimeout, match="1 message that"):
         returning.wait("c", time.monotonic() + 0.01)
     returning.settle_down(time.monotonic() + 0.01)
     broker.gate.set()
