@@ -162,12 +162,8 @@ def test_eight_processes_upgrade_at_once(
 ) -> None:
     if before == "an older version":
         place.open()
-    programs = [scripts("upgrader.py", place.url) for _ in range(8)]
-    for program in programs:
-        assert program.hear() == "ready"
-    for program in programs:
-        program.say("go")
-    assert [program.hear() for program in programs] == ["(1, 2)"] * 8
+    upgraders = scripts("upgrader.py", place.url, 8)
+    assert [upgraders.hear(60.0) for _ in range(8)] == ["(1, 2)"] * 8
     assert place.run("SELECT colour FROM queue_core_message") == []
 
 

@@ -1,11 +1,14 @@
-"""A process that opens a database broker with an invented newer version: ``upgrader.py URL``.
+"""Processes that open a database broker with an invented newer version: ``upgrader.py URL COUNT``.
 
-It says "ready", and opens when it is told to; then it says which version it found.
+They are forked from this one, which has loaded what they need and is not connected, and all open
+in the same moment; each says which version it found then.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 
 from queue_core import Connection
 from queue_core.registry import find_transport
@@ -22,14 +25,29 @@ STEPS = (
 )
 
 
-def main(url: str) -> None:
+def upgrade(url: str) -> None:
+    find_transport(parse(url).scheme).open(parse(url), SessionOptions(keeper=False)).close()
+    os.write(1, f"{Connection.schema(url).found}\n".encode())
+
+
+def main(url: str, count: int) -> None:
     schema.STEPS = STEPS
     find_transport(parse(url).scheme)  # what takes long is loaded before the start
-    print("ready", flush=True)
-    sys.stdin.readline()
-    find_transport(parse(url).scheme).open(parse(url), SessionOptions(keeper=False)).close()
-    print(Connection.schema(url).found, flush=True)
+    starting, held = os.pipe()
+    for _ in range(count):
+        if not os.fork():
+            try:
+                os.close(held)
+                os.read(starting, 1)  # until nobody holds the other end any more
+                upgrade(url)
+            except Exception:
+                traceback.print_exc()
+            finally:
+                os._exit(0)
+    os.close(held)
+    for _ in range(count):
+        os.wait()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]))
