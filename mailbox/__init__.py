@@ -1,6 +1,18 @@
 """Remote control between named nodes, on any transport.
 
 The names are loaded when they are used: a process that runs tasks needs one or two of them.
+
+Where things stand, along the way of a command:
+
+- Asked: ``mailbox``, ``arguments``; ``asking`` is one command, which ``sending`` sends; ``replies``
+  hears the answers, ``answers`` is what comes back.
+- On the wire: ``wire``, ``schema``, ``signing``, ``matching`` (addresses), ``clock``.
+- Taken: ``node`` with its ``inbox``, ``serving`` and ``pace``; ``reception`` judges each command,
+  ``panel`` and ``builtin`` are the handlers, ``runner`` runs them.
+- Answered: ``answering``, ``streaming``, ``outbox``.
+- Known: ``directory`` (who is there), ``journal`` (what a node that comes later must learn).
+
+What a mailbox and its nodes share is ``wiring``.
 """
 
 from __future__ import annotations

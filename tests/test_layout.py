@@ -4,6 +4,7 @@ The package is mapped together from four folders (see setup.cfg), and a folder t
 the list is missing from the wheel without a word. These tests say the word.
 """
 
+import ast
 import configparser
 import subprocess
 import sys
@@ -114,6 +115,15 @@ def test_all_names_exactly_the_public_names() -> None:
         public | ({"__version__"} & set(queue_core.__all__))
     )
     assert len(queue_core.__all__) == len(set(queue_core.__all__))
+
+
+@pytest.mark.parametrize(
+    "package", ["mailbox", "worker", "queue_core/emulation", "transports/amqp", "transports/redis"]
+)
+def test_a_packages_docstring_says_where_each_of_its_modules_belongs(package: str) -> None:
+    folder = ROOT / package
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or ""
+    assert [name for name in sorted(module_names(folder)) if f"``{name}``" not in text] == []
 
 
 def test_package_is_marked_as_typed() -> None:

@@ -5,6 +5,28 @@ on, and speaking celery's message protocol, so that its programs can work beside
 
 The names are loaded when they are used: a command such as ``queue-core inspect`` lives in this
 package, needs none of them, and shall be quick.
+
+Where things stand, along the way of a task:
+
+- Defined: ``app``, ``task``, ``declaring``, ``shared``, ``current``, ``options``, ``parameters``,
+  ``hooks``, ``builtin``; by settings: ``settings``, ``configuration``, ``app_settings``,
+  ``celery_settings``, ``annotations``, ``variables``.
+- Called: ``signature``, ``canvas``; which tasks to send now is ``unfolding``.
+- Sent: ``routes`` and ``rules`` (where to, and how), ``composing`` with ``message_template``,
+  ``protocol`` and ``envelopes`` (the message), ``sending``, ``patience``, ``unique``; or run here
+  and now: ``eager``.
+- Taken: ``runner`` is the worker, with ``flags``, ``signals``, ``guarding`` and ``timer``, made of
+  steps (``blueprint``, ``steps``); ``consumer`` takes messages; ``messages``, ``delivery``,
+  ``strategy``, ``in_flight``, ``rates``, ``revoked``: what becomes of each.
+- Run: ``pools`` give it to a process or thread; there ``trace`` leads from the message to an
+  ``outcome``, and ``running`` through the function, with ``request``, ``endings``, ``limits``,
+  ``failure`` and, for coroutines, ``loops``.
+- Ended: ``settler`` acks; ``sequel`` is what goes with the ack, made by ``following``,
+  ``failure_effects`` and ``retrying``; ``results`` are kept and waited for.
+- Watched: ``control`` (remote commands), ``cli``, ``logs``, ``banner``, ``demo``.
+
+Small things that many use: ``locate`` and ``absent`` (finding the app), ``suggestions``,
+``timestamps``, ``units``, ``wake_pipe``.
 """
 
 from __future__ import annotations

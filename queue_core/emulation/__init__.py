@@ -1,8 +1,13 @@
 """AMQP semantics, written once for every store.
 
-A `queue_core.transport.Store` keeps rows with leases; `StoreTransport` gives it exchanges,
-bindings, prefetch, ttl, dead letters and the rest. The rules are pure modules (`routing`, `edits`,
-`window`, `leases`, `deadletter`); `session` and the parts that it puts together do the I/O.
+A `queue_core.transport.Store` keeps rows with leases; `StoreTransport` (``transport``) gives it
+exchanges, bindings, prefetch, ttl, dead letters and the rest.
+
+- ``session``: the contract `Session`; ``core``: what its parts share; ``handles``: to the store
+- ``declaring``, ``shredding``; ``publishing``; ``consuming``, ``ledger``: what a session does
+- ``keeper``, ``reclaiming``: what happens by itself, and for others that died
+- ``table``: what is known of the topology; ``entries``, ``stored``: how it and messages are kept
+- ``routing``, ``edits``, ``window``, ``leases``, ``deadletter``: the rules, pure
 """
 
 from queue_core.emulation.session import EmulatedSession

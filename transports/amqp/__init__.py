@@ -4,8 +4,9 @@ The broker does by itself what `queue_core.emulation` does for stores, so this p
 `Session` directly:
 
 - ``session``: the contract; two connections, one for publishing
-- ``io``: a connection and its one thread; ``burst``: pika's connection, faster
-- ``publishing``, ``consuming``, ``settling``, ``administration``: what a session does on them
+- ``io``: a connection and its one thread; ``burst``: pika's connection, faster; ``channel``
+- ``publishing``, ``consuming``, ``settling``, ``administration``: what a session does on them;
+  ``subscription``: one consumer's life on a queue; ``proof``: that acks took effect
 - ``delaying``, ``returning``, ``arrivals``: delays and counted failures, which AMQP does not have;
   ``ladder``, ``copies``: what they declare and send, pure
 - ``frames``, ``tables``, ``properties``: the bytes of the hot path, pure

@@ -5,6 +5,12 @@
 server apart, ``allow_eviction=true`` accepts a server that evicts, ``timeout`` and
 ``connect_timeout`` are seconds, and ``cafile``, ``certfile``, ``keyfile`` and ``verify`` are for
 TLS.
+
+- ``store``: the contract, on Lua ``scripts``; ``plans``: between its values and theirs
+- ``server``: a connection; ``spin``, ``interrupt``: how it waits, and how a wait ends
+- ``keys``: where everything is in Redis
+- ``health``, ``durability``: whether a server can be used, and what it keeps
+- ``options``, ``errors``: URL options and errors translated
 """
 
 from __future__ import annotations

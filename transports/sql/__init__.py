@@ -3,6 +3,16 @@
 ``sqlite:///relative.db`` or ``sqlite:////absolute.db``; `sqlite_file.check` describes the options.
 The tables can live in an application's own database, so that a publish can join its transaction.
 The file gets a write-ahead log, and a directory with ``-side`` at the end of its name beside it.
+
+- ``store``: the contract, on a ``database``; ``put``, ``claims``, ``keyvalue``: its steps;
+  ``joined``: in the caller's own transaction
+- ``tables``, ``statements``, ``schema``: what is kept, how it is asked for, and how it is made
+- ``dialects``: what differs between databases; ``transport``, ``errors``, ``durability``
+- SQLite: ``sqlite``, ``sqlite_file``, ``sqlite_log``, ``sqlite_fork``, ``gate``, ``wakeup``
+- PostgreSQL: ``postgresql``, ``postgresql_dialect``, ``postgresql_server``, ``postgresql_once``,
+  ``postgresql_wakeup``, ``postgresql_errors``
+- MariaDB: ``mariadb``, ``mariadb_dialect``, ``mariadb_server``, ``mariadb_once``,
+  ``mariadb_wire``, ``mariadb_errors``
 """
 
 from __future__ import annotations
