@@ -285,10 +285,12 @@ class EmulatedSession:
         try:
             self._call(lambda store: consumer.ledger.finish(store, window), deadline.remaining())
             self._call(leave, deadline.remaining())
-        except TransportError as error:
+        except BaseException as error:  # Ctrl-C, too
             self._core.later(Finish(consumer.ledger, window))
             self._core.later(leave)
-            return error
+            if isinstance(error, TransportError):
+                return error
+            raise
         return None
 
     def receive(

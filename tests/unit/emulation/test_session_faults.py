@@ -291,6 +291,25 @@ def test_a_cancel_that_was_interrupted_is_finished_by_the_keeper(
     assert session.publish([publication("brief")])[0].status == "unroutable"
 
 
+def test_a_cancel_that_is_interrupted_strands_nothing(
+    bench: Bench, session: EmulatedSession
+) -> None:
+    send(session, "work", b"1", b"2")
+    session.subscribe("c", "work", prefetch=5)
+    ack(session, session.receive("c", wait=0)[:1])
+
+    def interrupt(method: str) -> None:
+        bench.faults.hook = lambda name: None
+        raise KeyboardInterrupt
+
+    bench.faults.hook = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        session.cancel("c", "work")
+    session.tick()
+    info = session.inspect("work")
+    assert (info.ready, info.unacked, info.consumers) == (1, 0, 0)
+
+
 @pytest.mark.parametrize("queue", ["work", None])
 def test_flush_makes_certain_what_an_interrupted_cancel_left(
     bench: Bench, session: EmulatedSession, queue: str | None
