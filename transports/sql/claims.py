@@ -21,6 +21,7 @@ from typing import Any
 from queue_core.errors import SessionLost
 from queue_core.message import Token
 from queue_core.transport import Claim, Claimed
+from queue_core.transports.sql.bell import Bell
 from queue_core.transports.sql.database import Database, Steps
 from queue_core.transports.sql.dialects import Taking
 from queue_core.transports.sql.put import RowByRow, is_token, settle_tokens, sweep
@@ -34,12 +35,12 @@ class Claims:
     """What one store handle takes."""
 
     __slots__ = (
+        "_bell",
         "_claims",
         "_database",
         "_dialect",
         "_drained",
         "_first_slot",
-        "_interrupted",
         "_noted",
         "_statements",
     )
@@ -53,11 +54,15 @@ class Claims:
         self._claims = 0
         self._noted = ""
         self._drained: tuple[str, Collection[str], float] | None = None
-        self._interrupted = False
+        self._bell = Bell()
 
     def interrupt(self) -> None:
         """See `Store.interrupt`."""
-        self._interrupted = True
+        self._bell.ring()
+
+    def close(self) -> None:
+        """Give up what waiting has opened. May be called twice."""
+        self._bell.close()
 
     def claim(
         self,
@@ -91,7 +96,7 @@ class Claims:
                     self._drained = None  # what came since it looked was not heard
                 settle = ()
                 remaining = deadline - time.monotonic()
-                if claimed.claims or remaining <= 0 or self._interrupted:
+                if claimed.claims or remaining <= 0 or self._bell.rung:
                     return claimed
                 if listening and due_in > 0:
                     changed = self._wait(min(remaining, due_in))
@@ -106,7 +111,7 @@ class Claims:
             if listening:
                 self._dialect.rest()
             if wait > 0:
-                self._interrupted = False
+                self._bell.clear()
 
     def _attempt(
         self,
@@ -138,7 +143,7 @@ class Claims:
 
     def _wait(self, seconds: float) -> bool:
         return self._database.read(
-            lambda steps: self._dialect.wait(steps.cursor, seconds, lambda: self._interrupted)
+            lambda steps: self._dialect.wait(steps.cursor, seconds, self._bell)
         )
 
     def _look(self, session: str, wants: Mapping[str, int]) -> tuple[bool, float]:

@@ -15,7 +15,7 @@ A dialect object belongs to one store handle and is used by one thread at a time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -28,6 +28,7 @@ from queue_core.durability import Durability
 from queue_core.errors import QueueCoreError
 from queue_core.message import Token
 from queue_core.transport import Envelope, PutResult
+from queue_core.transports.sql.bell import Bell
 
 
 class Cursor(Protocol):
@@ -249,11 +250,10 @@ class Dialect(Protocol):
         No change after this call is missed then.
         """
 
-    def wait(self, cursor: Cursor, seconds: float, given_up: Callable[[], bool]) -> bool:
-        """Block until something may have changed since ``mark``, at most ``seconds``.
+    def wait(self, cursor: Cursor, seconds: float, bell: Bell) -> bool:
+        """Block until something may have changed since ``mark``, or the bell is rung.
 
-        Looks every now and then, at least every 0.1 s, whether the wait was ``given_up``. Returns
-        whether one of both is why it returned; it may do so for nothing.
+        At most ``seconds``. Returns whether something may have changed; it may do so for nothing.
         """
 
     def rest(self) -> None:

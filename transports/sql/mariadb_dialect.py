@@ -22,7 +22,7 @@ import math
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import pymysql
@@ -50,6 +50,7 @@ from queue_core.errors import QueueCoreError, UsageError
 from queue_core.message import Token
 from queue_core.process import process_id
 from queue_core.transport import Envelope, PutResult
+from queue_core.transports.sql.bell import Bell
 from queue_core.transports.sql.dialects import Cursor, Move, Taken, Taking
 from queue_core.transports.sql.durability import MARIADB_SETTINGS, of_mariadb
 from queue_core.transports.sql.mariadb_errors import COLLISIONS, errno, explain_mariadb
@@ -273,10 +274,10 @@ class MariadbDialect:
         if self._wakeup is not None:
             self._wakeup.listen(queues)
 
-    def wait(self, cursor: Cursor, seconds: float, interrupted: Callable[[], bool]) -> bool:
+    def wait(self, cursor: Cursor, seconds: float, bell: Bell) -> bool:
         """Wait for a hint, or for a moment when it is worth to look without one."""
         pause = min(seconds, self._pause)
-        if self._wakeup is None or self._wakeup.wait(pause, interrupted):
+        if self._wakeup is None or self._wakeup.wait(pause, bell):
             return True
         self._pause = min(2 * self._pause, self._server.poll)
         return pause < seconds

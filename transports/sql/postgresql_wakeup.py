@@ -16,14 +16,14 @@ nothing has come.
 from __future__ import annotations
 
 import math
-import select
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Final
 
 import psycopg
 
+from queue_core.transports.sql.bell import Bell
 from queue_core.transports.sql.dialects import Cursor
 from queue_core.transports.sql.postgresql_server import Link
 
@@ -34,7 +34,6 @@ LATEST: Final = 0.020
 """Seconds after a hint within which a put without one must have ended."""
 
 _LATER: Final = LATEST + 0.002
-_GLANCE: Final = 0.05
 _BLIND_POLL: Final = 0.1
 _CHANNELS: Final = 10_000
 
@@ -106,15 +105,16 @@ class Ear:
         self._hinted = False
         self._looked_at = time.monotonic()
 
-    def wait(self, seconds: float, interrupted: Callable[[], bool]) -> bool:
-        """Block until a look is worth it, at most ``seconds``; return whether it is."""
+    def wait(self, seconds: float, bell: Bell) -> bool:
+        """Block until a look is worth it or the bell is rung, at most ``seconds``.
+
+        Returns whether a look is worth it.
+        """
         now = time.monotonic()
         end, look_at = now + seconds, now + self._poll
         if self._looked_at < self._heard_at + _LATER:
             look_at = min(look_at, self._heard_at + _LATER)
-        poll = select.poll()
-        poll.register(self._link.pgconn.socket, select.POLLIN)
-        while not interrupted():
+        while not bell.rung:
             self._consume()
             if self._hinted:
                 self._note_hint()
@@ -122,7 +122,7 @@ class Ear:
             left = min(end, look_at) - time.monotonic()
             if left <= 0:
                 return look_at <= end
-            poll.poll(math.ceil(min(left, _GLANCE) * 1000))
+            bell.wait(left, self._link.pgconn.socket)
         return False
 
     def _note_hint(self) -> None:

@@ -25,7 +25,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import msgspec
@@ -42,6 +42,7 @@ from queue_core.message import Token
 from queue_core.policy import Clock
 from queue_core.process import process_id
 from queue_core.transport import Envelope, PutResult
+from queue_core.transports.sql.bell import Bell
 from queue_core.transports.sql.dialects import Cursor, Move, Taken, Taking
 from queue_core.transports.sql.durability import of_sqlite
 from queue_core.transports.sql.errors import explain_sqlite, refused
@@ -268,11 +269,11 @@ class SqliteDialect:
         self._wakeup.listen(queues)
         self._data_version = _pragma(cursor, "data_version")
 
-    def wait(self, cursor: Cursor, seconds: float, given_up: Callable[[], bool]) -> bool:
+    def wait(self, cursor: Cursor, seconds: float, bell: Bell) -> bool:
         """Wait for a hint, or for another value of the change counter."""
         before = self._data_version
         return self._wakeup.wait(
-            seconds, lambda: given_up() or _pragma(cursor, "data_version") != before
+            seconds, bell, lambda: bool(_pragma(cursor, "data_version") != before)
         )
 
     def rest(self) -> None:

@@ -315,6 +315,7 @@ class SqlStore:
 
     def close(self) -> None:
         """See `Store.close`."""
+        self._claims.close()
         self._dialect.close()
 
     # KeyValue

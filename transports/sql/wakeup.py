@@ -20,16 +20,16 @@ The rules:
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import random
 import secrets
-import select
 import socket
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
+
+from queue_core.transports.sql.bell import Bell
 
 _MAX_ADDRESS = 100
 _FRESH = 50_000_000
@@ -97,29 +97,28 @@ class Wakeup:
         self._links.clear()
         self._waiting = frozenset()
 
-    def wait(self, seconds: float, changed: Callable[[], bool]) -> bool:
-        """Block until a hint comes or ``changed()`` is true, at most ``seconds``.
+    def wait(self, seconds: float, bell: Bell, changed: Callable[[], bool] = lambda: False) -> bool:
+        """Block until a hint comes, ``changed()`` is true, or the bell is rung.
 
-        Returns whether that was so.
+        At most ``seconds``. Returns whether one of the first two was so.
         """
         deadline = time.monotonic() + seconds
-        while True:
+        while not bell.rung:
             now = time.monotonic()
             if now >= deadline:
                 return False
             if changed():
                 return True
             poll = self._poll if self._ear is not None else min(self._poll, _DEAF_POLL)
-            if self._listen_for(min(poll, deadline - now)):
+            if self._listen_for(min(poll, deadline - now), bell):
                 return True
+        return False
 
-    def _listen_for(self, seconds: float) -> bool:
+    def _listen_for(self, seconds: float, bell: Bell) -> bool:
         if self._ear is None:
-            time.sleep(seconds)
+            bell.wait(seconds)
             return False
-        listener = select.poll()  # select() knows no descriptor above 1023
-        listener.register(self._ear, select.POLLIN)
-        if not listener.poll(math.ceil(seconds * 1000)):
+        if not bell.wait(seconds, self._ear.fileno()):
             return False
         hinted = False
         with contextlib.suppress(OSError):

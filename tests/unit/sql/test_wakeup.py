@@ -170,7 +170,7 @@ def test_one_message_wakes_only_some_of_many(open_handle: Any, monkeypatch: Any)
     threads = [threading.Thread(target=claim, args=(number,)) for number in range(1, 6)]
     for thread in threads:
         thread.start()
-    time.sleep(1.0)
+    time.sleep(1.5)  # between their look after a second and the end of their wait
     stores[0].put([Envelope("q", "a", b"", b"")], {})
     for thread in threads:
         thread.join(30)
