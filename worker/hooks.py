@@ -11,10 +11,12 @@ no app, is heard by functions that it can import, each from the module that it s
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
 
+from queue_core import ConfigError
 from queue_core.worker.blueprint import importable_path, load
 from queue_core.worker.outcome import Letter
 from queue_core.worker.request import Request
@@ -32,6 +34,37 @@ F = TypeVar("F", bound=Callable[..., object])
 
 Middleware = Callable[["Task[..., Any]", Request, Callable[[], Any]], Any]
 
+TOLD: Final[Mapping[str, tuple[str, ...]]] = {
+    "before_publish": ("signature",),
+    "after_publish": ("letter",),
+    "prerun": ("task", "request"),
+    "postrun": ("task", "request", "status"),
+    "success": ("task", "request", "value"),
+    "failure": ("task", "request", "error", "trace"),
+    "retry": ("task", "request", "error"),
+    "process_init": (),
+    "process_shutdown": (),
+    "received": ("request",),
+    "revoked": ("request", "reason"),
+    "worker_ready": ("worker",),
+    "worker_shutdown": ("worker",),
+}
+"""What each hook calls its functions with, by place."""
+
+
+def _check_takes(name: str, function: Callable[..., object]) -> None:
+    """Raise ConfigError if the function cannot be called with what the hook tells."""
+    try:
+        inspect.signature(function).bind(*TOLD[name])
+    except ValueError:  # some written in C do not say
+        return
+    except TypeError as error:
+        shown = getattr(function, "__qualname__", repr(function)[:60])
+        raise ConfigError(
+            f"hooks.{name} calls its functions with ({', '.join(TOLD[name])}), by place; {shown} "
+            f"does not take that: {error}"
+        ) from None
+
 
 class Hook(Generic[P]):
     """One event, and who hears of it: in the order in which they were added."""
@@ -42,7 +75,11 @@ class Hook(Generic[P]):
         self._functions: list[Callable[P, object]] = []
 
     def __call__(self, function: Callable[P, object]) -> Callable[P, object]:
-        """Let ``function`` hear of it; return it, so that this is a decorator too."""
+        """Let ``function`` hear of it; return it, so that this is a decorator too.
+
+        Raises ConfigError if it does not take what it is told.
+        """
+        _check_takes(self.name, function)
         self._functions.append(function)
         return function
 
@@ -78,8 +115,9 @@ class HookByPath(Generic[P]):
         the app; one for such functions alone keeps the tasks out of there.
 
         Raises:
-            ConfigError: another process could not find it.
+            ConfigError: another process could not find it, or it does not take what it is told.
         """
+        _check_takes(self.name, function)
         self.add(importable_path(function))
         return function
 

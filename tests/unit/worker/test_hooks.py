@@ -8,7 +8,7 @@ import pytest
 
 from queue_core import ConfigError
 from queue_core.worker import App, Task
-from queue_core.worker.hooks import WorkerHooks
+from queue_core.worker.hooks import TOLD, WorkerHooks
 
 numbers = itertools.count()
 
@@ -65,6 +65,31 @@ def test_one_that_raises_is_logged_and_the_others_hear_all_the_same(app, heard, 
 
     assert quiet.apply().get() == 1
     assert "prerun failed" in caplog.text and heard[-1] == ("postrun", "SUCCESS")
+
+
+def test_one_that_does_not_take_what_it_is_told_is_refused_with_what_it_would_be_told(app):
+    def signal_style(sender=None, **more):
+        raise AssertionError
+
+    with pytest.raises(ConfigError, match=r"with \(task, request, status\).*signal_style does not"):
+        app.hooks.postrun(signal_style)
+    with pytest.raises(
+        ConfigError, match=r"hooks.worker_ready calls its functions with \(worker\)"
+    ):
+        app.hooks.worker_ready(of_nothing)
+    with pytest.raises(ConfigError, match="not a callable"):
+        app.hooks.success("text")
+    app.hooks.process_init(signal_style)
+    app.hooks.success(print)
+    assert not app.hooks.postrun
+
+
+def test_each_hook_says_what_it_tells(app):
+    assert TOLD.keys() == {name for name in vars(app.hooks) if name != "around"}
+
+
+def of_nothing():
+    raise AssertionError
 
 
 def test_one_that_was_removed_hears_no_more(app, heard):
