@@ -507,7 +507,7 @@ class Store(Protocol):
         Soon is within some milliseconds where the store can, and within 0.1 s where it looks
         around now and then. The claim answers with what it took, usually nothing. This is the one
         method that other threads call, at any time, on a closed handle too; it does not block and
-        raises nothing.
+        raises nothing. `queue_core.interrupt.Interrupt` is one way to do it.
         """
 
     def owned(self, session: str) -> Sequence[Token]:

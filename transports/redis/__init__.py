@@ -7,7 +7,7 @@ server apart, ``allow_eviction=true`` accepts a server that evicts, ``timeout`` 
 TLS.
 
 - ``store``: the contract, on Lua ``scripts``; ``plans``: between its values and theirs
-- ``server``: a connection; ``spin``, ``interrupt``: how it waits, and how a wait ends
+- ``server``: a connection; ``spin``: how it waits for an answer
 - ``keys``: where everything is in Redis
 - ``health``, ``durability``: whether a server can be used, and what it keeps
 - ``options``, ``errors``: URL options and errors translated

@@ -8,14 +8,15 @@ that of another command; the next call connects anew.
 from __future__ import annotations
 
 import math
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from queue_core.interrupt import Interrupt
 from queue_core.transports.redis.errors import explain
-from queue_core.transports.redis.interrupt import Interrupt
 from queue_core.transports.redis.scripts import Script
 from queue_core.transports.redis.spin import Spin, spin_on
 
@@ -171,16 +172,17 @@ class Server:
         names: Sequence[str],
         seconds: float,
         interrupt: Interrupt,
+        end_wait: Callable[[], None],
         script: str,
         then: bytes,
         before: bytes | None,
     ) -> tuple[Any, Any]:
         """Block until there is something in one of the lists ``names``, and take it out.
 
-        Waits at most ``seconds`` (0 to 2); ``interrupt`` makes the first of the lists grow.
-        The script runs with the plan ``before``, if there is one, at once, and with ``then`` as
-        soon as the wait is over: all in one round trip. Returns its answers, the first one None
-        without ``before``.
+        Waits at most ``seconds`` (0 to 2). A connection that is blocked in BLPOP takes no other
+        command: ``end_wait`` makes the first of the lists grow through another one. The script runs
+        with the plan ``before``, if there is one, at once, and with ``then`` as soon as the wait is
+        over: all in one round trip. Returns its answers, the first one None without ``before``.
         """
         plans = [then] if before is None else [before, then]
         commands = [self._evalsha(script, (plan,)) for plan in plans]
@@ -193,7 +195,7 @@ class Server:
             self._connection._sock.sendall(b"".join(commands))
             answers = [] if before is None else [self._read_script()]
             if before is None or not self._has_answer():
-                interrupt.wait(self._connection, seconds if seconds < _SHORT else math.inf)
+                self._listen(interrupt, end_wait, seconds)
             self._limit()
             self._connection.read_response()
             answers.append(self._read_script())
@@ -208,6 +210,22 @@ class Server:
             for plan, answer in zip(plans, answers, strict=True)
         ]
         return None if before is None else answers[0], answers[-1]
+
+    def _listen(self, interrupt: Interrupt, end_wait: Callable[[], None], seconds: float) -> None:
+        """Block until there is an answer to read, or the server is silent for long.
+
+        A server looks ten times a second which waits are over. So a short one is ended like one
+        that is interrupted; a consumer with nothing to do waits for longer, and need not be exact.
+        """
+        answers: socket.socket = self._connection._sock
+        silence = answers.gettimeout() or math.inf
+        patience = seconds if seconds < _SHORT else math.inf
+        until = time.monotonic() + min(patience, silence)
+        while not interrupt.requested and (left := until - time.monotonic()) > 0:
+            if interrupt.wait(left, answers.fileno()):
+                return
+        if patience < silence or interrupt.requested:
+            end_wait()  # else reading tells what silence means
 
     def _evalsha(self, name: str, words: Sequence[bytes]) -> bytes:
         return b"*%d%b%b\r\n" % (len(words) + 4, self._heads[name], _lengths(words))

@@ -28,6 +28,7 @@ from typing import Any, Final
 import msgspec
 
 from queue_core.errors import SessionLost, TransportError, Unsupported, UsageError
+from queue_core.interrupt import Interrupt
 from queue_core.message import Token
 from queue_core.transport import (
     Change,
@@ -45,7 +46,6 @@ from queue_core.transport import (
     Transaction,
 )
 from queue_core.transports.redis.durability import detect
-from queue_core.transports.redis.interrupt import Interrupt
 from queue_core.transports.redis.plans import (
     Tokens,
     micros,
@@ -76,7 +76,7 @@ class RedisStore:
         self._second = second
         self._handle = secrets.token_hex(8)
         self._fences = itertools.count(1)
-        self._interrupt = Interrupt(self._end_wait)
+        self._interrupt = Interrupt()
         self._seen: _Look | None = None  # the last one, if nothing was left
 
     def connect(self) -> None:
@@ -238,7 +238,13 @@ class RedisStore:
         seconds = min(call.until, last.due_at) - time.monotonic()
         lists = [f"wake:{self._handle}", *(f"b:{queue}" for queue in call.rooms)]
         first, then = self._server.wait(
-            lists, seconds, self._interrupt, "claim", call.plan(last.life, []), before
+            lists,
+            seconds,
+            self._interrupt,
+            self._end_wait,
+            "claim",
+            call.plan(last.life, []),
+            before,
         )
         settled = None if first is None else _read(first, call)
         return None if settled is None else settled.stale, _read(then, call)

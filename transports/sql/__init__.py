@@ -5,7 +5,7 @@ The tables can live in an application's own database, so that a publish can join
 The file gets a write-ahead log, and a directory with ``-side`` at the end of its name beside it.
 
 - ``store``: the contract, on a ``database``; ``put``, ``claims``, ``keyvalue``: its steps;
-  ``joined``: in the caller's own transaction; ``bell``: what ends a wait
+  ``joined``: in the caller's own transaction
 - ``tables``, ``statements``, ``schema``: what is kept, how it is asked for, and how it is made
 - ``dialects``: what differs between databases; ``transport``, ``errors``, ``durability``
 - SQLite: ``sqlite``, ``sqlite_file``, ``sqlite_log``, ``sqlite_fork``, ``gate``, ``wakeup``

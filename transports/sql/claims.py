@@ -19,9 +19,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from queue_core.errors import SessionLost
+from queue_core.interrupt import Interrupt
 from queue_core.message import Token
 from queue_core.transport import Claim, Claimed
-from queue_core.transports.sql.bell import Bell
 from queue_core.transports.sql.database import Database, Steps
 from queue_core.transports.sql.dialects import Taking
 from queue_core.transports.sql.put import RowByRow, is_token, settle_tokens, sweep
@@ -35,7 +35,7 @@ class Claims:
     """What one store handle takes."""
 
     __slots__ = (
-        "_bell",
+        "_interrupt",
         "_claims",
         "_database",
         "_dialect",
@@ -54,15 +54,15 @@ class Claims:
         self._claims = 0
         self._noted = ""
         self._drained: tuple[str, Collection[str], float] | None = None
-        self._bell = Bell()
+        self._interrupt = Interrupt()
 
     def interrupt(self) -> None:
         """See `Store.interrupt`."""
-        self._bell.ring()
+        self._interrupt.request()
 
     def close(self) -> None:
         """Give up what waiting has opened. May be called twice."""
-        self._bell.close()
+        self._interrupt.close()
 
     def claim(
         self,
@@ -96,7 +96,7 @@ class Claims:
                     self._drained = None  # what came since it looked was not heard
                 settle = ()
                 remaining = deadline - time.monotonic()
-                if claimed.claims or remaining <= 0 or self._bell.rung:
+                if claimed.claims or remaining <= 0 or self._interrupt.requested:
                     return claimed
                 if listening and due_in > 0:
                     changed = self._wait(min(remaining, due_in))
@@ -111,7 +111,7 @@ class Claims:
             if listening:
                 self._dialect.rest()
             if wait > 0:
-                self._bell.clear()
+                self._interrupt.clear()
 
     def _attempt(
         self,
@@ -143,7 +143,7 @@ class Claims:
 
     def _wait(self, seconds: float) -> bool:
         return self._database.read(
-            lambda steps: self._dialect.wait(steps.cursor, seconds, self._bell)
+            lambda steps: self._dialect.wait(steps.cursor, seconds, self._interrupt)
         )
 
     def _look(self, session: str, wants: Mapping[str, int]) -> tuple[bool, float]:

@@ -26,9 +26,9 @@ from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 
 from queue_core.durability import Durability
 from queue_core.errors import QueueCoreError
+from queue_core.interrupt import Interrupt
 from queue_core.message import Token
 from queue_core.transport import Envelope, PutResult
-from queue_core.transports.sql.bell import Bell
 
 
 class Cursor(Protocol):
@@ -250,8 +250,8 @@ class Dialect(Protocol):
         No change after this call is missed then.
         """
 
-    def wait(self, cursor: Cursor, seconds: float, bell: Bell) -> bool:
-        """Block until something may have changed since ``mark``, or the bell is rung.
+    def wait(self, cursor: Cursor, seconds: float, interrupt: Interrupt) -> bool:
+        """Block until something may have changed since ``mark``, or it is interrupted.
 
         At most ``seconds``. Returns whether something may have changed; it may do so for nothing.
         """

@@ -47,10 +47,10 @@ from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 
 from queue_core.durability import Durability
 from queue_core.errors import QueueCoreError, UsageError
+from queue_core.interrupt import Interrupt
 from queue_core.message import Token
 from queue_core.process import process_id
 from queue_core.transport import Envelope, PutResult
-from queue_core.transports.sql.bell import Bell
 from queue_core.transports.sql.dialects import Cursor, Move, Taken, Taking
 from queue_core.transports.sql.durability import MARIADB_SETTINGS, of_mariadb
 from queue_core.transports.sql.mariadb_errors import COLLISIONS, errno, explain_mariadb
@@ -274,10 +274,10 @@ class MariadbDialect:
         if self._wakeup is not None:
             self._wakeup.listen(queues)
 
-    def wait(self, cursor: Cursor, seconds: float, bell: Bell) -> bool:
+    def wait(self, cursor: Cursor, seconds: float, interrupt: Interrupt) -> bool:
         """Wait for a hint, or for a moment when it is worth to look without one."""
         pause = min(seconds, self._pause)
-        if self._wakeup is None or self._wakeup.wait(pause, bell):
+        if self._wakeup is None or self._wakeup.wait(pause, interrupt):
             return True
         self._pause = min(2 * self._pause, self._server.poll)
         return pause < seconds

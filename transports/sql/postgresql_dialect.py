@@ -45,10 +45,10 @@ from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 
 from queue_core.durability import Durability
 from queue_core.errors import QueueCoreError, UsageError
+from queue_core.interrupt import Interrupt
 from queue_core.message import Token
 from queue_core.process import process_id
 from queue_core.transport import Envelope, PutResult
-from queue_core.transports.sql.bell import Bell
 from queue_core.transports.sql.dialects import Cursor, Move, Taken, Taking
 from queue_core.transports.sql.durability import POSTGRESQL_SETTINGS, of_postgresql
 from queue_core.transports.sql.postgresql_errors import COLLISIONS, explain_postgresql
@@ -262,9 +262,9 @@ class PostgresDialect:
         if self._ear is not None:
             self._ear.listen(cursor, self._channels(queues))
 
-    def wait(self, cursor: Cursor, seconds: float, bell: Bell) -> bool:
+    def wait(self, cursor: Cursor, seconds: float, interrupt: Interrupt) -> bool:
         """Wait for a hint, or for a moment when it is worth to look without one."""
-        return self._ear is None or self._ear.wait(seconds, bell)
+        return self._ear is None or self._ear.wait(seconds, interrupt)
 
     def rest(self) -> None:
         """It goes on listening, which costs nothing."""

@@ -23,7 +23,7 @@ from typing import Final
 
 import psycopg
 
-from queue_core.transports.sql.bell import Bell
+from queue_core.interrupt import Interrupt
 from queue_core.transports.sql.dialects import Cursor
 from queue_core.transports.sql.postgresql_server import Link
 
@@ -105,8 +105,8 @@ class Ear:
         self._hinted = False
         self._looked_at = time.monotonic()
 
-    def wait(self, seconds: float, bell: Bell) -> bool:
-        """Block until a look is worth it or the bell is rung, at most ``seconds``.
+    def wait(self, seconds: float, interrupt: Interrupt) -> bool:
+        """Block until a look is worth it or it is interrupted, at most ``seconds``.
 
         Returns whether a look is worth it.
         """
@@ -114,7 +114,7 @@ class Ear:
         end, look_at = now + seconds, now + self._poll
         if self._looked_at < self._heard_at + _LATER:
             look_at = min(look_at, self._heard_at + _LATER)
-        while not bell.rung:
+        while not interrupt.requested:
             self._consume()
             if self._hinted:
                 self._note_hint()
@@ -122,7 +122,7 @@ class Ear:
             left = min(end, look_at) - time.monotonic()
             if left <= 0:
                 return look_at <= end
-            bell.wait(left, self._link.pgconn.socket)
+            interrupt.wait(left, self._link.pgconn.socket)
         return False
 
     def _note_hint(self) -> None:

@@ -38,11 +38,11 @@ from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 
 from queue_core.durability import Durability
 from queue_core.errors import BrokerFull, ConnectionLost, QueueCoreError, UsageError
+from queue_core.interrupt import Interrupt
 from queue_core.message import Token
 from queue_core.policy import Clock
 from queue_core.process import process_id
 from queue_core.transport import Envelope, PutResult
-from queue_core.transports.sql.bell import Bell
 from queue_core.transports.sql.dialects import Cursor, Move, Taken, Taking
 from queue_core.transports.sql.durability import of_sqlite
 from queue_core.transports.sql.errors import explain_sqlite, refused
@@ -269,11 +269,11 @@ class SqliteDialect:
         self._wakeup.listen(queues)
         self._data_version = _pragma(cursor, "data_version")
 
-    def wait(self, cursor: Cursor, seconds: float, bell: Bell) -> bool:
+    def wait(self, cursor: Cursor, seconds: float, interrupt: Interrupt) -> bool:
         """Wait for a hint, or for another value of the change counter."""
         before = self._data_version
         return self._wakeup.wait(
-            seconds, bell, lambda: bool(_pragma(cursor, "data_version") != before)
+            seconds, interrupt, lambda: bool(_pragma(cursor, "data_version") != before)
         )
 
     def rest(self) -> None:

@@ -29,7 +29,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 
-from queue_core.transports.sql.bell import Bell
+from queue_core.interrupt import Interrupt
 
 _MAX_ADDRESS = 100
 _FRESH = 50_000_000
@@ -97,28 +97,30 @@ class Wakeup:
         self._links.clear()
         self._waiting = frozenset()
 
-    def wait(self, seconds: float, bell: Bell, changed: Callable[[], bool] = lambda: False) -> bool:
-        """Block until a hint comes, ``changed()`` is true, or the bell is rung.
+    def wait(
+        self, seconds: float, interrupt: Interrupt, changed: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Block until a hint comes, ``changed()`` is true, or it is interrupted.
 
         At most ``seconds``. Returns whether one of the first two was so.
         """
         deadline = time.monotonic() + seconds
-        while not bell.rung:
+        while not interrupt.requested:
             now = time.monotonic()
             if now >= deadline:
                 return False
             if changed():
                 return True
             poll = self._poll if self._ear is not None else min(self._poll, _DEAF_POLL)
-            if self._listen_for(min(poll, deadline - now), bell):
+            if self._listen_for(min(poll, deadline - now), interrupt):
                 return True
         return False
 
-    def _listen_for(self, seconds: float, bell: Bell) -> bool:
+    def _listen_for(self, seconds: float, interrupt: Interrupt) -> bool:
         if self._ear is None:
-            bell.wait(seconds)
+            interrupt.wait(seconds)
             return False
-        if not bell.wait(seconds, self._ear.fileno()):
+        if not interrupt.wait(seconds, self._ear.fileno()):
             return False
         hinted = False
         with contextlib.suppress(OSError):

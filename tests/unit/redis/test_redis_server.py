@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from queue_core.transports.redis.interrupt import Interrupt
+from queue_core.interrupt import Interrupt
 from queue_core.transports.redis.scripts import Script
 from queue_core.transports.redis.server import Server
 
@@ -44,7 +44,7 @@ def test_a_look_for_an_answer_does_not_shorten_the_silence_that_a_server_may_kee
         server.connect()
         assert near.gettimeout() == 5.0
         far.sendall(b"123")
-        answers = server.wait(["b:q"], 1.0, Interrupt(lambda: None), "claim", b"then", b"before")
+        answers = server.wait(["b:q"], 1.0, Interrupt(), lambda: None, "claim", b"then", b"before")
         assert answers == (b"1", b"3")
         assert near.gettimeout() == 5.0
         server.close()

@@ -1,7 +1,8 @@
-"""Ending the wait of one handle from another thread: a flag, and a socket pair.
+"""Ending the wait of one store handle from another thread: a flag, and a socket pair.
 
-A wait that looked at a flag now and then would end up to one look late, and a consumer of two
-queues is interrupted for each message: there is room for the next one when this one is acked.
+For stores that implement `Store.interrupt`. A wait that looked at a flag now and then would end up
+to one look late, and a consumer of two queues is interrupted for each message: there is room for
+the next one when this one is acked.
 """
 
 from __future__ import annotations
@@ -11,30 +12,32 @@ import math
 import select
 import socket
 
+__all__ = ["Interrupt"]
 
-class Bell:
-    """Any thread rings it; the handle's own waits for it, and for one descriptor more.
+
+class Interrupt:
+    """Any thread requests it; the handle's own waits for it, and for one descriptor more.
 
     Attributes:
-        rung: since `clear`.
+        requested: whether somebody asked for it since `clear`.
     """
 
-    __slots__ = ("_pair", "rung")
+    __slots__ = ("_pair", "requested")
 
     def __init__(self) -> None:
         """Open nothing before somebody waits."""
-        self.rung = False
+        self.requested = False
         self._pair: tuple[socket.socket, socket.socket] | None = None
 
-    def ring(self) -> None:
+    def request(self) -> None:
         """End the wait, or the next one. Does not block; any thread, also after `close`."""
-        self.rung = True
+        self.requested = True
         if (pair := self._pair) is not None:
             with contextlib.suppress(OSError):  # full: it is on its way; closed: nobody waits
                 pair[1].send(b"x")
 
     def wait(self, seconds: float, other: int = -1) -> bool:
-        """Block until it is rung or the descriptor ``other`` can be read, at most ``seconds``.
+        """Block until it is requested or the descriptor ``other`` can be read, at most ``seconds``.
 
         Returns whether ``other`` can be read. It may return early for nothing.
         """
@@ -42,13 +45,13 @@ class Bell:
             self._pair = socket.socketpair()
             for end in self._pair:
                 end.setblocking(False)
-        if self.rung:  # looked at when the pair is there: who rings later writes into it
+        if self.requested:  # looked at when the pair is there: who asks later writes into it
             return False
-        listener = select.poll()  # select() knows no descriptor above 1023
-        listener.register(self._pair[0], select.POLLIN)
+        poll = select.poll()  # select() knows no descriptor above 1023
+        poll.register(self._pair[0], select.POLLIN)
         if other >= 0:
-            listener.register(other, select.POLLIN)
-        ready = [number for number, _ in listener.poll(math.ceil(max(0.0, seconds) * 1000))]
+            poll.register(other, select.POLLIN)
+        ready = [number for number, _ in poll.poll(math.ceil(max(0.0, seconds) * 1000))]
         if self._pair[0].fileno() in ready:
             with contextlib.suppress(BlockingIOError):
                 while self._pair[0].recv(64):
@@ -56,8 +59,8 @@ class Bell:
         return other in ready
 
     def clear(self) -> None:
-        """The wait that it was rung for has ended."""
-        self.rung = False
+        """Forget the requests so far: the wait that they were for has ended."""
+        self.requested = False
 
     def close(self) -> None:
         """Close the pair. May be called twice."""

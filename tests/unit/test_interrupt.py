@@ -1,4 +1,4 @@
-"""A bell ends a wait from another thread, at once."""
+"""An interrupt ends a wait from another thread, at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from queue_core import Connection, Queue
-from queue_core.transports.sql.bell import Bell
+from queue_core.interrupt import Interrupt
 
 
 def _soon(wait: threading.Thread) -> bool:
@@ -18,32 +18,32 @@ def _soon(wait: threading.Thread) -> bool:
     return not wait.is_alive()
 
 
-def test_whoever_rings_before_or_during_a_wait_ends_it() -> None:
-    bell = Bell()
-    bell.ring()
-    assert _soon(threading.Thread(target=bell.wait, args=(3600.0,), daemon=True))
-    bell.clear()
-    wait = threading.Thread(target=bell.wait, args=(3600.0,), daemon=True)
-    threading.Timer(0.05, bell.ring).start()
-    assert _soon(wait) and bell.rung
-    bell.close()
-    bell.close()
-    bell.ring()
+def test_a_request_before_or_during_a_wait_ends_it() -> None:
+    interrupt = Interrupt()
+    interrupt.request()
+    assert _soon(threading.Thread(target=interrupt.wait, args=(3600.0,), daemon=True))
+    interrupt.clear()
+    wait = threading.Thread(target=interrupt.wait, args=(3600.0,), daemon=True)
+    threading.Timer(0.05, interrupt.request).start()
+    assert _soon(wait) and interrupt.requested
+    interrupt.close()
+    interrupt.close()
+    interrupt.request()
 
 
 def test_a_wait_says_whether_the_other_descriptor_can_be_read() -> None:
-    bell, (mine, theirs) = Bell(), socket.socketpair()
+    interrupt, (mine, theirs) = Interrupt(), socket.socketpair()
     with mine, theirs:
         theirs.send(b"x")
-        assert bell.wait(3600.0, mine.fileno())
-        bell.ring()
-        bell.clear()
+        assert interrupt.wait(3600.0, mine.fileno())
+        interrupt.request()
+        interrupt.clear()
         mine.recv(1)
-        assert not bell.wait(3600.0, mine.fileno())  # what was rung earlier: for nothing, once
+        assert not interrupt.wait(3600.0, mine.fileno())  # for an earlier request, once
         before = time.monotonic()
-        assert not bell.wait(0.05, mine.fileno())
+        assert not interrupt.wait(0.05, mine.fileno())
         assert time.monotonic() - before >= 0.05
-    bell.close()
+    interrupt.close()
 
 
 def test_an_ack_makes_room_for_the_next_message_at_once_although_another_queue_is_awaited(
