@@ -13,6 +13,11 @@ from queue_core.worker.absent import AppNotFound
 from queue_core.worker.app import App
 
 _MAKE_ONE = "from queue_core.worker import App; app = App(...)"
+# Installed, they would make apps and tasks that are none of ours.
+_INSTEAD = {
+    "celery": "import it from queue_core.worker instead; see docs/coming-from-celery.rst",
+    "kombu": "import it from queue_core instead; see docs/coming-from-celery.rst",
+}
 
 
 def find_app(spec: str) -> App:
@@ -157,6 +162,11 @@ def _broken(name: str, error: BaseException) -> AppNotFound:
 
 
 def _remedy(name: str, error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return f"pip install {error.name}"
-    return "" if isinstance(error, QueueCoreError) else f"python -m {name}"  # its text has it
+    if isinstance(error, QueueCoreError):
+        return ""  # its text has it
+    lacking = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if lacking in _INSTEAD:
+        return _INSTEAD[lacking]
+    if lacking and lacking != name.partition(".")[0]:
+        return f"pip install {lacking}"
+    return f"python -c 'import {name}'"

@@ -163,11 +163,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"<Settings with {', '.join(said) or 'nothing'} of their own>"
 
     def update(self, *_: object, **__: object) -> NoReturn:
-        """Say how settings are changed; celery's users do it here."""
+        """Say how settings are changed; celery's users do it here, or by item."""
         raise ConfigError(
             "settings are not changed in place; app.config_from_object({...}) says something else, "
             "before the app sends anything"
         )
+
+    __setitem__ = update
 
 
 DEFAULTS: Final = Settings()

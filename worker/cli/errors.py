@@ -85,7 +85,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "queue-core"
-        show(_one_line(error.format_message()), advice=f"{command} --help")
+        show(_one_line(error.format_message()), advice=_advice(error, command))
         return error.exit_code
     if isinstance(error, AppNotFound):
         show(error.error, error.because, error.advice)
@@ -103,6 +103,12 @@ def report(error: BaseException) -> int:
     traceback.print_exception(error)
     show(f"a bug in queue-core: {type(error).__name__}", advice="report it with the lines above")
     return BUG
+
+
+def _advice(error: click.ClickException, command: str) -> str:
+    if isinstance(error, click.NoSuchOption) and command == "queue-core":
+        return f"options stand behind the command: queue-core worker {error.option_name} ..."
+    return f"{command} --help"
 
 
 def _report_known(error: QueueCoreError) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 
 from queue_core import AccessRefused, ConfigError, ConnectionLost, QueueCoreError
+from queue_core.worker.cli import cli
 from queue_core.worker.cli.errors import report
 
 
@@ -38,3 +40,14 @@ def test_what_an_error_advises_itself_is_said_and_nothing_else(
 ) -> None:
     assert report(error) == code
     assert capsys.readouterr().err.splitlines() == shown
+
+
+def test_an_option_before_the_command_is_told_where_it_belongs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(click.NoSuchOption) as caught:
+        cli.main(["-A", "shop", "worker"], "queue-core", standalone_mode=False)
+    assert report(caught.value) == 2
+    assert "try:     options stand behind the command: queue-core worker -A ..." in (
+        capsys.readouterr().err
+    )

@@ -74,19 +74,23 @@ def test_a_module_without_an_app_is_told_how_to_have_one(module, attribute):
 
 
 @pytest.mark.parametrize(
-    ("text", "because"),
+    ("text", "because", "advice"),
     [
-        ("raise RuntimeError('early')", "RuntimeError: early"),
-        ("def broken(:\n", "SyntaxError"),
-        ("import no_such_library_at_all", "ModuleNotFoundError"),
-        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("raise RuntimeError('early')", "RuntimeError: early", "python -c 'import {name}'"),
+        ("def broken(:\n", "SyntaxError", "python -c 'import {name}'"),
+        ("import no_such_library.at_all", "ModuleNotFoundError", "pip install no_such_library"),
+        ("raise ModuleNotFoundError('x', name=__name__ + '.y')", "x", "python -c 'import {name}'"),
+        ("raise ModuleNotFoundError('x', name='celery.result')", "x", "from queue_core.worker"),
+        ("raise ModuleNotFoundError('x', name='kombu')", "x", "import it from queue_core instead"),
+        ("raise SystemExit(3)", "SystemExit: 3", "python -c 'import {name}'"),
     ],
 )
-def test_a_module_that_fails_says_how_and_where(module, text, because):
+def test_a_module_that_fails_says_how_and_where_and_what_to_do(module, text, because, advice):
     name = module(text)
     with pytest.raises(AppNotFound) as caught:
         find_app(f"{name}:app")
     assert because in caught.value.because
+    assert advice.format(name=name) in caught.value.advice
     assert f"{name}.py:1" in caught.value.because
     assert caught.value.trace
 

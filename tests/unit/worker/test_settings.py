@@ -478,6 +478,8 @@ def test_who_changes_settings_in_place_is_told_how_to() -> None:
     app = App("conf", broker="memory://conf")
     with pytest.raises(ConfigError, match="config_from_object"):
         app.conf.update(timezone="Europe/Berlin")
+    with pytest.raises(ConfigError, match="config_from_object"):
+        app.conf["timezone"] = "Europe/Berlin"
     app.config_from_object({"timezone": "Europe/Berlin"})
     assert app.conf.timezone == "Europe/Berlin"
 
