@@ -7,11 +7,12 @@ from queue_core.worker.locate import load_app
 from queue_core.worker.pools.base import Pool, PoolOptions, limits_of, usual_size
 from queue_core.worker.pools.threads import SoloPool, ThreadPool
 
+# Each limit as the command line and as the settings say it.
 _SAID = {
-    "soft_limit": "--soft-time-limit",
-    "hard_limit": "--time-limit",
-    "max_tasks": "--max-tasks",
-    "max_memory": "--max-memory",
+    "soft_limit": ("--soft-time-limit", "task_soft_time_limit"),
+    "hard_limit": ("--time-limit", "task_time_limit"),
+    "max_tasks": ("--max-tasks", "worker_max_tasks_per_child"),
+    "max_memory": ("--max-memory", "worker_max_memory_per_child"),
 }
 
 
@@ -20,15 +21,15 @@ def make_pool(options: PoolOptions, app: str, broker: str | None, node: str) -> 
     unkept = _unkept(options.kind)
     for name in unkept:
         if getattr(options, name) is not None:
-            raise ConfigError(f"-P {options.kind} keeps no {_SAID[name]}; use -P prefork")
+            raise ConfigError(f"-P {options.kind} keeps no {_SAID[name][0]}; use -P prefork")
     loaded = load_app(app, broker=broker)
     loaded.hostname = node or loaded.hostname
     limits = limits_of(loaded.settings)
     for name in unkept:
         if getattr(limits, name) is not None:
             raise ConfigError(
-                f"-P {options.kind} keeps no {name}, which the settings of the app ask for; use "
-                "-P prefork"
+                f"-P {options.kind} keeps no {_SAID[name][1]}, which the settings ask for; use "
+                f"-P prefork, or say QUEUE_CORE_{_SAID[name][1].upper()}= for this run"
             )
     size = options.size or loaded.settings.worker_concurrency or usual_size(options.kind)
     if options.kind == "threads":

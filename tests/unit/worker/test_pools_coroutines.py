@@ -228,7 +228,7 @@ def test_a_soft_limit_for_all_tasks_may_be_a_setting(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(tmp_path))
     pool = make_pool(PoolOptions("asyncio", 2), f"{module.stem}:app", None, "INFO")
     assert pool.info().limits == {"soft_limit": 0.1}
-    with pytest.raises(ConfigError, match="-P threads keeps no soft_limit"):
+    with pytest.raises(ConfigError, match="keeps no task_soft_time_limit.*LIMIT= for"):
         make_pool(PoolOptions("threads", 2), f"{module.stem}:app", None, "INFO")
 
 
