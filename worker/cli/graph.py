@@ -11,7 +11,7 @@ import click
 from queue_core.worker.blueprint import Step, arrange
 from queue_core.worker.cli.types import one_of
 from queue_core.worker.consumer.consumer import STEPS as CONSUMER
-from queue_core.worker.locate import find_app
+from queue_core.worker.locate import load_app
 from queue_core.worker.runner import STEPS as WORKER
 
 Arranged = Mapping[str, tuple[type[Step], frozenset[str]]]
@@ -36,7 +36,7 @@ def graph(blueprint: str | None, app: str | None, dot: bool) -> None:
     if app is not None:
         if os.getcwd() not in sys.path and "" not in sys.path:
             sys.path.insert(0, os.getcwd())
-        for name, steps in find_app(app).steps.items():
+        for name, steps in load_app(app).steps.items():
             given[name] += steps
     arranged = {name: arrange(steps) for name, steps in given.items() if blueprint in (None, name)}
     for line in _dot(arranged) if dot else _tree(arranged):

@@ -11,7 +11,7 @@ from queue_core.worker.cli.options import (
     needed_app_option,
     print_json,
 )
-from queue_core.worker.locate import find_app
+from queue_core.worker.locate import load_app
 from queue_core.worker.signature import Signature
 from queue_core.worker.suggestions import hint
 
@@ -31,7 +31,7 @@ def explain(app: str, task: str, as_json: bool) -> None:
 
     A route that is a function is asked as for a call without arguments.
     """
-    found = find_app(app)
+    found = load_app(app)
     settled = found.settled
     if found.find_task(task) is None:
         near = hint(task, found.tasks)
