@@ -80,7 +80,7 @@ def check_routing_key(key: str, what: str = "routing key") -> str:
     return key
 
 
-class Exchange(msgspec.Struct, frozen=True):
+class Exchange(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     """Where messages are published to; it copies each to the queues and exchanges bound to it.
 
     Args:
@@ -115,7 +115,7 @@ class Exchange(msgspec.Struct, frozen=True):
         return hash(self.name)
 
 
-class Queue(msgspec.Struct, frozen=True):
+class Queue(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     """Where messages wait.
 
     Args:
@@ -238,7 +238,7 @@ def queue_name(queue: Queue | str) -> str:
     return check_routing_key(name, "queue name")
 
 
-class Binding(msgspec.Struct, frozen=True):
+class Binding(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     """Messages from ``source`` that match go to ``destination``.
 
     Args:

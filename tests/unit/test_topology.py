@@ -111,3 +111,9 @@ def test_values_are_immutable_and_hashable():
     with pytest.raises(AttributeError):
         queue.name = "other"
     assert len({queue, Queue("q", arguments={"x-queue-type": "classic"})}) == 1
+
+
+def test_what_a_value_says_of_itself_is_what_was_said_of_it():
+    queue = Queue("mail", exchange=Exchange("out", type="topic"), max_priority=5)
+    said = "exchange=Exchange(name='out', type='topic'), max_priority=5"
+    assert repr(queue) == f"Queue(name='mail', {said})"

@@ -106,8 +106,11 @@ def report(error: BaseException) -> int:
 
 
 def _advice(error: click.ClickException, command: str) -> str:
-    if isinstance(error, click.NoSuchOption) and command == "queue-core":
-        return f"options stand behind the command: queue-core worker {error.option_name} ..."
+    if isinstance(error, click.NoSuchOption):
+        if command == "queue-core":
+            return f"options stand behind the command: queue-core worker {error.option_name} ..."
+        if error.option_name in ("-A", "--app"):
+            return "-b URL, or QUEUE_CORE_URL: no app is needed, only its broker"
     return f"{command} --help"
 
 

@@ -42,12 +42,18 @@ def test_what_an_error_advises_itself_is_said_and_nothing_else(
     assert capsys.readouterr().err.splitlines() == shown
 
 
-def test_an_option_before_the_command_is_told_where_it_belongs(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["-A", "shop", "worker"], "options stand behind the command: queue-core worker -A ..."),
+        (["inspect", "-A", "shop"], "-b URL, or QUEUE_CORE_URL: no app is needed, only its broker"),
+        (["doctor", "--nonsense"], "queue-core doctor --help"),
+    ],
+)
+def test_an_option_where_there_is_none_is_told_what_to_do(
+    capsys: pytest.CaptureFixture[str], words: list[str], advice: str
 ) -> None:
     with pytest.raises(click.NoSuchOption) as caught:
-        cli.main(["-A", "shop", "worker"], "queue-core", standalone_mode=False)
+        cli.main(words, "queue-core", standalone_mode=False)
     assert report(caught.value) == 2
-    assert "try:     options stand behind the command: queue-core worker -A ..." in (
-        capsys.readouterr().err
-    )
+    assert f"try:     {advice}" in capsys.readouterr().err
