@@ -166,10 +166,13 @@ class CollectTests(StoreTests):
     def test_collecting_is_no_attempt(self, bench: StoreBench) -> None:
         bench.put("a", max_deliveries=1)
         bench.store.release([bench.claim_one().token])
-        for _ in range(2):
+        for counted in (True, False, True):
             (claim,) = bench.store.collect("s", 10)
             assert claim.attempts == 1
-            bench.store.release([claim.token])
+            bench.store.release([claim.token], counted=counted)
+        bench.store.collect("s", 10)
+        bench.store.end_session("s")
+        bench.store.open_session("s", 30.0)
         bench.put("never claimed", ttl=0.0)
         attempts = {claim.id: claim.attempts for claim in bench.store.collect("s", 10)}
         assert attempts == {"a": 1, "never claimed": 0}
