@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 
 import pytest
 
@@ -71,7 +70,7 @@ FUNCTIONS = {
     "a name": ("mail", "a task is made of a function, not of 'mail'; .*name='mail'"),
     "a number": (5, "a task is made of a function, not of 5"),
     "without parameters": (int, "what .*int.* takes cannot be told; wrap it in a function"),
-    "of C": (time.sleep, "what .*sleep.* takes cannot be told; wrap it in a function"),
+    "of C": (max, "what .*max.* takes cannot be told; wrap it in a function"),
     "nameless": (functools.partial(plain, 1), "has no name of its own; .*name="),
     "an object": (Callable(), "has no name of its own; .*name="),
 }
