@@ -60,7 +60,7 @@ from queue_core.transports.sql.postgresql_once import (
     take_once,
 )
 from queue_core.transports.sql.postgresql_server import Link, PostgresServer, number_of
-from queue_core.transports.sql.postgresql_wakeup import LATEST, Ear, Throttle, channel_of
+from queue_core.transports.sql.postgresql_wakeup import LATEST, Listener, Throttle, channel_of
 from queue_core.transports.sql.put import are_tokens
 from queue_core.transports.sql.tables import PREFIX, message
 
@@ -160,7 +160,7 @@ class PostgresDialect:
         self._throttle = throttle
         self._link: Link | None = None
         self._cursor: psycopg.Cursor[Any] | None = None
-        self._ear: Ear | None = None
+        self._listener: Listener | None = None
         self._tables = ""
         self._until = math.inf
         self._pid = process_id()
@@ -186,7 +186,7 @@ class PostgresDialect:
         link, self._tables = self._server.connect(self.language.compiler)
         self._link = link
         link.until = self._until
-        self._ear = Ear(link, self._server.poll)
+        self._listener = Listener(link, self._server.poll)
         self._cursor = link.cursor(binary=True)
         return self._cursor
 
@@ -198,8 +198,8 @@ class PostgresDialect:
 
     def _leave_alone(self) -> None:
         """Keep the parent's connection as it is, for ever, and forget it."""
-        _left_alone.append((self._link, self._cursor, self._ear))
-        self._link = self._cursor = self._ear = None
+        _left_alone.append((self._link, self._cursor, self._listener))
+        self._link = self._cursor = self._listener = None
         self._pid = process_id()
 
     # transactions
@@ -255,16 +255,16 @@ class PostgresDialect:
 
     def listens(self, queues: Sequence[str]) -> bool:
         """Whether it has listened to these before."""
-        return self._ear is not None and self._ear.hears(self._channels(queues))
+        return self._listener is not None and self._listener.listens_to(self._channels(queues))
 
     def mark(self, cursor: Cursor, queues: Sequence[str]) -> None:
         """Listen to the queues."""
-        if self._ear is not None:
-            self._ear.listen(cursor, self._channels(queues))
+        if self._listener is not None:
+            self._listener.listen(cursor, self._channels(queues))
 
     def wait(self, cursor: Cursor, seconds: float, interrupt: Interrupt) -> bool:
         """Wait for a hint, or for a moment when it is worth to look without one."""
-        return self._ear is None or self._ear.wait(seconds, interrupt)
+        return self._listener is None or self._listener.wait(seconds, interrupt)
 
     def rest(self) -> None:
         """It goes on listening, which costs nothing."""
@@ -320,7 +320,7 @@ class PostgresDialect:
     def take_once(self, taking: Taking) -> Taken | None:
         """See `postgresql_once`."""
         taken = take_once(self.cursor(), self._once, taking)
-        hears = self._ear is not None and not self._ear.blind
+        hears = self._listener is not None and not self._listener.deaf
         return taken if hears else taken._replace(left=True)
 
     # the caller's own transaction
@@ -367,7 +367,7 @@ class PostgresDialect:
 
     def drop(self) -> None:
         """Close the connection; the next call opens another one."""
-        link, self._link, self._cursor, self._ear = self._link, None, None, None
+        link, self._link, self._cursor, self._listener = self._link, None, None, None
         if link is not None:
             with contextlib.suppress(Exception):  # it is thrown away because it is broken
                 link.close()

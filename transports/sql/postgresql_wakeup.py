@@ -8,9 +8,9 @@ until it is on the disk. So a process lets a put send a hint only if it has sent
 for 10 milliseconds (`Throttle`). Within them, what is put into an empty queue gets its hint by a
 statement of its own, which waits for no disk, and what is put behind other messages gets none,
 unless the put took so long that it ended more than 20 ms after the last hint. Whoever was woken
-looks once more after these 20 ms, and so does whoever has just begun to listen (`Ear`). So no timer
-is needed on the side that sends, and a consumer that has listened quietly for 20 ms knows that
-nothing has come.
+looks once more after these 20 ms, and so does whoever has just begun to listen (`Listener`). So no
+timer is needed on the side that sends, and a consumer that has listened quietly for 20 ms knows
+that nothing has come.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LATEST: Final = 0.020
 """Seconds after a hint within which a put without one must have ended."""
 
 _LATER: Final = LATEST + 0.002
-_BLIND_POLL: Final = 0.1
+_DEAF_POLL: Final = 0.1
 _CHANNELS: Final = 10_000
 
 
@@ -65,20 +65,20 @@ class Throttle:
             self._sent[channel] = at
 
 
-class Ear:
+class Listener:
     """What one connection listens to. One thread at a time.
 
     Attributes:
-        blind: a pooler is between: no hint comes.
+        deaf: a pooler is between: no hint comes.
     """
 
-    __slots__ = ("_channels", "_heard_at", "_hinted", "_link", "_looked_at", "_poll", "blind")
+    __slots__ = ("_channels", "_heard_at", "_hinted", "_link", "_looked_at", "_poll", "deaf")
 
     def __init__(self, link: Link, poll: float | None) -> None:
         """Listen to nothing yet; ``poll`` is in seconds, None for what suits the connection."""
         self._link = link
-        self.blind = link.prepare_threshold is None  # a pooler: LISTEN would reach nobody
-        self._poll = poll or (_BLIND_POLL if self.blind else math.inf)  # each claim looks, too
+        self.deaf = link.prepare_threshold is None  # a pooler: LISTEN would reach nobody
+        self._poll = poll or (_DEAF_POLL if self.deaf else math.inf)  # each claim looks, too
         self._channels: frozenset[str] = frozenset()
         self._hinted = False
         self._heard_at = self._looked_at = 0.0
@@ -87,14 +87,14 @@ class Ear:
     def _hear(self, _: psycopg.Notify) -> None:
         self._hinted = True
 
-    def hears(self, channels: Sequence[str]) -> bool:
+    def listens_to(self, channels: Sequence[str]) -> bool:
         """Return whether it listens to these and to nothing else."""
         return self._channels == frozenset(channels)
 
     def listen(self, cursor: Cursor, channels: Sequence[str]) -> None:
         """Listen to these from now on, and note that a look follows."""
         wanted = frozenset(channels)
-        if wanted != self._channels and not self.blind:
+        if wanted != self._channels and not self.deaf:
             for channel in self._channels - wanted:
                 cursor.execute(f"UNLISTEN {channel}")
             for channel in wanted - self._channels:
