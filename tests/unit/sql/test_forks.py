@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -56,8 +57,15 @@ def test_a_child_can_use_sqlite_whatever_other_threads_were_doing(
         assert found == (child, 0)
 
 
-def test_a_fork_waits_until_no_thread_is_inside_and_lets_them_in_again(fork: Fork) -> None:
-    cursor = sqlite3.connect(":memory:", check_same_thread=False).cursor(SqliteCursor)
+@pytest.fixture
+def cursor() -> Iterator[SqliteCursor]:
+    with closing(sqlite3.connect(":memory:", check_same_thread=False)) as connection:
+        yield connection.cursor(SqliteCursor)
+
+
+def test_a_fork_waits_until_no_thread_is_inside_and_lets_them_in_again(
+    cursor: SqliteCursor, fork: Fork
+) -> None:
     cursor.connection.create_function("nap", 1, time.sleep)
     thread = threading.Thread(target=cursor.execute, args=("SELECT nap(1.0)",))
     began = time.monotonic()
@@ -130,8 +138,9 @@ def _is_held(cursor: SqliteCursor) -> bool:
     return False
 
 
-def test_a_signal_handler_may_fork_on_a_thread_that_is_inside(fork: Fork) -> None:
-    cursor = sqlite3.connect(":memory:").cursor(SqliteCursor)
+def test_a_signal_handler_may_fork_on_a_thread_that_is_inside(
+    cursor: SqliteCursor, fork: Fork
+) -> None:
     status: list[int] = []
     before = signal.signal(
         signal.SIGUSR1, lambda *_: status.append(os.waitpid(fork(lambda: None), 0)[1])
