@@ -210,6 +210,29 @@ def test_an_option_of_the_wrong_type_says_what_it_must_be(
         parse(f"redis://h?limit={text}").option("limit", kind)
 
 
+def test_seconds_are_within_their_bounds_and_a_default_is_the_programs_own() -> None:
+    url = parse("amqp://host?short=5ms&fine=2m")
+    assert url.seconds("fine", 1.0, low=1.0, high=600.0) == 120.0
+    assert url.seconds("absent", 0.0, low=1.0, high=600.0) == 0.0
+    with pytest.raises(ConfigError, match="option 'short'.* seconds from 1 to 600"):
+        url.seconds("short", 1.0, low=1.0, high=600.0)
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("amqp://host?cafile=ca.pem", "'cafile'.* is for TLS: begin the URL with amqps://"),
+        ("amqp://host?verify=false", "'verify'.* is for TLS"),
+        ("amqps://host?verify=perhaps", "'verify'.* must be"),
+        ("amqps://host?keyfile=key.pem", "'keyfile'.* needs 'certfile' too"),
+    ],
+)
+def test_what_does_not_go_together_for_tls_is_refused(url: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        parse(url).check_tls("amqps")
+    parse("amqps://host?certfile=c.pem&keyfile=k.pem&verify=no").check_tls("amqps")
+
+
 def test_an_unknown_option_names_the_nearest_and_all_known_ones() -> None:
     url = parse("redis://h?heartbeet=3")
     with pytest.raises(ConfigError, match="'heartbeet'.*did you mean 'heartbeat'.*lease"):
