@@ -54,6 +54,8 @@ def explain(error: Exception, place: str, doing: str) -> QueueCoreError:
     if isinstance(error, exceptions.TimeoutError | TimeoutError):
         return ConnectTimeout(f"{place} did not answer in time ({doing}): {text}")
     if isinstance(error, exceptions.AuthenticationError) or _PASSWORD.search(text):
+        if "without any password configured" in text:
+            return AccessRefused(f"{place} asks for no password; leave it out of the URL")
         return AccessRefused(
             f"{place} refuses user and password: {text}; write them into the URL as "
             "redis://user:password@host, or redis://:password@host without ACL users"
@@ -75,7 +77,10 @@ def explain(error: Exception, place: str, doing: str) -> QueueCoreError:
     if _CLUSTER.search(text):
         return ConfigError(f"{place} is a node of a cluster, which is not supported: {text}")
     if "DB index is out of range" in text or "invalid DB index" in text:
-        return ConfigError(f"{place} does not have this database number: {text}")
+        return ConfigError(
+            f"{place}: there is no such database: {text}; its number stands behind the last / of "
+            "the URL, and the server's setting databases says how many there are"
+        )
     if isinstance(error, exceptions.ResponseError):
         return StoreCorrupt(
             f"{place} holds something else than our data under our keys ({doing}): {text}; choose "

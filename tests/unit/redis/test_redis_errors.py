@@ -83,3 +83,16 @@ def test_a_server_that_is_too_old_is_refused(version: str) -> None:
 @pytest.mark.parametrize("version", ["6.2.0", "7.0.15", "7.4.0-rc1", "10.0.1"])
 def test_newer_servers_are_taken(version: str) -> None:
     check(Answers(f"redis_version:{version}"), allow_eviction=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("AUTH <password> called without any password configured", "leave it out of the URL"),
+        ("WRONGPASS invalid username-password pair", "redis://user:password@host"),
+        ("DB index is out of range", "behind the last / of the URL"),
+    ],
+)
+def test_what_the_url_has_wrong_is_said_with_what_to_write(text: str, advice: str) -> None:
+    error = exceptions.AuthenticationError(text) if "password" in text else RESPONSE(text)
+    assert advice in str(explain(error, "Redis at h:1, database 9", "connect"))
