@@ -93,6 +93,27 @@ class PutTests(StoreTests):
         assert list(bench.store.put([], {}, settle=[a.token]).stale_tokens) == [a.token]
         assert list(bench.store.release([a.token])) == [a.token]
 
+    def test_a_token_is_not_good_for_the_next_claim_of_its_session(self, bench: StoreBench) -> None:
+        """With a publish, with one that is unusual, alone, with a claim, as a cause, a release."""
+        bench.put("a")
+        old = bench.claim_one().token
+        bench.store.release([old])
+        new = bench.claim_one().token
+        letter = envelope("letter", "other", cause=old)
+        for stale in (
+            bench.store.put([envelope("b", "other")], {}, settle=[old]).stale_tokens,
+            bench.store.put(
+                [envelope("c", "other", max_deliveries=9)], {}, settle=[old]
+            ).stale_tokens,
+            bench.store.put([], {}, settle=[old]).stale_tokens,
+            bench.answer(queue="third", settle=[old]).stale_tokens,
+            bench.store.put([letter], {}, settle=[old]).stale_tokens,
+            bench.store.release([old]),
+        ):
+            assert list(stale) == [old]
+            assert list(bench.store.owned("s")) == [new]
+        assert bench.claimed(queue="other") == ["b", "c"]
+
     def test_stale_tokens_are_told_and_the_others_are_settled(self, bench: StoreBench) -> None:
         bench.put("a", "b", "c")
         a, b, c = bench.claim()

@@ -82,6 +82,16 @@ def test_nothing_new_is_handed_out_while_the_heartbeat_is_not_confirmed(
     assert session.receive("c", wait=0) == ()
 
 
+def test_a_heartbeat_counts_from_when_it_was_sent(bench: Bench, session: EmulatedSession) -> None:
+    send(session, "work", b"1")
+    session.subscribe("c", "work", prefetch=5)
+    once(bench, "heartbeat", lambda: bench.clock.advance(6.0))
+    session.tick()
+    bench.clock.advance(3.5)
+    assert not session.holds
+    assert session.receive("c", wait=0) == ()
+
+
 def test_an_answer_that_comes_after_the_lease_is_kept_until_the_session_is_known_to_live(
     bench: Bench, session: EmulatedSession
 ) -> None:
