@@ -56,6 +56,24 @@ def test_chores_that_fail_wait_once_and_are_not_tried_without_a_pause() -> None:
     session.close()
 
 
+def test_what_a_cancelled_consumer_held_goes_back_however_often_that_fails() -> None:
+    bench = Bench()
+    session = bench.open()
+    session.declare(Queue("work"))
+    send(session, "work", b"1", b"2")
+    session.subscribe("c", "work", prefetch=2)
+    session.receive("c", wait=0)
+    bench.faults.plan[:] = ["before"] * 4
+    bench.faults.only = frozenset({"release"})
+    with pytest.raises(ConnectionLost):
+        session.cancel("c")
+    for _ in range(4):
+        assert session.inspect("work").unacked == 2
+        session.tick()
+    assert session.inspect("work").ready == 2
+    session.close()
+
+
 def test_acks_of_an_interrupted_cancel_are_sent_before_the_session_ends() -> None:
     bench = Bench()
     session = bench.open()
