@@ -446,13 +446,13 @@ class Store(Protocol):
            not reported as ``already``.
         3. If a ``reject-publish`` queue in ``limits`` would then hold more than ``max_length``
            unclaimed messages (ready and delayed; dead ones do not count; envelopes that exist
-           already do not count twice), undo everything and say ``full``. Only queues that gain an
-           envelope are judged.
+           already do not count twice), undo everything and say ``full``. Only queues that would
+           hold more of them than before are judged.
         4. Append the others, in the order given. One whose (queue, id) exists is left out and
            reported as ``already``.
         5. If a ``drop-head`` queue in ``limits`` now holds more unclaimed messages than
-           ``max_length``, the surplus becomes dead as ``maxlen``, lowest priority and oldest first,
-           for ``collect`` to hand out. Of thousands some may be left to steps of their own that
+           ``max_length``, whether or not it gained one, the surplus becomes dead as ``maxlen``,
+           lowest priority and oldest first, for ``collect`` to hand out. Of thousands some may be left to steps of their own that
            follow, and to later puts.
 
         ``batch`` may be empty, to check versions or only to settle. What is settled need not be the

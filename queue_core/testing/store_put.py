@@ -297,6 +297,22 @@ class LimitTests(StoreTests):
         assert (list(result.full), list(result.already)) == ([], [1])
         assert bench.dead() == {"a": "expired"}
 
+    def test_what_is_dead_at_once_is_not_refused_by_a_queue_that_is_too_full(
+        self, bench: StoreBench
+    ) -> None:
+        bench.put("a", "b")
+        limits = {"q": Limit(1, "reject-publish")}
+        assert not bench.store.put([envelope("c", ttl=0.0)], {}, limits=limits).full
+        assert bench.dead() == {"c": "expired"}
+
+    def test_a_queue_that_gains_nothing_drops_its_surplus_all_the_same(
+        self, bench: StoreBench
+    ) -> None:
+        bench.put("a", "b")
+        result = bench.store.put([envelope("b")], {}, limits={"q": Limit(1)})
+        assert list(result.already) == [0]
+        assert bench.dead() == {"a": "maxlen"}
+
     def test_every_full_queue_is_named(self, bench: StoreBench) -> None:
         names = ["one", "two", "three"]
         limits = {name: Limit(0, "reject-publish") for name in names[:2]}
