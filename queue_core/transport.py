@@ -452,8 +452,8 @@ class Store(Protocol):
            reported as ``already``.
         5. If a ``drop-head`` queue in ``limits`` now holds more unclaimed messages than
            ``max_length``, whether or not it gained one, the surplus becomes dead as ``maxlen``,
-           lowest priority and oldest first, for ``collect`` to hand out. Of thousands some may be left to steps of their own that
-           follow, and to later puts.
+           lowest priority and oldest first, for ``collect`` to hand out. Of thousands some may be
+           left to steps of their own that follow, and to later puts.
 
         ``batch`` may be empty, to check versions or only to settle. What is settled need not be the
         ``cause`` of anything: acks travel with whatever is published next. So a store that keeps
