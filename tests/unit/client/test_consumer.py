@@ -145,6 +145,18 @@ def test_a_flush_whose_session_ended_says_once_that_nothing_is_certain(broker, c
     consumer.flush()
 
 
+def test_an_ack_with_publications_never_reaches_the_session_after_its_own(broker, consumer):
+    broker.batches.append([broker.delivery()])
+    message = consumer.receive()
+    broker.failures.append(ConnectionLost("the connection broke"))
+    with pytest.raises(StaleDelivery):
+        message.ack(then=[publication()])
+    first, second = broker.sessions
+    assert first.closed
+    assert not second.settled
+    assert ("publish", "id-1") not in second.calls
+
+
 def test_a_flush_that_was_interrupted_leaves_the_settlements_uncertain(broker, consumer):
     broker.batches.append([broker.delivery()])
     consumer.receive().ack()
