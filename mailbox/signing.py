@@ -55,7 +55,7 @@ class SigningKey:
         if len(self._secret) < MIN_SECRET:
             raise ConfigError(
                 f"the secret of key {name!r} has {len(self._secret)} bytes and needs {MIN_SECRET}; "
-                "make one with: python -c 'import secrets; print(secrets.token_hex(32))'"
+                "make one with: python -c 'print(__import__(\"secrets\").token_hex(32))'"
             )
 
     @classmethod

@@ -7,6 +7,7 @@ import pytest
 
 from queue_core import AccessRefused, ConfigError, ConnectionLost, QueueCoreError
 from queue_core.worker.cli import cli
+from queue_core.mailbox import SigningKey
 from queue_core.worker.cli.errors import report
 
 
@@ -57,3 +58,13 @@ def test_an_option_where_there_is_none_is_told_what_to_do(
         cli.main(words, "queue-core", standalone_mode=False)
     assert report(caught.value) == 2
     assert f"try:     {advice}" in capsys.readouterr().err
+
+
+def test_how_to_make_a_secret_is_one_line_to_try(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        SigningKey("ops", "short")
+    assert report(caught.value) == 78
+    assert [line[:24] for line in capsys.readouterr().err.splitlines()] == [
+        "error:   the secret of k",
+        "try:     make one with: ",
+    ]
