@@ -6,8 +6,8 @@ import click
 import pytest
 
 from queue_core import AccessRefused, ConfigError, ConnectionLost, QueueCoreError
-from queue_core.worker.cli import cli
 from queue_core.mailbox import SigningKey
+from queue_core.worker.cli import cli
 from queue_core.worker.cli.errors import report
 
 
