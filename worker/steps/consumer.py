@@ -8,6 +8,7 @@ from typing import Any
 
 from queue_core.worker.banner import lines
 from queue_core.worker.blueprint import StartStopStep
+from queue_core.worker.builtin import is_builtin
 from queue_core.worker.consumer.consumer import TaskConsumer
 from queue_core.worker.runner import Worker
 
@@ -30,6 +31,11 @@ class Consumer(StartStopStep):
         if not parent.stopping:
             for line in lines(parent):
                 logger.info("%s", line)
+            if all(is_builtin(task.name) for task in parent.info.tasks):
+                logger.warning(
+                    "the app has no tasks, so every message is given up; name the modules that "
+                    "have them: App(include=[...])"
+                )
 
     def close(self, parent: Worker) -> None:
         """Take nothing more."""

@@ -34,8 +34,10 @@ def test_whom_a_worker_obeys_is_said_once_however_many_namespaces_it_is_in(caplo
     assert [line for line in caplog.messages if "obeys" in line or "control " in line] == [words]
 
 
-def run(**options):
-    app = App("banner", broker="memory://banner", backend=AWAY)
+def run(backend=AWAY, task=None, **options):
+    app = App("banner", broker="memory://banner", backend=backend)
+    if task is not None:
+        app.task(task)
     options = WorkerOptions(broker="memory://banner", name="w@h", **options)
     try:
         return Worker(SoloPool(app), options).run()
@@ -54,3 +56,15 @@ def test_a_worker_says_where_its_results_are_and_that_nobody_is_there(caplog):
 def test_a_check_fails_where_results_cannot_be_kept():
     with pytest.raises(ConnectionLost, match="127.0.0.1:1"):
         run(check=True)
+
+
+def test_a_worker_without_tasks_is_warned_that_it_gives_up_every_message(caplog):
+    assert run(backend=None, check=True) == 0
+    assert "the app has no tasks, so every message is given up" in caplog.text
+    caplog.clear()
+
+    def add(a, b):
+        return a + b
+
+    assert run(backend=None, task=add, check=True) == 0
+    assert "no tasks" not in caplog.text
