@@ -121,7 +121,7 @@ class Features(msgspec.Struct, frozen=True):
     key_value: Annotated[
         bool,
         "connection.key_value(): key_get, key_set, key_increment, key_delete",
-        "name a second URL with backend= for what needs keys and values",
+        "keep them in a second broker: another Connection, App(backend=...), Mailbox(store=...)",
     ] = False
     deduplicate: Annotated[
         bool,
