@@ -70,12 +70,12 @@ class Bench:
         assert {outcome.status for outcome in outcomes} <= {"confirmed"}, outcomes
 
     def publish(
-        self, session: AmqpSession, *found: Publication, timeout: float = 10.0
+        self, session: AmqpSession, *found: Publication, timeout: float = 30.0
     ) -> list[str]:
         return [outcome.status for outcome in session.publish(found, timeout=timeout)]
 
     def take(
-        self, session: AmqpSession, consumer: str, count: int, within: float = 10.0
+        self, session: AmqpSession, consumer: str, count: int, within: float = 30.0
     ) -> list[Delivery]:
         """Receive exactly ``count`` deliveries."""
         deadline = time.monotonic() + within

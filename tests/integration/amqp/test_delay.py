@@ -215,7 +215,7 @@ def test_a_requeue_with_delay_is_stale_after_a_second_settlement(bench):
     (delivery,) = bench.take(bench.session, "c", 1)
     bench.session.settle([Settlement(delivery, "requeue", delay=0.2)])
     bench.ack(bench.session, delivery)
-    with pytest.raises(StaleDelivery, match="1 settlements"):
+    with pytest.raises(StaleDelivery, match="1 settlement "):
         bench.session.flush("c")
     (again,) = bench.take(bench.session, "c", 1)
     assert again.body == b"once"
