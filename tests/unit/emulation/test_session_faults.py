@@ -251,6 +251,21 @@ def test_a_settle_then_whose_reply_was_lost_can_be_repeated_with_the_same_ids(
         session.settle_then(delivery, then)
 
 
+def test_a_settle_then_with_other_messages_does_not_pass_for_the_lost_one_that_worked(
+    bench: Bench, session: EmulatedSession
+) -> None:
+    session.declare(Queue("results"))
+    send(session, "work", b"1")
+    session.subscribe("c", "work", prefetch=5)
+    [delivery] = session.receive("c", wait=0)
+    lose(bench, "after", only="put")
+    with pytest.raises(ConnectionLost):
+        session.settle_then(delivery, [publication("results", b"result")])
+    with pytest.raises(StaleDelivery):
+        session.settle_then(delivery, [publication("results", b"failure")])
+    assert session.inspect("results").ready == 1
+
+
 @pytest.mark.parametrize("fault", ["before", "after"])
 @pytest.mark.parametrize("method", ["collect", "put", "read_table", "open_session"])
 def test_dead_letters_arrive_once_whatever_the_keeper_loses(
