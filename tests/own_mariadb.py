@@ -31,13 +31,14 @@ class OwnMariaDB:
         self._command = [program, "--no-defaults", *user, *places, f"--port={port}"]
         self._command += ["--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M"]
         self._log = folder / "log"
-        subprocess.run(
+        installed = subprocess.run(
             ["mariadb-install-db", "--no-defaults", *user, places[0], "--skip-test-db"]
             + ["--auth-root-authentication-method=normal"],
-            check=True,
             capture_output=True,
-            timeout=60,
+            text=True,
+            timeout=100,
         )
+        assert installed.returncode == 0, installed.stdout + installed.stderr
         self.process = self._start()
         self.run("CREATE DATABASE queue_core")
 

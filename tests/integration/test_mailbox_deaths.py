@@ -140,7 +140,7 @@ def test_reply_queues_of_killed_callers_leave_nothing(broker, nodes, scripts, na
                 queues.pop()
             return not queues and leftovers(broker.url, ".reply.") == 0
 
-        eventually(all_are_gone, LEASE + 5.0 * SLOW)
+        eventually(all_are_gone, LEASE + 5.0 * 2 * SLOW)
 
 
 def test_a_node_that_was_killed_can_come_back_under_its_name(box, nodes):
