@@ -684,6 +684,24 @@ def test_heartbeats_go_on_while_a_slow_store_takes_many_steps(bench: Bench, how:
     watcher.close()
 
 
+def test_a_dead_letter_exchange_that_others_gave_the_queue_meanwhile_counts(
+    bench: Bench, session: EmulatedSession
+) -> None:
+    session.declare(Queue("dead"))
+    session.declare(Queue("short", message_ttl=1.0))
+    send(session, "short", b"dropped")
+    bench.pass_time(2.0, session)
+    other = bench.open()
+    other.delete(Queue("short"))
+    other.declare(
+        Queue("short", message_ttl=1.0, dead_letter_exchange="", dead_letter_routing_key="dead")
+    )
+    send(other, "short", b"kept")
+    bench.pass_time(2.0, session)
+    assert session.inspect("dead").ready == 1
+    other.close()
+
+
 def test_many_dead_letters_are_buried_within_a_few_rounds(
     bench: Bench, session: EmulatedSession
 ) -> None:
