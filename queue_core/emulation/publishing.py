@@ -64,7 +64,7 @@ class _Plan(msgspec.Struct):
     missing: Publication | None = None
 
 
-class PiggybackedAcks(Protocol):
+class AcksToCarry(Protocol):
     """Claims that are settled on the way: by the first put of a publish that does anything."""
 
     @property
@@ -116,7 +116,7 @@ class Publisher:
         self,
         store: Store,
         publications: Sequence[Publication],
-        piggybacked: PiggybackedAcks,
+        piggybacked: AcksToCarry,
         *,
         deadline: Deadline,
         transaction: Transaction | None = None,
@@ -135,7 +135,7 @@ class Publisher:
         self,
         store: Store,
         chunk: Sequence[Publication],
-        piggybacked: PiggybackedAcks,
+        piggybacked: AcksToCarry,
         deadline: Deadline,
         transaction: Transaction | None,
     ) -> list[Outcome]:
