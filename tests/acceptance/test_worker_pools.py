@@ -174,4 +174,4 @@ def test_a_worker_holds_few_messages_until_it_knows_that_they_are_short(
     assert held_behind_a_long_one() <= 8
     for result in [send("add", 1, 1) for _ in range(400)]:
         result.get(30)
-    eventually(lambda: held_behind_a_long_one() >= 24, 30.0)
+    eventually(lambda: held_behind_a_long_one() >= 24, 60.0)
