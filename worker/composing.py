@@ -213,18 +213,17 @@ class Composer:
         options = {**usual, **said}
         now = self._now()
         delay = seconds_to_wait(options, self.zone, now)
-        ttl, expires = self._ttl(options)
-        if ttl is not None and ttl <= delay:
+        left, expires = self._expiry(options)
+        if left is not None and left <= delay:
             raise ConfigError(
-                f"task {signature.task} would expire (in {ttl:g} s) before it may start (in "
+                f"task {signature.task} would expire (in {left:g} s) before it may start (in "
                 f"{delay:g} s)"
             )
-        # The broker holds it back, so it need not say until when, and drops it: if it can.
+        # The broker holds it back, so it need not say until when: if it can for so long.
         eta = later("countdown", now, delay) if delay > LONGEST else None
-        ttl = None if ttl is None or ttl > LONGEST else ttl
-        return Moments(min(delay, LONGEST), ttl, expires, eta)
+        return Moments(min(delay, LONGEST), expires, eta)
 
-    def _ttl(self, options: Mapping[str, Any]) -> tuple[float | None, str | None]:
+    def _expiry(self, options: Mapping[str, Any]) -> tuple[float | None, str | None]:
         expires = options.get("expires")
         if expires is None:
             return None, None

@@ -60,13 +60,11 @@ class Moments(NamedTuple):
 
     Attributes:
         delay: seconds until it may start.
-        ttl: seconds after which it is not worth starting any more; None: it always is.
-        expires: the same as a point in time, ISO 8601.
+        expires: when it is not worth starting any more, ISO 8601; None: it always is.
         eta: when it may start, if that is later than after the delay.
     """
 
     delay: float = 0.0
-    ttl: float | None = None
     expires: str | None = None
     eta: str | None = None
 
@@ -148,7 +146,6 @@ class MessageTemplate:
             self._priority,
             task_id,
             said("reply_to"),
-            when.ttl,
         )
         queue, exchange, key = self._to
         publication = Publication(

@@ -243,7 +243,6 @@ class Sender:
             exchange=publication.exchange,
             headers=properties.headers,
             priority=properties.priority,
-            ttl=properties.expiration,
             delay=publication.delay,
             correlation_id=properties.correlation_id,
             reply_to=properties.reply_to,

@@ -68,7 +68,7 @@ def default(
         if wait <= 0:
             return request
         if headers.get("expires") is not None and request.expired(wait):
-            request.skip("expired")  # the broker would drop it meanwhile, and nobody be told
+            request.skip("expired")
         else:
             consumer.hold(request, wait)
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import threading
+import time
 
 import pytest
 
@@ -218,6 +219,26 @@ class TestChords:
 
     def test_a_task_can_be_replaced_by_a_chord(self, task, queue):
         assert (task("fan_out", [1, 2, 3], queue) | task("add", 1)).delay().get(30) == 13
+
+
+class TestExpired:
+    """No broker drops a task in silence: the worker that comes too late says that it did."""
+
+    @pytest.fixture
+    def backend(self, broker_url, tmp_path):
+        return f"sqlite:///{tmp_path}/results.db" if broker_url.startswith("amqp") else None
+
+    def test_who_waits_for_what_expired_before_a_worker_came_hears_of_it(self, request, task):
+        late = task("add", 1, 2).apply_async(expires=0.2)
+        parts = [task("add", 1, 2, expires=0.2), task("add", 3, 4)]
+        whole = chord(parts, task("total")).delay()
+        time.sleep(0.4)
+        request.getfixturevalue("worker")
+        with pytest.raises(RemoteError, match="expired"):
+            late.get(30)
+        assert late.state == "REVOKED"
+        with pytest.raises(RemoteError, match="ChordError: .*expired"):
+            whole.get(30)
 
 
 def test_a_chord_without_a_store_is_refused_at_the_call(app, queue, broker_url):

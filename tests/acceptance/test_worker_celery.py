@@ -651,7 +651,10 @@ class TestTogether:
 
 
 def test_messages_say_what_celerys_say(celery: CeleryClient, ours: App, place: Place) -> None:
-    """Every header that says something, and every property; ours may say more."""
+    """Every header that says something, and every property; ours may say more.
+
+    But for `expiration`: a task that the broker drops is one that nobody hears of again.
+    """
     name = f"{place.ranked}-raw"
     with Connection(place.broker) as connection:
         connection.declare(ours.queue(name))
@@ -684,7 +687,7 @@ def test_messages_say_what_celerys_say(celery: CeleryClient, ours: App, place: P
             "application/json",
             "utf-8",
         )
-        assert properties.priority == 4 and 50 < properties.expiration <= 60
+        assert properties.priority == 4
         assert properties.correlation_id == message.headers["id"]
 
 
