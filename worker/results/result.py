@@ -86,7 +86,8 @@ class AsyncResult(Generic[R]):
         """Return what the task returned; wait for it at most ``timeout`` seconds (None: for ever).
 
         For ever also if it never comes: nobody sent the task, or the result has expired (both are
-        ``UNKNOWN`` in `state`), or the message was purged, or its ``expires`` was over.
+        ``UNKNOWN`` in `state`), or the message was purged. What expires ends when a
+        worker takes it.
 
         With ``propagate=False`` an error is returned, not raised.
 

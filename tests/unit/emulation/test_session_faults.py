@@ -43,14 +43,18 @@ def lose(bench: Bench, *plan: str, only: str = "") -> None:
         bench.faults.only = frozenset({only})
 
 
+def lose_a_claim(bench: Bench, session: EmulatedSession, fault: str) -> None:
+    lose(bench, fault)
+    with pytest.raises(ConnectionLost):
+        session.receive("c", wait=0)
+
+
 def test_a_claim_whose_reply_was_lost_is_repeated_and_strands_nothing(
     bench: Bench, session: EmulatedSession
 ) -> None:
     send(session, "work", b"1", b"2")
     session.subscribe("c", "work", prefetch=2)
-    lose(bench, "after")
-    with pytest.raises(ConnectionLost):
-        session.receive("c", wait=0)
+    lose_a_claim(bench, session, "after")
     assert not session.closed
     assert bodies(session.receive("c", wait=0)) == [b"1", b"2"]
     assert session.inspect("work").unacked == 2
@@ -61,9 +65,7 @@ def test_a_claim_whose_request_was_lost_claims_when_repeated(
 ) -> None:
     send(session, "work", b"1")
     session.subscribe("c", "work", prefetch=2)
-    lose(bench, "before")
-    with pytest.raises(ConnectionLost):
-        session.receive("c", wait=0)
+    lose_a_claim(bench, session, "before")
     assert bodies(session.receive("c", wait=0)) == [b"1"]
 
 
@@ -73,9 +75,7 @@ def test_what_a_lost_claim_took_goes_back_when_the_consumer_is_cancelled(
 ) -> None:
     send(session, "work", b"1")
     session.subscribe("c", "work", prefetch=2)
-    lose(bench, fault)
-    with pytest.raises(ConnectionLost):
-        session.receive("c", wait=0)
+    lose_a_claim(bench, session, fault)
     session.cancel("c")
     session.tick()
     info = session.inspect("work")
@@ -87,9 +87,7 @@ def test_what_a_claim_takes_that_arrives_after_it_was_given_up_goes_back(
     bench: Bench, session: EmulatedSession, how: str
 ) -> None:
     session.subscribe("c", "work", prefetch=5)
-    lose(bench, "late")
-    with pytest.raises(ConnectionLost):
-        session.receive("c", wait=0)
+    lose_a_claim(bench, session, "late")
     if how == "cancelled":
         session.cancel("c")
         session.subscribe("c", "work", prefetch=5)
@@ -114,9 +112,7 @@ def test_what_a_lost_claim_took_is_not_taken_back_from_who_got_it_by_the_repeat(
 ) -> None:
     send(session, "work", b"1", b"2")
     session.subscribe("c", "work", prefetch=5)
-    lose(bench, "after")
-    with pytest.raises(ConnectionLost):
-        session.receive("c", wait=0)
+    lose_a_claim(bench, session, "after")
     found = session.receive("c", wait=0)
     for _ in range(5):
         bench.pass_time(5.0, session)
@@ -170,9 +166,7 @@ def test_what_a_lost_claim_took_goes_back_when_the_consumer_stops(
     session.subscribe("c", "work", prefetch=1)
     [held] = session.receive("c", wait=0)
     ack(session, [held])
-    lose(bench, fault)
-    with pytest.raises(ConnectionLost):
-        session.receive("c", wait=0)
+    lose_a_claim(bench, session, fault)
     session.stop("c")
     session.tick()
     info = session.inspect("work")
@@ -206,9 +200,7 @@ def test_acks_that_travelled_with_a_lost_claim_are_sent_again_and_are_not_stale(
     send(session, "work", b"1", b"2", b"3")
     session.subscribe("c", "work", prefetch=2)
     ack(session, session.receive("c", wait=0))
-    lose(bench, fault)
-    with pytest.raises(ConnectionLost):
-        session.receive("c", wait=0)
+    lose_a_claim(bench, session, fault)
     session.flush("c")
     assert bodies(session.receive("c", wait=0)) == [b"3"]
     info = session.inspect("work")
