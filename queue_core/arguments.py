@@ -2,24 +2,91 @@
 
 Each check returns its value, or raises `ConfigError` with the argument's name and what it should
 be: so a mistake is told by the call that makes it, on every transport alike, and not by a driver,
-by arithmetic, or by who reads the message later.
+by arithmetic, or by who reads the message later. A keyword that there is not, but which kombu or
+celery have, is answered with what it is called here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
 from types import UnionType
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import msgspec
 
-from queue_core.errors import ConfigError, TooLarge
+from queue_core.errors import ConfigError, TooLarge, nearest
 
 MAX_HEADERS = 1000
 MAX_HEADER_BYTES = 64 * 1024
+MAX_HEADER_DEPTH = 32
 MAX_PRIORITY = 9
 MAX_SECONDS = 2**32 / 1000
+
+_PLAIN: Final = frozenset((str, bool, bytes, type(None)))
+_NESTED: Final = (list, tuple, Mapping)
+_CARRIED: Final = (str, bytes, bytearray, datetime, Decimal, type(None))
+
+_IN_URL: Final = "what a connection needs stands in its URL, amqp://user:password@host:5672/vhost"
+_BY_ITSELF: Final = "a call waits for the broker and repeats by itself, for timeout= seconds"
+_DECLARED: Final = "declare first, once: connection.declare(queue)"
+_PUBLISH: Final = "write connection.producer().publish(body, queue, headers=..., serializer=...)"
+_ALWAYS_ACKED: Final = "each message is acked; simple_queue(name).get() does it at once"
+_ELSEWHERE: Final[Mapping[str, str]] = {
+    "alternates": "write several URLs with ';' between them",
+    "auto_declare": _DECLARED,
+    "binding_arguments": "write bindings=[Binding(exchange, queue, arguments={...})]",
+    "callbacks": "write connection.consumer(queue).run(function)",
+    "channel": "a connection is enough: connection.declare(queue), connection.producer(exchange)",
+    "consumer_arguments": "how a queue is consumed says connection.consumer(queue, ...)",
+    "countdown": "write delay=, in seconds",
+    "compression": _PUBLISH,
+    "declare": _DECLARED,
+    "delivery_mode": "write durable=False for what may be lost when the broker ends",
+    "exchange": "write source=, the name of the exchange",
+    "exchange_type": "write Exchange(name, type=...)",
+    "expiration": "write ttl=, in seconds",
+    "failover_strategy": "write several URLs with ';' between them; they are tried in turn",
+    "headers": _PUBLISH,
+    "heartbeat": "it is an option of the URL: amqp://host?heartbeat=30",
+    "hostname": _IN_URL,
+    "no_ack": _ALWAYS_ACKED,
+    "no_declare": "only what connection.declare() is given is declared",
+    "on_message": "write connection.consumer(queue).run(function)",
+    "passive": "write connection.declare(..., passive=True)",
+    "password": _IN_URL,
+    "port": _IN_URL,
+    "queue": "write destination=, the name of the queue",
+    "queue_arguments": "write max_priority=9 for {'x-max-priority': 9}, message_ttl=60 for "
+    "{'x-message-ttl': 60000} and so on; arguments= passes anything to RabbitMQ",
+    "queues": "write connection.consumer(*queues)",
+    "retry": _BY_ITSELF,
+    "retry_policy": _BY_ITSELF,
+    "routing_key": "it belongs to each message: publish(body, routing_key)",
+    "serializer": _PUBLISH,
+    "ssl": "write amqps:// or rediss://; certificates are options of the URL",
+    "transport_options": "they are options of the URL; visibility_timeout is lease=",
+    "ttl": "write message_ttl=, in seconds",
+    "userid": _IN_URL,
+    "virtual_host": _IN_URL,
+}
+"""What kombu and celery have, and a call here has not -> what to write instead."""
+
+
+def refuse_options(call: str, unknown: Iterable[str], known: Iterable[str] | None) -> NoReturn:
+    """Raise ConfigError for an option that ``call`` has not, with what is meant by it.
+
+    ``known`` are those that it has, for example the ``__kwdefaults__`` of the function.
+    """
+    name = min(unknown)
+    names = list(known or ())
+    advice = _ELSEWHERE.get(name)
+    if advice is None:
+        near = nearest(name, names)
+        advice = f"did you mean {near!r}?" if near else f"it has {', '.join(names)}"
+    raise ConfigError(f"{call}() has no option {name!r}; {advice}")
 
 
 def check_seconds(what: str, value: float | None, *, zero: bool = False) -> float | None:
@@ -75,10 +142,14 @@ def check_kind(what: str, value: object, kind: type | UnionType, words: str) -> 
 
 
 def check_texts(**named: str | None) -> None:
-    """Raise ConfigError unless each is a string or None."""
+    """Raise ConfigError unless each is a string that can be written as UTF-8, or None."""
     for name, value in named.items():
         if value is not None:
             check_kind(name, value, str, "a string")
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ConfigError(f"{name} {value!r:.60} is not valid Unicode") from None
 
 
 def check_flags(label: str = "", **named: bool) -> None:
@@ -101,7 +172,8 @@ def copy_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
     """
     if headers is None:
         return {}
-    check_kind("headers", headers, Mapping, "a mapping of names to values")
+    if headers.__class__ is not dict:
+        check_kind("headers", headers, Mapping, "a mapping of names to values")
     carried = dict(headers)
     if not carried:
         return carried
@@ -112,22 +184,63 @@ def copy_headers(headers: Mapping[str, Any] | None) -> dict[str, Any]:
             not isinstance(name, str)
             or not name
             or len(name.encode("utf-8", "replace")) > 255
-            or min(name) < " "
+            or (not name.isprintable() and min(name) < " ")  # the first is quick
         ):
             raise ConfigError(
                 f"header name {name!r:.60} must be a string of 1 to 255 bytes without control "
                 "characters"
             )
-    try:
-        size = len(msgspec.msgpack.encode(carried))
-    except (TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise ConfigError(
-            f"a header value cannot be sent: {error}; use strings, numbers, booleans, bytes, "
-            "lists and dicts"
-        ) from error
+    size = _size(carried)
+    for name, value in carried.items():
+        if value.__class__ not in _PLAIN:
+            _check_header(name, value)
     if size > MAX_HEADER_BYTES:
         raise TooLarge(
             f"the headers take {size} bytes; {MAX_HEADER_BYTES} is the limit; put large data "
             "into the body"
         )
     return carried
+
+
+def _size(headers: Mapping[str, Any]) -> int:
+    """Return about how many bytes they take; this ends, and so does what looks at them later."""
+    try:
+        return len(msgspec.msgpack.encode(headers))
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        if len(headers) == 1:
+            raise _unsendable(next(iter(headers)), str(error)) from error
+    return sum(_size({name: value}) for name, value in headers.items())
+
+
+def _check_header(name: str, value: object, depth: int = MAX_HEADER_DEPTH) -> None:
+    """Raise ConfigError for what msgpack knows, and some broker does not."""
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise _unsendable(name, f"{value} needs more than 64 bits; write it as a string")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise _unsendable(name, f"{value} is no number; write it as a string")
+    elif isinstance(value, _NESTED):
+        if depth <= 0:
+            raise _unsendable(name, f"it is nested deeper than {MAX_HEADER_DEPTH} levels")
+        for item in _inside(name, value):
+            if item.__class__ not in _PLAIN:
+                _check_header(name, item, depth - 1)
+    elif not isinstance(value, _CARRIED):
+        raise _unsendable(name, f"a {type(value).__name__} is none of these")
+
+
+def _inside(name: str, value: Iterable[object]) -> Iterable[object]:
+    if not isinstance(value, Mapping):
+        return value
+    for key in value:
+        if not isinstance(key, str):
+            raise _unsendable(name, f"what a dict holds is named by strings, not {key!r:.60}")
+    return value.values()
+
+
+def _unsendable(name: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"the header {name!r:.60} cannot be sent: {why}; use strings, numbers, booleans, bytes, "
+        "lists and dicts"
+    )

@@ -3,7 +3,7 @@
 A message that cannot be decoded, or whose content type is not accepted, is never handed out and
 never lost: it is copied, as it is, to where a person finds it, with the reason in the header
 ``qc-error`` and its queue in ``qc-queue``, and acked in the same step. That is the dead-letter
-exchange of its queue or, where there is none or nobody listens to it, the queue ``<queue>.dlq``.
+exchange of its queue or, where there is none or it does not take it, the queue ``<queue>.dlq``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 
 from queue_core.errors import (
+    AccessRefused,
     DecodeError,
     MessageError,
     PublishError,
@@ -52,7 +53,7 @@ def set_aside(
         try:
             message.ack(then=[_copy(message, error, target, key)])
             return
-        except (PublishError, QueueNotFound) as failed:
+        except (AccessRefused, PublishError, QueueNotFound) as failed:
             logger.warning("the dead-letter exchange %r did not take it: %s", target, failed)
     try:
         recovery.call(

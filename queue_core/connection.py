@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Self, TypeVar, overload
+from contextlib import ExitStack
+from typing import Never, Self, TypeVar, overload
 
-from queue_core.arguments import check_flags, check_kind, need_seconds
+from queue_core.arguments import check_flags, check_kind, need_seconds, refuse_options
 from queue_core.consumer import Consumer
 from queue_core.errors import ConfigError, Unsupported
 from queue_core.key_value import RecoveredKeyValue
@@ -53,6 +54,7 @@ class Connection:
         codecs: Codecs = DEFAULT_CODECS,
         limits: Limits = DEFAULT_LIMITS,
         clock: Clock | None = None,
+        **unknown: Never,
     ) -> None:
         """Check the URL and load its transport; nothing is connected yet.
 
@@ -74,8 +76,10 @@ class Connection:
 
         Raises:
             ConfigError: the URL or an option in it is not understood, or its driver is not
-                installed.
+                installed; or there is no such argument.
         """
+        if unknown:
+            refuse_options("Connection", unknown, Connection.__init__.__kwdefaults__)
         for what, seconds in (
             ("lease", lease),
             ("timeout", timeout),
@@ -212,10 +216,18 @@ class Connection:
         Blocks at most about twice the connection's timeout, however many consumers there are.
         """
         deadline = Deadline.after(self._timeout, self._recovery.options.clock)
-        if not self._recovery.closed:
-            for consumer in list(self._consumers):
-                consumer.close(deadline.remaining())
-        self._recovery.close(timeout=max(deadline.remaining(), self._timeout / 10))
+
+        def close(consumer: Consumer) -> None:
+            consumer.close(deadline.remaining())
+
+        def end() -> None:
+            self._recovery.close(timeout=max(deadline.remaining(), self._timeout / 10))
+
+        with ExitStack() as stack:  # each is done, even if one before it fails
+            stack.callback(end)
+            if not self._recovery.closed:
+                for consumer in list(self._consumers):
+                    stack.callback(close, consumer)
 
     def __enter__(self) -> Self:
         """Return itself; the connection is made when first needed."""
@@ -319,11 +331,14 @@ class Connection:
         *,
         serializer: str | None = None,
         compression: str | None = None,
+        **unknown: Never,
     ) -> Producer:
         """Return a producer for an exchange (the default exchange if empty).
 
         Does not declare or connect.
         """
+        if unknown:
+            refuse_options("producer", unknown, Connection.producer.__kwdefaults__)
         return Producer(
             self._recovery,
             exchange.name
@@ -342,6 +357,7 @@ class Connection:
         prefetch: int = 100,
         accept: Sequence[str] | None = None,
         decode: bool = True,
+        **unknown: Never,
     ) -> Consumer:
         """Return a consumer of one or more declared queues.
 
@@ -356,6 +372,8 @@ class Connection:
             decode: False hands messages out undecoded; their ``payload`` then decodes, or raises,
                 when asked for.
         """
+        if unknown:
+            refuse_options("consumer", unknown, Connection.consumer.__kwdefaults__)
         consumer = Consumer(
             self._recovery,
             queues,
@@ -369,11 +387,13 @@ class Connection:
         self._consumers.add(consumer)
         return consumer
 
-    def simple_queue(self, name: Queue | str) -> SimpleQueue:
+    def simple_queue(self, name: Queue | str, **unknown: Never) -> SimpleQueue:
         """Declare a queue if needed and return a `queue.Queue` look-alike for it.
 
         Blocks for a round trip.
         """
+        if unknown:
+            refuse_options("simple_queue", unknown, ("name",))
         queue = self.declare(Queue(name) if isinstance(name, str) else name)
         return SimpleQueue(queue.name, self.producer(), self.consumer(queue, prefetch=1))
 
@@ -398,7 +418,7 @@ def _check_entity(entity: object) -> None:
     if not isinstance(entity, Exchange | Queue | Binding):
         raise ConfigError(
             f"an Exchange, a Queue or a Binding is needed, not {type(entity).__name__}; "
-            'write Queue("name")'
+            'write Queue("name"), and declare(*entities) for several'
         )
 
 

@@ -5,7 +5,8 @@ session has, decode, hand out. Settlements go to the session at once and travel 
 trip; `Consumer.flush` waits for them.
 
 A message that cannot be decoded, or whose content type is not accepted, is never handed out and
-never lost: `queue_core.aside` copies it to the dead letters of its queue.
+never lost: `queue_core.aside` copies it to the dead letters of its queue. While that fails it comes
+again and again, with a minute between, and keeps no other message from its turn.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
-from queue_core.arguments import need_count, need_seconds
+from queue_core.arguments import check_kind, need_count, need_seconds
 from queue_core.aside import set_aside
 from queue_core.errors import (
     Closed,
     ConnectionLost,
     MessageError,
+    QueueCoreError,
     QueueNotFound,
     SessionLost,
     StaleDelivery,
     TransportError,
 )
 from queue_core.message import Delivery, Message, Settlement
-from queue_core.policy import Backoff, Deadline
+from queue_core.policy import Backoff, Deadline, is_retryable
 from queue_core.process import process_id
 from queue_core.recovery import Recovery
 from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits
@@ -45,6 +47,8 @@ MAX_WAIT = 2.0
 """Seconds that one `Session.receive` may wait: not every transport can be woken."""
 _LOOK = 0.05
 """Seconds after which it looks again whether what it has fetched is certainly its own."""
+SET_ASIDE_AGAIN = 60.0
+"""Seconds until it is tried again to set aside what could not be."""
 HANDLER_BACKOFF = Backoff(base=1.0, cap=60.0)
 
 
@@ -64,6 +68,14 @@ class Consumer:
         timeout: float = 10.0,
     ) -> None:
         """Keep the settings; the first `receive` (or ``with``) subscribes."""
+        check_kind(
+            "the first argument of Consumer()",
+            recovery,
+            Recovery,
+            "for a connection to give; write connection.consumer(queue, ...)",
+        )
+        for queue in queues:
+            check_kind("what consumer(*queues) takes", queue, Queue | str, "queues, or their names")
         need_count("prefetch", prefetch, 1, MAX_PREFETCH)
         self._recovery = recovery
         self._queues = {name: queue for queue in queues for name in [queue_name(queue)]}
@@ -148,18 +160,37 @@ class Consumer:
     def start(self) -> None:
         """Subscribe now instead of at the first `receive`.
 
-        May be called twice. Blocks at most the connection's timeout per queue.
+        May be called twice. Blocks at most the connection's timeout per queue. Raises what is wrong
+        with the first queue that cannot be subscribed to, once all others are, and is then done
+        with it; if there are no others, the next call tries again.
         """
         if self._closed.is_set():
             raise Closed("the consumer is closed")
         pid = process_id()
         if self._started != pid:  # not yet, or by the process that we were forked from
-            for name in list(self._queues):
-                self._recovery.subscribe(self._tag, name, self._prefetch, timeout=self._timeout)
-            self._started = pid
+            failed = self._subscribe()
+            if len(failed) < len(self._queues) or not failed:
+                self._started = pid
+                for name, error in failed.items():
+                    logger.error("queue %s is not consumed: %s", name, error)
+                    del self._queues[name]
             if self._closed.is_set():  # meanwhile, by a thread that could not know of it
                 self._leave(self._timeout)
                 raise Closed("the consumer was closed while it subscribed")
+            for error in failed.values():
+                raise error
+
+    def _subscribe(self) -> dict[str, QueueCoreError]:
+        """Subscribe to each queue; return those where it failed, and waiting cannot help."""
+        failed: dict[str, QueueCoreError] = {}
+        for name in list(self._queues):
+            try:
+                self._recovery.subscribe(self._tag, name, self._prefetch, timeout=self._timeout)
+            except QueueCoreError as error:
+                if isinstance(error, Closed) or is_retryable(error):
+                    raise
+                failed[name] = error
+        return failed
 
     def add_queue(self, queue: Queue | str) -> None:
         """Consume from one more queue. Raises QueueNotFound."""
@@ -285,7 +316,7 @@ class Consumer:
             return
         try:
             session.cancel(self._tag, timeout=timeout)
-        except TransportError as error:
+        except QueueCoreError as error:
             logger.debug("cancelling consumer %s failed: %s", self._tag, error)
 
     def __enter__(self) -> Self:
@@ -380,11 +411,7 @@ class Consumer:
         if message.settled:
             pass
         elif isinstance(error, MessageError):
-            try:
-                self._settle(lambda: self._set_aside(message, error))
-            except BaseException:
-                self.close()
-                raise
+            self._settle(lambda: self._set_aside(message, error))
             return
         elif isinstance(queue, Queue) and queue.max_deliveries:
             delay = HANDLER_BACKOFF.delay(message.attempts) if self._can_delay() else 0.0
@@ -408,7 +435,21 @@ class Consumer:
         return self._settler.session.features.delay
 
     def _set_aside(self, message: Message, error: MessageError) -> None:
-        """Copy a message that nobody can read to where a person finds it; ack it in one step."""
+        """Copy a message that nobody can read to where a person finds it; ack it in one step.
+
+        If that is refused, or fails in some other way, it goes back for a while: the others must
+        have their turn.
+        """
         queue = self._queues.get(message.queue, message.queue)
-        set_aside(self._recovery, message, queue, error, self._timeout)
-        self.set_aside += 1
+        try:
+            set_aside(self._recovery, message, queue, error, self._timeout)
+        except (Closed, StaleDelivery):
+            raise
+        except QueueCoreError as failed:
+            delay = SET_ASIDE_AGAIN if self._can_delay() else 0.0
+            message.requeue(delay, counted=False)
+            logger.error(
+                "%r cannot be set aside, and goes back for %g seconds: %s", message, delay, failed
+            )
+        else:
+            self.set_aside += 1

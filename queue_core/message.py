@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -22,6 +22,8 @@ from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Lim
 Headers = dict[str, Any]
 Token = Any
 """Names one claim of one message. Opaque and hashable: whatever the transport finds handy."""
+
+_DEATH: Final = ("queue", "reason")
 
 Action = Literal["ack", "reject", "requeue"]
 
@@ -70,6 +72,26 @@ class Publication(msgspec.Struct):
     id: str
     mandatory: bool = True
     delay: float = 0.0
+
+
+def deaths(headers: Headers) -> list[Headers]:
+    """Return the history of a dead letter, ``x-death``, the latest death first.
+
+    What is none is left out: whoever publishes may write that header by hand.
+    """
+    rows = headers.get("x-death")
+    return [row for row in rows if _is_death(row)] if isinstance(rows, list) else []
+
+
+def _is_death(row: object) -> bool:
+    return isinstance(row, dict) and all(isinstance(row.get(name), str) for name in _DEATH)
+
+
+def read_count(value: object) -> int | None:
+    """Return a count that a header holds; None if it is none, or more than anybody can count."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53:
+        return value
+    return None
 
 
 class PropertyReader(Protocol):
@@ -220,10 +242,9 @@ class Message:
         Raises DecodeError, ContentDisallowed or TooLarge, each time it is asked for.
         """
         if self._payload is msgspec.UNSET:
-            delivery = self._delivery
-            content_type, content_encoding, compression = delivery.reader.content(delivery.raw)
+            content_type, content_encoding, compression = self._content()
             self._payload = decode(
-                delivery.body,
+                self._delivery.body,
                 content_type,
                 content_encoding,
                 compression,
@@ -232,6 +253,18 @@ class Message:
                 limits=self._limits,
             )
         return self._payload
+
+    def _content(self) -> tuple[str, str, str | None]:
+        """Return content type, encoding and compression; the headers stay as they are."""
+        known = self._properties
+        if known is None:
+            return self._delivery.reader.content(self._delivery.raw)
+        compression = known.headers.get("compression")
+        return (
+            known.content_type,
+            known.content_encoding,
+            compression if isinstance(compression, str) else None,
+        )
 
     @property
     def properties(self) -> Properties:

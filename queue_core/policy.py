@@ -142,16 +142,18 @@ class Deadline(msgspec.Struct, frozen=True):
         if seconds is None:
             return cls(math.inf, clock)
         try:
-            wrong = math.isnan(seconds)
+            at = clock.monotonic() + seconds
+            known = at >= -math.inf  # not for NaN
         except (TypeError, OverflowError):
-            wrong = True
-        if wrong:
+            known = False
+        if not known:
             raise ConfigError(f"a timeout is a number of seconds or None, not {seconds!r:.60}")
-        return cls(clock.monotonic() + seconds, clock)
+        return cls(at, clock)
 
     def remaining(self) -> float:
         """Return the seconds left: never negative, ``math.inf`` without a deadline."""
-        return max(0.0, self.at - self.clock.monotonic())
+        left = self.at - self.clock.monotonic()
+        return left if left > 0.0 else 0.0
 
     @property
     def expired(self) -> bool:

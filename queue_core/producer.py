@@ -17,6 +17,7 @@ from queue_core.arguments import (
     check_texts,
     copy_headers,
     need_seconds,
+    refuse_options,
 )
 from queue_core.errors import (
     ConfigError,
@@ -27,7 +28,6 @@ from queue_core.errors import (
     SessionLost,
     TooLarge,
     Unroutable,
-    nearest,
 )
 from queue_core.identifiers import fresh_id
 from queue_core.message import Properties, Publication
@@ -80,6 +80,12 @@ class Producer:
         timeout: float = 10.0,
     ) -> None:
         """Keep the defaults of later publishes; nothing is sent."""
+        check_kind(
+            "the first argument of Producer()",
+            recovery,
+            Recovery,
+            "for a connection to give; write connection.producer(exchange)",
+        )
         self._recovery = recovery
         self._clock = recovery.options.clock
         self._exchange = exchange
@@ -164,11 +170,12 @@ class Producer:
                 messages before it in the input. Later ones of the same window may have been
                 stored; what was read for the next window meanwhile was not sent.
         """
-        check_kind("what publish_many takes", messages, Iterable, "an iterable of messages")
-        _check_options("publish_many", options)
+        if options:
+            _check_options("publish_many", options)
+        patient = isinstance(messages, list | tuple)
         if isinstance(messages, list | tuple) and len(messages) == 1:  # a window by itself
             return self._send([self._ready(messages[0], options)], timeout)
-        patient = isinstance(messages, list | tuple)
+        check_kind("what publish_many takes", messages, Iterable, "an iterable of messages")
         outgoing = Outgoing(lambda window: self._send(window, timeout), patient=patient)
         try:
             with outgoing:
@@ -216,7 +223,8 @@ class Producer:
                 are.
             routing_key: up to 255 bytes.
             exchange: the producer's if None.
-            headers: up to 1,000, with names of up to 255 bytes, 64 KiB together.
+            headers: up to 1,000, with names of up to 255 bytes, 64 KiB together, nested at most 32
+                levels deep.
             priority: 0 to 9; acts in queues that were declared with ``max_priority``.
             ttl: seconds from now after which it expires.
             delay: seconds from now before it becomes visible; must be less than ``ttl``.
@@ -367,11 +375,9 @@ class Producer:
 
 def _check_options(call: str, options: PublishOptions) -> None:
     """Raise ConfigError for one that there is not, by the name of what was called."""
-    for name in options.keys() - PublishOptions.__annotations__.keys():
-        near = nearest(name, PublishOptions.__annotations__)
-        known = ", ".join(PublishOptions.__annotations__)
-        hint = f"did you mean {near!r}?" if near else f"it has {known}"
-        raise ConfigError(f"{call}() has no option {name!r}; {hint}")
+    known = PublishOptions.__annotations__
+    if unknown := options.keys() - known.keys():
+        refuse_options(call, unknown, known)
 
 
 def _check_times(ttl: float | None, delay: float, timestamp: float | None) -> None:

@@ -62,6 +62,14 @@ PATIENCE = 2
 """Leases for which an exclusive queue may be held for our earlier connection, at most."""
 
 
+LEAST = 0.1
+"""Seconds that each step of opening a session may take, however little time its caller has.
+
+Else who polls would give up each new session half-way, and never have one. A broker that stands
+still makes its caller late by one such step.
+"""
+
+
 class Recovery:
     """The session of one `Connection`, replaced when it is lost. Thread-safe."""
 
@@ -78,7 +86,7 @@ class Recovery:
         self._closing = threading.Event()
         self._entities: dict[tuple[str, ...], Entity] = {}
         self._subscriptions: dict[tuple[str, str], int] = {}
-        self._lost: dict[str, QueueCoreError] = {}
+        self._lost: dict[tuple[str, str], QueueCoreError] = {}
         self._durability = Durability(found="not connected yet: call connect() first")
         self._warned: set[str] = set()
         self._start_process()
@@ -121,7 +129,8 @@ class Recovery:
         """Return ``operation(session, seconds left)``, repeated across lost connections.
 
         ``operation`` must be safe to repeat. Blocks at most for ``timeout`` seconds or until that
-        deadline (None: for ever), and the time that the operation itself overstays.
+        deadline (None: for ever), and the time that the operation itself overstays; also for
+        what a broker needs that answers each step of opening a session within `LEAST` seconds.
 
         Raises:
             Closed: the connection is closed, also while waiting.
@@ -230,8 +239,11 @@ class Recovery:
                 del self._subscriptions[key]
 
     def take_lost(self, consumer: str) -> QueueCoreError | None:
-        """Return, once, the error of a subscription or its queue that could not be replayed."""
-        return self._lost.pop(consumer, None) if self._lost else None
+        """Return, once for each, the error of a subscription that could not be replayed."""
+        if not self._lost:
+            return None
+        found = next((key for key in list(self._lost) if key[0] == consumer), None)
+        return None if found is None else self._lost.pop(found, None)
 
     # --- opening ----------------------------------------------------------------------------------
 
@@ -269,7 +281,7 @@ class Recovery:
         error: TransportError | None = None
         for _ in range(len(self._endpoints)):
             url, transport = self._endpoints[0]
-            seconds = max(0.1, deadline.bound(self._options.connect_timeout))
+            seconds = max(LEAST, deadline.bound(self._options.connect_timeout))
             try:
                 options = replace(
                     self._options,
@@ -288,7 +300,7 @@ class Recovery:
         """Declare and subscribe again; return the subscriptions."""
         for entity in list(self._entities.values()):
             try:
-                session.declare(entity, timeout=deadline.bound(self._options.timeout))
+                session.declare(entity, timeout=max(LEAST, deadline.bound(self._options.timeout)))
             except AccessRefused as error:
                 if isinstance(entity, Queue) and entity.exclusive:
                     if error.retryable and self._patient():
@@ -309,13 +321,13 @@ class Recovery:
                     consumer,
                     queue,
                     prefetch=prefetch,
-                    timeout=deadline.bound(self._options.timeout),
+                    timeout=max(LEAST, deadline.bound(self._options.timeout)),
                 )
             except (ConnectionLost, SessionLost, Closed):
                 raise
             except QueueCoreError as error:
                 self.unsubscribe(consumer, queue)
-                self._lost.setdefault(consumer, error)
+                self._lost.setdefault((consumer, queue), error)
             else:
                 subscribed.append((consumer, queue))
         return subscribed
@@ -347,7 +359,7 @@ class Recovery:
         if not isinstance(entity, Exchange):
             for consumer, queue in list(self._subscriptions):
                 if queue == name:
-                    self._lost[consumer] = error
+                    self._lost[consumer, queue] = error
 
     def _warn(self) -> None:
         """Log what weakens the broker's promise, once for each connection."""

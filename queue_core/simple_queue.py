@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import queue as stdlib_queue
 import threading
-from typing import Any, Self
+from typing import Any, Never, Self
 
+from queue_core.arguments import refuse_options
 from queue_core.consumer import Consumer
 from queue_core.errors import Refused
 from queue_core.message import Message
+from queue_core.policy import Deadline, SystemClock
 from queue_core.producer import Producer
 
 
@@ -29,7 +31,7 @@ class SimpleQueue:
         self._consumer = consumer
         self._getting = threading.Lock()
 
-    def put(self, item: Any, timeout: float | None = None) -> None:
+    def put(self, item: Any, timeout: float | None = None, **unknown: Never) -> None:
         """Append an item; blocks until the broker has it.
 
         It waits at most ``timeout`` seconds (the connection's timeout if None).
@@ -38,6 +40,8 @@ class SimpleQueue:
             queue.Full: the queue was declared to refuse more.
             QueueCoreError: as `Producer.publish`.
         """
+        if unknown:
+            refuse_options("put", unknown, ("item", "timeout"))
         try:
             self._producer.publish(item, self.name, timeout=timeout)
         except Refused as error:
@@ -58,15 +62,19 @@ class SimpleQueue:
         return payload
 
     def get_message(self, block: bool = True, timeout: float | None = None) -> Message:  # noqa: FBT001, FBT002
-        """Return the oldest item as a `Message`, to be acked by the caller.
+        """Return the oldest item as a `Message`, to be settled by the caller.
 
-        Blocks and raises as `get`.
+        Until it is, this `SimpleQueue` hands out no other. Blocks and raises as `get`.
         """
-        with self._getting:
-            message = self._consumer.receive(timeout if block else 0.0)
-        if message is None:
-            raise stdlib_queue.Empty(f"queue {self.name!r} had no item in time")
-        return message
+        deadline = Deadline.after(timeout if block else 0.0, SystemClock())
+        if self._getting.acquire(timeout=deadline.bound(threading.TIMEOUT_MAX)):
+            try:
+                message = self._consumer.receive(deadline.remaining())
+            finally:
+                self._getting.release()
+            if message is not None:
+                return message
+        raise stdlib_queue.Empty(f"queue {self.name!r} had no item in time")
 
     def put_nowait(self, item: Any) -> None:
         """Append an item; the same as `put`, since a broker's answer always takes a moment."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -19,6 +19,7 @@ from queue_core.arguments import (
     check_flags,
     check_kind,
     check_seconds,
+    refuse_options,
 )
 from queue_core.errors import ConfigError
 
@@ -80,7 +81,17 @@ def check_routing_key(key: str, what: str = "routing key") -> str:
     return key
 
 
-class Exchange(msgspec.Struct, frozen=True, repr_omit_defaults=True):
+class _Described(msgspec.StructMeta):
+    """Makes values whose unknown fields are refused with a hint, not by a bare TypeError."""
+
+    def __call__(cls, *values: Any, **fields: Any) -> Any:
+        """Make one. Raises ConfigError."""
+        if unknown := fields.keys() - set(cls.__struct_fields__):
+            refuse_options(cls.__name__, unknown, cls.__struct_fields__)
+        return super().__call__(*values, **fields)
+
+
+class Exchange(msgspec.Struct, frozen=True, repr_omit_defaults=True, metaclass=_Described):
     """Where messages are published to; it copies each to the queues and exchanges bound to it.
 
     Args:
@@ -115,7 +126,7 @@ class Exchange(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         return hash(self.name)
 
 
-class Queue(msgspec.Struct, frozen=True, repr_omit_defaults=True):
+class Queue(msgspec.Struct, frozen=True, repr_omit_defaults=True, metaclass=_Described):
     """Where messages wait.
 
     Args:
@@ -238,7 +249,7 @@ def queue_name(queue: Queue | str) -> str:
     return check_routing_key(name, "queue name")
 
 
-class Binding(msgspec.Struct, frozen=True, repr_omit_defaults=True):
+class Binding(msgspec.Struct, frozen=True, repr_omit_defaults=True, metaclass=_Described):
     """Messages from ``source`` that match go to ``destination``.
 
     Args:
@@ -258,6 +269,7 @@ class Binding(msgspec.Struct, frozen=True, repr_omit_defaults=True):
 
     def __post_init__(self) -> None:
         """Check names and key."""
+        check_kind("source of a binding", self.source, str, "the name of the exchange")
         check_name("exchange", self.source)
         check_name(self.destination_type, self.destination)
         check_routing_key(self.routing_key)

@@ -390,6 +390,10 @@ class Store(Protocol):
     else), and nothing else but what it names; opening a handle may raise them too. None blocks for
     more than a few round trips, except ``claim``.
 
+    Where data of one queue alone can be damaged, a step on several does what it can for the others:
+    ``claim`` and ``collect`` leave that queue out (a claim of nothing else raises), ``release`` and
+    ``end_session`` give the rest back and raise, and the session stays with what it cannot.
+
     A token is valid for every handle until its claim ends, and is never used twice, not even after
     a restart. To measure durations use a clock that survives as long as your data: ``time.time()``
     if they outlive the process, else ``options.clock``. Queue names and message ids are at most 255
@@ -623,8 +627,9 @@ class Punctual(Protocol):
         """Give up every following call that has no answer at ``until``, with `ConnectTimeout`.
 
         ``until`` is by ``time.monotonic()``; infinity is the handle's own patience, as it is before
-        the first call of this. Reconnecting counts too. What was given up may have happened, and
-        its caller throws the handle away. Does not block; the handle's thread calls it.
+        the first call of this. Reconnecting counts too. A long answer that is on its way by then
+        may come to its end. What was given up may have happened, and its caller throws the handle
+        away. Does not block; the handle's thread calls it.
         """
 
 

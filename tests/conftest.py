@@ -15,6 +15,7 @@ import sqlalchemy
 from hypothesis import HealthCheck, settings
 
 from tests.databases import MYSQL, POSTGRES
+from tests.slowness import Machine
 
 # The same examples in every run, so that a red run means a change and not a draw. For a search with
 # new ones: QUEUE_CORE_TEST_RANDOM=1. How long one takes says more of the machine than of the code.
@@ -31,6 +32,13 @@ def url_of(variable: str, server: str) -> str:
         pytest.skip(f"needs {server}; make test-fast goes without servers")
     command = ".venv/bin/python tools/services.py run -- .venv/bin/pytest ..."
     pytest.fail(f"{server} is missing: {variable} is not set; next: {command}", pytrace=False)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """Bounds for what a test measures, that bear a slow machine and not slow code."""
+    with Machine(tmp_path / "slowness") as measured:
+        yield measured
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,8 @@ exchanges, bindings, prefetch, ttl, dead letters and the rest.
 
 - ``session``: the contract `Session`; ``core``: what its parts share; ``handles``: to the store
 - ``declaring``, ``shredding``; ``publishing``; ``consuming``, ``ledger``: what a session does
-- ``keeper``, ``reclaiming``: what happens by itself, and for others that died
+- ``keeper``, ``reclaiming``: what happens by itself, and for others that died; ``apart``: what is
+  wrong with one of many stops none of the others
 - ``table``: what is known of the topology; ``entries``, ``stored``: how it and messages are kept
 - ``routing``, ``edits``, ``window``, ``leases``, ``deadletter``: the rules, pure
 """

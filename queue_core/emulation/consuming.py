@@ -16,6 +16,7 @@ The rules:
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -24,6 +25,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from queue_core.emulation.apart import Apart
 from queue_core.emulation.core import Core
 from queue_core.emulation.handles import close_quietly, punctual
 from queue_core.emulation.ledger import Ledger, give_back
@@ -38,6 +40,8 @@ from queue_core.message import Delivery, Settlement, Token
 from queue_core.transport import Claim, Claimed, Store
 
 __all__ = ["Consumer", "return_late"]
+
+logger = logging.getLogger(__name__)
 
 MAX_WAIT: Final = 2.0
 """The longest claim, and so the longest that a message waits whose hint the store lost."""
@@ -168,16 +172,25 @@ class Consumer:
     def _repeat(self, limit: int) -> Sequence[Delivery]:
         """Ask what the claim took whose reply was lost.
 
-        Its acks went back to their windows, and are sent once more with the next claim.
+        Its acks went back to their windows, and are sent once more with the next claim. What cannot
+        be asked because of what it took is left to the keeper.
         """
         request = self._unresolved
-        claims = self._ask(self._handle(), request, {}, 0.0, (), repeat=True).claims
+        claims: Sequence[Claim] = ()
+        with Apart() as asking:
+            claims = self._ask(self._handle(), request, {}, 0.0, (), repeat=True).claims
+        if asking.error is not None:
+            logger.error("a claim of consumer %r is given up: %s", self.name, asking.error)
+            self.abandon()
+            return ()
         self._core.expect_late(request, (claim.token for claim in claims))
         return self._accept(claims, limit)
 
     def _send(self, store: Store, flights: Sequence[Flight]) -> None:
+        """Send settlements; what cannot be done for one message is left to the keeper."""
         try:
-            self.ledger.send(store, flights)
+            with Apart():
+                self.ledger.send(store, flights)
         except BaseException:
             self._drop_store()
             raise
@@ -326,11 +339,14 @@ class Consumer:
 
 def return_late(store: Store, core: Core) -> None:
     """Give back what claims have taken that nobody waits for any more."""
+    each = Apart()
     for late in list(core.late):
-        claims = store.claim(core.main, late.request, {}, 0.0, repeat=True).claims
-        give_back(store, [claim.token for claim in claims if claim.token not in late.known])
+        with each:
+            claims = store.claim(core.main, late.request, {}, 0.0, repeat=True).claims
+            give_back(store, [claim.token for claim in claims if claim.token not in late.known])
         if late.until <= core.clock.monotonic():
             core.late.remove(late)
+    each.tell()
 
 
 _NOWHERE: Final = Head("", "")

@@ -25,15 +25,12 @@ from typing import Any, Final
 import msgspec
 
 from queue_core.emulation.stored import Stored
-from queue_core.message import Headers, Properties, Token
+from queue_core.message import Headers, Properties, Token, deaths, read_count
 
 __all__ = ["dead_id", "dead_properties", "is_cycle"]
 
 BY_ITSELF: Final = frozenset({"expired", "maxlen", "delivery_limit"})
 """Reasons without a client's decision."""
-
-MAX_COUNT: Final = 2**53
-"""No message dies so often: such a count was written by hand."""
 
 
 def dead_id(token: Token, queue: str, raw: bytes) -> str:
@@ -49,21 +46,20 @@ def dead_properties(stored: Stored, queue: str, reason: str, now: float) -> Prop
     """
     properties = stored.properties
     headers = dict(properties.headers)
-    deaths = _deaths(headers)
-    death = next((d for d in deaths if _is(d, queue, reason)), None)
+    rows = deaths(headers)
+    death = next((d for d in rows if _is(d, queue, reason)), None)
     if death is None:
         death = {"queue": queue, "reason": reason, "count": 0}
     else:
-        deaths.remove(death)
+        rows.remove(death)
         death = dict(death)
-    count = death.get("count")
-    death["count"] = count + 1 if isinstance(count, int) and 0 <= count < MAX_COUNT else 1
+    death["count"] = (read_count(death.get("count")) or 0) + 1
     death["exchange"] = stored.exchange
     death["routing-keys"] = [stored.routing_key]
     death["time"] = datetime.fromtimestamp(int(now), UTC)
     if properties.expiration is not None and math.isfinite(properties.expiration):
         death["original-expiration"] = str(round(properties.expiration * 1000))
-    headers["x-death"] = [death, *deaths]
+    headers["x-death"] = [death, *rows]
     headers.setdefault("x-first-death-queue", queue)
     headers.setdefault("x-first-death-reason", reason)
     headers.setdefault("x-first-death-exchange", stored.exchange)
@@ -75,24 +71,12 @@ def is_cycle(headers: Headers, target: str) -> bool:
 
     Only deaths by itself since then make a cycle.
     """
-    for death in _deaths(headers):
+    for death in deaths(headers):
         if death.get("reason") not in BY_ITSELF:
             return False
         if death.get("queue") == target:
             return True
     return False
-
-
-def _deaths(headers: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the history, without what is no death because a client wrote it by hand."""
-    found = headers.get("x-death")
-    return [item for item in found if _is_death(item)] if isinstance(found, list) else []
-
-
-def _is_death(item: object) -> bool:
-    return isinstance(item, dict) and all(
-        isinstance(item.get(name), str) for name in ("queue", "reason")
-    )
 
 
 def _is(death: Mapping[str, Any], queue: str, reason: str) -> bool:

@@ -27,6 +27,7 @@ from collections.abc import Callable, Collection, Iterable
 from msgspec.structs import replace
 
 from queue_core.emulation import edits
+from queue_core.emulation.apart import Apart
 from queue_core.emulation.core import Core
 from queue_core.emulation.edits import Draft
 from queue_core.emulation.entries import QueueEntry, q, x
@@ -358,14 +359,18 @@ class Declarer:
 
         Called before and after a consumer's end: before, so that a crash in between leaves a
         session to be found; after, so that of two that leave together the last one sees it.
+        What is wrong with one queue alone is raised when all others have had their turn.
         """
-        known = self._core.table.refresh(store, [q(name) for name in queues]) if queues else {}
-        entries = {name: known[q(name)].queue for name in queues}
+        known = self._core.table.readable(store, [q(name) for name in queues])
+        entries = {name: known[q(name)].queue for name in queues if q(name) in known}
         found = {name: entry.uid for name, entry in entries.items() if entry and entry.auto_delete}
         sessions = store.sessions() if found else {}
+        each = Apart()
         for name, uid in found.items():
             if set(Names.consumers(sessions, name)) <= set(leaving):
-                self.remove(store, name, uid, deadline, version=known[q(name)].version)
+                with each:
+                    self.remove(store, name, uid, deadline, version=known[q(name)].version)
+        each.tell()
 
     # --- counting ---------------------------------------------------------------------------------
 

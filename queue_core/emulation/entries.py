@@ -97,5 +97,6 @@ def decode(name: str, value: bytes) -> AnyEntry:
         return _exchange.decode(value) if name.startswith("x:") else _queue.decode(value)
     except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
         raise StoreCorrupt(
-            f"the entry {name!r} of the topology table cannot be read: {error}"
+            f"the entry {name!r} of the topology table cannot be read: {error}; a newer version of "
+            "queue_core may have written it: upgrade this program"
         ) from error

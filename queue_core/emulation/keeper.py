@@ -7,6 +7,9 @@
 - *look*: every three seconds, see whether the queues that we consume from still exist, and whether
   claims that were given up have taken something late.
 
+What cannot be done for one message, queue or session alone is put off (see `apart`): no duty stops
+before the rest of what it has to do, and none comes back to it each time.
+
 `Schedule` says when; it is pure. The keeper has a store handle of its own. It is the one place of
 a session where an error of the store is not the caller's: it throws the handle away, tries again a
 little later, and says so at debug level; who else uses the store hears of it by himself. Only the
@@ -20,8 +23,9 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
+from queue_core.emulation.apart import Apart
 from queue_core.emulation.consuming import Consumer, return_late
-from queue_core.emulation.core import LATE, Core
+from queue_core.emulation.core import LATE, Chore, Core
 from queue_core.emulation.declaring import Declarer
 from queue_core.emulation.entries import q
 from queue_core.emulation.handles import close_quietly
@@ -42,6 +46,11 @@ COLLECT_INTERVAL: Final = 1.0
 LARGEST_BATCH: Final = 100
 BATCH_PER_SECOND: Final = 20
 """How much work one round takes on, for each second of lease: heartbeats must not wait for it."""
+
+PUT_OFF: Final = 60.0
+"""Seconds until what could not be done for one dead message or session is tried again."""
+
+SMALLEST_BATCH: Final = 5
 
 LOOK_INTERVAL: Final = 3.0
 RETRY_INTERVAL: Final = 0.5
@@ -91,6 +100,9 @@ class Keeper:
         self._collector = ""
         self._collecting = False  # or it was interrupted
         self._doubted_until = float("-inf")
+        self._bury_again = float("inf")
+        self._fetch = SMALLEST_BATCH  # how many dead messages
+        self._stuck: dict[str, float] = {}  # sessions that could not be ended: when to try again
         self._chores_from = float("-inf")  # after a failure they wait a little
         self._idle: dict[str, float] = {}
         self._event = threading.Event()
@@ -107,7 +119,9 @@ class Keeper:
         }
         self._schedule = Schedule(self._duties, core.clock.monotonic())
         interval = self._beat_interval()
-        self._batch = min(LARGEST_BATCH, max(5, int(core.options.lease * BATCH_PER_SECOND)))
+        self._batch = min(
+            LARGEST_BATCH, max(SMALLEST_BATCH, int(core.options.lease * BATCH_PER_SECOND))
+        )
         self._retry = min(RETRY_INTERVAL, core.options.lease / 10)
         self._schedule.done("beat", core.clock.monotonic() + interval)
 
@@ -218,7 +232,10 @@ class Keeper:
             if force or (ledger.due is not None and ledger.due <= now):
 
                 def send(store: Store, ledger: Ledger = ledger) -> float:
-                    ledger.send(store, ledger.take(), self._breathe)
+                    with Apart() as settling:
+                        ledger.send(store, ledger.take(), self._breathe)
+                    if settling.error is not None:
+                        logger.debug("a settlement is tried again: %s", settling.error)
                     return 0.0
 
                 self._guarded("settling", send, 0.0)
@@ -277,23 +294,35 @@ class Keeper:
             chore = self._core.next_chore()
             if chore is None:
                 break
+            trying = Apart()
             try:
-                chore(store)
+                with trying:
+                    chore(store)
             except TransportError:
-                self._core.later(chore)
-                self._chores_from = self._core.clock.monotonic() + self._retry
+                self._put_back(chore)
                 raise
+            if trying.error is not None:
+                logger.debug("%r is tried again: %s", chore, trying.error)
+                self._put_back(chore)
         return 0.0
+
+    def _put_back(self, chore: Chore) -> None:
+        self._core.later(chore)
+        self._chores_from = self._core.clock.monotonic() + self._retry
 
     def _observe(self, store: Store) -> float:
         clock = self._core.clock
         started = clock.monotonic()
         sessions = store.sessions()
         finished = clock.monotonic()
-        over = self._watch.observe(sessions, started, finished, ours=self._leases())
+        dead = self._watch.observe(sessions, started, finished, ours=self._leases())
+        self._stuck = {name: again for name, again in self._stuck.items() if again > finished}
+        over = [(name, beats) for name, beats in dead if name not in self._stuck]
         deadline = Deadline.after(self._core.options.timeout, clock)
         if over:
-            self._reclaimer.reclaim(store, dict(over[: self._batch]), deadline, self._breathe)
+            batch = dict(over[: self._batch])
+            stuck = self._reclaimer.reclaim(store, batch, deadline, self._breathe)
+            self._stuck.update(dict.fromkeys(stuck, finished + PUT_OFF))
         if len(over) > self._batch:
             return 0.0
         now = clock.monotonic()
@@ -302,62 +331,83 @@ class Keeper:
     def _collect(self, store: Store) -> float:
         """Bury what is dead. After an error the session that holds it ends: it is dead again.
 
-        For a while that is done each time, since a request that was given up may arrive late.
+        For a while that is done each time, since a request that was given up may arrive late. What
+        cannot be buried stays with that session for a while, so that others have their turn.
         """
         core = self._core
         now = core.clock.monotonic()
         if self._collecting:
             self._doubted_until = now + LATE
-        if self._collector and now < self._doubted_until:
-            store.end_session(self._collector)
-            self._collecting, self._collector = False, ""
+        if self._collector and (now < self._doubted_until or now >= self._bury_again):
+            with Apart() as ending:
+                store.end_session(self._collector)
+                self._collector = ""
+            self._collecting, self._bury_again = False, float("inf")
+            if ending.error is not None:
+                logger.error("not all dead messages can be given back: %s", ending.error)
+                self._bury_again = now + PUT_OFF
         if not self._collector:
             store.open_session(Names.collect(core.uid), core.options.lease)
             self._collector = Names.collect(core.uid)
         deadline = Deadline.after(core.options.timeout, core.clock)
-        self._collecting = True
+        self._collecting, limit = True, self._fetch
+        started = core.clock.monotonic()
         try:
-            claims = store.collect(self._collector, self._batch)
+            claims = store.collect(self._collector, limit)
         except SessionLost:
             self._collecting, self._collector = False, ""
             return 0.0
-        buried = True
+        self._fetch = self._next_fetch(len(claims), core.clock.monotonic() - started)
         for claim in claims:
             dead = Dead(claim.queue, claim.token, claim.body, claim.properties, claim.reason)
-            buried &= self._bury(store, dead, deadline)
+            if not self._bury(store, dead, deadline):
+                self._bury_again = min(self._bury_again, now + PUT_OFF)
             self._breathe(store)
-        self._collecting = not buried
-        return 0.0 if len(claims) >= self._batch else COLLECT_INTERVAL
+        self._collecting = False
+        return 0.0 if len(claims) >= limit else COLLECT_INTERVAL
+
+    def _next_fetch(self, found: int, seconds: float) -> int:
+        """Return how many to fetch next: heartbeats wait while large ones come over a slow line."""
+        if seconds > self._beat_interval() / 2:
+            return max(1, self._fetch // 2)
+        return min(self._batch, 4 * self._fetch) if found >= self._fetch else SMALLEST_BATCH
 
     def _bury(self, store: Store, dead: Dead, deadline: Deadline) -> bool:
         """Bury one; what is wrong with it alone is logged, and does not concern the others."""
-        try:
+        with Apart() as burying:
             self._core.publisher.bury(store, dead, deadline)
-        except TransportError:
-            raise
-        except QueueCoreError:
-            logger.exception("a dead message of queue %r cannot be buried", dead.queue)
-            return False
-        return True
+        if burying.error is not None:
+            what = f"a dead message of queue {dead.queue!r} cannot be buried"
+            logger.error("%s: %s", what, burying.error)
+        return burying.error is None
 
     def _look(self, store: Store) -> float:
-        """End subscriptions to queues that are gone, and exclusive queues that nobody uses.
+        """Give back what claims have taken late, and end what has no use any more.
 
-        And give back what claims have taken late.
+        That is subscriptions to queues that are gone, and exclusive queues that nobody uses.
         """
+        each = Apart()
+        with each:
+            return_late(store, self._core)
         consumed: dict[str, list[tuple[Consumer, str]]] = {}
         for consumer in self._consumers():
             for window in consumer.ledger.subscriptions():
                 consumed.setdefault(window.queue, []).append((consumer, window.uid))
-        if consumed:
-            known = self._core.table.refresh(store, [q(name) for name in consumed])
-            for name, users in consumed.items():
+        known = self._core.table.readable(store, [q(name) for name in consumed])
+        for name, users in consumed.items():
+            if q(name) in known:
                 entry = known[q(name)].queue
                 for consumer, uid in users:
                     if entry is None or entry.uid != uid:
-                        self._drop(store, consumer, name)
-        self._expire_exclusive(store, consumed)
-        return_late(store, self._core)
+                        with each:
+                            self._drop(store, consumer, name)
+        for name, uid in list(self._core.exclusive.items()):
+            with each:
+                self._expire_exclusive(store, name, uid, used=name in consumed)
+        for name in self._idle.keys() - self._core.exclusive.keys():
+            del self._idle[name]
+        if each.error is not None:
+            logger.debug("something is left as it is for now: %s", each.error)
         return LOOK_INTERVAL
 
     def _drop(self, store: Store, consumer: Consumer, queue: str) -> None:
@@ -366,20 +416,17 @@ class Keeper:
             try:
                 consumer.ledger.finish(store, window)
                 store.end_session(window.leases[0])
-            except TransportError:
+            except QueueCoreError:
                 self._core.later(Finish(consumer.ledger, window))
                 raise
 
-    def _expire_exclusive(self, store: Store, consumed: Collection[str]) -> None:
+    def _expire_exclusive(self, store: Store, name: str, uid: str, *, used: bool) -> None:
         """Only we can consume from our exclusive queues, so only we see that one is idle."""
         core = self._core
         now = core.clock.monotonic()
-        for name, uid in list(core.exclusive.items()):
-            entry = core.table.queue(store, name).queue
-            if entry is None or entry.expires is None or name in consumed:
-                self._idle[name] = now
-            elif now - self._idle.setdefault(name, now) >= entry.expires:
-                deadline = Deadline.after(core.options.timeout, core.clock)
-                self._declarer.remove(store, name, uid, deadline)
-        for name in self._idle.keys() - core.exclusive.keys():
-            del self._idle[name]
+        entry = core.table.queue(store, name).queue
+        if entry is None or entry.expires is None or used:
+            self._idle[name] = now
+        elif now - self._idle.setdefault(name, now) >= entry.expires:
+            deadline = Deadline.after(core.options.timeout, core.clock)
+            self._declarer.remove(store, name, uid, deadline)

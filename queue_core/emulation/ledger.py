@@ -20,21 +20,25 @@ The rules:
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from queue_core.emulation.apart import Apart
 from queue_core.emulation.core import Core
 from queue_core.emulation.publishing import Dead
 from queue_core.emulation.window import Flight, Window
-from queue_core.errors import ConnectTimeout, StaleDelivery
+from queue_core.errors import ConnectTimeout, StaleDelivery, StoreCorrupt
 from queue_core.message import Delivery, Settlement, Token
 from queue_core.policy import Deadline
 from queue_core.transport import Store
 
 __all__ = ["Finish", "Ledger", "give_back"]
+
+logger = logging.getLogger(__name__)
 
 ACK_DELAY: Final = 0.02
 """Seconds after which the keeper sends acks that nobody took along."""
@@ -45,7 +49,7 @@ URGENT_ACK_DELAY: Final = 0.002
 RETRY_DELAY: Final = 0.5
 """Seconds after which the keeper sends again what failed."""
 
-_Requeues = dict[tuple[float, bool], list[tuple[Flight, Settlement]]]
+_Requeues = dict[tuple[str, float, bool], list[tuple[Flight, Settlement]]]
 _Rejects = list[tuple[Flight, Settlement, str]]
 
 
@@ -119,16 +123,20 @@ class Ledger:
     def finish(self, store: Store, window: Window) -> None:
         """Send the settlements of a removed window and give back what it holds.
 
-        If it fails, `Finish` is a chore for the keeper.
+        If it fails, `Finish` is a chore for the keeper. A settlement that cannot be done keeps
+        nothing else from going back.
         """
         with self.lock:
             flights = self._take([window])
-        self.send(store, flights)
+        with Apart() as settling:
+            self.send(store, flights)
         with self.lock:
             tokens = list(window.held)
         give_back(store, tokens)
         with self.lock:
             window.held.difference_update(tokens)
+        settling.tell()
+        with self.lock:
             if window in self.leaving:
                 self.leaving.remove(window)
 
@@ -202,9 +210,9 @@ class Ledger:
             self.due = None
 
     def take_verdicts(self) -> list[Flight]:
-        """Take the requeues and rejects."""
+        """Take the requeues and rejects that were not tried before."""
         with self.lock:
-            windows = self.windows.values()
+            windows = [window for window in self.windows.values() if not window.unsure]
             flights = [flight for window in windows if (flight := window.take_verdicts())]
             if flights:
                 self._note_taken(flights)
@@ -256,36 +264,54 @@ class Ledger:
     ) -> None:
         """Send settlements; what is not certain afterwards goes back to its window.
 
-        Each reject is a step of its own, and ``breathe`` is called between them.
+        Each reject is a step of its own, and ``breathe`` is called between them. Raises the first
+        error that concerns one message only when all others are settled.
         """
         if not flights:
             return
         sent: list[Token] = []
         try:
-            acks = [token for flight in flights for token in flight.acks]
-            if acks:
+            each = Apart()
+            if acks := [token for flight in flights for token in flight.acks]:
                 sent += acks
                 self.settled(flights, store.put([], {}, settle=acks).stale_tokens)
             requeues, rejects = self._sorted(store, flights)
-            for (delay, counted), group in requeues.items():
+            for (_, delay, counted), group in requeues.items():
                 tokens = [verdict.delivery.token for _, verdict in group]
                 sent += tokens
-                stale = set(store.release(tokens, delay=delay, counted=counted))
-                for flight, verdict in group:
-                    self._judged(flight, verdict, stale=verdict.delivery.token in stale)
+                with each:
+                    stale = set(store.release(tokens, delay=delay, counted=counted))
+                    for flight, verdict in group:
+                        self._judged(flight, verdict, stale=verdict.delivery.token in stale)
             deadline = Deadline.after(self._core.options.timeout, self._core.clock)
             for flight, verdict, reason in rejects:
-                delivery = verdict.delivery
-                sent.append(delivery.token)
-                dead = Dead(delivery.queue, delivery.token, delivery.body, delivery.raw, reason)
-                buried = self._core.publisher.bury(store, dead, deadline)
-                self._judged(flight, verdict, stale=not buried)
+                sent.append(verdict.delivery.token)
+                with each:
+                    self._bury(store, flight, verdict, reason, deadline)
                 breathe(store)
+            each.tell()
         finally:
             self.land(flights, sent)
 
+    def _bury(
+        self, store: Store, flight: Flight, verdict: Settlement, reason: str, deadline: Deadline
+    ) -> None:
+        delivery = verdict.delivery
+        dead = Dead(delivery.queue, delivery.token, delivery.body, delivery.raw, reason)
+        with Apart() as burying:
+            buried = self._core.publisher.bury(store, dead, deadline)
+            self._judged(flight, verdict, stale=not buried)
+        if burying.error is not None and delivery.token not in flight.window.unsure:
+            logger.error(
+                "a message of queue %r that was rejected (%s) is not settled, and tried again: %s",
+                delivery.queue,
+                reason,
+                burying.error,
+            )
+        burying.tell()
+
     def _sorted(self, store: Store, flights: Sequence[Flight]) -> tuple[_Requeues, _Rejects]:
-        """Return what goes back to its queue, by delay and count, and what leaves it, and why."""
+        """Return what goes back, by queue, delay and count; and what leaves its queue, and why."""
         requeues: _Requeues = {}
         rejects: _Rejects = []
         for flight in flights:
@@ -295,13 +321,16 @@ class Ledger:
                 elif self._exhausted(store, verdict):
                     rejects.append((flight, verdict, "delivery_limit"))
                 else:
-                    key = verdict.delay, verdict.counted
+                    key = verdict.delivery.queue, verdict.delay, verdict.counted
                     requeues.setdefault(key, []).append((flight, verdict))
         return requeues, rejects
 
     def _exhausted(self, store: Store, verdict: Settlement) -> bool:
-        """Whether a requeued message has had all its deliveries."""
-        entry = self._core.table.queue(store, verdict.delivery.queue).queue
+        """Whether a requeued message has had all its deliveries, as far as is known."""
+        try:
+            entry = self._core.table.queue(store, verdict.delivery.queue).queue
+        except StoreCorrupt:
+            return False
         return (
             verdict.counted
             and entry is not None

@@ -27,7 +27,12 @@ from queue_core.emulation import stored
 from queue_core.emulation.deadletter import dead_id, dead_properties, is_cycle
 from queue_core.emulation.entries import QueueEntry, q
 from queue_core.emulation.table import Table
-from queue_core.errors import ConfigError, ConnectTimeout, DecodeError, QueueNotFound
+from queue_core.errors import (
+    ConfigError,
+    ConnectTimeout,
+    DecodeError,
+    QueueNotFound,
+)
 from queue_core.message import Properties, Publication, Token
 from queue_core.policy import Clock, Deadline
 from queue_core.transport import (

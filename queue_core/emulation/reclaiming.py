@@ -11,16 +11,16 @@ and then that version is deleted.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
+from queue_core.emulation.apart import Apart
 from queue_core.emulation.core import Core
 from queue_core.emulation.declaring import Declarer
 from queue_core.emulation.entries import q
 from queue_core.emulation.leases import CONSUMER, QUEUE, REST, Names
 from queue_core.emulation.routing import Known
 from queue_core.emulation.shredding import Leftovers
-from queue_core.emulation.table import read_entries
 from queue_core.errors import ConfigError
 from queue_core.policy import Deadline
 from queue_core.transport import Lease, Store
@@ -30,6 +30,7 @@ __all__ = ["Reclaimer"]
 logger = logging.getLogger(__name__)
 
 MAX_NODE: Final = 300
+_OF_QUEUES: Final = (QUEUE, CONSUMER)
 
 
 class Reclaimer:
@@ -46,28 +47,41 @@ class Reclaimer:
         dead: Mapping[str, int],
         deadline: Deadline,
         breathe: Callable[[Store], None] = lambda store: None,
-    ) -> None:
+    ) -> Collection[str]:
         """End sessions that died, with what belongs to them; one that beat again goes on.
 
         ``dead`` has the beats at which each stood still. All are looked at in one go, the versions
         of their queues first: one look at every session there is does for a whole batch.
-        ``breathe`` is called after each.
+        ``breathe`` is called after each. Returns those that cannot be ended, because of what is
+        wrong with them alone or with their queue: they are to be tried again much later.
         """
-        queues = {q(Names.queue_of(name)[0]) for name in dead if name.startswith((QUEUE, CONSUMER))}
-        known = self._core.table.refresh(store, queues) if queues else {}
+        queues = {name: q(Names.queue_of(name)[0]) for name in dead if name.startswith(_OF_QUEUES)}
+        known = self._core.table.readable(store, set(queues.values()))
         sessions = store.sessions()
         over = {
             name: lease
             for name, beats in dead.items()
             if (lease := sessions.get(name)) is not None and lease.beats == beats
         }
+        stuck = {name for name in over if name in queues and queues[name] not in known}
         consumers = [name for name in over if name.startswith(CONSUMER)]
         consumed = {Names.queue_of(name)[0] for name in consumers}
-        self._declarer.drop_unused(store, consumed, consumers, deadline)
+        with Apart() as before:
+            self._declarer.drop_unused(store, consumed, consumers, deadline)
         for name, lease in over.items():
-            self._end(store, name, lease, known, deadline)
+            if name in stuck:
+                continue
+            with Apart() as ending:
+                self._end(store, name, lease, known, deadline)
+            if ending.error is not None:
+                logger.error("session %r is over and cannot be ended: %s", name, ending.error)
+                stuck.add(name)
             breathe(store)
-        self._declarer.drop_unused(store, consumed, (), deadline)
+        with Apart() as after:
+            self._declarer.drop_unused(store, consumed, (), deadline)
+        if error := after.error or before.error:
+            logger.error("a queue that nobody uses any more cannot be deleted: %s", error)
+        return stuck
 
     def _end(
         self,
@@ -100,16 +114,22 @@ class Reclaimer:
             )
         sessions = store.sessions()
         older = [name for name in sessions if self._replaces(name)]
+        stuck: set[str] = set()
         for _ in range(100):
             if not older:
                 return
             for name in older:
-                if store.end_session(name, sessions[name].beats):
-                    who = f"node {node!r} has started" if node else "its connection is there"
-                    logger.info("session %r ended: %s again", name, who)
-                    self._inherit(store, name, sessions, deadline)
+                with Apart() as replacing:
+                    if store.end_session(name, sessions[name].beats):
+                        who = f"node {node!r} has started" if node else "its connection is there"
+                        logger.info("session %r ended: %s again", name, who)
+                        self._inherit(store, name, sessions, deadline)
+                if replacing.error is not None:
+                    logger.error("not all of session %r ended: %s", name, replacing.error)
+                    stuck.add(name)
             sessions = store.sessions()
-            older = [name for name in older if name in sessions]  # those that beat meanwhile
+            # those that beat meanwhile
+            older = [name for name in older if name in sessions and name not in stuck]
 
     def _replaces(self, session: str) -> bool:
         """Whether our session stands for this earlier one."""
@@ -124,17 +144,20 @@ class Reclaimer:
     ) -> None:
         """Put away the exclusive queues and the subscriptions of a dead connection."""
         uid = dead.rpartition(":")[2]
-        names = [name[2:] for name in store.read_table() if name.startswith("q:")]
-        known = read_entries(store, [q(name) for name in names])
-        for name in names:
-            entry = known[q(name)].queue
+        names = [name for name in store.read_table() if name.startswith("q:")]
+        each = Apart()
+        for name, known in self._core.table.readable(store, names).items():
+            entry = known.queue
             if entry is not None and entry.owner == dead:
-                self._declarer.remove(store, name, entry.uid, deadline)
+                with each:
+                    self._declarer.remove(store, name[2:], entry.uid, deadline)
         if (holder := sessions.get(Names.collect(uid))) is not None:
-            store.end_session(Names.collect(uid), holder.beats)
+            with each:
+                store.end_session(Names.collect(uid), holder.beats)
         consumers = {
             name: lease.beats
             for name, lease in sessions.items()
             if name.startswith(CONSUMER) and Names.queue_of(name)[1].partition(".")[0] == uid
         }
         self.reclaim(store, consumers, deadline)
+        each.tell()

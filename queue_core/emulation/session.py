@@ -271,11 +271,11 @@ class EmulatedSession:
             found.abandon()
             found.wake()
         if errors:
-            raise errors[0]
+            raise next((one for one in errors if not isinstance(one, QueueCoreError)), errors[0])
 
     def _leave(
         self, consumer: Consumer, window: Window, deadline: Deadline
-    ) -> TransportError | None:
+    ) -> BaseException | None:
         """Put away a subscription that has ended; what fails now is left to the keeper."""
 
         def leave(store: Store) -> None:
@@ -285,12 +285,10 @@ class EmulatedSession:
         try:
             self._call(lambda store: consumer.ledger.finish(store, window), deadline.remaining())
             self._call(leave, deadline.remaining())
-        except BaseException as error:  # Ctrl-C, too
+        except BaseException as error:  # Ctrl-C, too: there may be others
             self._core.later(Finish(consumer.ledger, window))
             self._core.later(leave)
-            if isinstance(error, TransportError):
-                return error
-            raise
+            return error
         return None
 
     def receive(

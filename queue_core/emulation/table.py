@@ -14,6 +14,7 @@ meanwhile.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, TypeVar
@@ -22,11 +23,13 @@ from queue_core.emulation import entries
 from queue_core.emulation.edits import Draft, Unread
 from queue_core.emulation.entries import ExchangeEntry, q
 from queue_core.emulation.routing import Known, Route, compile_matcher, route
-from queue_core.errors import ConnectTimeout
+from queue_core.errors import ConnectTimeout, StoreCorrupt
 from queue_core.policy import Deadline
 from queue_core.transport import Entry, Store
 
 __all__ = ["Table"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -42,6 +45,7 @@ class Table:
         self._lock = threading.Lock()
         self._known: dict[str, Known] = {}
         self._routes: dict[tuple[str, str], Route] = {}
+        self._unreadable: set[str] = set()  # said already
 
     def queue(self, store: Store, name: str) -> Known:
         """Return what is known of a queue, reading it if it never was."""
@@ -53,6 +57,10 @@ class Table:
     def refresh(self, store: Store, names: Collection[str]) -> Mapping[str, Known]:
         """Read these entries from the store, absent ones too."""
         read = read_entries(store, names)
+        self._note(read)
+        return read
+
+    def _note(self, read: Mapping[str, Known]) -> None:
         with self._lock:
             if len(self._known) > MAX_ENTRIES:
                 self._known = {}
@@ -62,7 +70,27 @@ class Table:
             ):
                 self._known.update(read)
                 self._routes = {}
+
+    def readable(self, store: Store, names: Collection[str]) -> Mapping[str, Known]:
+        """Do what `refresh` does for those that can be read, and leave out the others.
+
+        For who looks after many queues at once: one that is damaged must not stop the rest.
+        """
+        found = store.read_table(list(names)) if names else {}
+        read: dict[str, Known] = {}
+        for name in names:
+            try:
+                read[name] = _known(name, found.get(name))
+            except StoreCorrupt as error:
+                self._complain(name, error)
+        self._note(read)
         return read
+
+    def _complain(self, name: str, error: StoreCorrupt) -> None:
+        with self._lock:
+            known = name in self._unreadable
+            self._unreadable.add(name)
+        logger.log(logging.DEBUG if known else logging.ERROR, "%s", error)
 
     def forget(self, names: Iterable[str]) -> None:
         """Have these entries read again before they are used."""

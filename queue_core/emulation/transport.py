@@ -14,6 +14,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from queue_core.arguments import check_kind
 from queue_core.emulation.session import EmulatedSession
 from queue_core.errors import ConfigError
 from queue_core.transport import Features, SessionOptions, Store
@@ -50,7 +51,13 @@ class StoreTransport:
                 it returns what is no store, opening a connection raises ConfigError.
             check: raises ConfigError for a URL that is wrong; does not connect. Without it a URL
                 with options is refused.
+
+        Raises:
+            ConfigError: something of this is not what it must be.
         """
+        check_kind("the name of a transport", name, str, "a string")
+        check_kind("what a transport can do", features, Features, "a Features(...)")
+        check_kind("open_store", open_store, Callable, "a function of url and options")  # type: ignore[arg-type] # an ABC
         self.name = name
         self.features = replace(
             features,

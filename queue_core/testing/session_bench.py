@@ -334,10 +334,13 @@ class Bench:
         name = queue if isinstance(queue, str) else queue.name
         self.soon(lambda: self.session.inspect(name).ready == ready, f"{ready} ready in {name}")
 
-    def unroutable(self, queue: Queue) -> bool:
-        """Return whether a queue is gone, without using it, which would keep it alive."""
+    def unroutable(self, target: Queue | Exchange) -> bool:
+        """Return whether a queue is gone, without using it, which would keep it alive.
+
+        ``target`` is the queue, or an exchange that leads to no other.
+        """
         try:
-            (outcome,) = self.publish(self.publication(queue, b"", expiration=0.0))
+            (outcome,) = self.publish(self.publication(target, b"", expiration=0.0))
         except QueueNotFound:
             return True
         except TransportError:

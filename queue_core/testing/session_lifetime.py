@@ -315,7 +315,7 @@ class LifetimeTests(SessionTests):
         time.sleep(0.2)
         assert bench.publish(bench.publication(fanout, b""))[0].status == "confirmed"
         bench.late(
-            lambda: bench.publish(bench.publication(fanout, b""))[0].status == "unroutable",
+            lambda: bench.unroutable(fanout),
             1.5 + bench.patience,
             "publishing does not keep it alive",
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from queue_core.errors import QueueCoreError
+from queue_core.errors import ConnectTimeout, QueueCoreError
 from queue_core.message import Delivery, Properties, Publication, Settlement
 from queue_core.policy import Backoff
 from queue_core.recovery import Recovery
@@ -53,6 +53,9 @@ class ScriptedSession:
 
     def declare(self, entity: Entity, *, passive: bool = False, timeout: float = 10.0) -> str:
         self._called("declare", entity)
+        if timeout < self.broker.slowness:
+            raise ConnectTimeout("no answer in time")
+        self.broker.clock.advance(self.broker.slowness)
         return getattr(entity, "name", "") or "generated"
 
     def delete(
@@ -146,6 +149,7 @@ class ScriptedBroker:
         self.batches: deque[Sequence[Delivery]] = deque()
         self.published: list[Publication] = []
         self.dies = True
+        self.slowness = 0.0
         self.on_subscribe: Callable[[], None] = lambda: None
         self.asked: list[SessionOptions] = []
         self.opened: list[BrokerURL] = []

@@ -1,6 +1,9 @@
 """What a caller passes by mistake ends as an error of ours that names it, whatever its type."""
 
 import math
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
 
 import pytest
 
@@ -16,6 +19,14 @@ from queue_core.transport import KeyWrite
 THING = object()
 NO_NUMBER = ("5", [1], {1: 2}, b"x", THING, 10**400)
 NO_TEXT = (5, [1], {1: 2}, b"x", THING, True)
+
+
+def nested(levels):
+    """Return a list with a list in it, and so on."""
+    found = []
+    for _ in range(levels - 1):
+        found = [found]
+    return found
 
 
 @pytest.fixture
@@ -54,6 +65,46 @@ def test_an_option_of_a_publish_that_is_no_such_thing_is_refused_by_its_name(
         with pytest.raises(ConfigError, match=option):
             producer.publish("x", "inbox", **{option: value})
     assert connection.inspect("inbox").ready == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ({1, 2}, "a set"),
+        (date(2026, 1, 1), "a date"),
+        (timedelta(1), "a timedelta"),
+        (UUID(int=1), "a UUID"),
+        (THING, "object"),
+        (math.nan, "nan"),
+        (-math.inf, "-inf"),
+        (2**63, "64 bits"),
+        (2**64, "ints"),
+        (nested(32), "32 levels"),
+        (nested(900), "32 levels"),
+        ({1: "one"}, "named by strings"),
+        ("\udc80", "surrogates"),
+    ],
+)
+def test_a_header_that_some_broker_cannot_carry_is_refused_by_its_name(connection, value, says):
+    for held in ([value], [None, value], {"in": [value]}):
+        with pytest.raises(ConfigError, match=f"'wrong'.*{says}"):
+            connection.producer().prepare("x", headers={"right": 1, "wrong": held})
+
+
+def test_a_header_that_every_broker_can_carry_is_sent(connection):
+    held = [None, True, -(2**63), 2**63 - 1, 0.5, "é", b"x", datetime(2026, 1, 1, tzinfo=UTC)]
+    headers = {"one": held, "two": {"in": (Decimal("1.5"), held)}, "deep": nested(32)}
+    assert connection.producer().prepare("x", headers=headers).properties.headers == headers
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["correlation_id", "reply_to", "message_id", "type", "app_id", "content_type"],
+)
+def test_a_text_that_is_no_unicode_is_refused_by_its_name(connection, option):
+    for text in ("\ud800", "a\udc80"):
+        with pytest.raises(ConfigError, match=f"{option}.*Unicode"):
+            connection.producer().prepare(b"x", **{option: text})
 
 
 @pytest.mark.parametrize("option", ["content_type", "content_encoding"])

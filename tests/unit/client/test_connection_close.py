@@ -1,7 +1,9 @@
 """Connection.close has one deadline for everything."""
 
+import pytest
+
 from queue_core import Connection
-from queue_core.errors import ConnectTimeout
+from queue_core.errors import Closed, ConnectTimeout
 
 
 def test_closing_many_consumers_of_a_silent_broker_takes_one_timeout_not_one_for_each(broker):
@@ -22,3 +24,26 @@ def test_closing_many_consumers_of_a_silent_broker_takes_one_timeout_not_one_for
     assert session.closed
     assert connection.closed
     connection.close()
+
+
+@pytest.mark.parametrize("error", [Closed("another thread was faster"), RuntimeError("a driver")])
+def test_a_consumer_that_cannot_be_closed_keeps_nothing_else_open(broker, error):
+    connection = Connection("memory://a", transport=broker, clock=broker.clock)
+    consumers = [connection.consumer(f"q{number}") for number in range(3)]
+    for consumer in consumers:
+        consumer.start()
+    (session,) = broker.sessions
+    cancelled = []
+
+    def fail_once(consumer, queue=None, *, timeout=10.0):
+        cancelled.append(consumer)
+        if len(cancelled) == 1:
+            raise error
+
+    session.cancel = fail_once
+    try:
+        connection.close()
+    except RuntimeError as raised:
+        assert raised is error
+    assert sorted(cancelled) == sorted(consumer._tag for consumer in consumers)
+    assert session.closed and connection.closed

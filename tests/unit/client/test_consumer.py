@@ -2,6 +2,7 @@
 
 import os
 import queue as stdlib_queue
+import threading
 
 import pytest
 
@@ -13,10 +14,12 @@ from queue_core.errors import (
     Closed,
     ConfigError,
     ConnectionLost,
+    ConnectTimeout,
     PublishError,
     QueueNotFound,
     SessionLost,
     StaleDelivery,
+    TooLarge,
     TopologyMismatch,
 )
 from queue_core.message import Properties, Publication
@@ -400,16 +403,6 @@ def test_a_consumer_closed_while_it_subscribes_leaves_no_subscription(broker, co
     assert broker.sessions[0].calls[-1] == ("cancel", None)
 
 
-def test_what_cannot_be_read_goes_to_the_fallback_when_the_exchange_is_gone(broker, recovery):
-    consumer = Consumer(recovery, [Queue("q", dead_letter_exchange="dlx")])
-    broker.batches.append([broker.delivery(b"{")])
-    consumer.start()
-    broker.dies = False
-    broker.failures.extend([None, QueueNotFound("no exchange 'dlx'")])
-    assert consumer.receive(1) is None
-    assert [(copy.exchange, copy.routing_key) for copy in broker.published] == [("", "q.dlq")]
-
-
 def test_a_fallback_queue_with_other_arguments_is_used_as_it_is(broker, consumer):
     broker.batches.append([broker.delivery(b"{")])
     consumer.start()
@@ -419,17 +412,71 @@ def test_a_fallback_queue_with_other_arguments_is_used_as_it_is(broker, consumer
     assert [copy.routing_key for copy in broker.published] == ["q.dlq"]
 
 
-def test_what_could_not_be_set_aside_is_tried_again_by_the_next_receive(broker, consumer):
+REFUSALS = [
+    AccessRefused("may not declare q.dlq"),
+    BrokerFull("q.dlq takes no more"),
+    ConnectTimeout("q.dlq does not answer"),
+    TooLarge("with the reason, the headers are too large"),
+]
+
+
+@pytest.mark.parametrize("refused", REFUSALS)
+def test_what_cannot_be_set_aside_goes_back_for_a_while_and_the_others_come(
+    broker, consumer, refused, caplog
+):
+    broker.batches.append([broker.delivery(b"{"), broker.delivery(b"2")])
+    consumer.start()
+    broker.dies = False
+    broker.failures.extend([None, *[refused] * 100])
+    assert consumer.receive(1).payload == 2
+    assert [(item.action, item.delay, item.counted) for item in broker.sessions[0].settled] == [
+        ("requeue", 60.0, False)
+    ]
+    assert (broker.published, consumer.set_aside) == ([], 0)
+    assert str(refused) in caplog.records[-1].getMessage()
+    assert caplog.records[-1].levelname == "ERROR"
+
+
+def test_run_goes_on_when_what_its_handler_cannot_read_cannot_be_set_aside(broker, recovery):
+    consumer = Consumer(recovery, ["q"], decode=False)
     broker.batches.append([broker.delivery(b"{"), broker.delivery(b"2")])
     consumer.start()
     broker.dies = False
     broker.failures.extend([None, AccessRefused("may not declare q.dlq")])
-    with pytest.raises(AccessRefused):
+    seen = []
+
+    def handler(message):
+        seen.append(message.payload)
+        consumer.close()
+
+    consumer.run(handler)
+    assert seen == [2]
+    assert [item.action for item in broker.sessions[0].settled] == ["requeue", "ack"]
+
+
+def test_what_an_interrupt_kept_from_being_set_aside_is_tried_again(broker, consumer):
+    broker.batches.append([broker.delivery(b"{"), broker.delivery(b"2")])
+    consumer.start()
+    broker.dies = False
+    broker.failures.extend([None, KeyboardInterrupt()])
+    with pytest.raises(KeyboardInterrupt):
         consumer.receive(1)
-    assert broker.published == []
     assert consumer.receive(1).payload == 2
     assert [copy.routing_key for copy in broker.published] == ["q.dlq"]
     assert consumer.set_aside == 1
+
+
+@pytest.mark.parametrize("refused", [QueueNotFound("none"), AccessRefused("may not write to it")])
+def test_what_cannot_be_read_goes_to_the_fallback_when_the_exchange_is_closed_to_us(
+    broker, recovery, refused
+):
+    consumer = Consumer(recovery, [Queue("q", dead_letter_exchange="dlx")])
+    broker.batches.append([broker.delivery(b"{")])
+    consumer.start()
+    broker.dies = False
+    broker.failures.extend([None, refused])
+    assert consumer.receive(1) is None
+    assert [(copy.exchange, copy.routing_key) for copy in broker.published] == [("", "q.dlq")]
 
 
 def test_what_cannot_be_read_is_no_error_of_receive_when_its_session_ended(broker, consumer):
@@ -469,6 +516,54 @@ def test_stop_gives_back_what_was_fetched_and_not_handed_out(broker, consumer):
     assert consumer.receive() is None
     first.ack()
     assert session.settled[-1].action == "ack"
+
+
+def test_a_simple_queue_waits_no_longer_when_another_thread_waits_for_ever(broker, recovery):
+    entered, release = threading.Event(), threading.Event()
+
+    class Waiting:
+        def receive(self, timeout):
+            entered.set()
+            release.wait(30.0)
+
+    simple = SimpleQueue("q", Producer(recovery), Waiting())
+    thread = threading.Thread(target=lambda: pytest.raises(stdlib_queue.Empty, simple.get))
+    thread.start()
+    assert entered.wait(30.0)
+    try:
+        for take in (simple.get_nowait, lambda: simple.get(timeout=0.01)):
+            with pytest.raises(stdlib_queue.Empty):
+                take()
+        assert not release.is_set() and thread.is_alive()
+    finally:
+        release.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("error", [QueueNotFound("no queue 'b'"), AccessRefused("not yours")])
+def test_a_queue_that_cannot_be_subscribed_to_is_told_once_and_the_others_are_consumed(
+    broker, recovery, error
+):
+    consumer = Consumer(recovery, ["a", "b", "c"], prefetch=10)
+    broker.dies = False
+    broker.failures.extend([None, error])
+    with pytest.raises(type(error)):
+        consumer.receive(1)
+    broker.batches.append([broker.delivery(b"1", queue="c")])
+    assert consumer.receive(1).payload == 1
+    (session,) = broker.sessions
+    assert [call[1] for call in session.calls if call[0] == "subscribe"] == ["a", "b", "c"]
+
+
+def test_a_consumer_without_any_queue_that_exists_is_told_so_until_there_is_one(broker, recovery):
+    consumer = Consumer(recovery, ["a", "b"], prefetch=10)
+    broker.dies = False
+    broker.failures.extend([QueueNotFound("no queue")] * 4)
+    for _ in range(2):
+        with pytest.raises(QueueNotFound):
+            consumer.receive(1)
+    broker.batches.append([broker.delivery(b"1")])
+    assert consumer.receive(1).payload == 1
 
 
 def test_what_a_fetch_brings_after_the_stop_goes_back_too(broker, consumer):

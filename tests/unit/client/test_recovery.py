@@ -318,6 +318,25 @@ def test_a_subscription_that_is_refused_again_is_reported_by_its_consumer_alone(
     assert recovery.take_lost("two") is None
 
 
+def test_each_lost_queue_of_a_consumer_is_reported(broker, recovery):
+    for name in ("a", "b", "c"):
+        recovery.subscribe("one", name, 1, timeout=10.0)
+    gone = [QueueNotFound("no queue 'a'"), None, QueueNotFound("no queue 'c'")]
+    broker.failures.extend([ConnectionLost("cut"), *gone])
+    assert purge(recovery) == 3
+    assert [recovery.take_lost("one") for _ in range(3)] == [gone[0], gone[2], None]
+
+
+def test_who_has_no_time_to_spare_gets_a_new_session_too(broker, recovery):
+    """A poll in a loop, with what takes a moment to declare again: it would never come back."""
+    for name in ("a", "b", "c"):
+        recovery.declare(Queue(name), timeout=10.0)
+    broker.slowness = 0.06
+    broker.sessions[0].closed = True
+    assert purge(recovery, timeout=0.0) == 3
+    assert [call[0] for call in broker.sessions[1].calls] == ["declare"] * 3 + ["purge"]
+
+
 def test_a_session_that_another_thread_gives_up_during_a_call_is_replaced(broker, recovery):
     purge(recovery)
 

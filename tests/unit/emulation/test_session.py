@@ -710,7 +710,7 @@ def test_many_dead_letters_are_buried_within_a_few_rounds(
         Queue("in", max_length=10, dead_letter_exchange="", dead_letter_routing_key="dead")
     )
     send(session, "in", *(b"%d" % number for number in range(310)))
-    for _ in range(4):
+    for _ in range(5):
         session.tick()
     assert session.inspect("dead").ready == 300
     assert session.inspect("in").ready == 10
