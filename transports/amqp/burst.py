@@ -12,7 +12,8 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pika
@@ -49,15 +50,14 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika ship
         if data:
             self._adapter_emit_data(data)
 
-    @contextlib.contextmanager
-    def burst(self) -> Iterator[None]:
-        """Collect everything written inside and send it as one piece."""
+    def burst(self, work: Callable[[], None]) -> None:
+        """Do this, collect everything that it writes, and send that as one piece."""
         if self._burst is not None:
-            yield
+            work()
             return
         self._burst = []
         try:
-            yield
+            work()
         finally:
             frames, self._burst = self._burst, None
             if frames and not self.is_closed:
@@ -132,22 +132,21 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika ship
         sock = getattr(transport, "_sock", None)
         if sock is None or isinstance(sock, ssl.SSLSocket) or transport.get_write_buffer_size():
             return
-        with contextlib.suppress(OSError):
+        try:
             while self._unsent:
                 sent = sock.send(self._unsent[0])
                 if sent < len(self._unsent[0]):
                     self._unsent[0] = self._unsent[0][sent:]
                     return
                 self._unsent.popleft()
+        except OSError:
+            return
 
     def _on_data_available(self, data_in: bytes) -> None:
         if not self.readers or self._frame_buffer[:4] == b"AMQP":
             super()._on_data_available(data_in)
-            return
-        with self.burst():
-            self._read_frames(data_in)
-            if self.after_read is not None:
-                self.after_read()
+        else:
+            self.burst(partial(self._read_frames, data_in))
 
     def _read_frames(self, data_in: bytes) -> None:
         data = self._frame_buffer + data_in if self._frame_buffer else data_in
@@ -167,3 +166,5 @@ class BurstConnection(pika.SelectConnection):  # type: ignore[misc]  # pika ship
                     self._process_frame(value)
             at = end
         self._frame_buffer = data[at:]
+        if self.after_read is not None:
+            self.after_read()

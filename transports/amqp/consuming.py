@@ -191,10 +191,12 @@ class Consuming:
             if inbox.stopped:
                 return []
             inbox.woken = False
-            if inbox.deliveries:
+            # In turns: messages may never end, and what is broken may never be mended.
+            inbox.mending = bool(inbox.broken) and not (inbox.mending and inbox.deliveries)
+            broken = inbox.broken.popleft() if inbox.mending else None
+            if broken is None and inbox.deliveries:
                 count = min(limit, len(inbox.deliveries))
                 return [inbox.deliveries.popleft() for _ in range(count)]
-            broken = inbox.broken.popleft() if inbox.broken else None
         if self._settling.lost is not None:
             raise self._settling.failure("receive")
         if broken is not None:

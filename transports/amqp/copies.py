@@ -22,13 +22,19 @@ The rules: pure; headers that somebody else forged or damaged never raise, and c
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from queue_core.message import Delivery, Headers, Properties, Publication
+from queue_core.message import (
+    Delivery,
+    Headers,
+    Properties,
+    Publication,
+    deaths,
+    read_count,
+)
 from queue_core.transports.amqp.ladder import (
     PREFIX,
     TO_QUEUE,
@@ -55,8 +61,6 @@ _LEVEL: Final = re.compile(r"qc-d[0-9]{1,2}")
 _RETURNS: Final = "x-delivery-count"
 _COUNTERS: Final = frozenset((_RETURNS, "x-acquired-count"))
 _FACTS: Final = ("queue", "reason", "exchange")
-_MAX_COUNT: Final = 2**53
-"""Nothing is counted so far: who wrote it can have meant no number of ours."""
 
 
 class Note(NamedTuple):
@@ -171,33 +175,27 @@ def restored(properties: Properties, exchange: str) -> tuple[Properties, str, No
     headers |= history
     if not climbed(exchange):
         return replace(properties, headers=headers), exchange, NOTHING
-    expiration = _count(carried.get(EXPIRATION))
-    failed = _count(carried.get(DELIVERIES)) or 0
-    note = Note(failed, _count(carried.get(DEADLINE)), returns(properties))
+    expiration = read_count(carried.get(EXPIRATION))
+    failed = read_count(carried.get(DELIVERIES)) or 0
+    note = Note(failed, read_count(carried.get(DEADLINE)), returns(properties))
     seconds = None if expiration is None else expiration / 1000
     return replace(properties, headers=headers, expiration=seconds), origin, note
-
-
-def _count(value: object) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_COUNT:
-        return value
-    return None
 
 
 def _rewritten(history: Headers, earlier: Headers, origin: str) -> Headers:
     """Return one history of two, without the ladder's rows; ``earlier`` is the older one."""
     rows = [
         {**row, "exchange": origin} if climbed(str(row.get("exchange"))) else row
-        for row in _rows(history)
+        for row in deaths(history)
         if not str(row.get("queue")).startswith(PREFIX)
     ]
     known = {(row.get("queue"), row.get("reason")): row for row in rows}
-    for row in _rows(earlier):
+    for row in deaths(earlier):
         newer = known.get((row.get("queue"), row.get("reason")))
         if newer is None:
             rows.append(row)
         else:
-            count = (_count(newer.get("count")) or 0) + (_count(row.get("count")) or 0)
+            count = (read_count(newer.get("count")) or 0) + (read_count(row.get("count")) or 0)
             rows[rows.index(newer)] = {**newer, "count": count}
     if not rows:
         return dict(earlier)
@@ -214,19 +212,9 @@ def _rewritten(history: Headers, earlier: Headers, origin: str) -> Headers:
     return found
 
 
-def _rows(history: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the deaths, without what is none because somebody wrote it by hand."""
-    rows = history.get("x-death")
-    return [row for row in rows if _is_death(row)] if isinstance(rows, list) else []
-
-
-def _is_death(row: object) -> bool:
-    return isinstance(row, dict) and all(isinstance(row.get(name), str) for name in _FACTS[:2])
-
-
 def returns(properties: Properties) -> int:
     """Return how often a quorum queue took this very copy back, as far as it says."""
-    return _count(properties.headers.get(_RETURNS)) or 0
+    return read_count(properties.headers.get(_RETURNS)) or 0
 
 
 def buried(
@@ -245,10 +233,10 @@ def buried(
     ``key`` None keeps the routing key; ``now`` is in seconds since 1970.
     """
     headers, history = _split(properties.headers)
-    rows = _rows(history)
+    rows = deaths(history)
     same = (delivery.queue, reason)
     count = sum(
-        _count(row.get("count")) or 0
+        read_count(row.get("count")) or 0
         for row in rows
         if (row.get("queue"), row.get("reason")) == same
     )

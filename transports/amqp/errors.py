@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+import struct
 from collections.abc import Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Final
@@ -30,6 +31,7 @@ from pika.exceptions import (
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
     ProtocolSyntaxError,
+    UnsupportedAMQPFieldException,
 )
 
 from queue_core.errors import (
@@ -41,7 +43,9 @@ from queue_core.errors import (
     TooLarge,
     TopologyMismatch,
     Unsupported,
+    UsageError,
 )
+from queue_core.message import Publication
 
 ACCESS_REFUSED: Final = 403
 NOT_FOUND: Final = 404
@@ -50,7 +54,9 @@ PRECONDITION_FAILED: Final = 406
 NOT_ALLOWED: Final = 530
 NOT_IMPLEMENTED: Final = 540
 
-_WRONG_NAME: Final = (62, 64)  # host name and address, of OpenSSL's X509_V_ERR_*
+# OpenSSL's X509_V_ERR_*: host name and address; no issuer, self-signed, untrusted and their like.
+_WRONG_NAME: Final = (62, 64)
+_UNKNOWN_AUTHORITY: Final = (2, 18, 19, 20, 21, 27)
 # With TLS 1.3 this comes after the handshake, when pika keeps no more than its text.
 _REFUSED_CERTIFICATE: Final = re.compile(
     r"ALERT_(CERTIFICATE_\w+|BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|UNKNOWN_CA)"
@@ -71,6 +77,13 @@ _PERMISSIONS: Final[Mapping[str, str]] = {
     "queue_purge": "read from it",
 }
 _WRONG_EXCHANGE: Final = re.compile(r"exchange '(?P<name>.*)' in vhost '", re.DOTALL)
+_WRONG_TOPIC: Final = re.compile(
+    r"topic '(?P<key>.*)' in exchange '(?P<name>.*)' in vhost '", re.DOTALL
+)
+_WRONG_SIZE: Final = re.compile(r"message size (?P<size>\d+)")
+_WRONG_USER: Final = re.compile(
+    r"user_id property set to '(?P<name>.*)' but authenticated", re.DOTALL
+)
 
 
 def translate(error: BaseException, doing: str, method: str = "") -> QueueCoreError:
@@ -81,6 +94,12 @@ def translate(error: BaseException, doing: str, method: str = "") -> QueueCoreEr
     """
     if isinstance(error, QueueCoreError):
         return error
+    if isinstance(error, UnsupportedAMQPFieldException):
+        value = error.args[-1]
+        text = f"the {type(value).__name__} {value!r:.60} cannot be carried in its arguments"
+        return UsageError(f"{doing}: {text}; use strings, whole numbers, booleans, lists and dicts")
+    if isinstance(error, struct.error | UnicodeEncodeError):
+        return UsageError(f"{doing}: one of its arguments cannot be carried: {error}")
     if isinstance(error, ChannelClosedByClient):
         return ConnectionLost(f"{doing}: the channel was closed meanwhile")
     if isinstance(error, ChannelClosed):
@@ -197,11 +216,13 @@ def _not_let_in(cause: BaseException, where: str, vhost: str, user: str) -> Queu
 def _without_tls(cause: BaseException, where: str) -> QueueCoreError | None:
     """One of the two did not accept the other's certificate, or does not speak TLS."""
     if isinstance(cause, ssl.SSLCertVerificationError):
-        advice = (
-            "connect under a name that it is for"
-            if getattr(cause, "verify_code", 0) in _WRONG_NAME
-            else "give its authority as option cafile"
-        )
+        code = getattr(cause, "verify_code", 0)
+        if code in _WRONG_NAME:
+            advice = "connect under a name that it is for"
+        elif code in _UNKNOWN_AUTHORITY:
+            advice = "give its authority as option cafile"
+        else:  # too old, or not as Python (3.13 and newer: RFC 5280) wants certificates to be
+            advice = "the server needs another one, or its authority does"
         return AccessRefused(
             f"the certificate of the broker at {where} was not accepted: "
             f"{cause.verify_message.rstrip('.')}; {advice}"
@@ -257,6 +278,22 @@ def _text(error: BaseException) -> str:
         return f"{error.reply_code} {error.reply_text}"
     text = ", ".join(str(argument) for argument in error.args)
     return text or type(error).__name__
+
+
+def blames(error: BaseException, publication: Publication) -> bool:
+    """Whether a publishing channel may have been closed because of this publication.
+
+    The broker's text tells of whose properties, size or target it speaks; if it does not, it may
+    have been any.
+    """
+    text = error.reply_text if isinstance(error, ChannelClosed) else ""
+    if found := _WRONG_TOPIC.search(text):
+        return (publication.exchange, publication.routing_key) == (found["name"], found["key"])
+    if found := _WRONG_SIZE.search(text):
+        return len(publication.body) == int(found["size"])
+    if found := _WRONG_USER.search(text):
+        return publication.properties.user_id == found["name"]
+    return wrong_exchange(error) in (None, publication.exchange)
 
 
 def wrong_exchange(error: BaseException) -> str | None:

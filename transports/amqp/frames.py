@@ -16,6 +16,8 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
+from queue_core.errors import TooLarge, UsageError
+
 METHOD_FRAME: Final = 1
 HEADER_FRAME: Final = 2
 BODY_FRAME: Final = 3
@@ -38,19 +40,34 @@ _ACK: Final = 60 << 16 | 80
 _NACK: Final = 60 << 16 | 120
 _END: Final = b"\xce"
 
+_FIXED: Final = 12
+"""Bytes of a content header's payload before the properties."""
+_MOST_HEADS: Final = 1024
+"""Pairs of exchange and routing key of which the first frame is kept; programs use few."""
+
 
 def short_string(text: str) -> bytes:
-    """Return ``text`` as a short string: a length byte and up to 255 bytes; else ValueError."""
-    data = text.encode()
+    """Return ``text`` as a short string: a length byte and up to 255 bytes; else ValueError.
+
+    What was read from bytes that are no UTF-8 becomes these bytes again.
+    """
+    data = text.encode("utf-8", "surrogateescape")
     if len(data) > 255:
         raise ValueError(f"{len(data)} bytes where AMQP allows 255")
     return bytes((len(data),)) + data
 
 
+def _name(what: str, text: str) -> bytes:
+    try:
+        return short_string(text)
+    except ValueError as error:
+        raise UsageError(f"the {what} {text[:40]!r} cannot be sent: {error}") from error
+
+
 class PublishWriter:
     """Writes one channel's publications as frames: method, content header, and the body.
 
-    What messages have in common is encoded once. Used by one thread, for some messages.
+    What messages have in common is encoded once. Thread-safe.
     """
 
     __slots__ = ("_channel", "_heads", "_size")
@@ -67,13 +84,20 @@ class PublishWriter:
         """Return one publication; ``properties`` is the encoded property list.
 
         Raises:
-            ValueError: exchange or key has more than 255 bytes.
+            UsageError: AMQP cannot carry the exchange's name or the key.
+            TooLarge: the properties do not go into one frame; the broker would end the connection.
         """
         head = self._heads.get((exchange, routing_key, mandatory))
         if head is None:
             head = self._head(exchange, routing_key, mandatory)
-        channel, length = self._channel, len(body)
-        content = _CONTENT_HEAD.pack(HEADER_FRAME, channel, 12 + len(properties), _BASIC, 0, length)
+        channel, length, room = self._channel, len(body), self._size - _FIXED
+        if len(properties) > room:
+            raise TooLarge(
+                f"the message's headers and properties take {len(properties)} bytes; the broker "
+                f"takes {room} (frame_max); put large data into the body"
+            )
+        head_size = _FIXED + len(properties)
+        content = _CONTENT_HEAD.pack(HEADER_FRAME, channel, head_size, _BASIC, 0, length)
         if length <= self._size:
             if not body:
                 return b"".join((head, content, properties, _END))
@@ -86,10 +110,12 @@ class PublishWriter:
         return b"".join(parts)
 
     def _head(self, exchange: str, routing_key: str, mandatory: bool) -> bytes:
-        names = short_string(exchange) + short_string(routing_key)
+        names = _name("exchange name", exchange) + _name("routing key", routing_key)
         size = 7 + len(names)
         head = _PUBLISH_HEAD.pack(METHOD_FRAME, self._channel, size, _BASIC, 40, 0)
         head += names + (b"\x01\xce" if mandatory else b"\x00\xce")
+        if len(self._heads) >= _MOST_HEADS:
+            self._heads.clear()
         self._heads[exchange, routing_key, mandatory] = head
         return head
 

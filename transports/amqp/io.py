@@ -27,6 +27,8 @@ from time import monotonic
 from typing import Any
 
 from pika.exceptions import (
+    AMQPConnectionError,
+    AMQPError,
     AMQPHeartbeatTimeout,
     ConnectionClosedByClient,
     ConnectionWrongStateError,
@@ -230,7 +232,9 @@ class Link:
                 self._say_goodbye()
             connection.ioloop.start()
         except BaseException as error:
-            cause = error
+            # Whatever it is, to everybody else it is the end of the connection.
+            found = f"{type(error).__name__}: {error}"
+            cause = error if isinstance(error, AMQPError) else AMQPConnectionError(found)
         finally:
             self._finish(cause)
 
@@ -285,14 +289,15 @@ class Link:
 
     def _drain(self) -> None:
         self._scheduled = False
-        connection = self.connection
-        with connection.burst():
-            for _ in range(_TURN):
-                if not self._inbox:
-                    return
-                self._inbox.popleft()()
+        self.connection.burst(self._do_some)
         if self._inbox and not self._scheduled:
             self._schedule()
+
+    def _do_some(self) -> None:
+        for _ in range(_TURN):
+            if not self._inbox:
+                return
+            self._inbox.popleft()()
 
     def _say_goodbye(self) -> None:
         connection = self.connection

@@ -11,6 +11,7 @@ sent; a message without it is transient (1), as for every other client.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from struct import Struct
@@ -42,6 +43,9 @@ _USER_ID: Final = 1 << 4
 _APP_ID: Final = 1 << 3
 _CLUSTER_ID: Final = 1 << 2
 
+_ROUTES: Final = ("CC", "BCC")
+"""Headers that RabbitMQ routes by."""
+
 _FLAGS: Final = Struct(">H")
 _U64: Final = Struct(">Q")
 
@@ -58,16 +62,11 @@ def encode_properties(properties: Properties) -> bytes:
         UsageError: something does not fit: a text over 255 bytes, a header type that AMQP does not
             have.
     """
-    flags = _DELIVERY_MODE
-    parts: list[bytes] = [b""]
-    if properties.content_type:
-        flags |= _CONTENT_TYPE
-        parts.append(_short("content_type", properties.content_type))
-    if properties.content_encoding:
-        flags |= _CONTENT_ENCODING
-        parts.append(_short("content_encoding", properties.content_encoding))
+    flags, content = _encode_content(properties.content_type, properties.content_encoding)
+    parts: list[bytes] = [b"", content]
     if properties.headers:
         flags |= _HEADERS
+        _check_routes(properties.headers)
         parts.append(encode_table(properties.headers))
     parts.append(_octet("delivery_mode", properties.delivery_mode))
     if properties.priority:
@@ -101,6 +100,29 @@ def encode_properties(properties: Properties) -> bytes:
         parts.append(_short("app_id", properties.app_id))
     parts[0] = _FLAGS.pack(flags)
     return b"".join(parts)
+
+
+@functools.lru_cache(maxsize=256)
+def _encode_content(content_type: str, content_encoding: str) -> tuple[int, bytes]:
+    """Return the flags so far and the first two values; a program uses few of these pairs."""
+    flags, parts = _DELIVERY_MODE, b""
+    if content_type:
+        flags |= _CONTENT_TYPE
+        parts += _short("content_type", content_type)
+    if content_encoding:
+        flags |= _CONTENT_ENCODING
+        parts += _short("content_encoding", content_encoding)
+    return flags, parts
+
+
+def _check_routes(headers: Headers) -> None:
+    """Raise UsageError for what RabbitMQ would close the channel for."""
+    for name in _ROUTES:
+        if name in headers and not isinstance(headers[name], list | tuple):
+            raise UsageError(
+                f"AMQP header {name!r} is a list of routing keys for RabbitMQ, not "
+                f"{headers[name]!r:.60}; give it another name"
+            )
 
 
 def _short(what: str, text: str) -> bytes:

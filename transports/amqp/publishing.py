@@ -1,9 +1,10 @@
 """Publishing with confirms: every publication gets a fate, and nobody waits without a deadline.
 
 A connection of its own, since an alarm of the broker stops publishing connections as a whole, and
-two channels in confirm mode. The broker closes a channel on which a missing exchange is named, and
-then nobody knows what became of everything that is outstanding on it. So exchanges that never
-answered use the second channel, where they harm only one another.
+two channels in confirm mode. The broker answers a wrong publication, such as one that names a
+missing exchange, by closing its channel. Who published it is told why; what became of everything
+else that is outstanding there nobody knows. So exchanges that never answered use the second
+channel, where they harm only one another, and what is known to be wrong is not sent at all.
 
 Publications are encoded and sent by the calling thread, a piece at a time, so that the broker works
 on the first while the next is encoded: a piece in which something cannot be carried is not sent,
@@ -27,20 +28,21 @@ import contextlib
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any
 
-from queue_core.errors import ConnectionLost, QueueCoreError, UsageError
+from queue_core.errors import ConnectionLost, QueueCoreError
 from queue_core.message import Publication
 from queue_core.transport import Outcome
 from queue_core.transports.amqp import frames
 from queue_core.transports.amqp.channel import Channel
-from queue_core.transports.amqp.errors import translate, wrong_exchange
+from queue_core.transports.amqp.errors import blames, translate, wrong_exchange
 from queue_core.transports.amqp.io import Link
 from queue_core.transports.amqp.properties import encode_properties
 
-_PIECE = 100
+PIECE = 100
+"""Publications that are encoded, and sent or refused, as one."""
 _CONFIRMED = Outcome("confirmed")
 _REFUSED = Outcome("refused", "the broker refused it: a queue is full, or cannot store it")
 
@@ -137,6 +139,7 @@ class ConfirmChannel:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._channel: Channel
+        self._writer: frames.PublishWriter
         self._sending = threading.Lock()
         self._sequence = 0
         self._runs: deque[Run] = deque()
@@ -152,6 +155,7 @@ class ConfirmChannel:
         self._channel = Channel.open(
             link, deadline, doing, reader=reader, on_closed=self._on_closed
         )
+        self._writer = frames.PublishWriter(self._channel.number, link.connection.params.frame_max)
         try:
             self._channel.rpc("confirm_delivery", deadline, doing, ack_nack_callback=_ignore)
         except BaseException:
@@ -171,9 +175,9 @@ class ConfirmChannel:
             ConnectionLost: the connection is over.
             UsageError: something in the next piece cannot be carried.
         """
-        writer = frames.PublishWriter(self._channel.number, self._link.connection.params.frame_max)
-        for begin in range(0, len(batch.publications), _PIECE):
-            piece = [_prepared(one) for one in batch.publications[begin : begin + _PIECE]]
+        writer = self._writer
+        for begin in range(0, len(batch.publications), PIECE):
+            piece = [_prepared(one) for one in batch.publications[begin : begin + PIECE]]
             data = b"".join([writer.frames(*item) for item in piece])
             batch.items += piece
             # Once the end of the channel is noted, nothing may be written to it any more.
@@ -270,8 +274,6 @@ class Publisher:
         deadline = monotonic() + timeout
         batch = Batch(publications)
         exchanges = {publication.exchange for publication in publications}
-        _check_names("exchange name", exchanges)
-        _check_names("routing key", {publication.routing_key for publication in publications})
         channel, link = self._ready(exchanges <= self._known, deadline)
         link.wait_unblocked(deadline)
         channel.send(batch)
@@ -332,15 +334,6 @@ class Publisher:
             raise ConnectionLost("publish: the session is closed")
 
 
-def _check_names(what: str, names: Iterable[str]) -> None:
-    """Raise UsageError for a name that AMQP cannot carry."""
-    for name in names:
-        try:
-            frames.short_string(name)
-        except ValueError as error:
-            raise UsageError(f"the {what} {name[:40]!r} cannot be sent: {error}") from error
-
-
 def _prepared(publication: Publication) -> Prepared:
     """Return what to send; raises UsageError for properties that AMQP cannot carry."""
     return (
@@ -354,13 +347,14 @@ def _prepared(publication: Publication) -> Prepared:
 
 def _after_end(batch: Batch, error: BaseException) -> list[Outcome]:
     """Say what is known after channel or connection ended under a batch."""
-    wrong = wrong_exchange(error)
-    named = wrong is None or any(one.exchange == wrong for one in batch.publications)
     reason: QueueCoreError = translate(error, "publish", "basic_publish")
-    if not isinstance(reason, ConnectionLost) and named:
+    if isinstance(reason, ConnectionLost):
+        if not any(batch.outcomes):
+            raise ConnectionLost(
+                f"{reason}: whether the messages were stored is unknown"
+            ) from error
+    elif any(blames(error, publication) for publication in batch.publications):
         raise reason from error
-    if not any(batch.outcomes):
-        raise ConnectionLost(f"{reason}: whether the messages were stored is unknown") from error
     unknown = Outcome("unknown", str(reason))
     return [unknown if outcome is None else outcome for outcome in batch.outcomes]
 

@@ -40,13 +40,15 @@ from queue_core.transport import Outcome
 from queue_core.transports.amqp.copies import Note, buried, returned, returns
 from queue_core.transports.amqp.delaying import Delaying
 from queue_core.transports.amqp.ladder import rounded
+from queue_core.transports.amqp.publishing import PIECE
 from queue_core.transports.amqp.settling import Settling
 from queue_core.transports.amqp.topology import BACKSTOP, dead_letters_of
 
 Publish = Callable[[Sequence[Publication], float], Sequence[Outcome]]
 """``publish(publications, timeout)``: without any delay of their own."""
 
-_BATCH = 500
+_BATCH = PIECE
+"""Then nothing of a batch was sent if something in it cannot be."""
 
 
 class Copy(NamedTuple):
@@ -81,7 +83,8 @@ class Returning:
         self._jobs: deque[Settlement] = deque()
         self._tokens: set[Token] = set()
         self._pending: Counter[str] = Counter()
-        self._failed: dict[str, list[str]] = {}
+        self._failures: Counter[str] = Counter()  # of each consumer
+        self._first_failure: dict[str, str] = {}
         self._closing = False
         self._thread: threading.Thread | None = None
 
@@ -129,11 +132,12 @@ class Returning:
                         f"{consumer!r} returned: still on the way"
                     )
                 self._condition.wait(left)
-            failed = self._failed.pop(consumer, None)
+            failed = self._failures.pop(consumer, 0)
+            why = self._first_failure.pop(consumer, "")
         if failed:
             raise TransportError(
-                f"{counted(len(failed), 'message')} that consumer {consumer!r} returned went back "
-                f"at once and uncounted: {failed[0]}"
+                f"{counted(failed, 'message')} that consumer {consumer!r} returned went back at "
+                f"once and uncounted: {why}"
             )
 
     def settle_down(self, deadline: float, consumer: str | None = None) -> None:
@@ -202,12 +206,11 @@ class Returning:
             except Exception as error:
                 # The thread must go on, and who flushes must hear of it.
                 for job in jobs:
-                    self._give_back(job, f"{type(error).__name__}: {error}")
+                    self._give_back(job, _described(error))
             finally:
                 with self._condition:
-                    for job in jobs:
-                        self._tokens.discard(job.delivery.token)
-                        self._pending[job.delivery.consumer] -= 1
+                    self._tokens.difference_update(job.delivery.token for job in jobs)
+                    self._pending -= Counter(job.delivery.consumer for job in jobs)
                     self._condition.notify_all()
 
     def _do(self, jobs: Iterable[Settlement]) -> None:
@@ -223,8 +226,8 @@ class Returning:
                 continue
             try:
                 copy = self._copied(job)
-            except QueueCoreError as error:
-                self._give_back(job, str(error))
+            except Exception as error:
+                self._give_back(job, _described(error))
                 continue
             if copy is None:
                 self._settling.settle([Settlement(job.delivery, "reject")])
@@ -282,8 +285,11 @@ class Returning:
             outcomes = self._publish([copy.publication for copy in copies], self._timeout)
         except QueueNotFound as error:
             outcomes = [Outcome("unroutable", str(error))] * len(copies)
-        except QueueCoreError as error:
+        except TransportError as error:
             outcomes = [Outcome("unknown", str(error))] * len(copies)
+        except QueueCoreError as error:
+            self._send_apart(copies, error)
+            return
         if any(outcome.status != "confirmed" for outcome in outcomes):
             self._delaying.forget()
         for copy, outcome in zip(copies, outcomes, strict=True):
@@ -297,11 +303,30 @@ class Returning:
                 why = f"its copy is {outcome.status}: {outcome.detail}"
                 self._give_back(copy.settlement, why)
 
+    def _send_apart(self, copies: Sequence[Copy], error: QueueCoreError) -> None:
+        """Send one by one what cannot be sent together, since one of them cannot be carried.
+
+        The broker buries that one by itself, if it is a dead letter: it needs no copy of ours.
+        """
+        if len(copies) > 1:
+            for copy in copies:
+                self._send([copy])
+        elif copies[0].dead:
+            self._settling.settle([Settlement(copies[0].settlement.delivery, "reject")])
+        else:
+            self._give_back(copies[0].settlement, f"its copy cannot be sent: {error}")
+
     def _give_back(self, job: Settlement, why: str) -> None:
         """Do it as the broker does: nothing is lost, but delay, count or reason are."""
         self._settling.settle([Settlement(job.delivery, job.action, counted=False)])
         with self._condition:
-            self._failed.setdefault(job.delivery.consumer, []).append(why)
+            self._failures[job.delivery.consumer] += 1
+            self._first_failure.setdefault(job.delivery.consumer, why)
+
+
+def _described(error: Exception) -> str:
+    own = isinstance(error, QueueCoreError)
+    return str(error) if own else f"{type(error).__name__}: {error}"
 
 
 def _came_back(delivery: Delivery) -> int:

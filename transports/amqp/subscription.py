@@ -25,6 +25,7 @@ class Inbox:
         self.deliveries: deque[Delivery] = deque()
         self.subscriptions: dict[str, Subscription] = {}
         self.broken: deque[Subscription] = deque()
+        self.mending = False
         self.woken = False
         self.stopped = False
 

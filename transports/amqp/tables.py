@@ -2,8 +2,9 @@
 
 pika has such a codec too, but it refuses floats when writing and cuts them to whole numbers when
 reading. The rules here: nothing is rounded or cut in silence; what AMQP cannot carry raises
-`UsageError` naming the key; bytes that are damaged, or nested deeper than `MAX_DEPTH`, raise
-`DecodeError` and nothing else.
+`UsageError` naming the key; text that was read from bytes that are no UTF-8 becomes these bytes
+again, since whoever sends a copy must send what he got; bytes that are damaged, or nested deeper
+than `MAX_DEPTH`, raise `DecodeError` and nothing else.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _encode_items(table: Mapping[str, Any], depth: int) -> bytes:
             add(b"V")
         elif type(value) is str:
             try:
-                data = value.encode()
+                data = value.encode("utf-8", "surrogateescape")
             except UnicodeEncodeError:
                 raise _no_unicode(key) from None
             add(_LONG.pack(b"S", len(data)))
@@ -95,7 +96,7 @@ def _encode_name(key: str) -> bytes:
     if not isinstance(key, str):
         raise UsageError(f"AMQP header names are strings, not {key!r}")
     try:
-        name = key.encode()
+        name = key.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise _no_unicode(key) from None
     if len(name) > 255:
@@ -142,7 +143,7 @@ def _deeper(key: str, depth: int) -> int:
 
 def _encode_str(key: str, value: str, _depth: int) -> bytes:
     try:
-        data = value.encode()
+        data = value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise _no_unicode(key) from None
     return _LONG.pack(b"S", len(data)) + data

@@ -109,7 +109,8 @@ class RedisStore:
         """See `Store.sessions`."""
         found = self._server.command("HGETALL", self._server.key("sessions"))
         pairs = zip(found[::2], found[1::2], strict=True)
-        return {name.decode(): _lease(_decode(packed)) for name, packed in pairs}
+        leases = {name.decode(): _lease(packed) for name, packed in pairs}
+        return {name: lease for name, lease in leases.items() if lease is not None}
 
     def end_session(self, session: str, beats: int | None = None) -> bool:
         """See `Store.end_session`."""
@@ -236,7 +237,7 @@ class RedisStore:
         """
         before = call.plan(last.life, groups, looking=False) if groups else None
         seconds = min(call.until, last.due_at) - time.monotonic()
-        lists = [f"wake:{self._handle}", *(f"b:{queue}" for queue in call.rooms)]
+        lists = [f"wake:{self._handle}", *(f"b:{queue}" for queue in last.queues)]
         first, then = self._server.wait(
             lists,
             seconds,
@@ -394,8 +395,8 @@ class _Call(msgspec.Struct):
 class _Look(msgspec.Struct):
     """What the script said about the queues, and what it took.
 
-    ``left`` says that there may be more. ``due_at``, by our own clock, is when the next delayed
-    message is due. ``stale`` are places of tokens.
+    ``queues`` are those that it could look at. ``left`` says that there may be more. ``due_at``, by
+    our own clock, is when the next delayed message is due. ``stale`` are places of tokens.
     """
 
     session: str
@@ -412,11 +413,19 @@ def _read(answer: Sequence[bytes], call: _Call) -> _Look | None:
     kind, *rest = _decode(answer[0])
     if kind != "ok":
         return None
-    life, left, due_in, stale, runs = rest
+    life, left, due_in, stale, runs, broken = rest
     due_at = time.monotonic() + due_in / 1_000_000 if due_in >= 0 else math.inf
     claims = read_claims(runs, answer)
-    return _Look(call.session, call.rooms.keys(), life, bool(left), due_at, stale or (), claims)
+    queues: Set[str] = call.rooms.keys()
+    if broken:
+        queues = {name for place, name in enumerate(call.rooms) if place not in broken}
+    return _Look(call.session, queues, life, bool(left), due_at, stale or (), claims)
 
 
-def _lease(found: Any) -> Lease:
-    return Lease(float(found[0]), found[1])
+def _lease(packed: bytes) -> Lease | None:
+    """Return what a session's entry says; None if it is damaged: then it is no session."""
+    try:
+        seconds, beats, _ = _decode(packed)
+        return Lease(float(seconds), int(beats))
+    except (msgspec.DecodeError, TypeError, ValueError):
+        return None

@@ -26,7 +26,7 @@ from queue_core.transports.sql.database import Database, Steps
 from queue_core.transports.sql.dialects import Taking
 from queue_core.transports.sql.put import RowByRow, is_token, settle_tokens, sweep
 from queue_core.transports.sql.statements import Statement
-from queue_core.transports.sql.tables import ALONE, FIRST, REASONS, new_fence
+from queue_core.transports.sql.tables import ALONE, FIRST, new_fence, reason_of
 
 _SLOTS = 16
 
@@ -271,7 +271,7 @@ class Claims:
             fence = new_fence()
             rows = steps.change(statements.collect, owner=number, claim=fence, room=limit)
             rows.sort(key=lambda row: int(row[0]))
-            return [_claim(row, row[7], fence, REASONS[row[8]]) for row in rows]
+            return [_claim(row, row[7], fence, reason_of(row[8])) for row in rows]
 
         return self._database.write(work, lasting=False)
 

@@ -108,8 +108,8 @@ class Link(psycopg.Connection[TupleRow]):
     """A connection whose every wait has an end.
 
     Attributes:
-        patience: seconds that the server may take for one answer.
-        until: when it must have answered in any case, by ``time.monotonic()``.
+        patience: seconds that the server may be silent.
+        until: when it must have begun to answer in any case, by ``time.monotonic()``.
     """
 
     patience: float = 30.0
@@ -148,13 +148,20 @@ class Link(psycopg.Connection[TupleRow]):
         raise psycopg.OperationalError("timeout expired")
 
     def wait(self, gen: Any, interval: float = 0.0, timeout: float | None = None) -> Any:
-        """See psycopg; a connection that did not answer in time is closed."""
-        patience = self.patience if timeout is None else timeout
-        deadline = min(time.monotonic() + patience, self.until)
+        """See psycopg; a connection that did not answer in time is closed.
+
+        An answer may go on for longer than it may keep us waiting: given up half-way, a claim of
+        more than the line carries in that time would be repeated for ever.
+        """
+        began = time.monotonic()
+        patience = min(self.patience if timeout is None else timeout, self.until - began)
+        deadline = began + patience
         try:
             wanted = next(gen)
             while ready := _await(self.pgconn.socket, wanted, deadline):
                 wanted = gen.send(ready)
+                if timeout is None:
+                    deadline = time.monotonic() + patience
             raise psycopg.OperationalError("the server did not answer in time")
         except StopIteration as done:
             return done.value

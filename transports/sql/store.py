@@ -235,9 +235,17 @@ class SqlStore:
     def collect(self, session: str, limit: int) -> Sequence[Claim]:
         """See `Store.collect`."""
         dead, old_keys = self._claims.duties(session)
+        claims = self._claims.collect(session, limit) if dead else ()
         if old_keys:
+            self._purge_keys()
+        return claims
+
+    def _purge_keys(self) -> None:
+        """Remove old keys; what somebody else keeps locked is for the next time."""
+        try:
             self._keys.purge()
-        return self._claims.collect(session, limit) if dead else ()
+        except TransportError as error:
+            logger.debug("keys whose ttl is over stay for now: %s", error)
 
     def inspect(self, queue: str) -> Counts:
         """See `Store.inspect`."""

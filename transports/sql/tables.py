@@ -236,6 +236,11 @@ key = Table(
 _partial("key_expiring", "expires_at IS NOT NULL", key.c.expires_at, whole=(key.c.expires_at,))
 
 
+def reason_of(number: int) -> str:
+    """Return why a message is dead; a newer version may know more reasons."""
+    return REASONS[number] if 0 <= number < len(REASONS) else "unknown"
+
+
 def new_session_number() -> int:
     """Draw a number for a session."""
     return secrets.randbits(46) | 1 << 46

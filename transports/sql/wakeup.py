@@ -180,11 +180,9 @@ class Wakeup:
             try:
                 self._voice.sendto(b"", address)
                 count -= 1
-            except BlockingIOError:
-                count -= 1
             except ConnectionRefusedError:
                 self._bury(name)
-            except OSError:
+            except OSError:  # its ear is full of hints, too: it stands still, or comes anyway
                 continue
 
     def _bury(self, name: str) -> None:

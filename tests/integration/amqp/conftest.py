@@ -181,7 +181,9 @@ class OwnNode:
         """Have the node run out of memory, for a while; call the value to end that early."""
         with ExitStack() as stack:
             stack.callback(self.control, "set_vm_memory_high_watermark", "0.4")
-            self.control("set_vm_memory_high_watermark", "0.00001")
+            # The second half is answered when every connection has been told.
+            set_limit = "vm_memory_monitor:set_vm_memory_high_watermark(0.00001)"
+            self.control("eval", f"{set_limit}, rabbit_alarm:get_alarms().")
             yield stack.close
 
     @contextmanager

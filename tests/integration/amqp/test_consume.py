@@ -143,6 +143,41 @@ def test_a_channel_that_the_broker_closed_is_replaced_and_its_deliveries_are_sta
     session.flush("c")
 
 
+def busy_and_broken(bench):
+    """Return a session whose consumer has a queue that never ends, and one to subscribe again."""
+    busy, broken = bench.queue(), bench.queue()
+    session = bench.open()
+    session.subscribe("c", broken, prefetch=10)
+    break_channel(session)
+    session.subscribe("c", busy, prefetch=100)
+    bench.send(broken, b"broken")
+    bench.send(busy, *[b"busy"] * 100)
+    eventually(lambda: len(session._consuming._inboxes["c"].deliveries) == 100)
+    return session
+
+
+def test_a_subscription_that_broke_comes_back_while_another_queue_is_busy(bench):
+    session = busy_and_broken(bench)
+    assert [len(session.receive("c", limit=1)) for _ in range(4)] == [0, 1, 1, 1]
+    assert b"broken" in {delivery.body for delivery in bench.take(session, "c", 98)}
+
+
+def test_a_subscription_that_cannot_come_back_leaves_other_queues_their_turn(bench, monkeypatch):
+    session, got = busy_and_broken(bench), []
+
+    def refuse(*arguments):
+        raise AccessRefused("somebody took the permission away")
+
+    monkeypatch.setattr(session._consuming, "_subscribe", refuse)
+    for _ in range(30):
+        try:
+            got += session.receive("c", limit=1)
+        except AccessRefused:
+            got.append(None)
+    assert got.count(None) == 15
+    assert len(got) == 30
+
+
 def test_settlements_without_proof_count_as_stale_when_the_channel_ends(bench):
     queue = bench.queue()
     bench.send(queue, b"1")

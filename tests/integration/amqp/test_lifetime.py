@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import struct
 import threading
 import time
 
@@ -200,13 +201,14 @@ def test_a_silent_broker_is_noticed_by_the_heartbeat(bench, proxy):
     assert session.closed
 
 
-def test_an_error_inside_the_io_thread_reaches_every_caller(bench):
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), struct.error("a bug")])
+def test_an_error_inside_the_io_thread_reaches_every_caller(bench, error):
     before = threads()
     session = bench.open()
     session.subscribe("c", bench.queue(), prefetch=1)
 
     def fail():
-        raise RuntimeError("a bug")
+        raise error
 
     failures = []
 

@@ -8,9 +8,16 @@ import time
 import pytest
 
 from queue_core import Connection
-from queue_core.errors import ConnectionLost, QueueNotFound, Unroutable, UsageError
+from queue_core.errors import (
+    AccessRefused,
+    ConnectionLost,
+    QueueNotFound,
+    TooLarge,
+    Unroutable,
+    UsageError,
+)
 from queue_core.testing.eventually import eventually
-from queue_core.topology import Binding, Exchange
+from queue_core.topology import Binding, Exchange, Queue
 
 
 def test_returns_find_their_publication_among_many(bench):
@@ -97,6 +104,42 @@ def test_a_missing_exchange_of_one_thread_is_nothing_to_the_others(bench):
     assert seen == {"confirmed"}
 
 
+def test_who_shares_a_channel_with_a_wrong_message_hears_nothing_of_it(bench):
+    """The broker closes the channel; what became of the others on it is unknown, not wrong."""
+    queue, wrong = bench.queue(), bench.message("k", exchange="no-such-exchange")
+    forged = bench.message(queue, user_id="somebody-else")
+    fresh = iter([bench.exchange("fanout") for _ in range(40)])
+    seen: set[str] = set()
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def innocent():
+        try:
+            while not stop.is_set():
+                found = [bench.message(queue) for _ in range(20)]
+                seen.update(bench.publish(bench.session, *found))
+                if exchange := next(fresh, None):  # it goes where missing ones go
+                    new = bench.message("", exchange=exchange)
+                    seen.update(bench.publish(bench.session, new))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=innocent) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(60):
+        with pytest.raises(AccessRefused, match="somebody-else"):
+            bench.session.publish([forged])
+        with pytest.raises(QueueNotFound, match="no-such-exchange"):
+            bench.session.publish([wrong])
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert {"confirmed", "unroutable"} <= seen <= {"confirmed", "unroutable", "unknown"}
+    bench.send(queue, b"fine")
+
+
 def test_an_exchange_that_was_deleted_is_missed(bench):
     exchange, queue = bench.exchange("fanout"), bench.queue()
     bench.session.declare(Binding(exchange, queue))
@@ -134,11 +177,28 @@ def test_what_amqp_cannot_carry_is_refused_before_anything_is_sent(bench):
         bench.message(queue, headers={"k": object()}),
         bench.message("k" * 256),
         bench.message(queue, correlation_id="x" * 300),
+        bench.message(queue, headers={"CC": "what RabbitMQ takes for a list of keys"}),
+        bench.message(queue, headers={"k": list(range(100_000))}),
     ):
-        with pytest.raises(UsageError):
+        with pytest.raises((UsageError, TooLarge)):
             bench.session.publish([bench.message(queue), wrong])
     assert bench.ready(queue) == 0
     bench.send(queue, b"fine")
+
+
+@pytest.mark.parametrize("value", [{1}, 1.5, 2**63, "\ud800"])
+def test_an_argument_that_amqp_cannot_carry_is_refused_at_once(bench, amqp_url, value):
+    """It was taken for a lost connection, and tried again until the timeout."""
+    exchange, queue = bench.exchange("headers"), bench.queue()
+    with Connection(amqp_url, timeout=60.0) as connection:
+        for entity in (
+            Queue(f"{queue}-never", arguments={"x-mine": value}),
+            Binding(exchange, queue, arguments={"mine": value}),
+        ):
+            began = time.monotonic()
+            with pytest.raises(UsageError, match=queue):
+                connection.declare(entity)
+            assert time.monotonic() - began < 30.0
 
 
 def test_of_a_large_batch_what_is_long_before_the_one_that_cannot_be_carried_is_sent(bench):

@@ -30,20 +30,21 @@ class Authority:
         self._key = folder / f"{name}.key"
         self._openssl(
             "req", "-x509", *self._new_key(self._key), "-out", self.certificate,
-            "-subj", f"/CN={name}", "-days", "2",
+            "-subj", f"/CN={name}", "-days", "2", "-addext", "keyUsage=critical,keyCertSign",
         )  # fmt: skip
 
-    def issue(self, name: str, *alternatives: str) -> tuple[Path, Path]:
+    def issue(self, name: str, *alternatives: str, days: int = 2) -> tuple[Path, Path]:
         """Return certificate and key for ``name``, in files that a server may read."""
         certificate, key, request = (
             self._folder / f"{name}-{self._name}.{kind}" for kind in ("pem", "key", "csr")
         )
         self._openssl("req", *self._new_key(key), "-out", request, "-subj", f"/CN={name}")
         extensions = self._folder / "extensions"
-        extensions.write_text(f"subjectAltName={','.join(alternatives)}\n" if alternatives else "")
+        names = f"subjectAltName={','.join(alternatives)}\n" if alternatives else ""
+        extensions.write_text(f"{names}authorityKeyIdentifier=keyid\n")
         self._openssl(
             "x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self._key,
-            "-CAcreateserial", "-out", certificate, "-days", "2", "-extfile", extensions,
+            "-CAcreateserial", "-out", certificate, "-days", days, "-extfile", extensions,
         )  # fmt: skip
         for path in (certificate, key):
             path.chmod(0o644)
@@ -65,18 +66,19 @@ class Secured:
         self.authority = Authority(folder, "authority")
         self.stranger = Authority(folder, "stranger")
         self.client = self.authority.issue("client")
-        certificate, key = self.authority.issue("server", "DNS:localhost")
-        files = "".join(
-            f'{{{what},"{path}"}},'
-            for what, path in (
-                ("cacertfile", self.authority.certificate),
-                ("certfile", certificate),
-                ("keyfile", key),
-            )
-        )
+        files = self._files("server", days=2)
         self.port = self._listen(node, f"[{files}{{verify,verify_none}}]")
         strict = f"[{files}{{verify,verify_peer}},{{fail_if_no_peer_cert,true}}]"
         self.strict_port = self._listen(node, strict)
+        self.late_port = self._listen(
+            node, f"[{self._files('late', days=0)}{{verify,verify_none}}]"
+        )
+
+    def _files(self, name: str, *, days: int) -> str:
+        """Return a listener's options for a new certificate that is valid for so many days."""
+        certificate, key = self.authority.issue(name, "DNS:localhost", days=days)
+        files = {"cacertfile": self.authority.certificate, "certfile": certificate, "keyfile": key}
+        return "".join(f'{{{what},"{path}"}},' for what, path in files.items())
 
     def _listen(self, node, options: str) -> int:
         """Have the node listen on one more port; return that."""
@@ -137,6 +139,14 @@ def test_a_certificate_for_another_host_is_refused(secured):
     text = refused(secured.url("127.0.0.1", cafile=secured.authority.certificate), AccessRefused)
     assert f"127.0.0.1:{secured.port}" in text
     assert "IP address mismatch" in text
+    assert "cafile" not in text
+
+
+def test_a_certificate_whose_time_is_over_is_refused(secured):
+    url = secured.url(port=secured.late_port, cafile=secured.authority.certificate)
+    text = refused(url, AccessRefused)
+    assert "expired" in text
+    assert "the server needs another one" in text
     assert "cafile" not in text
 
 

@@ -166,6 +166,51 @@ def test_a_foreign_key_stops_a_step_before_it_has_written_anything(
         server.client.rename("away", key)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_foreign_key_in_one_queue_stops_no_step_for_the_others(
+    kind: str, make_server: MakeServer, open_store: OpenStore
+) -> None:
+    server = make_server()
+    store = open_store(server.url)
+    for session in ("s", "dying"):
+        store.open_session(session, 30.0)
+    for queue in ("bad", "good"):
+        batch = [Envelope(queue, name, b"", b"", priority=5) for name in ("0", "1", "2")]
+        store.put(batch, {})
+        assert len(store.claim("dying", queue, {queue: 2}, 0).claims) == 2
+        store.put([Envelope(queue, "dead", b"", b"", ttl=0.0)], {})
+        store.put([Envelope(queue, "mortal", b"", b"", ttl=0.05, delay=0.05)], {})
+        store.put([Envelope(queue, "later", b"", b"", delay=0.001)], {})
+    server.client.delete(f"{{qc}}:{kind}:bad")
+    server.client.set(f"{{qc}}:{kind}:bad", "foreign")
+    taken: set[tuple[str, str]] = set()
+    collected: set[tuple[str, str]] = set()
+
+    def collect() -> bool:
+        collected.update((dead.queue, dead.id) for dead in store.collect("s", 9))
+        return collected >= {("good", "dead"), ("good", "mortal")}
+
+    def take() -> bool:
+        claims = store.claim("s", "r", {"bad": 9, "good": 9}, 0.1).claims
+        taken.update((claim.queue, claim.id) for claim in claims)
+        return taken >= {("good", "2"), ("good", "later")}
+
+    eventually(collect)
+    eventually(take)
+    with pytest.raises(StoreCorrupt):
+        store.claim("s", "r3", {"bad": 9}, 0)
+    mixed = [token for token in store.owned("dying") if token[1] == "0"]
+    with pytest.raises(StoreCorrupt):
+        store.release(mixed)
+    assert store.inspect("good").ready == 1
+    with pytest.raises(StoreCorrupt):
+        store.end_session("dying", store.sessions()["dying"].beats)
+    assert {token[0] for token in store.owned("dying")} == {"bad"}
+    assert store.inspect("good").ready == 2
+    server.client.delete(f"{{qc}}:{kind}:bad")
+    assert store.end_session("dying", store.sessions()["dying"].beats)
+
+
 def _everything(server: OwnServer) -> dict[bytes, object]:
     client = server.client
     readers = {
@@ -369,3 +414,43 @@ def test_a_server_whose_clock_steps_back_repeats_no_number_and_loses_nothing(
     assert not store.release([claim.token for claim in more.claims])
     assert [(dead.id, dead.reason) for dead in store.collect("s", 9)] == [("brief", "expired")]
     store.close()
+
+
+def test_a_damaged_record_costs_its_message_the_history_and_nobody_else_anything(
+    make_server: MakeServer, open_store: OpenStore
+) -> None:
+    """Whoever wrote it: what it stands for is handed out, or passed over, as if it were new."""
+    server = make_server()
+    store = open_store(server.url)
+    for session in ("s", "dying"):
+        store.open_session(session, 30.0)
+    put(store, "held", "too", "returned", "third", max_deliveries=9)
+    put(store, "dead", "dead too", ttl=0.0)
+    assert len(store.claim("dying", "r", {"q": 3}, 0).claims) == 3
+    (records,) = server.client.keys("{qc}:c:*")
+    server.client.hset(records, "held", "damaged")
+    assert store.end_session("dying", store.sessions()["dying"].beats)
+    server.client.hset("{qc}:a:q", mapping={"third": "damaged", "dead": "damaged"})
+    server.client.lpush("{qc}:l0:q", "foreign")
+    server.client.sadd("{qc}:s:q", 0)
+    claims = store.claim("s", "r", {"q": 9}, 0).claims
+    assert {claim.id for claim in claims} == {"held", "too", "returned", "third"}
+    assert {dead.id for dead in store.collect("s", 9)} == {"dead", "dead too"}
+    assert not store.claim("s", "r2", {"q": 9}, 0).claims
+    put(store, "next")
+    assert [claim.id for claim in store.claim("s", "r3", {"q": 9}, 0).claims] == ["next"]
+
+
+def test_a_damaged_session_is_none_and_keeps_nobody_from_seeing_the_others(
+    make_server: MakeServer, open_store: OpenStore
+) -> None:
+    server = make_server()
+    store = open_store(server.url)
+    for session in ("whole", "bad"):
+        store.open_session(session, 30.0)
+    server.client.hset("{qc}:sessions", "bad", "damaged")
+    assert list(store.sessions()) == ["whole"]
+    assert store.heartbeat(["whole", "bad"]) == ["bad"]
+    assert not store.end_session("bad")
+    store.open_session("bad", 30.0)
+    assert set(store.sessions()) == {"whole", "bad"}

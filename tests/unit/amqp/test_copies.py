@@ -24,7 +24,7 @@ from queue_core.transports.amqp.ladder import OUT, Target
 from queue_core.transports.amqp.properties import READER, decode_properties, encode_properties
 
 TARGET = Target("exchange", "orders")
-names = st.text(max_size=12).filter(lambda name: not name.startswith(("qc-", "x-")))
+names = st.text(max_size=12).filter(lambda name: not name.startswith(("qc-", "x-", "CC", "BCC")))
 headers = st.dictionaries(names, st.integers(-5, 5) | st.text(max_size=5) | st.none(), max_size=5)
 
 

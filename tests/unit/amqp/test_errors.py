@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 
 import pytest
 from pika import exceptions
@@ -18,8 +19,15 @@ from queue_core.errors import (
     TooLarge,
     TopologyMismatch,
     Unsupported,
+    UsageError,
 )
-from queue_core.transports.amqp.errors import translate, translate_connect, wrong_exchange
+from queue_core.message import Properties, Publication
+from queue_core.transports.amqp.errors import (
+    blames,
+    translate,
+    translate_connect,
+    wrong_exchange,
+)
 
 
 def test_what_does_not_exist_comes_with_what_to_do() -> None:
@@ -62,9 +70,12 @@ def test_a_closed_channel_is_translated_by_code_and_keeps_the_brokers_text(
         (exceptions.NoFreeChannels(), ConnectionLost, "all channels"),
         (TimeoutError(), ConnectTimeout, "in time"),
         (RuntimeError("boom"), ConnectionLost, "RuntimeError: boom"),
+        (exceptions.UnsupportedAMQPFieldException([b"x"], {1}), UsageError, "the set {1}"),
+        (struct.error("int too large"), UsageError, "int too large"),
+        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "no surrogates"), UsageError, "no surrogates"),
     ],
 )
-def test_other_failures_are_lost_connections_that_say_why(
+def test_other_failures_are_told_by_what_may_help_and_say_why(
     error: Exception, kind: type[QueueCoreError], says: str
 ) -> None:
     translated = translate(error, "publish")
@@ -86,7 +97,7 @@ def workflow_failed(phase: type[Exception], cause: Exception) -> exceptions.AMQP
 
 def certificate_error() -> ssl.SSLCertVerificationError:
     error = ssl.SSLCertVerificationError("bad")
-    error.verify_message = "self-signed certificate"
+    error.verify_code, error.verify_message = 18, "self-signed certificate"
     return error
 
 
@@ -158,6 +169,29 @@ def test_the_wrong_exchange_is_read_from_the_brokers_text() -> None:
     assert wrong_exchange(closed(403, refused.format("amq.default"))) == ""
     assert wrong_exchange(closed(406, "PRECONDITION_FAILED - x")) is None
     assert wrong_exchange(exceptions.StreamLostError("x")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "blamed"),
+    [
+        ("no exchange 'e' in vhost '/'", {"e"}),
+        ("access to topic 'k' in exchange 'e' in vhost '/' refused", {"e"}),
+        ("access to topic 'l' in exchange 'e' in vhost '/' refused", set()),
+        ("access to topic 'k' in exchange 'f' in vhost '/' refused", {"f"}),
+        ("message size 3 is larger than configured max size 2", {"e"}),
+        ("user_id property set to 'u' but authenticated user was 'v'", {"f"}),
+        ("what nobody foresaw", {"e", "f"}),
+    ],
+)
+def test_whose_message_a_channel_was_closed_for_is_read_from_the_brokers_text(
+    text: str, blamed: set[str]
+) -> None:
+    messages = [
+        Publication("e", "k", b"123", Properties(), "1"),
+        Publication("f", "k", b"1", Properties(user_id="u"), "2"),
+    ]
+    error = exceptions.ChannelClosedByBroker(406, f"WRONG - {text}")
+    assert {one.exchange for one in messages if blames(error, one)} == blamed
 
 
 def test_a_missing_permission_is_named() -> None:

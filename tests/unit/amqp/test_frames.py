@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pika import frame as pika_frame
 from pika import spec
 
+from queue_core.errors import TooLarge
 from queue_core.message import Properties
 from queue_core.transports.amqp import frames
 from queue_core.transports.amqp.frames import ContentReader
@@ -48,8 +49,23 @@ def test_a_publish_reads_as_pika_would_write_it(mandatory: bool) -> None:
     assert body.fragment == b"body"
 
 
+def test_names_that_are_no_unicode_are_written_as_they_were_read() -> None:
+    writer = frames.PublishWriter(7, 4096)
+    assert b"\x01\xe9" in writer.frames(
+        "", b"\xe9".decode(errors="surrogateescape"), PLAIN, b"", True
+    )
+
+
 def test_an_empty_body_has_no_body_frame() -> None:
     assert [type(frame) for frame in published(b"")] == [pika_frame.Method, pika_frame.Header]
+
+
+def test_properties_beyond_a_frame_are_refused_since_they_cannot_be_cut() -> None:
+    writer, head = frames.PublishWriter(7, 4096), 12 + 8
+    header = decoded(writer.frames("", "q", PLAIN.ljust(4096 - head), b"", True))[1]
+    assert isinstance(header, pika_frame.Header)
+    with pytest.raises(TooLarge, match="4077 bytes; the broker takes 4076"):
+        writer.frames("", "q", PLAIN.ljust(4096 - head + 1), b"", True)
 
 
 @given(size=st.integers(0, 3 * 4088 + 1))

@@ -14,6 +14,7 @@ from queue_core.errors import (
     ConnectionLost,
     ConnectTimeout,
     QueueNotFound,
+    TooLarge,
     TransportError,
 )
 from queue_core.message import Delivery, Properties, Publication, Settlement
@@ -59,7 +60,7 @@ class Broker:
         return Target("queue", name, relayed=not at_once)
 
     def lead_to(self, target: Target, deadline: float) -> None:
-        if self.target_error is not None:
+        if self.target_error is not None and target.name != "limited":
             raise self.target_error
 
     def now(self) -> int:
@@ -71,6 +72,8 @@ class Broker:
     def publish(self, publications: Sequence[Publication], timeout: float) -> list[Outcome]:
         self.gate.wait(20.0)
         self.sent.append(list(publications))
+        if any("huge" in one.properties.headers for one in publications):
+            raise TooLarge("the headers do not go into one frame")
         fate = self.fates.pop(0) if self.fates else "confirmed"
         if isinstance(fate, Exception):
             raise fate
@@ -160,6 +163,19 @@ def test_without_a_confirm_the_original_goes_back_and_flush_says_so(
     wait(returning)
 
 
+def test_who_never_flushes_is_told_of_the_first_failure_and_of_their_number(
+    broker: Broker, returning: Returning
+) -> None:
+    broker.fates = ["refused", "unknown", "confirmed"]
+    for tag in range(3):
+        returning.take(requeue(delivery(tag=tag), 1.0))
+        returning.settle_down(time.monotonic() + 20.0)
+    with pytest.raises(TransportError, match="2 messages that .* its copy is refused"):
+        wait(returning)
+    wait(returning)
+    assert not returning._pending and not returning._tokens
+
+
 @pytest.mark.parametrize("error", [QueueNotFound("no queue"), AccessRefused("no permission")])
 def test_without_a_way_back_the_original_goes_back_at_once(
     broker: Broker, returning: Returning, error: Exception
@@ -226,6 +242,41 @@ def test_dead_letters_are_sent_apart(broker: Broker, returning: Returning) -> No
     assert sum(len(batch) for batch in broker.sent) == 3
     for batch in broker.sent:
         assert len({copy.exchange == "dead" for copy in batch}) == 1
+
+
+def test_a_copy_that_cannot_be_sent_leaves_the_others_alone(
+    broker: Broker, returning: Returning
+) -> None:
+    broker.gate.clear()
+    returning.take(requeue(delivery(tag=9), 0.1))  # the others wait meanwhile, and go as one batch
+    for tag in range(1, 4):
+        returning.take(requeue(delivery(tag=tag, **({"huge": True} if tag == 2 else {})), 0.1))
+    broker.gate.set()
+    with pytest.raises(TransportError, match="1 message that .* one frame"):
+        wait(returning)
+    assert sorted(broker.settled) == [("ack", True)] * 3 + [("requeue", False)]
+
+
+def test_a_failure_that_nobody_foresaw_leaves_the_others_alone(
+    broker: Broker, returning: Returning
+) -> None:
+    broker.gate.clear()
+    broker.target_error = RuntimeError("unforeseen")
+    returning.take(requeue(delivery("limited", tag=9)))
+    returning.take([*requeue(delivery(tag=1), 0.1), *requeue(delivery("limited", tag=2))])
+    broker.gate.set()
+    with pytest.raises(TransportError, match="1 message that .* unforeseen"):
+        wait(returning)
+    assert sorted(broker.settled) == [("ack", True)] * 2 + [("requeue", False)]
+
+
+def test_a_dead_letter_that_cannot_be_sent_is_left_to_the_broker(
+    broker: Broker, returning: Returning
+) -> None:
+    """Given back it would come again at once, for ever."""
+    returning.take(requeue(delivery("limited", Note(2), huge=True)))
+    wait(returning)
+    assert broker.settled == [("reject", True)]
 
 
 def test_what_is_on_its_way_cannot_be_settled_again(broker: Broker, returning: Returning) -> None:

@@ -163,3 +163,12 @@ def test_a_missing_text_or_one_of_another_type_is_none() -> None:
 def test_looking_for_a_text_in_a_damaged_table_raises_what_callers_expect() -> None:
     with pytest.raises(DAMAGED):
         find_text(b"\x00\x00\x00\x09\x01", 0, b"compression")
+
+
+def test_names_and_texts_that_are_no_unicode_are_written_as_bytes() -> None:
+    """A routing key that was read from such bytes stands in a history of deaths."""
+    text = b"\xe9\xff".decode(errors="surrogateescape")
+    assert decode_table(encode_table({text: text, "in": [text]}))[0] == {
+        text: b"\xe9\xff",
+        "in": [b"\xe9\xff"],
+    }

@@ -77,6 +77,54 @@ def test_a_fork_waits_until_no_thread_is_inside_and_lets_them_in_again(
     assert cursor.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_a_fork_waits_for_the_end_of_a_transaction(cursor: SqliteCursor, fork: Fork) -> None:
+    begun = threading.Event()
+
+    def write() -> None:
+        cursor.execute("BEGIN IMMEDIATE")
+        begun.set()
+        time.sleep(0.5)
+        cursor.execute("COMMIT")
+
+    thread = threading.Thread(target=write)
+    began = time.monotonic()
+    thread.start()
+    begun.wait(30)
+    os.waitpid(fork(lambda: None), 0)
+    assert time.monotonic() - began >= 0.5
+    thread.join()
+    assert not _is_held(cursor)
+
+
+def test_a_child_can_write_whatever_other_threads_were_writing(
+    open_handle: Any, fork: Fork, path: Any
+) -> None:
+    """SQLite keeps in the process who has the file's lock, and a child inherits that."""
+    done = threading.Event()
+    stores = [open_handle("?synchronous=normal") for _ in range(2)]
+
+    def write(store: Any) -> None:
+        while not done.is_set():
+            store._database.write(lambda steps: time.sleep(0.001))
+            time.sleep(0.001)  # so that the child has its turn
+
+    def use() -> None:
+        connection = sqlite3.connect(path, timeout=20.0, isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("COMMIT")
+
+    threads = [threading.Thread(target=write, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            assert os.waitpid(fork(use), 0)[1] == 0
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
 class _Relay:
     """The lock; who lets go of it waits until the other thread has it."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from queue_core.testing.clocks import FakeClock
 from queue_core.transport import Envelope, Limit, SessionOptions
 from queue_core.transports.sql import open_store
 from queue_core.transports.sql.database import Database
+from queue_core.transports.sql.keyvalue import Keys
 from queue_core.transports.sql.statements import SHRED, SWEEP
 from queue_core.transports.sql.store import SqlStore
 from queue_core.url import parse
@@ -141,3 +144,30 @@ def test_notes_of_claims_do_not_pile_up(store: SqlStore) -> None:
     store.end_session("s")
     cursor.execute("SELECT count(*) FROM queue_core_request")
     assert cursor.fetchone() == (0,)
+
+
+def test_a_death_for_a_reason_of_a_newer_version_hides_no_other(
+    store: SqlStore, path: Path
+) -> None:
+    store.put([Envelope("q", name, b"", b"", ttl=0.0) for name in ("new", "old")], {})
+    with contextlib.closing(sqlite3.connect(path)) as newer:
+        newer.execute("UPDATE queue_core_message SET reason = 99 WHERE id = 'new'")
+        newer.commit()
+    found = {dead.id: dead.reason for dead in store.collect("s", 9)}
+    assert found == {"new": "unknown", "old": "expired"}
+
+
+def test_old_keys_that_cannot_be_removed_hold_up_no_dead_letter(
+    store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody's transaction may keep a row of them locked."""
+
+    def fail(keys: Keys) -> None:
+        raise ConnectionLost("the row stayed locked")
+
+    monkeypatch.setattr(Keys, "purge", fail)
+    store.key_set("k", b"v", ttl=1.0)
+    clock.advance(2.0)
+    store.put([Envelope("q", "dead", b"", b"", ttl=0.0)], {})
+    assert [dead.id for dead in store.collect("s", 9)] == ["dead"]
+    assert not store.collect("s", 9)

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from queue_core.interrupt import Interrupt
 from queue_core.testing.eventually import eventually
 from queue_core.transport import Envelope
 from queue_core.transports.sql.store import SqlStore
+from queue_core.transports.sql.wakeup import Wakeup
 
 
 def _latencies(producer: SqlStore, consumer: SqlStore, count: int) -> list[float]:
@@ -184,3 +186,19 @@ def test_an_empty_claim_takes_as_long_as_it_was_told(open_handle: Any, wait: flo
     before = time.monotonic()
     assert not store.claim("s", "r", {"q": 1}, wait).claims
     assert wait <= time.monotonic() - before < wait + 3.0
+
+
+def test_hints_that_a_standing_process_has_no_room_for_go_to_the_others(tmp_path: Path) -> None:
+    voice, awake, *standing = (Wakeup(str(tmp_path), 1.0) for _ in range(5))
+    interrupt = Interrupt()
+    for ear in (awake, *standing):
+        ear.listen(["q"])
+    for _ in range(200):
+        voice.notify(["q"])  # until all ears are full
+    awake.wait(60.0, interrupt)
+    for _ in range(30):
+        voice.notify(["q"])
+        assert awake.wait(5.0, interrupt)
+    for one in (voice, awake, *standing):
+        one.close()
+    interrupt.close()

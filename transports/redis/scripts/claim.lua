@@ -1,8 +1,9 @@
 -- Store.claim. Plan: {session, life, request, fence, repeat, wants, groups}; life is empty for the
 -- first look and the session's after that; wants is a list of {queue, room}.
--- Answer as in `claims`, the head being {"lost"} | {"gone"} | {"ok", life, left, due_in, stale, runs};
--- left is 1 if there may be more ready messages, else 0, and due_in is the time in microseconds until
--- something is due, -1 for never.
+-- Answer as in `claims`, the head being {"lost"} | {"gone"} | {"ok", life, left, due_in, stale, runs,
+-- broken}; left is 1 if there may be more ready messages, else 0, due_in is the time in microseconds
+-- until something is due, -1 for never, and broken are the places, from 0, of queues with a key of a
+-- foreign type. From these nothing is taken; it is an error if there are no others.
 
 local session, life, request, fence = plan[1], plan[2], plan[3], plan[4]
 local wants, groups = plan[6], plan[7]
@@ -52,7 +53,7 @@ local function candidates(queue, priority, room)
   local seqs, ids, count = {}, {}, #listed + #others / 2
   if #others == 0 then
     for index = 1, math.min(room, #listed) do
-      seqs[index], ids[index] = string.match(listed[index], '^(%d+):(.*)$')
+      seqs[index], ids[index] = read_place(listed[index])
     end
     return seqs, ids, {}, count
   end
@@ -60,7 +61,7 @@ local function candidates(queue, priority, room)
   while #ids < room and (listed[first] or others[other]) do
     local place, id = math.huge, nil
     if listed[first] then
-      place, id = string.match(listed[first], '^(%d+):(.*)$')
+      place, id = read_place(listed[first])
       place = tonumber(place)
     end
     if others[other] and tonumber(others[other + 1]) < place then
@@ -100,7 +101,7 @@ local function take_from(queue, priority, room, first, found)
     local attempts, crashes, most, rest = 1, 0, 0, plain
     local expires = tonumber(expiries[index] or '0')
     if metas[index] then
-      attempts, crashes, most = string.match(metas[index], '^(%d+) (%d+) (%d+)')
+      attempts, crashes, most = read_meta(metas[index])
       attempts, crashes = attempts + 1, tonumber(crashes)
     end
     if expires > 0 and expires <= time() then
@@ -164,9 +165,6 @@ local function look(queue)
     fate = fate or fates()
     fate.touch(queue)
   end
-  if found.delayed then
-    waiting[#waiting + 1] = queue
-  end
   found.priorities = call('SMEMBERS', key_of('s', queue))
   if found.due or #found.priorities > 0 then
     found.is_first = check_claims(queue, life)
@@ -177,6 +175,9 @@ local function look(queue)
       check('LLEN', key_of('l' .. priority, queue))
       check('ZCARD', key_of('r' .. priority, queue))
     end
+  end
+  if found.delayed then
+    waiting[#waiting + 1] = queue
   end
   return found
 end
@@ -212,18 +213,27 @@ local function take(queue, room, found)
   return 1
 end
 
-local stale, left = {}, 0
+local stale, left, broken = {}, 0, {}
 if not (plan[5] and take_again()) then
   find(groups)
   check_books(groups, #groups)
-  local found = {}
+  local found, problem = {}, nil
   for index, want in ipairs(wants) do
-    found[index] = look(want[1])
+    local whole, seen = sound(look, want[1])
+    found[index] = whole and seen
+    if not whole then
+      broken[#broken + 1], problem = index - 1, seen
+    end
+  end
+  if problem and #broken == #wants then
+    return redis.error_reply(problem)
   end
   settle(groups, #groups)
   stale = stale_of(groups, #groups)
   for index, want in ipairs(wants) do
-    left = math.max(left, take(want[1], want[2], found[index]))
+    if found[index] then
+      left = math.max(left, take(want[1], want[2], found[index]))
+    end
   end
 end
 
@@ -235,5 +245,5 @@ for _, queue in ipairs(waiting) do
     due_in = due_in < 0 and rest or math.min(due_in, rest)
   end
 end
-answer[1] = cmsgpack.pack({'ok', life, left, due_in, stale, runs})
+answer[1] = cmsgpack.pack({'ok', life, left, due_in, stale, runs, broken})
 return answer

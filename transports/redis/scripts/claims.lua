@@ -5,11 +5,21 @@ local function held_by(life)
 end
 
 -- Seq, priority, attempts, crashes, max_deliveries, expires, reason (empty for none), request, tag.
+-- A damaged record has lost what was unusual about its message, which is the first in its queue now.
 local function read_record(record)
   local tag, seq, priority, attempts, crashes, most, expires, reason, request = string.match(
     record, '^(%S+) (%d+) (%d) (%d+) (%d+) (%d+) (%d+) (%S+) (.*)$')
+  if not tag then
+    return '0', '0', '1', '0', '0', '0', '', ''
+  end
   return seq, priority, attempts, crashes, most, expires, reason == '-' and '' or reason, request,
     tag
+end
+
+-- Attempts, crashes, max_deliveries and reason of a meta; of a damaged one as if there was none.
+local function read_meta(meta)
+  local attempts, crashes, most, reason = string.match(meta, '^(%d+) (%d+) (%d+) (.*)$')
+  return attempts or '0', crashes or '0', most or '0', reason or ''
 end
 
 -- Read what `open_claims` is going to write; whether this is the session's first claim there.
@@ -33,13 +43,18 @@ local function open_claims(queue, life, records, is_first)
   end
 end
 
+-- What a session's entry holds; nil if there is none, or a damaged one, which is no session.
+local function read_session(packed)
+  local fine, found = pcall(cmsgpack.unpack, packed)
+  return fine and type(found) == 'table' and tonumber(found[3]) and found or nil
+end
+
 -- A session's life; nil if there is no such session. Its `beats` are returned too.
 local function life_of(session)
-  local packed = call('HGET', P .. 'sessions', session)
-  if not packed then
+  local found = read_session(call('HGET', P .. 'sessions', session))
+  if not found then
     return nil
   end
-  local found = cmsgpack.unpack(packed)
   return string.format('%.0f', found[3]), found[2]
 end
 

@@ -11,12 +11,12 @@ call('SCARD', P .. 'dead')
 
 local over = call('ZRANGEBYSCORE', P .. 'ttl', '-inf', time(), 'LIMIT', 0, 100)
 if #over > 0 then
-  local fate = fates()
+  local fate, whole = fates(), {}
   for _, queue in ipairs(over) do
-    fate.touch(queue)
+    whole[#whole + 1] = sound(fate.touch, queue) and queue or nil
   end
   let_in()
-  for _, queue in ipairs(over) do
+  for _, queue in ipairs(whole) do
     if fate.sweep(queue) then
       break
     end
@@ -44,7 +44,8 @@ local function take(queue, room, is_first)
   many('HDEL', key_of('a', queue), ids)
   for index, id in ipairs(ids) do
     if contents[index] and metas[index] then
-      local attempts, crashes, most, reason = string.match(metas[index], '^(%d+) (%d+) (%d+) (.*)$')
+      local attempts, crashes, most, reason = read_meta(metas[index])
+      reason = reason == '' and 'expired' or reason
       local seq, priority = string.format('%.0f', rows[index * 2]), string.sub(mids[index], 1, 1)
       records[#records + 1] = id
       records[#records + 1] = table.concat(
@@ -60,12 +61,19 @@ local function take(queue, room, is_first)
   return #mids
 end
 
-local queues, is_first = call('SRANDMEMBER', P .. 'dead', 100), {}
-for _, queue in ipairs(queues) do
-  is_first[queue] = check_claims(queue, life)
+local function look(queue)
   check('ZCARD', key_of('x', queue))
   check('HLEN', key_of('m', queue))
   check('HLEN', key_of('a', queue))
+  return check_claims(queue, life)
+end
+
+local queues, is_first = {}, {}
+for _, queue in ipairs(call('SRANDMEMBER', P .. 'dead', 100)) do
+  local whole, found = sound(look, queue)
+  if whole then
+    queues[#queues + 1], is_first[queue] = queue, found
+  end
 end
 for _, queue in ipairs(queues) do
   while handed < limit and take(queue, limit - handed, is_first[queue]) == CHUNK do

@@ -26,6 +26,20 @@ local function check(command, key)
   end
 end
 
+-- Read what belongs to one of several queues. False, and what is wrong, if one of its keys has a
+-- foreign type: then the others have their turn all the same. Other errors pass.
+local function sound(read, ...)
+  local fine, found = pcall(read, ...)
+  if fine then
+    return true, found
+  end
+  local problem = type(found) == 'table' and found.err or found
+  if not string.find(problem, 'WRONGTYPE') then
+    error(found)
+  end
+  return false, problem
+end
+
 -- A removal, of what is not there. After it a full server lets the script write: for the small
 -- things that consumers need so that they can drain it.
 local function let_in()

@@ -50,8 +50,8 @@ local function fates()
 
   -- The same for one that was not dead yet, and may have a meta.
   function fate.condemn(queue, mid, id, seq, reason)
-    local meta = call('HGET', key_of('a', queue), id) or '0 0 0 '
-    fate.bury(queue, mid, id, seq, string.match(meta, '^%d+ %d+ %d+ ') .. reason)
+    local attempts, crashes, most = read_meta(call('HGET', key_of('a', queue), id) or '')
+    fate.bury(queue, mid, id, seq, fate.meta_of(attempts, crashes, most, reason))
   end
 
   -- Let a message die that is delayed or has come back.

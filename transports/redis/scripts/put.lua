@@ -181,7 +181,7 @@ local function drop_surplus(queue, limit)
     local head = call('LINDEX', list, 0)
     local first, mid = math.huge, nil
     if head then
-      first = tonumber(string.match(head, '^(%d+):'))
+      first = tonumber((read_place(head)))
     end
     for _, kind in ipairs({'r', 'p'}) do
       local other = call('ZRANGE', key_of(kind .. priority, queue), 0, 0, 'WITHSCORES')
@@ -198,7 +198,7 @@ local function drop_surplus(queue, limit)
         count = count - 1
       end
     elseif head then
-      local id = string.match(head, '^%d+:(.*)$')
+      local _, id = read_place(head)
       call('LPOP', list)
       fate.condemn(queue, priority .. id, id, first, 'maxlen')
       count = count - 1

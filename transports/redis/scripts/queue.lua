@@ -4,6 +4,12 @@ local function key_of(kind, queue)
   return P .. kind .. ':' .. queue
 end
 
+-- The place and the id that an entry of a list stands for; what is no such entry has no message.
+local function read_place(entry)
+  local seq, id = string.match(entry, '^(%d+):(.*)$')
+  return seq or '0', id or ''
+end
+
 -- Say that this priority may have ready messages; claims look nowhere else.
 local function fill(queue, priority)
   call('SADD', key_of('s', queue), priority)

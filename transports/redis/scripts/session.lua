@@ -30,8 +30,8 @@ local packed = many_values('HMGET', sessions, plan[2])
 let_in()
 local beats = fresh_number()
 for index, session in ipairs(plan[2]) do
-  if packed[index] then
-    local found = cmsgpack.unpack(packed[index])
+  local found = read_session(packed[index])
+  if found then
     changes[#changes + 1] = session
     changes[#changes + 1] = cmsgpack.pack({found[1], beats, found[3]})
   else
