@@ -114,13 +114,13 @@ class _Part(msgspec.Struct, frozen=True):
     Attributes:
         first, number: of the oldest part that may matter, and of this one.
         until: when all that any part holds is over, in seconds since 1970.
-        entries: what it holds.
+        entries: what it holds, as JSON has it: one that is damaged must not hide the others.
     """
 
     first: int = 0
     number: int = 0
     until: float = 0.0
-    entries: list[Entry] = []
+    entries: list[Any] = []
 
 
 class SharedJournal:
@@ -142,9 +142,9 @@ class SharedJournal:
         while True:
             part, version = self._open_part()
             now = self._clock.time()
-            if entry.until <= now or any(item.ticket == entry.ticket for item in part.entries):
+            entries = [item for item in read_entries(part.entries) if item.until > now]
+            if entry.until <= now or any(item.ticket == entry.ticket for item in entries):
                 return
-            entries = [item for item in part.entries if item.until > now]
             if len(entries) >= PART:
                 self._close(part.number, entries, now)
                 part = _Part(self._first(part), part.number + 1)
@@ -159,7 +159,7 @@ class SharedJournal:
     def entries(self) -> list[Entry]:
         """Return the entries that still matter, in order. Blocks for a round trip per part."""
         part, _ = self._open_part()
-        found = read_entries(msgspec.to_builtins(part.entries))
+        found = read_entries(part.entries)
         for number in range(self._oldest(part), part.number):
             closed = self._store.key_get(self._closed(number))
             found += read_entries(_decode(closed.value) if closed else None)

@@ -278,7 +278,7 @@ class Mailbox:
         ``ttl``: seconds after which it is not worth doing. Blocks for round trips.
 
         Raises:
-            Unroutable: no node has this name (of up to four that are named).
+            Unroutable: no node has this name (of up to four that are named); the others are told.
         """
         address = Address(names_of(destinations))
         _check_told(method, arguments, ttl)

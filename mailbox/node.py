@@ -137,6 +137,7 @@ class Node:
         self._stopping = threading.Event()
         self._lost = False
         self._rejoin = 0.0
+        self._rejoining = False
         self._look = 0.0
         self._inbox: Inbox | None = None
         self._place: _Place | None = None
@@ -319,9 +320,19 @@ class Node:
         if message is not None:
             # Later than it may be: this process stood still, and the message may have come before.
             self._take(message, min(time.monotonic(), asked + _POLL))
-        if time.monotonic() >= self._rejoin:
-            self._wiring.directory.join(self.name, self.labels, again=True)
+        if time.monotonic() >= self._rejoin and not self._rejoining:
+            self._rejoining = self._runner.submit("qc.rejoin", 1, self._join_again)
+
+    def _join_again(self) -> None:
+        """Say that we are there, on a handlers' thread: commands do not wait for a store."""
+        try:
+            if not self._stopping.is_set():
+                self._wiring.directory.join(self.name, self.labels, again=True)
+        except QueueCoreError as error:
+            logger.warning("node %s cannot say that it is there: %s", self.name, error)
+        finally:
             self._rejoin = time.monotonic() + _REJOIN
+            self._rejoining = False
 
     def _say_goodbye(self) -> None:
         assert self._inbox is not None, "started"

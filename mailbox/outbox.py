@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 
-from queue_core import Connection, Publication
+from queue_core import Connection, NotConfirmed, Publication, TransportError
 
 
 class _Letter:
@@ -40,7 +40,8 @@ class Outbox:
         What must find its queue (``mandatory``) goes alone, so that nobody else hears of it if it
         does not.
 
-        Raises what `Producer.publish_many` raises, about this answer or one that went with it.
+        Raises what `Producer.publish_many` raises. What is wrong with one answer keeps no other
+        from being sent.
         """
         if publication.mandatory:
             self._producer.publish_many((publication,))
@@ -57,11 +58,24 @@ class Outbox:
     def _send_all(self) -> None:
         with self._adding:
             letters, self._letters = self._letters, []
+        self._send_together(letters)
+        for letter in letters:
+            letter.done = True
+
+    def _send_together(self, letters: list[_Letter]) -> None:
         try:
             self._producer.publish_many([letter.publication for letter in letters])
         except Exception as error:
+            if len(letters) > 1 and not _is_of_all(error):
+                for letter in letters:  # once more, if it was sent: who asked sees that
+                    self._send_together([letter])
+                return
             for letter in letters:
                 letter.error = error
-        finally:
-            for letter in letters:
-                letter.done = True
+
+
+def _is_of_all(error: Exception) -> bool:
+    """Whether it is the broker that cannot be reached, whatever is sent."""
+    return isinstance(error, NotConfirmed) or (
+        isinstance(error, TransportError) and error.retryable
+    )

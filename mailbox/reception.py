@@ -81,8 +81,15 @@ class Reception:
         """Check one command and hand it over, or say why not.
 
         ``received`` is when it came, on the monotonic clock. Blocks for the round trips of an
-        answer at most.
+        answer at most. Never raises: whatever a stranger sent, the next one is taken.
         """
+        try:
+            self._take(message, received)
+        except Exception:
+            self._count("failed")
+            logger.exception("node %s cannot deal with a command", self._node.name)
+
+    def _take(self, message: Message, received: float) -> None:
         try:
             command = self._read(message)
         except Malformed as reason:
@@ -181,7 +188,8 @@ class Reception:
         except BaseException as error:  # noqa: BLE001 - a thread of its own; it is an answer
             self._count("failed")
             self._log(command.method, error)
-            self._answers.reply(command, str(error), kind="error", error=type(error).__name__)
+            text = _text(error)
+            self._answers.reply(command, text, kind="error", error=type(error).__name__)
         else:
             self._record(job)
 
@@ -256,3 +264,10 @@ class Reception:
         else:
             audit.info("%s learned %s %s", node.name, command.method, command.ticket)
             self._count("learned")
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - a handler's exception may do anything
+        return f"its text cannot be shown: {type(broken).__name__}"

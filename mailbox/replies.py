@@ -72,7 +72,7 @@ class _Own(Generic[R]):
 
     def __init__(self) -> None:
         self.opening = threading.Lock()
-        self.turn = threading.Condition()
+        self.turn = threading.Condition(threading.Lock())
         self.taking = False
         self.tickets: weakref.WeakValueDictionary[str, Ticket[R]] = weakref.WeakValueDictionary()
         self.inbox: Inbox | None = None

@@ -19,6 +19,7 @@ Job = Callable[[], None]
 
 MAX_THREADS: Final = 32
 MAX_WAITING: Final = 1000
+"""Jobs of one command that wait for others of theirs, and jobs that wait for a thread."""
 IDLE_SECONDS: Final = 10.0
 
 
@@ -41,14 +42,17 @@ class Runner:
     def submit(self, command: str, limit: int, job: Job) -> bool:
         """Run ``job`` soon, with at most ``limit`` of the same command at once.
 
-        Returns False if it is stopped or too many wait. Does not block. ``job`` must not raise.
+        Returns False if it is stopped, or too many of the same command wait, or too many of all for
+        a thread. Does not block. ``job`` must not raise.
         """
         with self._lock:
-            waiting = sum(len(jobs) for jobs in self._waiting.values()) + len(self._ready)
-            if self._stopped or waiting >= MAX_WAITING:
+            if self._stopped or len(self._ready) >= MAX_WAITING:
                 return False
             if self._running.get(command, 0) >= limit:
-                self._waiting.setdefault(command, deque()).append(job)
+                waiting = self._waiting.setdefault(command, deque())
+                if len(waiting) >= MAX_WAITING:
+                    return False
+                waiting.append(job)
                 return True
             self._running[command] = self._running.get(command, 0) + 1
             self._ready.append((command, job))

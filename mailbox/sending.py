@@ -96,26 +96,27 @@ class Sender:
         Blocks at most ``timeout`` seconds in all; None is the connection's timeout for each name.
 
         Raises:
-            Unroutable: nobody has a name, and it is ``mandatory`` that somebody has.
+            Unroutable: nobody has a name, and it is ``mandatory`` that somebody has; the others
+                have the command.
             NotConfirmed, TransportError: it could not be sent, or nobody can tell whether it was.
         """
         names = command.address.names
         if names is None or len(names) > FEW:
             self._publish(command, self._exchange.name, "", mandatory=False, timeout=timeout)
             return set()
-        deadline = Deadline.after(timeout, self._time)
+        alone = timeout is None or len(names) == 1
+        deadline = None if alone else Deadline.after(timeout, self._time)
         unknown = set()
         for name in names:
-            left = None if timeout is None else deadline.remaining()
+            left = timeout if deadline is None else deadline.remaining()
             queue = node_queue(self._namespace, name)
             try:
                 self._publish(command, "", queue, mandatory=True, timeout=left)
-            except Unroutable as error:
-                if mandatory:
-                    raise Unroutable(
-                        f"there is no node {name!r} in the namespace {self._namespace!r}"
-                    ) from error
+            except Unroutable:
                 unknown.add(name)
+        if mandatory and unknown:
+            missing = ", ".join(repr(name) for name in names if name in unknown)
+            raise Unroutable(f"there is no node {missing} in the namespace {self._namespace!r}")
         return unknown
 
     def _publish(

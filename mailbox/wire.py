@@ -11,7 +11,8 @@ Everything here is pure. What comes from outside is checked: a body that is no c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import msgspec
@@ -31,6 +32,8 @@ MAX_WORD: Final = 255
 """Letters of a method, a ticket, a key's name and a signature; bytes of a routing key."""
 
 MATCHERS: Final = ("glob", "pcre")
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Malformed(Exception):  # noqa: N818 - never leaves the package
@@ -190,6 +193,32 @@ class Reply(msgspec.Struct, frozen=True):
         return headers
 
 
+class _Where(msgspec.Struct):
+    """The address for answers as a command has it."""
+
+    exchange: str
+    routing_key: str
+
+    def address(self) -> ReplyAddress:
+        if len(self.routing_key.encode(errors="replace")) > MAX_WORD:
+            raise Malformed(f"its reply_to has a too long routing key: {self.routing_key!r:.40}")
+        if _CONTROL.search(self.routing_key):
+            raise Malformed(f"its reply_to holds control characters: {self.routing_key!r:.40}")
+        return ReplyAddress(self.exchange, self.routing_key)
+
+
+class _CommandBody(msgspec.Struct):
+    """The body of a command as it may come: more lenient than what we write."""
+
+    method: str
+    arguments: dict[str, Any] | None = None
+    destination: tuple[str, ...] | str | None = None
+    pattern: str | None = None
+    matcher: str | None = None
+    ticket: str | None = None
+    reply_to: _Where | None = None
+
+
 def node_queue(namespace: str, node: str) -> str:
     """Return the name of a node's queue, as celery and kombu have it."""
     return f"{node}.{namespace}.pidbox"
@@ -220,29 +249,25 @@ def parse_command(body: Mapping[str, Any], headers: Mapping[str, Any]) -> Comman
     Raises:
         Malformed: they say none; the text says why.
     """
-    method = body.get("method")
-    if not method or not isinstance(method, str):
+    try:
+        said = msgspec.convert(body, _CommandBody)
+    except msgspec.ValidationError as error:
+        raise Malformed(f"its body is wrong: {error}") from error
+    if not said.method:
         raise Malformed("it names no method")
-    arguments = body.get("arguments")
-    if not isinstance(arguments, dict | None):
-        raise Malformed("its arguments are no object")
-    address = _read_address(body, headers)
-    ticket = _word("ticket", body.get("ticket") or "")
-    key = _word("key", headers.get("qc-key", ""))
-    signature = _word("signature", headers.get("qc-signature", ""))
     return Command(
-        _word("method", method),
-        arguments or {},
-        ticket,
-        address,
-        _read_reply_to(body),
+        _word("method", said.method),
+        said.arguments or {},
+        _word("ticket", said.ticket or ""),
+        _read_address(said, headers),
+        None if said.reply_to is None else said.reply_to.address(),
         ttl=_seconds(headers, "qc-ttl"),
         expires=_seconds(headers, "expires") or None,
         clock=headers.get("clock"),
         peers=headers.get("qc-peers") is True,
-        key=key,
+        key=_word("key", headers.get("qc-key", "")),
         signed_at=_seconds(headers, "qc-signed-at") or 0.0,
-        signature=signature,
+        signature=_word("signature", headers.get("qc-signature", "")),
     )
 
 
@@ -282,8 +307,8 @@ def read_reply(message: Message) -> Reply:
 
 def _open(message: Message) -> tuple[dict[str, Any], Mapping[str, Any]]:
     try:
-        body = message.payload
         headers = message.headers
+        body = message.payload
     except MessageError as error:
         raise Malformed(str(error)) from error
     if not isinstance(body, dict):
@@ -300,39 +325,23 @@ def _word(what: str, value: object) -> str:
     return value
 
 
-def _read_address(body: Mapping[str, Any], headers: Mapping[str, Any]) -> Address:
-    names, labels = body.get("destination"), headers.get("qc-labels") or {}
-    if isinstance(names, str):
-        names = [names]
-    if names is not None and not (_is_sequence(names) and all(isinstance(n, str) for n in names)):
-        raise Malformed("its destination is no list of names")
+def _read_address(said: _CommandBody, headers: Mapping[str, Any]) -> Address:
+    names, labels = said.destination, headers.get("qc-labels") or {}
     if not isinstance(labels, dict):
         raise Malformed("its labels are no object")
-    pattern, matcher = body.get("pattern"), body.get("matcher")
-    if pattern is not None:
-        if not isinstance(pattern, str) or matcher not in MATCHERS:
+    if said.pattern is not None:
+        if said.matcher not in MATCHERS:
             raise Malformed("its pattern needs a matcher: glob or pcre")
         try:
-            check(str(matcher), pattern)
+            check(said.matcher, said.pattern)
         except BadPattern as error:
             raise Malformed(f"its pattern is no good: {error}") from error
     return Address(
-        None if names is None else tuple(names), pattern, matcher if pattern else None, labels
+        (names,) if isinstance(names, str) else names,
+        said.pattern,
+        said.matcher if said.pattern else None,
+        labels,
     )
-
-
-def _read_reply_to(body: Mapping[str, Any]) -> ReplyAddress | None:
-    where = body.get("reply_to")
-    if where is None:
-        return None
-    if not isinstance(where, dict):
-        raise Malformed("its reply_to is no object")
-    exchange, key = where.get("exchange"), where.get("routing_key")
-    if not isinstance(exchange, str) or not isinstance(key, str):
-        raise Malformed("its reply_to needs an exchange and a routing_key")
-    if len(key.encode(errors="replace")) > MAX_WORD:
-        raise Malformed(f"the routing key of its reply_to is too long: {key[:40]!r}")
-    return ReplyAddress(exchange, key)
 
 
 def _seconds(headers: Mapping[str, Any], field: str) -> float | None:
@@ -340,7 +349,3 @@ def _seconds(headers: Mapping[str, Any], field: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value)
-
-
-def _is_sequence(value: object) -> bool:
-    return isinstance(value, Sequence)

@@ -95,21 +95,21 @@ def test_of_many_names_those_that_nobody_has_are_known_soon(box, open_box, fleet
     assert answers.unknown == {"nobody", "none"} and not answers.missing
 
 
-def test_a_node_that_does_not_answer_in_time_is_missing(box, start):
+def test_a_node_that_does_not_answer_in_time_is_missing(box, start, machine):
     start("a")
     start("b")
     begun = time.monotonic()
-    answers = box.call(["a", "b"], "nap", {"seconds": 3.0}, timeout=0.5)
-    assert 0.4 < time.monotonic() - begun < 2.0
+    with machine.within(0.5, 0.25):
+        answers = box.call(["a", "b"], "nap", {"seconds": 3.0}, timeout=0.5)
+    assert time.monotonic() - begun > 0.4
     assert answers.missing == {"a", "b"}
     assert not answers.complete
 
 
-def test_the_timeout_is_total_whatever_comes_in_between(box, start):
+def test_the_timeout_is_total_whatever_comes_in_between(box, start, machine):
     for number in range(4):
         start(f"n{number}")
     eventually(lambda: len(box.nodes()) == 4)
-    begun = time.monotonic()
     threads = [
         threading.Thread(
             target=box.call, args=([f"n{number}"], "nap", {"seconds": 0.3 * number}, 5)
@@ -118,8 +118,8 @@ def test_the_timeout_is_total_whatever_comes_in_between(box, start):
     ]
     for thread in threads:
         thread.start()
-    box.multi_call("nap", {"seconds": 3}, timeout=0.5)
-    assert time.monotonic() - begun < 2.5
+    with machine.within(0.5, 0.25):
+        box.multi_call("nap", {"seconds": 3}, timeout=0.5)
     for thread in threads:
         thread.join()
 

@@ -1,5 +1,7 @@
 """Commands for nodes that come later, and where their names and those of the nodes are kept."""
 
+import itertools
+
 import msgspec
 import pytest
 
@@ -9,6 +11,8 @@ from queue_core.mailbox.directory import PeerDirectory, SharedDirectory
 from queue_core.mailbox.journal import MAX_ENTRIES, Entry, Journal, entry_of, read_entries
 from queue_core.mailbox.wire import Address, Command, ReplyAddress
 from queue_core.testing.clocks import FakeClock
+
+numbers = itertools.count()
 
 
 def entry(ticket, clock=1, until=100.0):
@@ -146,6 +150,24 @@ def test_a_shared_directory_keeps_names_and_survives_damage():
         assert directory.names() == {}
         directory.join("c", {})
         assert directory.names() == {"c": {}}
+
+
+@pytest.mark.parametrize("damage", [5, {}, {"until": "soon"}, {"body": {"method": ""}}])
+def test_one_damaged_entry_of_a_shared_journal_loses_no_other(clock, damage):
+    with Connection(f"memory://damaged-journal-{next(numbers)}") as connection:
+        store, key = connection.key_value(), "qc.mailbox.test.journal"
+        directory = SharedDirectory(lambda timeout: store, "test", clock)
+        tickets = [f"{number:04}" for number in range(120)]
+        for number, ticket in enumerate(tickets):
+            directory.record(entry(ticket, number, until=clock.time() + 600))
+        known = store.key_get(key)
+        assert known is not None
+        part = msgspec.json.decode(known.value)
+        part["entries"].insert(1, damage)
+        store.key_set(key, msgspec.json.encode(part))
+        assert [item.ticket for item in directory.journal()] == tickets
+        directory.record(entry("9999", 9999, until=clock.time() + 600))
+        assert [item.ticket for item in directory.journal()] == [*tickets, "9999"]
 
 
 def test_nodes_tell_one_another_what_they_know():

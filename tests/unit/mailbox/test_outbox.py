@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from queue_core import Connection, ConnectionLost, Unroutable
+from queue_core import Connection, ConnectionLost, Refused, Unroutable
 from queue_core.mailbox.outbox import Outbox
 
 PATIENCE = 30.0
@@ -85,6 +85,16 @@ def test_those_whose_answers_went_together_hear_of_an_error_together(broker, poo
     assert [str(item.exception(PATIENCE)) for item in sent] == ["None", "away", "away"]
     outbox.send(letter(b"4"))
     assert broker.steps[-1] == [b"4"]
+
+
+def test_an_answer_that_cannot_be_sent_takes_no_other_with_it(broker, pool):
+    broker.errors = {b"3": Refused("its queue is full")}
+    outbox = Outbox(broker)
+    sent = send_while_busy(outbox, broker, pool, b"1", b"2", b"3", b"4")
+    broker.through.release(5)
+    told = [str(item.exception(PATIENCE)) for item in sent]
+    assert told == ["None", "None", "its queue is full", "None"]
+    assert broker.steps[1:] == [[b"2", b"3", b"4"], [b"2"], [b"3"], [b"4"]]
 
 
 def test_what_must_find_its_queue_goes_alone_and_nobody_else_hears_that_it_did_not(broker, pool):

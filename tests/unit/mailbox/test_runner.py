@@ -93,3 +93,14 @@ def test_a_handler_may_stop_the_runner_that_it_runs_on():
 
     runner.submit("a", 1, job)
     assert done.wait(20)
+
+
+def test_one_command_with_too_many_waiting_keeps_no_other_from_running():
+    runner, hang, done = Runner("t"), threading.Event(), threading.Event()
+    while runner.submit("hangs", 1, lambda: hang.wait(60) and None):
+        pass
+    assert runner.submit("other", 1, done.set)
+    assert done.wait(20)
+    assert not runner.submit("hangs", 1, lambda: None)
+    hang.set()
+    runner.stop(20)

@@ -15,6 +15,7 @@ from queue_core.mailbox.wire import (
 )
 
 names = st.text(min_size=1, max_size=20)
+keys = st.text(st.characters(min_codepoint=32, exclude_characters="\x7f"), min_size=1, max_size=20)
 words = names.filter(str.isprintable)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**50), 2**50) | st.text(max_size=10),
@@ -47,7 +48,7 @@ addresses = st.builds(
         st.dictionaries(names, plain, max_size=3),
         words,
         addresses,
-        st.none() | st.builds(ReplyAddress, names, names),
+        st.none() | st.builds(ReplyAddress, names, keys),
         ttl=st.none() | st.floats(0, 1e6),
         expires=st.none() | st.floats(1, 1e12),
         clock=st.integers(0, 2**60),
@@ -139,16 +140,17 @@ def test_who_is_meant(address, name, labels, meant):
     [
         ([], "no object"),
         ("ping", "no object"),
-        ({}, "names no method"),
-        ({"method": 5}, "names no method"),
-        ({"method": "a", "arguments": [1]}, "arguments are no object"),
-        ({"method": "a", "ticket": 5}, "ticket is no string"),
-        ({"method": "a", "destination": 5}, "no list of names"),
-        ({"method": "a", "destination": [5]}, "no list of names"),
+        ({}, "missing required field `method`"),
+        ({"method": 5}, r"Expected `str`, got `int` - at `\$.method`"),
+        ({"method": ""}, "names no method"),
+        ({"method": "a", "arguments": [1]}, r"got `array` - at `\$.arguments`"),
+        ({"method": "a", "ticket": 5}, r"got `int` - at `\$.ticket`"),
+        ({"method": "a", "destination": 5}, r"got `int` - at `\$.destination`"),
+        ({"method": "a", "destination": [5]}, r"got `int` - at `\$.destination\[0\]`"),
         ({"method": "a", "pattern": "x"}, "needs a matcher"),
         ({"method": "a", "pattern": "(", "matcher": "pcre"}, "its pattern is no good"),
-        ({"method": "a", "reply_to": "x"}, "reply_to is no object"),
-        ({"method": "a", "reply_to": {"exchange": "x"}}, "needs an exchange and a routing_key"),
+        ({"method": "a", "reply_to": "x"}, r"got `str` - at `\$.reply_to`"),
+        ({"method": "a", "reply_to": {"exchange": "x"}}, "missing required field `routing_key`"),
     ],
 )
 def test_what_is_no_command_says_why(body, why):
