@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from queue_core import ConfigError
 from queue_core.worker.blueprint import load
-from queue_core.worker.celery_settings import known_name
+from queue_core.worker.celery_settings import known_name, nearest_name
 from queue_core.worker.composing import Composer, composer_by
 from queue_core.worker.configuration import (
     Configuration,
@@ -170,21 +170,22 @@ class AppSettings:
 
 
 def refuse_arguments(unknown: Mapping[str, Any], function: Callable[..., Any]) -> NoReturn:
-    """Raise ConfigError for arguments that ``App`` does not have.
+    """Raise ConfigError for arguments that ``App`` does not have. Their values may be secret.
 
     Args:
         unknown: them.
         function: what has the arguments that there are.
     """
-    name, value = next(iter(unknown.items()))
+    name = next(iter(unknown))
     known = [
         parameter.name
         for parameter in list(inspect.signature(function).parameters.values())[1:]
         if parameter.kind is not parameter.VAR_KEYWORD
     ]
     usual = f"it has {', '.join(known)}"
-    if known_name(name) is not None:
-        usual = f"it is a setting: write settings={{{name!r}: {value!r:.60}}}"
+    setting = name if known_name(name) is not None else nearest_name(name)
+    if setting is not None:
+        usual = f"a setting is written settings={{{setting!r}: ...}}"
     raise ConfigError(f"App has no {name!r}; {did_you_mean(name, known, usual)}")
 
 

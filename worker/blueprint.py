@@ -331,10 +331,15 @@ class Blueprint:
         self._each(made, "shutdown", parent)
 
     def info(self, parent: Any) -> dict[str, Any]:
-        """Return what the steps say of themselves."""
-        return {
-            name: dict(told) for name, step in self.steps.items() if (told := step.info(parent))
-        }
+        """Return what the steps say of themselves; what one raises is logged."""
+        found = {}
+        for name, step in self.steps.items():
+            try:
+                if told := step.info(parent):
+                    found[name] = dict(told)
+            except Exception:
+                logger.exception("%s: step %s: info failed", self.name, name)
+        return found
 
     def _each(self, steps: Sequence[StartStopStep], what: str, parent: Any) -> None:
         for step in reversed(steps):

@@ -93,7 +93,7 @@ def from_mapping(values: Mapping[str, Any], where: str, *, namespace: str = "") 
     With a namespace only the names that begin with it and ``_`` are settings.
 
     Raises:
-        ConfigError: an unknown name, with the nearest one, or a wrong value.
+        ConfigError: an unknown name, with the nearest one, or a wrong value; a line for each.
     """
     return _read(_inside(values, namespace), lambda _name: where)
 
@@ -196,23 +196,35 @@ def _inside(values: Mapping[str, Any], namespace: str) -> dict[str, tuple[str, A
 
 
 def _read(values: Mapping[str, tuple[str, Any]], place: Callable[[str], str]) -> list[Given]:
-    """Read settings: as they are spelled -> without their namespace, and the value."""
+    """Read settings: as they are spelled -> without their namespace, and the value.
+
+    Raises ConfigError with a line for each that cannot be used.
+    """
     found: dict[str, tuple[str, Given]] = {}
+    wrong = []
     for spelled, (bare, value) in values.items():
-        name = known_name(bare)
-        if name is None:
-            near = nearest_name(bare)
-            hint = f"; did you mean {near}?" if near else ""
-            raise ConfigError(f"there is no setting {spelled} ({place(spelled)}){hint}")
-        given = _given(name, spelled, value, place(spelled))
-        before = found.get(name)
-        if before is not None and before[1].value != given.value:
-            raise ConfigError(
-                f"{before[0]} and {spelled} are the same setting with different values "
-                f"({given.where}); keep one of them"
-            )
-        found[name] = (spelled, given)
+        try:
+            given = _read_one(spelled, bare, value, place(spelled))
+            before, _ = found.setdefault(given.name, (spelled, given))
+            if found[given.name][1].value != given.value:
+                raise ConfigError(
+                    f"{before} and {spelled} are the same setting with different values "
+                    f"({given.where}); keep one of them"
+                )
+        except ConfigError as error:
+            wrong.append(error)
+    if wrong:
+        raise ConfigError("\n".join(map(str, wrong))) from wrong[0].__cause__
     return [given for _, given in found.values()]
+
+
+def _read_one(spelled: str, bare: str, value: Any, where: str) -> Given:
+    name = known_name(bare)
+    if name is None:
+        near = nearest_name(bare)
+        hint = f"; did you mean {near}?" if near else ""
+        raise ConfigError(f"there is no setting {spelled} ({where}){hint}")
+    return _given(name, spelled, value, where)
 
 
 def _given(name: str, spelled: str, value: Any, where: str) -> Given:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from queue_core import Closed, Consumer, Message, StaleDelivery, TransportError
+from queue_core.worker.messages import properties_of
 from queue_core.worker.outcome import (
     Crashed,
     Done,
@@ -101,7 +102,9 @@ class ActiveRequest:
     def id(self) -> str:
         """The task's id; empty if the message does not say."""
         known = self.headers.get("id")
-        return known if isinstance(known, str) else self.message.properties.correlation_id or ""
+        if isinstance(known, str):
+            return known
+        return properties_of(self.message).correlation_id or ""
 
     @property
     def name(self) -> str:
@@ -130,7 +133,7 @@ class ActiveRequest:
 
     def info(self, running: Running | None = None) -> dict[str, Any]:
         """Return what ``inspect active`` and its like say, in celery's words."""
-        properties = self.message.properties
+        properties = properties_of(self.message)
         headers = properties.headers
         now, monotonic = time.time(), time.monotonic()
         return {

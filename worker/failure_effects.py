@@ -12,7 +12,7 @@ import logging
 
 import msgspec
 
-from queue_core import QueueCoreError, TooLarge
+from queue_core import TooLarge
 from queue_core.worker.composing import Composer
 from queue_core.worker.failure import Failure
 from queue_core.worker.following import after_failure, children, lost
@@ -55,7 +55,7 @@ def effects_of_failure(
     """
     try:
         ids, chord = lost(call)
-    except QueueCoreError as error:
+    except Exception as error:  # what came in a message may be anything
         logger.error("what follows the failure of %s %s is damaged: %s", call.name, call.id, error)
         ids, chord = [], None
     letters = _error_links(composer, call, failure, queue) if errbacks else []
@@ -81,7 +81,7 @@ def _error_links(composer: Composer, call: Call, failure: Failure, queue: str) -
             except TooLarge:
                 found = after_failure(less, errback, failure.shortened(), queue)
                 letters += [composer.compose(signature) for signature in found]
-        except QueueCoreError as error:
+        except Exception as error:
             logger.error("an error link of %s %s cannot be sent: %s", call.name, call.id, error)
     return letters
 
@@ -89,12 +89,19 @@ def _error_links(composer: Composer, call: Call, failure: Failure, queue: str) -
 def effects_of_failed_part(
     composer: Composer, part: ChordPart, why: str, *, queue: str = ""
 ) -> FailureEffects:
-    """Return the effects of one part of a chord that did not succeed: its body fails."""
+    """Return the effects of one part of a chord that did not succeed: its body fails.
+
+    Never raises: of a body that is damaged nobody can be told.
+    """
     whole = FailureEffects([], [], None)
-    body, _ = freeze(as_signature(part.body))
     error = Failure("ChordError", "celery.exceptions", [f"a part of the chord failed: {why}"])
-    for task in children(unfold(body), None):
-        call = call_of(task, task.options)
+    try:
+        body, _ = freeze(as_signature(part.body))
+        calls = [call_of(task, task.options) for task in children(unfold(body), None)]
+    except Exception as damage:
+        logger.error("the body of chord %s is damaged: %s", part.group, damage)
+        return whole
+    for call in calls:
         after = effects_of_failure(composer, call, error, queue=queue)
         whole.letters += after.letters
         whole.replies += [Reply(call.id, encode_failure(call, error)), *after.replies]

@@ -97,7 +97,7 @@ def _ids(step: Signature[Any]) -> list[str]:
     """The ids of all tasks in a step that have one."""
     parts = members(step)
     if not parts:
-        return [step.id] if step.id else []
+        return [step.id] if step.id and isinstance(step.id, str) else []
     found: list[str] = []
     for part in parts:
         found += _ids(part)
@@ -110,13 +110,13 @@ def _last(step: Signature[Any]) -> Signature[Any]:
     return step
 
 
-def _part(body: Wire | None, group: str | None, index: int | None) -> ChordPart | None:
-    if body is None or group is None:
+def _part(body: Wire | None, group: object, index: object) -> ChordPart | None:
+    if body is None or not isinstance(group, str):
         return None
     size = as_signature(body).chord_size
     return ChordPart(
         group,
-        index if index is not None else -1,
+        index if isinstance(index, int) else -1,
         0 if isinstance(size, msgspec.UnsetType) else size,
         body,
     )

@@ -88,11 +88,11 @@ class Hook(Generic[P]):
         self._functions.remove(function)
 
     def tell(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Call all of them; never raises."""
+        """Call all of them; none can end the process or its thread, which is not its own."""
         for function in self._functions:
             try:
                 function(*args, **kwargs)
-            except Exception:
+            except (Exception, SystemExit):
                 logger.exception("a function that hears of %s failed", self.name)
 
     def __bool__(self) -> bool:

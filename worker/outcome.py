@@ -17,7 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from queue_core import Properties, Publication, Queue, find_reader
-from queue_core.worker.settings import DEFAULTS, Settings
+from queue_core.worker.settings import Settings
 
 
 class Job(msgspec.Struct, tag="job", array_like=True):
@@ -277,7 +277,7 @@ class AppInfo(msgspec.Struct, tag="app", array_like=True):
     name: str
     tasks: list[TaskInfo]
     queues: list[Queue] = []
-    settings: Settings = DEFAULTS
+    settings: Settings = msgspec.field(default_factory=Settings)
     steps: dict[str, list[str]] = {}
     commands: list[str] = []
     hooks: dict[str, list[str]] = {}

@@ -87,11 +87,21 @@ class OwnBucket:
         return self._turns.next(now + (1.0 - self._tokens) / self._rate, now)
 
 
+def _moment(value: bytes, now: float) -> float:
+    """Read a moment that is not far ahead; everything else is long ago."""
+    try:
+        found = float(value)
+    except ValueError:
+        return 0.0
+    return found if found < now + MAX_AWAY else 0.0
+
+
 class SharedBucket:
     """For all workers on one broker, whose clocks should agree.
 
     The broker's key-value store keeps one number: the moment from which on the tokens that came
-    are not used yet. Asking costs two round trips.
+    are not used yet. Asking costs two round trips. What is no such moment - damaged, or farther
+    ahead than a message goes away - is written anew.
     """
 
     def __init__(self, rate: float, store: KeyValue, task: str, clock: Clock | None = None) -> None:
@@ -109,7 +119,7 @@ class SharedBucket:
             now = self._clock.time()
             known = self._store.key_get(self._key)
             full = now - size / self._rate
-            used = full if known is None else max(full, float(known.value))
+            used = full if known is None else max(full, _moment(known.value, now))
             if (first := used + 1.0 / self._rate) > now:
                 return self._turns.next(first, now)
             value, version = repr(first).encode(), 0 if known is None else known.version

@@ -20,6 +20,7 @@ from queue_core import (
     Publication,
     Queue,
     TopologyMismatch,
+    TransportError,
     UsageError,
     decode,
 )
@@ -36,7 +37,7 @@ from queue_core.worker.outcome import ChordPart, Done, Failed, Letter, Outcome, 
 from queue_core.worker.protocol import Call
 from queue_core.worker.results import base as delivering
 from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE, Deliverer
-from queue_core.worker.results.chords import Chords
+from queue_core.worker.results.chords import MAX_PARTS, Chords
 from queue_core.worker.results.wire import encode_failure, read_result
 from queue_core.worker.signature import as_signature
 from queue_core.worker.timestamps import utcnow
@@ -162,7 +163,14 @@ class Sequel:
         """Make a result certain, or return what has to be sent."""
         if not reply or not _can_be_told(of_task):
             return []
-        return self._deliverer.deliver([delivering.Reply(message, of_task, reply)])
+        try:
+            return self._deliverer.deliver([delivering.Reply(message, of_task, reply)])
+        except MessageError as error:  # too large for the store: it never will be taken
+            logger.error("the result of %s is kept as a failure: %s", label(message), error)
+            call = Call(task_name(message), of_task, [], {})
+            failed = Failure(type(error).__name__, type(error).__module__, [str(error)])
+            body = encode_failure(call, failed)
+            return self._deliverer.deliver([delivering.Reply(message, of_task, body)])
 
     def _letters(self, letters: Sequence[Letter]) -> list[Publication]:
         for letter in letters:
@@ -187,14 +195,20 @@ class Sequel:
         chords = self._counting(message, part)
         if chords is None:
             return self._uncounted(message, part)
-        replies = chords.succeeded(part, reply)
+        try:
+            replies = chords.succeeded(part, reply)
+        except MessageError as error:
+            logger.error("chord %s cannot go on: %s", part.group, error)
+            return self._body_fails(message, part, str(error)) if chords.failed(part) else []
         if replies is None:
             return []
         try:
             if len(replies) < part.size:
                 raise UsageError("the results of its parts have expired")
             return self._letters(self._body(message, part, replies))
-        except (MessageError, UsageError) as error:
+        except TransportError:
+            raise
+        except Exception as error:  # what came in a message may be anything
             logger.error("the body of chord %s cannot be sent: %s", part.group, error)
             return self._body_fails(message, part, f"{type(error).__name__}: {error}")
 
@@ -222,15 +236,21 @@ class Sequel:
             why = "its sender counts its parts elsewhere, as celery's programs do"
         elif chords is None:
             why = _NO_STORE
+        elif part.size > MAX_PARTS or not _is_id(part.group):
+            why = "no chord has such an id, or so many parts"
         else:
             return chords
         logger.error("the chord %s of %s cannot go on: %s", part.group, label(message), why)
         return None
 
 
+def _is_id(word: object) -> bool:
+    return isinstance(word, str) and len(word.encode()) <= MAX_ID and "\0" not in word
+
+
 def _can_be_told(of_task: str) -> bool:
     """Whether brokers and stores take the id of a task; another program may have made it."""
-    if len(of_task.encode()) <= MAX_ID and "\0" not in of_task:
+    if _is_id(of_task):
         return True
     logger.error(
         "the result of task %.60r is dropped: nothing can be sent with such an id", of_task

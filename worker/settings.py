@@ -38,7 +38,7 @@ Routes = Any
 Annotations = Any
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(msgspec.Struct, kw_only=True):
     """The settings of one app, complete.
 
     Attributes:
@@ -163,13 +163,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"<Settings with {', '.join(said) or 'nothing'} of their own>"
 
     def update(self, *_: object, **__: object) -> NoReturn:
-        """Say how settings are changed; celery's users do it here, or by item."""
+        """Say how settings are changed; celery's users do it here, by item or by attribute."""
         raise ConfigError(
             "settings are not changed in place; app.config_from_object({...}) says something else, "
             "before the app sends anything"
         )
 
-    __setitem__ = update
+    __setitem__ = __setattr__ = __delattr__ = update  # frozen, in words that help
 
 
 DEFAULTS: Final = Settings()

@@ -15,13 +15,13 @@
 - What was not started goes back uncounted; what was cut off in the middle goes back counted.
 
 Settling may block for round trips, so it happens on a few threads of its own and neither the pool
-nor the consumer waits for it.
+nor the consumer waits for it. What cannot be settled now takes none of them until its next try, and
+what may need the result store has threads apart: neither keeps the others waiting.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import threading
 from collections import Counter
@@ -36,6 +36,7 @@ from queue_core import (
     Closed,
     Connection,
     Message,
+    MessageError,
     Publication,
     PublishError,
     Queue,
@@ -59,6 +60,7 @@ from queue_core.worker.outcome import (
     TimedOut,
 )
 from queue_core.worker.sequel import Sequel, replies_only
+from queue_core.worker.timer import Timer
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +85,7 @@ _Replying = tuple[Message, Outcome, bytes]
 
 
 class Settler:
-    """Settles messages according to outcomes. Thread-safe; owns `THREADS` threads until `close`."""
+    """Settles messages according to outcomes. Thread-safe; owns some threads until `close`."""
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class Settler:
         self._sequel = sequel
         self.queues = queues
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="settler")
+        self._storing = ThreadPoolExecutor(THREADS, thread_name_prefix="results")
         self._notes = ThreadPoolExecutor(1, thread_name_prefix="states")
         self._lock = threading.Lock()
         self._replies: list[_Replying] = []
@@ -111,6 +114,9 @@ class Settler:
         self._closing = threading.Event()
         self._away = False  # the last try found nobody
         self._settling: set[Message] = set()
+        self._timer = Timer(fail=fail)
+        self._resting: dict[Message, tuple[Outcome, int]] = {}  # with how often they were tried
+        self._ending = False  # what cannot be settled now is waited for
         self.counts: Counter[str] = Counter()
 
     @property
@@ -143,15 +149,21 @@ class Settler:
                 self._replies.append((message, outcome, reply))
                 begin, self._sending = not self._sending, True
             if begin:
-                self._soon(self._send_replies)
+                self._soon(self._storing, self._send_replies)
         else:
-            self._soon(self._apply, message, outcome)
+            self._apply_soon(message, outcome)
 
-    def _soon(self, call: Callable[..., None], *arguments: object) -> None:
-        """Have a thread of ours call it; after `close`, when there are none, do so now."""
+    def _apply_soon(self, message: Message, outcome: Outcome, tried: int = 0) -> None:
+        threads = self._storing if _may_store(outcome) else self._threads
+        self._soon(threads, self._apply, message, outcome, tried)
+
+    def _soon(
+        self, threads: ThreadPoolExecutor, call: Callable[..., None], *arguments: object
+    ) -> None:
+        """Have one of these threads call it; after `close`, when there are none, do so now."""
         guarded_call = guarded(call, self._fail)
         try:
-            self._threads.submit(guarded_call, *arguments)
+            threads.submit(guarded_call, *arguments)
         except RuntimeError:
             guarded_call(*arguments)
 
@@ -168,7 +180,7 @@ class Settler:
             except Exception as error:
                 logger.debug("%d results are sent one by one: %s", len(some), error)
                 for message, outcome, _ in some:
-                    self._soon(self._apply, message, outcome)
+                    self._apply_soon(message, outcome)
             else:
                 self._settling.difference_update(message for message, _, _ in some)
 
@@ -228,38 +240,65 @@ class Settler:
         limit = threading.Timer(_FINISH if patient else 0.0, self._closing.set)
         limit.daemon = True
         limit.start()
+        with self._lock:
+            self._ending = True
+            resting, self._resting = self._resting, {}
+        self._timer.stop()
+        for message, (outcome, tried) in resting.items():
+            self._apply_soon(message, outcome, tried)
         self._notes.shutdown(wait=True, cancel_futures=True)
         self._threads.shutdown(wait=True)
+        self._storing.shutdown(wait=True)
         limit.cancel()
 
-    def _apply(self, message: Message, outcome: Outcome) -> None:
+    def _apply(self, message: Message, outcome: Outcome, tried: int = 0) -> None:
+        rests = False
         try:
-            self._try(message, outcome)
+            while not rests and (pause := self._try(message, outcome, tried)) is not None:
+                tried += 1
+                rests = self._rest(message, outcome, tried, pause)
+                if not rests:
+                    self._closing.wait(pause)
         finally:
-            self._settling.discard(message)
+            if not rests:
+                self._settling.discard(message)
 
-    def _try(self, message: Message, outcome: Outcome) -> None:
-        for attempt in itertools.count():
-            last = attempt >= _TRIES - 1
-            if self._closing.is_set() and self._away:
-                logger.error("%s stays unsettled and is delivered again", label(message))
-                return
-            try:
-                self._step(message, outcome, last=last)
-                self._away = False
-                return
-            except (StaleDelivery, Closed) as error:
-                logger.warning("%s: what it did may be done twice: %s", label(message), error)
-                return
-            except Exception as error:
-                self._away = isinstance(error, TransportError) and error.retryable
-                if last and not self._away:
-                    logger.exception("%s cannot be settled and is delivered again", label(message))
-                    _put_back(message, _RETURN_DELAY if self.can_delay else 0.0)
-                    return
-                level = logging.WARNING if attempt == _TRIES - 1 else logging.DEBUG
+    def _rest(self, message: Message, outcome: Outcome, tried: int, seconds: float) -> bool:
+        """Have it tried again later, without a thread until then; return False if we close."""
+        with self._lock:
+            if self._ending:
+                return False
+            self._resting[message] = outcome, tried
+            self._timer.start()
+        self._timer.call_later(seconds, lambda: self._wake(message))
+        return True
+
+    def _wake(self, message: Message) -> None:
+        with self._lock:
+            rested = self._resting.pop(message, None)
+        if rested is not None:  # else `close` was there first
+            self._apply_soon(message, *rested)
+
+    def _try(self, message: Message, outcome: Outcome, tried: int) -> float | None:
+        """Settle it, or give it up; else return for how many seconds to wait with the next try."""
+        last = tried >= _TRIES - 1
+        if self._closing.is_set() and self._away:
+            logger.error("%s stays unsettled and is delivered again", label(message))
+            return None
+        try:
+            self._step(message, outcome, last=last)
+            self._away = False
+        except (StaleDelivery, Closed) as error:
+            logger.warning("%s: what it did may be done twice: %s", label(message), error)
+        except Exception as error:
+            self._away = isinstance(error, TransportError) and error.retryable
+            if not last or self._away:
+                level = logging.WARNING if tried == _TRIES - 1 else logging.DEBUG
                 logger.log(level, "settling %s is tried again: %s", label(message), error)
-                self._closing.wait(_PATIENCE.delay(attempt))
+                return _PATIENCE.delay(tried)
+            logger.exception("%s cannot be settled and is delivered again", label(message))
+            _put_back(message, _RETURN_DELAY if self.can_delay else 0.0)
+        return None
 
     def _step(self, message: Message, outcome: Outcome, *, last: bool) -> None:
         """Settle one message by one outcome, once."""
@@ -294,9 +333,16 @@ class Settler:
     # --- what goes with the ack -------------------------------------------------------------------
 
     def _finish(self, message: Message, then: list[Publication], *, keep: bool, last: bool) -> None:
-        """Ack, and send ``then`` in the same step; if it is no more than a result, without it."""
+        """Ack, and send ``then`` in the same step; if it is no more than a result, without it.
+
+        The task has failed if ``then`` is too large for the broker: it never will be taken.
+        """
         try:
             self._ack(message, then)
+        except MessageError as error:
+            logger.error("what follows %s cannot be sent: %s", label(message), error)
+            name = type(error).__name__
+            self._ack(message, self._sequel.of_unfinished(message, name, str(error)))
         except PublishError as error:
             if keep or not last:
                 raise
@@ -405,6 +451,15 @@ def _without_large(headers: Mapping[str, Any]) -> Mapping[str, Any]:
 def _only_acks(outcome: Outcome) -> bool:
     """Whether there is nothing to do but to ack, which does not block."""
     return isinstance(outcome, Done) and not (outcome.reply or outcome.letters or outcome.chord)
+
+
+def _may_store(outcome: Outcome) -> bool:
+    """Whether a result may have to be stored, or a part of a chord counted."""
+    if isinstance(outcome, Done | Failed):
+        return bool(outcome.reply or outcome.chord)
+    if isinstance(outcome, Retried):
+        return bool(outcome.reply)
+    return not isinstance(outcome, Crashed | Returned | Abandoned)
 
 
 def _put_back(message: Message, delay: float) -> None:

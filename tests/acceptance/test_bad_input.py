@@ -227,6 +227,23 @@ def test_a_body_that_is_not_what_it_says_is_set_aside_with_the_reason(connection
         second.ack()
 
 
+def test_a_body_that_cannot_even_be_set_aside_keeps_no_other_message_back(connection, caplog):
+    connection.declare(Queue("bad.q.dlq", max_length=1, overflow="reject-publish"))
+    producer = connection.producer()
+    producer.publish("full", "bad.q.dlq")
+    producer.publish(b"{", "bad.q", content_type="application/json")
+    for number in range(3):
+        producer.publish(number, "bad.q")
+    with connection.consumer("bad.q", prefetch=1) as consumer:
+        for number in range(3):
+            message = consumer.receive(timeout=30)
+            assert message.payload == number
+            message.ack()
+        assert (consumer.receive(timeout=0.0), consumer.set_aside) == (None, 0)
+    assert "cannot be set aside" in caplog.text
+    assert connection.inspect("bad.q.dlq").ready == 1
+
+
 def test_unroutable_and_oversized_messages_are_refused_and_name_their_target(connection):
     with pytest.raises(Unroutable, match=r"nobody\.listens"):
         connection.producer().publish(1, "nobody.listens")

@@ -5,6 +5,7 @@ import queue as stdlib_queue
 import subprocess
 import sys
 import threading
+import traceback
 import uuid
 
 import pytest
@@ -287,6 +288,8 @@ def test_a_forked_child_opens_its_own_session_and_leaves_the_parents_alone(conne
             producer.publish("from the child", queue.name)
             connection.close()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)

@@ -188,7 +188,8 @@ def test_people_get_lines_in_the_order_of_names(local: Fleet) -> None:
 
 
 def test_where_there_is_nobody_every_command_says_so(local: Fleet) -> None:
-    for words in (["nodes"], ["status"], ["inspect", "ping"], ["inspect"], ["control", "reset"]):
+    asked = ["inspect", "pong", "-t", "500ms"]  # nodes are asked what that is
+    for words in (["nodes"], ["status"], ["inspect", "ping"], ["inspect"], ["control", "x"], asked):
         done = local.run(*words)
         assert done.returncode == 4
         assert f"there is no node in the namespace '{local.namespace}'" in done.stderr
@@ -272,11 +273,12 @@ def test_a_mistyped_path_is_told_and_not_made(tmp_path: Path, command: str) -> N
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_namespace_is_refused(local: Fleet) -> None:
-    local.namespace = ""
+@pytest.mark.parametrize(("namespace", "words"), [("", "is not empty"), ("a*b", "holds '*'")])
+def test_a_namespace_that_cannot_be_is_refused(local: Fleet, namespace: str, words: str) -> None:
+    local.namespace = namespace
     done = local.run("nodes")
     assert done.returncode == 2
-    assert "a name is not empty" in done.stderr
+    assert words in done.stderr
 
 
 def test_who_failed_everywhere_ends_with_1_and_who_failed_somewhere_with_3(local: Fleet) -> None:

@@ -44,6 +44,10 @@ WRONG = {
     "level": (["worker", "-A", "jobs:app", "-l", "inf"], 2, "did you mean 'info'"),
     "duration": (["worker", "-A", "jobs:app", "--drain", "soon"], 2, "no duration"),
     "no app": (["worker"], 2, "--app"),
+    "long name": (["worker", "-A", "jobs:app", "-Q", "q" * 300], 2, "queue name 'qqq"),
+    "bad name": (["worker", "-A", "jobs:app", "-Q", "mail,a*b"], 2, "queue name 'a*b' holds '*'"),
+    "long name, purge": (["purge", "q" * 300, "-b", "redis://127.0.0.1:1"], 2, "255 bytes"),
+    "long name, doctor": (["doctor", "redis://127.0.0.1:1", "-Q", "q" * 300], 2, "255 bytes"),
     "no broker": (["worker", "-A", "jobs:app"], 78, "QUEUE_CORE_URL"),
     "scheme": (["worker", "-A", "jobs:app", "-b", "sqlit:///x.db"], 78, "sqlite://"),
     "url option": (["worker", "-A", "jobs:app", "-b", "sqlite:///x.db?synchronus=1"], 78, "option"),
@@ -108,6 +112,13 @@ def test_a_worker_that_was_started_without_stdout_and_stderr_works(tmp_path, poo
     closed = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh"]
     command = [*closed, sys.executable, "-m", "queue_core.worker.cli", "worker", *arguments]
     assert subprocess.run(command, cwd=HERE, timeout=50, check=False).returncode == 0
+
+
+def test_where_nothing_was_said_config_show_says_so(tmp_path):
+    (tmp_path / "empty.toml").touch()
+    done = command("config", "show", QUEUE_CORE_CONFIG=str(tmp_path / "empty.toml"))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "nothing was said; --all shows what is usual" in done.stderr
 
 
 def test_a_check_does_not_wait_for_a_broker_that_is_away():

@@ -42,6 +42,8 @@ def show(app: str | None, origin: bool, everything: bool, as_json: bool) -> None
             needless={one.name: why_needless(one.name) for one in settled.needless},
         )
         return
+    if not rows and not settled.needless:
+        click.echo("nothing was said; --all shows what is usual, -A what an app says", err=True)
     for name, value, where in rows:
         click.echo(f"{name} = {value}" + (f"    # {where or 'default'}" if origin else ""))
     for one in settled.needless:

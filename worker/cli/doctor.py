@@ -11,11 +11,18 @@ import click
 from queue_core import Connection, Durability, Queue
 from queue_core.worker.cli.errors import CommandError
 from queue_core.worker.cli.options import broker_or_word, json_option, print_json, timeout_option
+from queue_core.worker.cli.types import queue_name
 
 
 @click.command()
 @broker_or_word
-@click.option("-Q", "--queue", metavar="NAME", help="Look at the durability of this queue.")
+@click.option(
+    "-Q",
+    "--queue",
+    type=queue_name,
+    metavar="NAME",
+    help="Look at the durability of this queue.",
+)
 @json_option
 @timeout_option("10s", "How long each step may take.")
 def doctor(broker: str, queue: str | None, as_json: bool, timeout: float) -> None:

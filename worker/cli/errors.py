@@ -119,15 +119,20 @@ def _report_known(error: QueueCoreError) -> int:
         ((code, advice) for kind, code, advice in _KINDS if isinstance(error, kind)), (FAILED, "")
     )
     cause = error.__cause__
-    text = _one_line(str(error))
     because = _one_line(f"{type(cause).__name__}: {cause}") if cause is not None else ""
-    if cause is not None and _says(text, cause):
+    if cause is not None and _says(_one_line(str(error)), cause):
         because = ""
-    if ";" in text:
-        text, _, advice = (part.strip() for part in text.rpartition(";"))
-    show(text, because, advice)
+    for text in _told(error):
+        before, sign, after = text.rpartition(";")
+        show(*((before, because, after.strip()) if sign else (text, because, advice)))
     _show_trace("".join(traceback.format_exception(error)))
     return code
+
+
+def _told(error: QueueCoreError) -> list[str]:
+    """Return what an error says, on a line; several if they are mistakes in the settings."""
+    lines = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
+    return [_one_line(line) for line in lines]
 
 
 def _says(text: str, cause: BaseException) -> bool:
@@ -140,7 +145,7 @@ def show(error: str, because: str = "", advice: str = "") -> None:
     """Print an error."""
     for label, text in (("error:", error), ("because:", because), ("try:", advice)):
         if text:
-            click.echo(f"{label:<8} {text}", err=True)
+            click.echo(f"{label:<8} " + text.replace("\n", f"\n{'':<9}"), err=True)
 
 
 def _show_trace(trace: str) -> None:

@@ -9,11 +9,11 @@ import click
 from queue_core import Connection, QueueNotFound, counted
 from queue_core.worker.cli.errors import FAILED, NOTHING, USAGE, CommandError
 from queue_core.worker.cli.options import broker_option, json_option, print_json, timeout_option
-from queue_core.worker.cli.types import some_name
+from queue_core.worker.cli.types import queue_name
 
 
 @click.command()
-@click.argument("queue", type=some_name)
+@click.argument("queue", type=queue_name)
 @click.option("--dry-run", is_flag=True, help="Count, and delete nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @broker_option

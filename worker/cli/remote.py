@@ -252,7 +252,9 @@ def _mailbox(
                 USAGE,
             )
         connection.connect()
-        with Mailbox(namespace, connection, key=key) as box:
+        with _wrong_usage():
+            opened = Mailbox(namespace, connection, key=key)
+        with opened as box:
             yield box, {"broker": connection.url, "namespace": namespace}
 
 
@@ -269,6 +271,7 @@ class _Asking(msgspec.Struct, frozen=True):
     """Who is meant, and how long to wait: what each call of one command line has in common."""
 
     box: Mailbox
+    place: dict[str, str]
     timeout: float
     destinations: tuple[str, ...] | None
     where: dict[str, Any]
@@ -292,6 +295,8 @@ class _Asking(msgspec.Struct, frozen=True):
                 if method in (found["name"], found.get("alias")):
                     return found
                 known.add(found["name"])
+        if not known and not self.box.nodes(self.timeout):
+            raise nobody(self.place)
         if not known:
             raise CommandError(
                 "no node answered",
@@ -329,7 +334,7 @@ def _remote(
     key = _key(key_name, key_file)
     with _mailbox(broker, namespace, timeout, key) as (box, place), _wrong_usage():
         named_nodes = tuple(name for group in destinations for name in group)
-        asking = _Asking(box, timeout, named_nodes or None, where)
+        asking = _Asking(box, place, timeout, named_nodes or None, where)
         if method is None:
             answers = asking.ask("commands", {}, first)
         else:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import click
 
+from queue_core import ConfigError, Queue
 from queue_core.worker.suggestions import did_you_mean
 from queue_core.worker.units import bytes_of, seconds_of
 
@@ -56,6 +57,24 @@ def some_name(value: str) -> str:
     if not value:
         raise click.BadParameter("a name is not empty")
     return value
+
+
+def queue_name(value: str) -> str:
+    """Read the name of a queue, whoever made it."""
+    if len(some_name(value).encode()) > 255:
+        raise click.BadParameter(f"{value[:40]!r}... is longer than the 255 bytes of a name")
+    return value
+
+
+def queue_names(value: str) -> tuple[str, ...]:
+    """Read names of queues of ours, separated by commas."""
+    read = names(value)
+    for name in read:
+        try:
+            Queue(name)
+        except ConfigError as error:
+            raise click.BadParameter(str(error)) from None
+    return read
 
 
 def names(value: str) -> tuple[str, ...]:

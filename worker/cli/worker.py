@@ -15,7 +15,7 @@ import click
 from queue_core.mailbox import SigningKey
 from queue_core.worker.blueprint import load
 from queue_core.worker.cli.options import config_option
-from queue_core.worker.cli.types import duration, names, one_of, size
+from queue_core.worker.cli.types import duration, names, one_of, queue_names, size
 from queue_core.worker.configuration import found_around, misspelt_variables
 from queue_core.worker.flags import WorkerOptions, expand
 from queue_core.worker.logs import Format, configure
@@ -48,7 +48,7 @@ LEVELS = ["debug", "info", "warning", "error"]
 @click.option(
     "-Q",
     "--queues",
-    type=names,
+    type=queue_names,
     help="Queues, separated by commas. [the app's default, and all that it defines]",
 )
 @click.option(

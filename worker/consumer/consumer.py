@@ -327,7 +327,7 @@ class TaskConsumer:
         """Its strategy could not deal with it."""
         self.counts["invalid task"] += 1
         outcome = Rejected(f"its strategy failed: {type(error).__name__}: {error}")
-        if request is not None:
+        if isinstance(request, ActiveRequest):  # strategies may return anything
             request.end(outcome)
         elif not message.settled:
             self.settler.settle(message, outcome)

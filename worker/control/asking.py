@@ -88,10 +88,11 @@ def scheduled(consumer: TaskConsumer) -> list[dict[str, Any]]:
     return [
         {
             "eta": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(request.due)),
-            "priority": request.message.properties.priority,
-            "request": request.info(),
+            "priority": info["delivery_info"]["priority"],
+            "request": info,
         }
         for request in consumer.in_flight.all("scheduled")
+        for info in [request.info()]
     ]
 
 

@@ -14,11 +14,13 @@ from typing import Final, Protocol
 
 import msgspec
 
-from queue_core import Connection, KeyValue
+from queue_core import Connection, DecodeError, KeyValue
 from queue_core.worker.outcome import ChordPart
 from queue_core.worker.results.key_value import require_key_value
 
 PREFIX: Final = "qc-chord-"
+MAX_PARTS: Final = 10_000_000
+"""A chord that says to have more is not counted: each part has a bit."""
 _TRIES: Final = 1000
 
 
@@ -32,6 +34,9 @@ class Chords(Protocol):
         """Note the encoded result of a part; return all of them in order if it is the last.
 
         None: others are still missing, or the body's fate is decided already.
+
+        Raises MessageError if the result is too large for the store, or the count is damaged; a
+        part that is told as `failed` begins that anew.
         """
 
     def failed(self, part: ChordPart) -> bool:
@@ -88,21 +93,24 @@ class KeyValueChords:
             self._store(),
             part,
             lambda old: old if _decided(old) else _Count(old.done, part.index),
+            anew=True,
         )
         return count.failed == part.index
 
     def forget(self, part: ChordPart) -> None:
         """Note that it is over, and delete the keys of the parts."""
         store = self._store()
-        self._change(store, part, lambda old: msgspec.structs.replace(old, over=True))
+        self._change(store, part, lambda old: msgspec.structs.replace(old, over=True), anew=True)
         for index in range(part.size):
             store.key_delete(_part_key(part.group, index))
 
-    def _change(self, store: KeyValue, part: ChordPart, change: _Change) -> _Count:
+    def _change(
+        self, store: KeyValue, part: ChordPart, change: _Change, *, anew: bool = False
+    ) -> _Count:
         key = PREFIX + part.group
         for _ in range(_TRIES):
             entry = store.key_get(key)
-            old = _Count() if entry is None else _decode(entry.value)
+            old = _Count() if entry is None else _decode(entry.value, anew=anew)
             new = change(old)
             if new == old:
                 return new
@@ -140,6 +148,12 @@ def _encode(count: _Count) -> bytes:
     return msgspec.msgpack.encode((done, count.failed, count.over, count.last))
 
 
-def _decode(value: bytes) -> _Count:
-    done, *rest = msgspec.msgpack.decode(value, type=_Wire)
+def _decode(value: bytes, *, anew: bool) -> _Count:
+    """Read a count; one that is damaged is a new one or, unless ``anew``, a DecodeError."""
+    try:
+        done, *rest = msgspec.msgpack.decode(value, type=_Wire)
+    except msgspec.MsgspecError as error:
+        if anew:
+            return _Count()
+        raise DecodeError(f"the count of its parts is damaged: {error}") from error
     return _Count(int.from_bytes(done, "little"), *rest)

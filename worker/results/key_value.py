@@ -41,7 +41,7 @@ from queue_core.worker.results.base import (
     Wake,
 )
 from queue_core.worker.results.options import ResultOptions
-from queue_core.worker.results.rpc import ReplyQueue, reply_to
+from queue_core.worker.results.rpc import ReplyQueue, tell
 from queue_core.worker.results.wire import Head, Result, read_head, read_result, state, with_waiting
 
 logger = logging.getLogger(__name__)
@@ -222,16 +222,14 @@ class KeyValueDeliverer:
         for reply, head, answer in zip(replies, heads, answers, strict=True):
             if answer is None:
                 waiting = self._replace(reply, head, over_end=True)
-                told += self._tell(reply, waiting if head.ended else ())
+                queues = waiting if head.ended else ()
+                told += tell(self._producer, queues, reply.task_id, reply.body)
         return told
 
     def note(self, state: Reply) -> list[Publication]:
         """Store the state; blocks for two round trips."""
         self._replace(state, read_head(state.body), over_end=False)
         return []
-
-    def _tell(self, reply: Reply, queues: Sequence[str]) -> list[Publication]:
-        return [reply_to(self._producer, queue, reply.task_id, reply.body) for queue in queues]
 
     def _replace(self, reply: Reply, head: Head, *, over_end: bool) -> Sequence[str]:
         """Store what there is to say, and return the queues of those who wait for the end."""

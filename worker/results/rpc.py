@@ -13,17 +13,20 @@ Where results are kept in a store, the same queue wakes those who wait for one
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from queue_core import (
     Closed,
+    ConfigError,
     Connection,
     Deadline,
     Message,
+    MessageError,
     Producer,
     Publication,
     Queue,
@@ -33,6 +36,8 @@ from queue_core import (
 from queue_core.mailbox import Replies, Ticket
 from queue_core.worker.results.base import RESULT_ENCODING, RESULT_TYPE, Reply, Wake
 from queue_core.worker.results.wire import Result, read_result
+
+logger = logging.getLogger(__name__)
 
 EXPIRES: Final = 3600.0
 PREFETCH: Final = 500
@@ -176,7 +181,7 @@ class RpcDeliverer:
             properties = message.properties
             if properties.reply_to:
                 known = task_id or properties.correlation_id
-                found.append(reply_to(self._producer, properties.reply_to, known, body))
+                found += tell(self._producer, [properties.reply_to], known, body)
         return found
 
     def note(self, state: Reply) -> list[Publication]:
@@ -184,14 +189,28 @@ class RpcDeliverer:
         return self.deliver([state])
 
 
-def reply_to(producer: Producer, queue: str, task_id: str | None, reply: bytes) -> Publication:
-    """Return what tells a process of a result; that it may be gone is no error."""
-    return producer.prepare(
-        reply,
-        queue,
-        correlation_id=task_id,
-        mandatory=False,
-        durable=False,
-        content_type=RESULT_TYPE,
-        content_encoding=RESULT_ENCODING,
-    )
+def tell(
+    producer: Producer, queues: Iterable[str], task_id: str | None, reply: bytes
+) -> list[Publication]:
+    """Return what tells processes of a result; that one may be gone is no error.
+
+    What can never be sent, such as to a name that no queue can have, is logged and left out: no
+    other result, and no message, shall wait for it.
+    """
+    found = []
+    for queue in queues:
+        try:
+            publication = producer.prepare(
+                reply,
+                queue,
+                correlation_id=task_id,
+                mandatory=False,
+                durable=False,
+                content_type=RESULT_TYPE,
+                content_encoding=RESULT_ENCODING,
+            )
+        except (ConfigError, MessageError) as error:
+            logger.error("a result for queue %.60r is dropped: %s", queue, error)
+        else:
+            found.append(publication)
+    return found

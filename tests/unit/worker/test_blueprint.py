@@ -177,3 +177,15 @@ class Named(Step):
 
 
 PATH = "queue_core.worker.blueprint:Step"
+
+
+@pytest.mark.parametrize("nonsense", [lambda self, parent: 1 / 0, lambda self, parent: "words"])
+def test_a_step_that_says_nonsense_of_itself_hides_no_other(nonsense, caplog):
+    steps = [
+        step("A", base=Step, info=nonsense),
+        step("B", base=Step, info=lambda self, parent: {"x": parent}),
+    ]
+    blueprint = Blueprint("test", steps)
+    blueprint.create(1)
+    assert blueprint.info(1) == {"B": {"x": 1}}
+    assert "step A: info failed" in caplog.text

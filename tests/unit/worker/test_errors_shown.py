@@ -8,7 +8,12 @@ import pytest
 from queue_core import AccessRefused, ConfigError, ConnectionLost, QueueCoreError
 from queue_core.mailbox import SigningKey
 from queue_core.worker.cli import cli
-from queue_core.worker.cli.errors import report
+from queue_core.worker.cli.errors import report, show
+
+
+def test_further_lines_of_a_cause_are_indented(capsys: pytest.CaptureFixture[str]) -> None:
+    show("it failed", "a\nb")
+    assert capsys.readouterr().err == "error:   it failed\nbecause: a\n         b\n"
 
 
 @pytest.mark.parametrize(
@@ -34,6 +39,17 @@ from queue_core.worker.cli.errors import report
         ),
         (ConfigError("it is none; say 3"), 78, ["error:   it is none", "try:     say 3"]),
         (ConfigError("it is none"), 78, ["error:   it is none"]),
+        (
+            ConfigError("it is none; say 3\nnor is that\nno; say 5"),
+            78,
+            [
+                "error:   it is none",
+                "try:     say 3",
+                "error:   nor is that",
+                "error:   no",
+                "try:     say 5",
+            ],
+        ),
     ],
 )
 def test_what_an_error_advises_itself_is_said_and_nothing_else(

@@ -56,15 +56,22 @@ def test_who_wants_to_hears_how_tasks_begin_and_end(app, heard):
     ]
 
 
-def test_one_that_raises_is_logged_and_the_others_hear_all_the_same(app, heard, caplog):
-    app.hooks.prerun(lambda task, request: 1 / 0)
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+@pytest.mark.parametrize("hook", ["prerun", "postrun"])
+def test_one_that_raises_is_logged_and_the_others_hear_all_the_same(
+    app, heard, caplog, hook, error
+):
+    def fail(*_told):
+        raise error
+
+    getattr(app.hooks, hook)(lambda task, request, status="": fail())
 
     @app.task
     def quiet() -> int:
         return 1
 
     assert quiet.apply().get() == 1
-    assert "prerun failed" in caplog.text and heard[-1] == ("postrun", "SUCCESS")
+    assert f"{hook} failed" in caplog.text and heard[-1] == ("postrun", "SUCCESS")
 
 
 def test_one_that_does_not_take_what_it_is_told_is_refused_with_what_it_would_be_told(app):

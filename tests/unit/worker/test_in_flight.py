@@ -17,6 +17,7 @@ from queue_core import (
     ConnectionLost,
     ConnectTimeout,
     Consumer,
+    DecodeError,
     Message,
     Queue,
     RemoteError,
@@ -28,6 +29,8 @@ from queue_core.worker.blueprint import ConsumerStep, StartStopStep
 from queue_core.worker.consumer import intake, loop
 from queue_core.worker.consumer.intake import Intake
 from queue_core.worker.delivery import ActiveRequest
+from queue_core.worker.in_flight import InFlight
+from queue_core.worker.outcome import TaskInfo
 from queue_core.worker.pools import runs
 from queue_core.worker.pools.threads import ThreadPool
 from queue_core.worker.runner import DRAINED, Worker, WorkerOptions
@@ -345,8 +348,14 @@ def test_requests_that_fail_when_their_tasks_have_ended_settle_them_all_the_same
     eventually(lambda: caplog.text.count("no such counter") >= 2)
 
 
-def test_a_strategy_that_fails_gives_up_its_message_and_nothing_else(app, run):
-    @app.task(strategy=f"{__name__}:broken")
+def confused(task, consumer):
+    """A strategy that returns what is no request."""
+    return lambda message, headers: "no idea"
+
+
+@pytest.mark.parametrize("strategy", ["broken", "confused"])
+def test_a_strategy_that_fails_gives_up_its_message_and_nothing_else(app, run, strategy):
+    @app.task(strategy=f"{__name__}:{strategy}")
     def lost() -> int:
         return 1
 
@@ -355,11 +364,33 @@ def test_a_strategy_that_fails_gives_up_its_message_and_nothing_else(app, run):
         return 2
 
     worker, _, _ = run()
-    with pytest.raises(RemoteError, match="no idea"):
+    with pytest.raises(RemoteError, match="no idea|'str'"):
         lost.delay().get(30)
     assert good.delay().get(30) == 2
     assert worker.consumer.counts == {"invalid task": 1}
     eventually(lambda: app.connection().inspect("celery.dlq").ready == 1)
+
+
+def test_a_message_with_damaged_properties_hides_no_other_one():
+    """As one of another program on RabbitMQ, whose header ``task`` can be read."""
+
+    class Damaged(Message):
+        @property
+        def properties(self):
+            raise DecodeError("damaged")
+
+    here = InFlight((), "w")
+    with Connection(f"memory://flight-{next(numbers)}") as connection:
+        connection.declare(Queue("q"))
+        connection.producer().publish([[], {}, {}], "q", headers={"task": "t"})
+        with connection.consumer("q", decode=False) as consumer:
+            sound = consumer.receive(30)
+            assert sound is not None
+            damaged = Damaged(sound.delivery, sound._settler)
+            for message, headers in ((damaged, {"task": "t"}), (sound, {"task": "t", "id": "i"})):
+                here.add(ActiveRequest(message, headers, TaskInfo("t"), here))
+            assert [request.headers["id"] for request in here.find(["i"])] == ["i"]
+            assert [request.info()["id"] for request in here.all()] == ["", "i"]
 
 
 def test_unknown_tasks_are_counted_and_given_up(app, run):

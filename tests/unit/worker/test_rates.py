@@ -124,3 +124,22 @@ def test_workers_that_start_at_once_do_not_start_twice(store):
     raced = [1]
     slow._store = Raced()
     assert slow.take() > 0.0
+
+
+@pytest.mark.parametrize("damage", [b"", b"soon", b"\xff", b"nan", b"inf", b"1e300", b"-inf"])
+def test_a_damaged_entry_is_written_anew_and_stops_no_task(store, damage):
+    clock = FakeClock()
+    bucket = SharedBucket(2.0, store, f"damaged-{next(numbers)}", clock)
+    store.key_set(bucket._key, damage)
+    assert [bucket.take() for _ in range(3)] == pytest.approx([0.0, 0.0, 0.5], abs=1e-6)
+
+
+def test_a_worker_whose_clock_is_far_ahead_does_not_stop_the_others(store):
+    clock, ahead = FakeClock(), FakeClock()
+    ahead.advance(3600.0)
+    wrong, right = (SharedBucket(2.0, store, "ahead", one) for one in (ahead, clock))
+    for _ in range(3):
+        assert wrong.take() == 0.0
+        assert right.take() == 0.0
+        clock.advance(0.5)
+        ahead.advance(0.5)

@@ -474,12 +474,33 @@ def test_modules_with_tasks_are_those_of_the_settings_and_those_that_are_found(
     assert list(app.task_modules()) == ["one", "two", "settings_pkg_a.tasks"]
 
 
+def test_all_that_is_wrong_in_one_source_is_told_at_once() -> None:
+    app = App("many")
+    with pytest.raises(ConfigError) as caught:
+        app.config_from_object(
+            {
+                "worker_concurrency": "three",
+                "timezone": "UTC",
+                "beat_schedule": {"a": 1},
+                "tsk_queues": [],
+                "task_default_queue": "a",
+                "CELERY_DEFAULT_QUEUE": "b",
+            }
+        )
+    told = str(caught.value).splitlines()
+    assert [line.split()[0] for line in told[:2]] == ["worker_concurrency", "beat_schedule"]
+    assert "did you mean task_queues" in told[2] and "same setting" in told[3] and len(told) == 4
+    assert app.conf.timezone == "UTC" and app.conf.worker_concurrency is None
+
+
 def test_who_changes_settings_in_place_is_told_how_to() -> None:
     app = App("conf", broker="memory://conf")
     with pytest.raises(ConfigError, match="config_from_object"):
         app.conf.update(timezone="Europe/Berlin")
     with pytest.raises(ConfigError, match="config_from_object"):
         app.conf["timezone"] = "Europe/Berlin"
+    with pytest.raises(ConfigError, match="config_from_object"):
+        app.conf.timezone = "Europe/Berlin"
     app.config_from_object({"timezone": "Europe/Berlin"})
     assert app.conf.timezone == "Europe/Berlin"
 

@@ -18,13 +18,15 @@ from queue_core import (
     Publication,
     Queue,
     StaleDelivery,
+    TooLarge,
 )
 from queue_core.testing.eventually import eventually
-from queue_core.worker import App
+from queue_core.worker import App, Signature
 from queue_core.worker import settler as settling
 from queue_core.worker.composing import composer_of
 from queue_core.worker.outcome import Abandoned, ChordPart, Crashed, Done, Rejected, Returned
 from queue_core.worker.protocol import Call, task_headers
+from queue_core.worker.results.chords import KeyValueChords
 from queue_core.worker.results.key_value import KeyValueDeliverer
 from queue_core.worker.results.rpc import RpcDeliverer
 from queue_core.worker.sequel import Sequel
@@ -281,6 +283,125 @@ def test_a_message_that_somebody_else_has_is_let_go(settler, caplog):
     assert "may be done twice" in caplog.text
 
 
+class Small(Deliverer):
+    """A store that takes no large results, as MariaDB with a small max_allowed_packet."""
+
+    def deliver(self, replies):
+        if any(len(body) > 1000 for _, _, body in replies):
+            raise TooLarge("a statement is more than the server takes")
+        return super().deliver(replies)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_result_that_is_too_large_for_its_store_is_a_failure_and_its_task_is_done(
+    connection, consumer, monkeypatch, linked
+):
+    monkeypatch.setattr(settling, "_PATIENCE", Backoff(base=0.001, cap=0.002))
+    connection.declare(Queue("next"))
+    letter = COMPOSER.compose(Signature("after", options={"task_id": "after", "queue": "next"}))
+    deliverer = Small()
+    settler = make(connection, deliverer, {})
+    settler.settle(take(connection, consumer), Done(b"x" * 2000, 0.1, [letter] * linked))
+    eventually(lambda: settler.idle and empty(connection))
+    ((task_id, body),) = deliverer.stored
+    assert task_id == "id-1" and b"TooLarge" in body and b"more than the server takes" in body
+    assert connection.inspect("q").delayed == 0 and connection.inspect("next").ready == linked
+    settler.close()
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_too_large_for_the_broker_fails_its_task_once(
+    connection, consumer, monkeypatch, linked
+):
+    monkeypatch.setattr(settling, "_PATIENCE", Backoff(base=0.001, cap=0.002))
+    for name in ("replies", "next"):
+        connection.declare(Queue(name))
+    letter = COMPOSER.compose(
+        Signature("after", ["x" * 2000], options={"task_id": "after", "queue": "next"})
+    )
+    settler = make(connection, RpcDeliverer(connection.producer()), {})
+    ack = settler._ack
+
+    def ack_little(message, then):
+        if any(len(publication.body) > 1500 for publication in then):
+            raise TooLarge("a statement is more than the server takes")
+        ack(message, then)
+
+    monkeypatch.setattr(settler, "_ack", ack_little)
+    reply = b"{}" if linked else b"x" * 2000
+    message = take(connection, consumer, reply_to="replies")
+    settler.settle(message, Done(reply, 0.1, [letter] * linked))
+    eventually(lambda: settler.idle and empty(connection))
+    with connection.consumer("replies") as replies:
+        told = replies.receive(30)
+    assert told is not None and told.payload["result"]["exc_type"] == "TooLarge"
+    assert connection.inspect("q").delayed == connection.inspect("next").ready == 0
+    settler.close()
+
+
+def test_a_part_that_is_too_large_to_be_counted_fails_its_chord(connection, consumer, monkeypatch):
+    monkeypatch.setattr(settling, "_PATIENCE", Backoff(base=0.001, cap=0.002))
+
+    class Full(KeyValueChords):
+        def succeeded(self, part, reply):
+            raise TooLarge("a statement is more than the server takes")
+
+    deliverer = Deliverer()
+    settler = make(connection, deliverer, {}, chords=Full(connection, 60.0))
+    part = ChordPart("large", 0, 2, Signature("body", options={"task_id": "body"}).as_wire())
+    settler.settle(take(connection, consumer), Done(b"{}", 0.1, [], part))
+    eventually(lambda: settler.idle and empty(connection))
+    assert connection.inspect("q").delayed == 0
+    assert "ChordError" in str(dict(deliverer.stored)["body"])
+    settler.close()
+
+
+class Picky(Deliverer):
+    """Takes the results of good tasks only; the others have to `wait`, if anything."""
+
+    def __init__(self, wait=None):
+        super().__init__()
+        self.wait = wait
+
+    def deliver(self, replies):
+        if any(b"bad" in body for _, _, body in replies):
+            if self.wait is None:
+                raise AccessRefused("this result may not be written")
+            self.wait()
+        return super().deliver(replies)
+
+
+def test_results_that_cannot_be_stored_keep_no_other_waiting(connection, consumer, monkeypatch):
+    monkeypatch.setattr(settling, "_PATIENCE", Backoff(base=3600.0, cap=3600.0))
+    settler = make(connection, Picky(), {})
+    bad = [take(connection, consumer) for _ in range(3 * settling.THREADS)]
+    for message in bad:
+        settler.settle(message, Done(b'"bad"', 0.1))
+    good = take(connection, consumer)
+    settler.settle(good, Done(b'"good"', 0.1))
+    eventually(lambda: good.settled, 20.0)
+    assert not any(message.settled for message in bad) and not settler.idle
+    settler.close(patient=False)
+
+
+def test_a_store_that_does_not_answer_keeps_nobody_waiting_who_stores_nothing(connection, consumer):
+    answered = threading.Event()
+    settler = make(connection, Picky(answered.wait), {})
+    connection.declare(Queue("next"))
+    letter = COMPOSER.compose(Signature("after", options={"task_id": "after", "queue": "next"}))
+    for _ in range(3 * settling.THREADS):
+        settler.settle(take(connection, consumer), Done(b'"bad"', 0.1, [letter]))
+    linked, crashed = take(connection, consumer), take(connection, consumer)
+    settler.settle(linked, Done(b"", 0.1, [letter]))
+    settler.settle(crashed, Crashed("SIGKILL"))
+    try:
+        eventually(lambda: linked.settled and crashed.settled, 20.0)
+        assert connection.inspect("next").ready == 1
+    finally:
+        answered.set()
+        settler.close()
+
+
 @pytest.fixture
 def hasty(monkeypatch):
     monkeypatch.setattr(settling, "_PATIENCE", Backoff(base=0.001, cap=0.002))
@@ -367,7 +488,7 @@ def test_results_that_end_while_others_are_sent_are_sent_together(
 
     monkeypatch.setattr(settler._producer, "publish_many", publish_many)
     for _ in range(settling.THREADS):
-        settler._threads.submit(busy.wait, 10)
+        settler._storing.submit(busy.wait, 10)
     for number in range(42):
         message = take(connection, consumer, reply_to="replies")
         settler.settle(message, Done(b'{"x": %d}' % number, 0.1))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections import Counter, deque
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from types import SimpleNamespace
 
@@ -65,6 +66,28 @@ class World:
         self.alarms = [alarm for alarm in self.alarms if alarm not in due]
         for alarm in due:
             alarm.call()
+
+
+class Later:
+    """The settler's timer, in this world."""
+
+    def __init__(self, world):
+        self.world = world
+        self.stopped = False
+
+    def start(self):
+        return None
+
+    def stop(self):
+        self.stopped = True
+
+    def call_later(self, seconds, call):
+        call = partial(self.call, call)
+        self.world.alarms.append(SimpleNamespace(due=self.world.now + seconds, call=call))
+
+    def call(self, call):
+        if not self.stopped:
+            call()
 
 
 class Threads:
@@ -356,6 +379,7 @@ class Machine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(settler, "threading", threading_in(self.world))
         self.patch.setattr(settler, "ThreadPoolExecutor", lambda *_, **__: Threads())
+        self.patch.setattr(settler, "Timer", lambda fail: Later(self.world))
         # The same choices must lead to the same moments, or whether the broker is up is by chance.
         self.patch.setattr(Backoff.delay, "__defaults__", (Random(17).random,))
         self.broker = Broker(self.world, counted)
@@ -396,8 +420,10 @@ class Machine(RuleBasedStateMachine):
         self.broker.breaks = ""
         self.world.wait(1000.0)
         for _ in range(2000):
-            if self.settler._threads.calls:
+            if self.busy:
                 self.work()
+            elif self.settler._resting:
+                self.world.wait(5.0)
             elif self.pool.running:
                 self.finish(0, "done")
             elif self.pool.waiting:
@@ -469,10 +495,16 @@ class Machine(RuleBasedStateMachine):
             outcome = Crashed("SIGKILL")
         self.pool.end(job.ticket, outcome)
 
-    @precondition(lambda self: self.settler._threads.calls)
-    @rule()
-    def work(self):
-        self.settler._threads.run_one()
+    @property
+    def busy(self):
+        """The settler's threads that have something to do."""
+        both = (self.settler._threads, self.settler._storing)
+        return [threads for threads in both if threads.calls]
+
+    @precondition(lambda self: self.busy)
+    @rule(which=st.integers(0, 1))
+    def work(self, which=0):
+        self.busy[which % len(self.busy)].run_one()
 
     @precondition(lambda self: self.broker.up)
     @rule(
@@ -489,7 +521,7 @@ class Machine(RuleBasedStateMachine):
             self.start()
             if far != "start":
                 self.finish(len(self.pool.running) - 1, how)
-                while far == "work" and self.settler._threads.calls:
+                while far == "work" and self.busy:
                     self.work()
 
     @precondition(lambda self: self.broker.up and not self.broker.breaks)

@@ -28,7 +28,11 @@ APPS = {
     "a number": (dict(settings=5), "settings are a module, .* or a dict, not 5"),
     "a list": (dict(settings=["a"]), "settings are a module, .* or a dict, not"),
     "nearly a word": (dict(includ=["a"]), "App has no 'includ'; did you mean 'include'?"),
-    "a setting": (dict(timezone="UTC"), r"App has no 'timezone'; .*settings={'timezone': 'UTC'}"),
+    "a setting": (dict(timezone="UTC"), r"App has no 'timezone'; .*settings={'timezone': \.\.\.}"),
+    "nearly a setting": (
+        dict(worker_concurency=3),
+        r"App has no 'worker_concurency'; .*settings={'worker_concurrency': \.\.\.}",
+    ),
     "celery's": (dict(set_as_current=True), "App has no 'set_as_current'; it has name, broker"),
 }
 
@@ -38,6 +42,13 @@ def test_an_argument_of_an_app_is_checked_where_the_app_is_made(case):
     arguments, words = APPS[case]
     with pytest.raises(UsageError, match=words):
         App(**arguments)
+
+
+@pytest.mark.parametrize("name", ["redis_password", "database_url", "control_key", "security_key"])
+def test_what_an_unknown_argument_of_an_app_holds_is_not_shown(name):
+    with pytest.raises(UsageError) as caught:
+        App(**{name: "s3cret"})
+    assert "s3cret" not in str(caught.value)
 
 
 def test_modules_with_tasks_and_one_queue_can_be_said_to_an_app():
