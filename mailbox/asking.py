@@ -64,8 +64,10 @@ class Asking:
         ticket = replies.expect(self._command.ticket)
         answers.count_late(ticket)
         try:
+            self._awaited = self._expected()  # before some of them hear it, and may leave
             answers.unknown |= self._sender.send(self._command, timeout=self._deadline.remaining())
-            self._expect()
+            if self._awaited is not None:
+                self._awaited -= answers.unknown
             yield from self._collect(ticket)
         finally:
             replies.forget(ticket)
@@ -84,17 +86,15 @@ class Asking:
         except QueueCoreError as error:
             logger.debug("%s goes on until its deadline: %s", self._command.method, error)
 
-    def _expect(self) -> None:
-        """Find out whom to wait for."""
+    def _expected(self) -> set[str] | None:
+        """Return whom to wait for, as far as it is known before anybody answers."""
         address = self._command.address
         if address.names is not None:
-            self._awaited = set(address.names) - self.answers.unknown
-        elif not self._mixed:
-            known = self._directory.names(self._deadline.remaining())
-            if known is not None:
-                self._awaited = {
-                    name for name, labels in known.items() if address.includes(name, labels)
-                }
+            return set(address.names)
+        known = None if self._mixed else self._directory.names(self._deadline.remaining())
+        if known is None:
+            return None
+        return {name for name, labels in known.items() if address.includes(name, labels)}
 
     @property
     def _complete(self) -> bool:

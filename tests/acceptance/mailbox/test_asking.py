@@ -12,7 +12,7 @@ from queue_core import (
     Unroutable,
 )
 from queue_core.mailbox import LamportClock
-from queue_core.mailbox.sending import FEW
+from queue_core.mailbox.sending import FEW, Sender
 from queue_core.testing.eventually import eventually
 
 WAIT = 10.0
@@ -39,6 +39,28 @@ def test_all_nodes_answer_and_nobody_waits_for_the_timeout(box, start):
     answers = box.multi_call("ping", timeout=30)
     assert dict(answers) == dict.fromkeys("abc", "pong")
     assert time.monotonic() - begun < 10
+
+
+def test_nodes_that_answer_and_leave_before_the_caller_looks_are_heard(box, start, monkeypatch):
+    nodes = [start(name) for name in "ab"]
+    for node in nodes:
+        node.handler(leave)
+    eventually(lambda: set(box.nodes()) == {"a", "b"})
+    publish = Sender.send
+
+    def send_slowly(sender, command, **options):
+        unknown = publish(sender, command, **options)
+        if command.method == "leave":
+            assert all(node.wait(30) for node in nodes)
+        return unknown
+
+    monkeypatch.setattr(Sender, "send", send_slowly)
+    assert dict(box.multi_call("leave", timeout=30)) == {"a": "gone", "b": "gone"}
+
+
+def leave(state):
+    """A handler that ends its node, which answers first."""
+    raise SystemExit("gone")
 
 
 def test_a_limit_ends_the_waiting(box, start):
