@@ -425,7 +425,8 @@ class Store(Protocol):
         With ``beats`` the session died: it ends only if its ``beats`` are still these (checked in
         the same atomic step), its claims stay counted as attempts, and each of its messages notes
         one more *crash*. Without, it leaves politely: its claims are taken back from the attempts.
-        Returns whether this call ended it.
+        Returns whether this call ended it. With ``beats`` it need not wait for what somebody else
+        keeps locked: it gives back the rest, and the session stays for a later call.
         """
 
     # messages

@@ -99,8 +99,11 @@ class Language(Protocol):
         Others may share them too. Waits for who holds one, and sees what that one made of it.
         """
 
-    def hold(self, rows: Select[Any]) -> Select[Any]:
-        """Have nobody else share, change or delete the rows until this transaction ends."""
+    def hold(self, rows: Select[Any], *, skip: bool = False) -> Select[Any]:
+        """Have nobody else share, change or delete the rows until this transaction ends.
+
+        ``skip`` leaves out rows that somebody else keeps locked. Else they are waited for.
+        """
 
     def change(self, move: Move) -> Sequence[ClauseElement]:
         """Choose rows of the message table, change them, and read columns of them.

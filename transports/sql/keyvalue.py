@@ -126,7 +126,13 @@ class Keys:
 
     def purge(self) -> None:
         """Remove rows whose ttl is over, up to a bound."""
-        self._database.write(lambda steps: steps.run(self._statements.purge_keys))
+        self._database.write(self._purge)
+
+    def _purge(self, steps: Steps) -> None:
+        """Do it in the open write; what somebody else keeps locked is for the next time."""
+        statements = self._statements
+        if old := [row[0] for row in steps.rows(statements.hold_expired_keys)]:
+            steps.run(statements.delete_keys, names=steps.names(old))
 
     def _find(self, steps: Steps, key: str) -> KeyEntry | None:
         row = steps.row(self._statements.key, name=key)
@@ -139,9 +145,9 @@ class Keys:
 
     def _purge_now_and_then(self, steps: Steps) -> None:
         self._writes += 1
-        statements = self._statements
-        if self._writes % _PURGE_EVERY == 0 and steps.row(statements.has_expired_keys) is not None:
-            steps.run(statements.purge_keys)
+        expired = self._statements.has_expired_keys
+        if self._writes % _PURGE_EVERY == 0 and steps.row(expired) is not None:
+            self._purge(steps)
 
 
 def _expiry(now: int, ttl: float | None) -> int | None:

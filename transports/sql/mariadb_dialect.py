@@ -121,9 +121,9 @@ class MariadbLanguage:
         """``LOCK IN SHARE MODE``."""
         return rows.with_for_update(read=True)
 
-    def hold(self, rows: Select[Any]) -> Select[Any]:
+    def hold(self, rows: Select[Any], *, skip: bool = False) -> Select[Any]:
         """``FOR UPDATE``."""
-        return rows.with_for_update()
+        return rows.with_for_update(skip_locked=skip)
 
     def change(self, move: Move) -> Sequence[ClauseElement]:
         """A choice, a change and a reading."""

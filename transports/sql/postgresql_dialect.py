@@ -122,9 +122,9 @@ class PostgresLanguage:
         """``FOR KEY SHARE``, which a heartbeat does not wait for."""
         return rows.with_for_update(read=True, key_share=True)
 
-    def hold(self, rows: Select[Any]) -> Select[Any]:
+    def hold(self, rows: Select[Any], *, skip: bool = False) -> Select[Any]:
         """``FOR UPDATE``."""
-        return rows.with_for_update()
+        return rows.with_for_update(skip_locked=skip)
 
     def change(self, move: Move) -> Sequence[ClauseElement]:
         """One statement: the rows are locked in its first part."""

@@ -98,7 +98,7 @@ class SqliteLanguage:
         """As they are: there is one writer."""
         return rows
 
-    def hold(self, rows: Select[Any]) -> Select[Any]:
+    def hold(self, rows: Select[Any], *, skip: bool = False) -> Select[Any]:
         """As they are: there is one writer."""
         return rows
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     Select,
+    Table,
     and_,
     bindparam,
     case,
@@ -174,7 +175,7 @@ class Statements:
         names = ("token_seq", "token_fence")
         self.settle = self._compile_rows(delete(message).where(*token), names)
         some = self._language.among(m.seq, "numbers"), m.fence == bindparam("claim")
-        self.settle_some = self._compile(_numbered(delete(message)).where(*some))
+        self.settle_some = self._compile(_by_primary_key(delete(message), message).where(*some))
         self.is_held = self._compile_rows(self._language.hold(select(m.seq).where(*token)), names)
         self.is_stored = self._compile(
             select(m.seq).where(m.queue == bindparam("queue"), m.id == bindparam("id"))
@@ -240,12 +241,18 @@ class Statements:
         self.release = self._compile_change(
             rows=self._language.among(m.seq, "numbers"), update=self._give_back()
         )
-        self.give_back = self._compile_change(
-            rows=and_(_in(HELD), m.session == bindparam("owner")),
-            index="held",
-            update=self._give_back(crashes=m.crashes + bindparam("crash", type_=Integer)),
-            returning=(m.queue,),
+        held = and_(_in(HELD), m.session == bindparam("owner"))
+        self.give_back, self.give_back_free = (
+            self._compile_change(
+                rows=held,
+                index="held",
+                skip=skip,
+                update=self._give_back(crashes=m.crashes + bindparam("crash", type_=Integer)),
+                returning=(m.queue,),
+            )
+            for skip in (False, True)
         )
+        self.is_holding = self._compile(_by("held", _ONE).where(held).limit(1))
 
     def _delete_messages(self) -> None:
         m = message.c
@@ -256,7 +263,7 @@ class Statements:
             self._language.hold(select(m.seq).where(*unclaimed).limit(SHRED))
         )
         some = self._language.among(m.seq, "numbers")
-        self.shred = self._compile(_numbered(delete(message)).where(some))
+        self.shred = self._compile(_by_primary_key(delete(message), message).where(some))
         self.drop = self._compile(delete(message).where(queue))
 
     def _move(self, index: str, rows: Any, order: Any, state: int, **values: int) -> Change:
@@ -376,6 +383,7 @@ class Statements:
         self.session_number = self._compile(number)
         self.share_session = self._compile(self._language.share(number))
         self.hold_session = self._compile(self._language.hold(number))
+        self.hold_free_session = self._compile(self._language.hold(number, skip=True))
         self.sessions = self._compile(select(s.name, s.lease, s.beats))
         self.add_session = self._compile(
             self._language.insert_new(session).values(
@@ -459,8 +467,12 @@ class Statements:
         self.delete_key = self._compile(delete(key).where(named))
         over = k.expires_at <= self._now
         self.has_expired_keys = self._compile(select(literal_column("1")).where(over).limit(1))
-        old = select(k.key).where(over).limit(SWEEP).subquery()  # where MariaDB takes a limit
-        self.purge_keys = self._compile(delete(key).where(k.key.in_(select(old.c.key)), over))
+        old = select(k.key).where(over).limit(SWEEP)
+        old = old.with_hint(key, whole_index("key_expiring"), "mariadb")
+        self.hold_expired_keys = self._compile(self._language.hold(old, skip=True))
+        self.delete_keys = self._compile(
+            _by_primary_key(delete(key), key).where(self._language.among(k.key, "names"))
+        )
 
     def _duties(self) -> None:
         s, m, k, now = session.c, message.c, key.c, self._now
@@ -480,10 +492,10 @@ def _by(index: str, rows: Select[Any]) -> Select[Any]:
     return rows.with_hint(message, whole_index(index), "mariadb")
 
 
-def _numbered(rows: Delete) -> Delete:
-    """Have MariaDB find them by number: it would read, and lock, a small table as a whole."""
-    table = message.name  # a delete of one table takes no hint; one of several does
-    return rows.with_hint(whole_index(), message, "mariadb").prefix_with(table, dialect="mariadb")
+def _by_primary_key(rows: Delete, table: Table) -> Delete:
+    """Have MariaDB find them so: it would read, and lock, a small table as a whole."""
+    rows = rows.with_hint(whole_index(), table, "mariadb")
+    return rows.prefix_with(table.name, dialect="mariadb")  # without it, it takes no hint
 
 
 def _in(state: int) -> ColumnElement[bool]:

@@ -106,34 +106,41 @@ class SqlStore:
         return {name: Lease(lease, beats) for name, lease, beats in rows}
 
     def end_session(self, session: str, beats: int | None = None) -> bool:
-        """See `Store.end_session`."""
+        """See `Store.end_session`.
+
+        Who ends the sessions of others waits for no lock: what somebody keeps locked stays with the
+        session, which goes on until a later call finds all of it free.
+        """
+        statements, died = self._statements, beats is not None
 
         def find(steps: Steps, statement: Statement) -> int | None:
             row = steps.row(statement, session=session)
             return None if row is None or beats not in (None, row[1]) else row[0]
 
-        def work(steps: Steps) -> list[str] | None:
-            number = find(steps, self._statements.hold_session)
+        def work(steps: Steps) -> tuple[bool, Sequence[str]]:
+            hold = statements.hold_free_session if died else statements.hold_session
+            number = find(steps, hold)
             if number is None:
-                raise Undo
-            died = beats is not None
+                raise Undo((False, ()))
             rows = steps.change(
-                self._statements.give_back,
+                statements.give_back_free if died else statements.give_back,
                 owner=number,
                 due=steps.now,
                 back=int(not died),
                 crash=int(died),
             )
-            steps.run(self._statements.end_requests, owner=number)
-            steps.run(self._statements.end_session, owner=number)
-            return [row[0] for row in rows]
+            ends = steps.row(statements.is_holding, owner=number) is None
+            if ends:
+                steps.run(statements.end_requests, owner=number)
+                steps.run(statements.end_session, owner=number)
+            return ends, [row[0] for row in rows]
 
-        if self._database.read(lambda steps: find(steps, self._statements.session_number)) is None:
+        if self._database.read(lambda steps: find(steps, statements.session_number)) is None:
             return False
-        queues = self._database.write(work)
+        ended, queues = self._database.write(work)
         if queues:
             self._database.notify(queues)
-        return queues is not None
+        return ended
 
     # messages
 
