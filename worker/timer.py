@@ -55,10 +55,8 @@ class Timer:
         """Call what is due; return the seconds until the next, None if there is none."""
         while True:
             with self._changed:
-                if not self._entries:
-                    return None
-                wait = self._entries[0][0] - self._clock.monotonic()
-                if wait > 0:
+                wait = self._left()
+                if wait is None or wait > 0:
                     return wait
                 _, _, call = heapq.heappop(self._entries)
             try:
@@ -66,12 +64,17 @@ class Timer:
             except Exception:
                 logger.exception("a timed call failed")
 
+    def _left(self) -> float | None:
+        """Return the seconds until the first call, None if there is none."""
+        return self._entries[0][0] - self._clock.monotonic() if self._entries else None
+
     def _run(self) -> None:
         while not self._stopped:
-            wait = self.run_due()
-            with self._changed:
-                if not self._stopped and (wait is None) == (not self._entries):
-                    self._changed.wait(wait)
+            self.run_due()
+            with self._changed:  # asked anew: an earlier call may have come meanwhile
+                left = self._left()
+                if not self._stopped and (left is None or left > 0):
+                    self._changed.wait(left)
 
     def __len__(self) -> int:
         """How many calls wait."""

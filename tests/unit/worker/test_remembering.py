@@ -95,12 +95,28 @@ def test_a_stopped_timer_calls_nothing_and_may_be_stopped_twice():
 
 
 def test_a_timer_wakes_for_a_call_that_is_due_before_the_others():
-    timer, order = Timer(), []
+    timer, called = Timer(), threading.Event()
     timer.start()
-    timer.call_later(0.3, lambda: order.append("later"))
-    timer.call_later(0.05, lambda: order.append("soon"))
-    eventually(lambda: len(order) == 2)
-    assert order == ["soon", "later"]
+    timer.call_later(600.0, called.clear)
+    timer.call_later(0.05, called.set)
+    assert called.wait(30) and len(timer) == 1
+    timer.stop()
+
+
+def test_a_timer_hears_of_an_earlier_call_that_comes_just_before_it_waits(monkeypatch):
+    timer, called, first = Timer(), threading.Event(), iter([True])
+    run_due = timer.run_due
+
+    def run_due_and_be_late():
+        left = run_due()
+        if next(first, False):
+            timer.call_later(0.0, called.set)
+        return left
+
+    monkeypatch.setattr(timer, "run_due", run_due_and_be_late)
+    timer.call_later(600.0, called.clear)
+    timer.start()
+    assert called.wait(30)
     timer.stop()
 
 
