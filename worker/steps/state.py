@@ -43,12 +43,11 @@ class State(msgspec.Struct, array_like=True):
 
 
 class StateFile:
-    """One worker's file. Thread-safe."""
+    """One worker's file."""
 
     def __init__(self, path: str) -> None:
         """Read nothing yet."""
         self._path = Path(path)
-        self._lock = threading.Lock()
         self._held: int | None = None
 
     def read(self) -> State | None:
@@ -93,19 +92,18 @@ class StateFile:
 
     def write(self, state: State) -> None:
         """Replace the file; returns when it is on the disk."""
-        with self._lock:
-            fresh = self._path.with_name(f"{self._path.name}.new")
-            with open(fresh, "wb") as file:
-                os.fchmod(file.fileno(), 0o600)
-                file.write(msgspec.msgpack.encode(state))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self._path)
-            folder = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        fresh = self._path.with_name(f"{self._path.name}.new")
+        with open(fresh, "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(msgspec.msgpack.encode(state))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def close(self) -> None:
         """Let others use it."""
@@ -123,6 +121,7 @@ class StateDB(StartStopStep):
         """Nothing is read yet."""
         super().__init__(parent)
         self._file = StateFile(parent.statedb)
+        self._saving = threading.Lock()
         self._saved: tuple[Any, ...] = ()
         self._ours = False
 
@@ -159,11 +158,14 @@ class StateDB(StartStopStep):
         parent.timer.call_later(EVERY, again)
 
     def _save(self, parent: Worker) -> None:
-        revoked, clock = parent.revoked.plain(), parent.clock.value
-        if not self._ours or (revoked, clock) == self._saved:
-            return  # what could not be read may be another worker's
-        try:
-            self._file.write(State(VERSION, clock, revoked))
-            self._saved = (revoked, clock)
-        except OSError as error:
-            logger.error("the state file cannot be written: %s", error)
+        if not self._ours:  # what could not be read may be another worker's
+            return
+        with self._saving:  # and then look: who was here before knew less
+            revoked, clock = parent.revoked.plain(), parent.clock.value
+            if (revoked, clock) == self._saved:
+                return
+            try:
+                self._file.write(State(VERSION, clock, revoked))
+                self._saved = (revoked, clock)
+            except OSError as error:
+                logger.error("the state file cannot be written: %s", error)

@@ -4,6 +4,7 @@ import os
 import threading
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -188,3 +189,35 @@ def test_a_worker_that_could_not_use_the_file_leaves_it_alone_when_it_ends(tmp_p
     step.shutdown(worker)
     kept.close()
     assert path.read_bytes() == before and not caplog.messages
+
+
+def test_two_that_save_at_once_keep_what_the_later_one_knows(tmp_path, monkeypatch):
+    """A revoke comes while the clock is written: it must not be overwritten by what was before."""
+    worker = SimpleNamespace(
+        statedb=str(tmp_path / "state"), revoked=Revoked(), clock=LamportClock(1), timer=Timer()
+    )
+    step = StateDB(worker)
+    step.start(worker)
+    writing, go = threading.Event(), threading.Event()
+    write = StateFile.write
+
+    def write_late(file, state):
+        if not state.revoked:
+            writing.set()
+            go.wait(30)
+        write(file, state)
+
+    monkeypatch.setattr(StateFile, "write", write_late)
+    worker.clock.forward()
+    threads = [threading.Thread(target=step._save, args=(worker,))]
+    threads[0].start()
+    assert writing.wait(30)
+    threads.append(threading.Thread(target=worker.revoked.add, args=(["a"],)))
+    threads[1].start()
+    threads[1].join(0.1)  # it waits for the other one
+    go.set()
+    for thread in threads:
+        thread.join(30)
+    kept = msgspec.msgpack.decode((tmp_path / "state").read_bytes(), type=State)
+    assert list(kept.revoked) == ["a"], "as a worker finds it that is killed now"
+    step.shutdown(worker)
