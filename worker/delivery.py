@@ -11,12 +11,13 @@ Where the broker cannot hold it back until its time, it is ``scheduled`` before 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from queue_core import Closed, Consumer, Message, StaleDelivery, TransportError
+from queue_core import Closed, Consumer, Message, StaleDelivery, TransportError, UsageError
 from queue_core.worker.messages import properties_of
 from queue_core.worker.outcome import (
     Crashed,
@@ -57,6 +58,7 @@ class ActiveRequest:
         received: when it came, on the monotonic clock.
         state: ``scheduled`` waits for its time; ``reserved`` is with the pool, and perhaps running.
         revoked: somebody does not want it to run, or to go on.
+        signal: what the process gets that runs it, if it shall not go on.
         over: its outcome was passed on.
         acknowledged: it was acked before its run.
         due: when it may start, in seconds since 1970, if it is scheduled.
@@ -73,6 +75,7 @@ class ActiveRequest:
         "over",
         "received",
         "revoked",
+        "signal",
         "state",
         "taker",
         "task",
@@ -90,6 +93,7 @@ class ActiveRequest:
         self.received = time.monotonic()
         self.state: State = "arrived"
         self.revoked = False
+        self.signal = 0
         self.over = False
         self.acknowledged = False
         self.due = 0.0
@@ -171,14 +175,19 @@ class ActiveRequest:
         """Hand it to the pool, unless it was revoked; acknowledge it first if it must be early."""
         self.state = "reserved"
         self.in_flight.add(self)  # before we look: who revokes it from now on finds it there
-        if self.revoked or (self.in_flight.revoked and self.id in self.in_flight.revoked):
+        if self.in_flight.revoked and self.id in self.in_flight.revoked:
+            self.revoked = True
+        if not (self.revoked or self.task.acks_late):
+            self.acknowledge()
+        if self.revoked:
             self.skip("revoked")
             return
-        if not self.task.acks_late:
-            self.acknowledge()
         if self.task.track_started:
             self.tell("RECEIVED")
         pool.submit(self.job())
+        if self.revoked:  # perhaps by somebody who looked into the pool before
+            with contextlib.suppress(UsageError):  # it runs, in a pool that ends nothing
+                self._leave(pool)
 
     def acknowledge(self) -> None:
         """Ack before the run, which so happens at most once; blocks until the ack is certain.
@@ -222,12 +231,19 @@ class ActiveRequest:
 
         ``number`` is the signal that the process which runs it gets.
         """
+        self.signal = number or self.signal
         self.revoked = True
         if self.state == "scheduled":
             if mine := self.in_flight.remove(self):
                 self.conclude(Skipped("revoked"))
             return mine
-        return pool.withdraw(self.ticket) or (number > 0 and pool.terminate(self.ticket, number))
+        return self._leave(pool)
+
+    def _leave(self, pool: Pool) -> bool:
+        """Take it out of the pool, if that has it."""
+        return pool.withdraw(self.ticket) or (
+            self.signal > 0 and pool.terminate(self.ticket, self.signal)
+        )
 
     # --- how it ended, on the pool's threads ------------------------------------------------------
 

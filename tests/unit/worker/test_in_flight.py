@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import threading
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,7 @@ from queue_core.worker import App
 from queue_core.worker.blueprint import ConsumerStep, StartStopStep
 from queue_core.worker.consumer import intake, loop
 from queue_core.worker.consumer.intake import Intake
+from queue_core.worker.control import telling
 from queue_core.worker.delivery import ActiveRequest
 from queue_core.worker.in_flight import InFlight
 from queue_core.worker.outcome import TaskInfo
@@ -253,6 +255,61 @@ def test_an_early_ack_in_doubt_when_its_session_ends_is_told_of(app, run, monkey
     assert app.send_task("early").get(30) == "ran"  # the broker had not heard of it
     assert "if the broker has heard of its ack, it never runs" in caplog.text
     eventually(lambda: len(worker.in_flight) == 0)
+
+
+def test_a_task_that_is_revoked_while_it_is_acked_before_its_run_does_not_run(
+    app, run, monkeypatch
+):
+    ran = []
+    app.task(name="early", acks_late=False)(lambda: ran.append(1))
+    settle_then = SessionSettler.settle_then
+
+    def ack_late(settler, delivery, then):
+        for request in worker.in_flight.all("reserved"):
+            telling.revoke(worker.consumer, request.id)
+        return settle_then(settler, delivery, then)
+
+    worker, _, _ = run()
+    monkeypatch.setattr(SessionSettler, "settle_then", ack_late)
+    with pytest.raises(RemoteError, match="revoked"):
+        app.send_task("early").get(30)
+    assert not ran
+
+
+class Handing:
+    """A pool that gets a job just after somebody has looked for it there in vain."""
+
+    def __init__(self, request, *, begun):
+        self.request = request
+        self.begun = begun
+        self.has = False
+        self.told = []
+
+    def submit(self, job):
+        assert not self.request.terminate(self, signal.SIGTERM)
+        self.has = True
+
+    def withdraw(self, ticket):
+        self.told += ["withdraw"] * self.has
+        return self.has and not self.begun
+
+    def terminate(self, ticket, number):
+        self.told += [number] * self.has
+        return self.has
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_task_that_is_revoked_just_before_the_pool_has_it_is_taken_out_again(app, begun):
+    here = InFlight((), "w")
+    app.connection().declare(app.queue())
+    send(app, "t")
+    with app.connection().consumer(app.queue(), decode=False) as consumer:
+        message = consumer.receive(30)
+        assert message is not None
+        request = ActiveRequest(message, {"task": "t", "id": "i"}, TaskInfo("t"), here)
+        pool = Handing(request, begun=begun)
+        request.execute_using_pool(pool)
+    assert pool.told == (["withdraw", signal.SIGTERM] if begun else ["withdraw"])
 
 
 class Counting(ActiveRequest):
