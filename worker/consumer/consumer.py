@@ -85,6 +85,7 @@ class TaskConsumer:
         self._buckets: dict[str, Bucket] = {}
         self._backoff = Backoff()
         self._failures = 0
+        self._taker: Consumer | None = None
 
     # --- what the steps made ----------------------------------------------------------------------
 
@@ -191,7 +192,7 @@ class TaskConsumer:
 
         Never raises because of what is in the message.
         """
-        self._failures = 0
+        self._failures, self._taker = 0, taker
         request = None
         try:
             headers = message.find_headers(READ)
@@ -295,6 +296,7 @@ class TaskConsumer:
         if self.settler.can_delay:
             request.give_back(seconds)
             return
+        request.taker = self._taker
         request.state, request.due = "scheduled", time.time() + seconds
         self.in_flight.add(request)
 

@@ -56,13 +56,15 @@ class Intake:
         self._connection, self._settler = connection, settler
 
     def take_from(self, queues: Mapping[str, Queue]) -> None:
-        """From now on consume these queues; blocks for round trips.
+        """From now on, or from `open` on, consume these queues; blocks for round trips.
 
         Raises:
             QueueCoreError: one cannot be declared or consumed; all is as it was.
         """
-        assert self._connection is not None, "it is open"
         with self._changing:
+            if self._connection is None:  # told by remote control, which comes before
+                self.queues = dict(queues)
+                return
             for queue in queues.values():
                 self._declare(self._connection, queue)
             self._subscribe(queues, self._wanted_ahead())
@@ -136,14 +138,20 @@ class Intake:
     def pause(self, name: str = "") -> None:
         """Take nothing more from a queue, or from any, until `resume`."""
         with self._changing:
-            self.paused |= {name} if name else set(self.queues)
-            self.renew()
+            self._take_but(self.paused | ({name} if name else set(self.queues)))
 
     def resume(self, name: str = "") -> None:
         """Take from a queue, or from all, again."""
         with self._changing:
-            self.paused -= {name} if name else set(self.paused)
+            self._take_but(self.paused - {name} if name else set())
+
+    def _take_but(self, paused: set[str]) -> None:
+        before, self.paused = self.paused, paused
+        try:
             self.renew()
+        except QueueCoreError:
+            self.paused = before
+            raise
 
     def exhausted(self) -> bool:
         """Whether nothing is here, and nothing waits in the queues."""
@@ -177,10 +185,10 @@ class Intake:
         """Close those of which nothing is here any more."""
         if not self._retired:
             return
-        # A message may be on its way to the consumer, or to the broker.
+        in_use = {id(request.taker) for request in self._worker.in_flight.all()}
+        # After that: what is here no more may be on its way to the broker.
         idle = self._settler is not None and self._settler.idle
         until = time.monotonic() - RETIRED if idle else -math.inf
-        in_use = {id(request.taker) for request in self._worker.in_flight.all()}
         with self._changing:
             over = [old for since, old in self._retired if since < until and id(old) not in in_use]
             self._retired = [item for item in self._retired if item[1] not in over]

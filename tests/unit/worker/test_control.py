@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from queue_core import ConfigError, Connection, Queue, UsageError
+from queue_core import ConfigError, Connection, ConnectionLost, Queue, UsageError
 from queue_core.mailbox import Panel
 from queue_core.worker.consumer.consumer import TaskConsumer
 from queue_core.worker.consumer.control import Control as ControlStep
@@ -150,6 +150,37 @@ def test_an_empty_id_is_not_revoked(consumer, ids):
 def test_a_queue_without_a_name_is_not_taken_from(consumer):
     with pytest.raises(UsageError, match="a queue needs a name"):
         telling.add_consumer(consumer, "")
+
+
+def test_what_is_told_before_the_worker_takes_messages_counts_when_it_does(consumer):
+    telling.add_consumer(consumer, "more")
+    telling.cancel_consumer(consumer, "q")
+    telling.add_consumer(consumer, "last")
+    telling.pause(consumer, "more")
+    consumer.intake.open(consumer.connection, SimpleNamespace(queues={}, idle=True))
+    consumer.intake.renew()
+    assert list(consumer.queues) == ["more", "last"] and consumer.intake.paused == {"more"}
+    assert consumer.connection.inspect("last").consumers == 1
+    assert consumer.connection.inspect("more").consumers == 0
+
+
+def test_a_pause_that_fails_is_none(consumer, monkeypatch):
+    consumer.intake.open(consumer.connection, SimpleNamespace(queues={}, idle=True))
+
+    def fail(*_):
+        raise ConnectionLost("the broker is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(consumer.connection, "declare", fail)
+        with pytest.raises(ConnectionLost):
+            telling.pause(consumer, "q")
+    assert not consumer.intake.paused
+    telling.pause(consumer)
+    with monkeypatch.context() as patch:
+        patch.setattr(consumer.connection, "declare", fail)
+        with pytest.raises(ConnectionLost):
+            telling.resume(consumer)
+    assert consumer.intake.paused == {"q"}
 
 
 def test_a_level_that_is_none_is_refused(consumer):

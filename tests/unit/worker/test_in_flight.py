@@ -7,6 +7,8 @@ import signal
 import threading
 import uuid
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import ClassVar
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -157,6 +159,8 @@ def test_where_the_broker_holds_nothing_back_the_worker_does(app, run, monkeypat
     waiting = send(app, "now", eta=later)
     revoked = send(app, "now", eta=later)
     eventually(lambda: len(worker.in_flight.all("scheduled")) == 2)
+    takers = {request.taker for request in worker.in_flight.all("scheduled")}
+    assert takers == {worker.consumer.intake.taker}, "which is not closed before they are settled"
     assert send(app, "now", eta=soon).get(30) == "ran"
     worker.revoked.add([revoked.id])
     (request,) = worker.in_flight.find([revoked.id])
@@ -682,6 +686,57 @@ def test_a_consumer_that_was_replaced_is_closed_when_the_last_message_it_took_is
 
     eventually(closed)
     assert quick.delay().get(30) == "done"
+
+
+class Taker:
+    """A consumer that takes nothing."""
+
+    closed = False
+
+    def start(self):
+        """Subscribe."""
+
+    stop = start
+
+    def flush(self, patience):
+        """Wait."""
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_message_that_ends_between_two_looks_keeps_its_consumer_open(app, monkeypatch):
+    """It goes from those in flight to the settler while the intake looks at the one or the other."""
+    monkeypatch.setattr(intake, "RETIRED", 0.0)
+    request = SimpleNamespace(ticket=1, taker=None, state="reserved")
+
+    class Leaving(InFlight):
+        def all(self, state=None):
+            found = super().all(state)
+            self.remove(request)
+            return found
+
+    class Settler:
+        queues: ClassVar = {}
+
+        @property
+        def idle(self):
+            before = bool(len(here))
+            here.remove(request)
+            return before
+
+    here = Leaving((), "w")
+    options = WorkerOptions()
+    worker = SimpleNamespace(in_flight=here, options=options, prefetch=1)
+    connection = SimpleNamespace(declare=id, inspect=id, consumer=lambda *_, **__: Taker())
+    taking = Intake(worker, [app.queue()])
+    taking.open(connection, Settler())
+    taking.renew()
+    request.taker = taking.taker
+    here.add(request)
+    taking.renew()
+    taking.tend()
+    assert not request.taker.closed
 
 
 class Prices(ConsumerStep):
