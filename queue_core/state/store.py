@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
 from typing import ClassVar
 
-from queue_core.errors import SessionLost, UsageError
+from queue_core.arguments import check_kind
+from queue_core.errors import ConfigError, SessionLost, UsageError
 from queue_core.message import Token
 from queue_core.state.queues import CLAIMED, Message
 from queue_core.state.state import State
@@ -52,6 +53,7 @@ class StateStore:
     pause: ClassVar[float] = 0.01
 
     _interrupted = False
+    _is_checked = False
 
     # what a subclass says
 
@@ -89,7 +91,7 @@ class StateStore:
         claims: list[Claim] = []
         while not (claims or self._interrupted) and (rest := end - time.monotonic()) > 0:
             time.sleep(min(rest, self.pause))
-            with self.step() as state:
+            with self._step() as state:
                 if session not in state.sessions or state.sessions[session].number != life:
                     break
                 taken = state.take(session, request, wants, self.now())
@@ -101,12 +103,12 @@ class StateStore:
 
     def open_session(self, session: str, lease: float) -> None:
         """See `Store.open_session`."""
-        with self.step() as state:
+        with self._step() as state:
             state.open_session(session, lease)
 
     def heartbeat(self, sessions: Sequence[str]) -> Sequence[str]:
         """See `Store.heartbeat`."""
-        with self.step() as state:
+        with self._step() as state:
             for name in sessions:
                 if found := state.sessions.get(name):
                     found.beats = state.number()
@@ -114,12 +116,12 @@ class StateStore:
 
     def sessions(self) -> Mapping[str, Lease]:
         """See `Store.sessions`."""
-        with self.step() as state:
+        with self._step() as state:
             return {n: Lease(s.lease, s.beats) for n, s in state.sessions.items()}
 
     def end_session(self, session: str, beats: int | None = None) -> bool:
         """See `Store.end_session`."""
-        with self.step() as state:
+        with self._step() as state:
             found = state.sessions.get(session)
             if found is None or (beats is not None and found.beats != beats):
                 return False
@@ -140,7 +142,7 @@ class StateStore:
         """See `Store.put`."""
         if transaction is not None:
             require(Features(), "transactions", self.name)
-        with self.step() as state:
+        with self._step() as state:
             now = self.now()
             state.advance(now)
             if versions and (stale_entries := state.stale_entries(versions)):
@@ -169,7 +171,7 @@ class StateStore:
         repeat: bool = False,
     ) -> Claimed:
         """See `Store.claim`."""
-        with self.step() as state:
+        with self._step() as state:
             life = self._life(state, session)
             mine = state.held[session].values() if repeat else ()
             if again := [self.hand_over(m) for m in mine if m.request == request]:
@@ -189,14 +191,14 @@ class StateStore:
 
     def owned(self, session: str) -> Sequence[Token]:
         """See `Store.owned`."""
-        with self.step() as state:
+        with self._step() as state:
             return list(state.held.get(session, ()))
 
     def release(
         self, tokens: Sequence[Token], *, delay: float = 0.0, counted: bool = True
     ) -> Sequence[Token]:
         """See `Store.release`."""
-        with self.step() as state:
+        with self._step() as state:
             now = self.now()
             held, stale = state.split(tokens)
             for message in held.values():
@@ -205,7 +207,7 @@ class StateStore:
 
     def collect(self, session: str, limit: int) -> Sequence[Claim]:
         """See `Store.collect`."""
-        with self.step() as state:
+        with self._step() as state:
             self._life(state, session)
             state.advance(self.now())
             dead = list(itertools.islice(state.dead.values(), max(0, limit)))
@@ -215,7 +217,7 @@ class StateStore:
 
     def inspect(self, queue: str) -> Counts:
         """See `Store.inspect`."""
-        with self.step() as state:
+        with self._step() as state:
             now = self.now()
             state.advance(now)
             found = state.queues.get(queue)
@@ -226,7 +228,7 @@ class StateStore:
 
     def purge(self, queue: str) -> int:
         """See `Store.purge`."""
-        with self.step() as state:
+        with self._step() as state:
             found = state.queues.get(queue)
             unclaimed = [m for m in found.ids.values() if m.state != CLAIMED] if found else []
             for message in unclaimed:
@@ -237,14 +239,14 @@ class StateStore:
 
     def read_table(self, names: Sequence[str] | None = None) -> Mapping[str, Entry]:
         """See `Store.read_table`."""
-        with self.step() as state:
+        with self._step() as state:
             table = state.table
             wanted = table if names is None else [name for name in names if name in table]
             return {name: Entry(table[name].version, table[name].value) for name in wanted}
 
     def write_table(self, changes: Sequence[Change], drop: Sequence[str] = ()) -> bool:
         """See `Store.write_table`."""
-        with self.step() as state:
+        with self._step() as state:
             if state.stale_entries({change.name: change.version for change in changes}):
                 return False
             for change in changes:
@@ -263,7 +265,7 @@ class StateStore:
 
     def key_get(self, key: str) -> KeyEntry | None:
         """See `KeyValue.key_get`."""
-        with self.step() as state:
+        with self._step() as state:
             found = state.live_value(key, self.now())
             return None if found is None else KeyEntry(found.value, found.version)
 
@@ -276,7 +278,7 @@ class StateStore:
     def key_set_many(self, writes: Sequence[KeyWrite]) -> list[int | None]:
         """See `KeyValue.key_set_many`."""
         answers: list[int | None] = []
-        with self.step() as state:
+        with self._step() as state:
             now = self.now()
             for write in writes:
                 found = state.live_value(write.key, now)
@@ -291,7 +293,7 @@ class StateStore:
 
     def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:
         """See `KeyValue.key_increment`."""
-        with self.step() as state:
+        with self._step() as state:
             now = self.now()
             found = state.live_value(key, now)
             if found is None:
@@ -308,7 +310,7 @@ class StateStore:
 
     def key_delete(self, key: str, *, version: int | None = None) -> bool:
         """See `KeyValue.key_delete`."""
-        with self.step() as state:
+        with self._step() as state:
             found = state.live_value(key, self.now())
             if found is None or (version is not None and version != found.version):
                 return False
@@ -317,6 +319,27 @@ class StateStore:
 
     def close(self) -> None:
         """See `Store.close`."""
+
+    def _step(self) -> AbstractContextManager[State]:
+        return self.step() if self._is_checked else self._first_step()
+
+    @contextmanager
+    def _first_step(self) -> Iterator[State]:
+        """Begin a handle's first step, with a look at what its class says."""
+        kind = type(self).__name__
+        name = getattr(self, "name", None)
+        check_kind(f"{kind}.name", name, str, "a string: what errors call the transport")
+        step = self.step()
+        if not isinstance(step, AbstractContextManager):
+            raise ConfigError(
+                f"{kind}.step() returns {type(step).__name__}, which is no context manager; write "
+                "@contextlib.contextmanager above it, and yield the State in it"
+            )
+        with step as state:
+            check_kind(f"what {kind}.step() yields", state, State, "a State, as of State(saved)")
+            check_kind(f"what {kind}.now() returns", self.now(), int | float, "a number of seconds")
+            self._is_checked = True
+            yield state
 
     def _life(self, state: State, session: str) -> int:
         """Return the number of a session's life. Raises SessionLost."""

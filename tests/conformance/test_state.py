@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from hypothesis import settings
 
+from queue_core.errors import ConfigError
 from queue_core.state import Snapshot, State, StateStore
 from queue_core.testing.clocks import FakeClock
 from queue_core.testing.machine import StoreMachine
@@ -100,3 +101,40 @@ def test_a_step_that_raises_leaves_the_same_snapshot() -> None:
     with pytest.raises(Exception, match="whole number"):
         store.key_increment("k")
     assert box.saved == before
+
+
+@contextlib.contextmanager
+def _yields_nothing(store: StateStore) -> Iterator[None]:
+    yield
+
+
+def _is_no_context_manager(store: StateStore) -> Iterator[State]:
+    yield State()
+
+
+MISTAKES: dict[str, dict[str, object]] = {
+    r"Mistaken\.name is a string": {"name": None},
+    r"Mistaken\.step\(\) returns NoneType, .* @contextlib": {"step": lambda store: None},
+    r"Mistaken\.step\(\) returns generator, .* @contextlib": {"step": _is_no_context_manager},
+    r"Mistaken\.step\(\) yields is a State, .* not None": {"step": _yields_nothing},
+    r"Mistaken\.now\(\) returns is a number of seconds, not None": {"now": lambda store: None},
+}
+
+
+@pytest.mark.parametrize("said", MISTAKES)
+def test_an_authors_mistake_is_told_by_the_first_step(said: str) -> None:
+    """And changes nothing: what went wrong is still wrong with the next one."""
+    kind = type("Mistaken", (BoxStore,), MISTAKES[said])
+    store, before = kind(Box()), Box().saved
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=said):
+            store.open_session("s", 30.0)
+    assert store.box.saved == before
+
+
+def test_a_store_without_a_name_is_told_so() -> None:
+    class Nameless(StateStore):
+        pass
+
+    with pytest.raises(ConfigError, match="Nameless.name is a string"):
+        Nameless().sessions()
