@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -83,6 +84,7 @@ class TaskConsumer:
         self._settler: Settler | None = None
         self._strategies: dict[str, Strategy] = {}
         self._buckets: dict[str, Bucket] = {}
+        self._changing = threading.RLock()  # what is known of tasks, and what was made of that
         self._backoff = Backoff()
         self._failures = 0
         self._taker: Consumer | None = None
@@ -249,33 +251,37 @@ class TaskConsumer:
         A message that does not name its task in its headers has the strategy of the name ``""``.
         """
         known = self._strategies.get(name)
-        if known is None:
+        return self._make_strategy(name) if known is None else known
+
+    def _make_strategy(self, name: str) -> Strategy | None:
+        with self._changing:
             task = self.tasks.get(name) if name else TaskInfo("")
             if task is None:
                 return None
-            known = load(task.strategy or DEFAULT)(task, self)
+            made: Strategy = load(task.strategy or DEFAULT)(task, self)
             if self.worker.hooks.received:
-                known = announcing(known, self.worker.hooks.received)
-            self._strategies[name] = known
-        return known
+                made = announcing(made, self.worker.hooks.received)
+            self._strategies[name] = made
+            return made
 
     def change_task(self, name: str, **changes: Any) -> TaskInfo:
         """Change what is known of a task, from its next message on.
 
         Raises UsageError if there is no such task, or the pool or the broker cannot do that.
         """
-        task = self.tasks.get(name)
-        if task is None:
-            raise UsageError(unknown_task(name, self.tasks))
-        changed = msgspec.structs.replace(task, **changes)
-        if changed.rate_shared and not self.connection.features.key_value:
-            raise UsageError(no_store(name))
-        check_task(self.worker.pool.abilities, changed)
-        self.tasks[name] = changed
-        if "rate_limit" in changes:
-            self._buckets.pop(name, None)
-        self._strategies.pop(name, None)
-        return changed
+        with self._changing:
+            task = self.tasks.get(name)
+            if task is None:
+                raise UsageError(unknown_task(name, self.tasks))
+            changed = msgspec.structs.replace(task, **changes)
+            if changed.rate_shared and not self.connection.features.key_value:
+                raise UsageError(no_store(name))
+            check_task(self.worker.pool.abilities, changed)
+            self.tasks[name] = changed
+            if "rate_limit" in changes:
+                self._buckets.pop(name, None)
+            self._strategies.pop(name, None)
+            return changed
 
     def bucket(self, task: TaskInfo) -> Bucket | None:
         """Return what counts the runs of a task; None if it has no rate limit."""

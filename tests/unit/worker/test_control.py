@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from types import SimpleNamespace
 
 import pytest
 
 from queue_core import ConfigError, Connection, ConnectionLost, Queue, UsageError
 from queue_core.mailbox import Panel
+from queue_core.testing.eventually import eventually
+from queue_core.worker.consumer import consumer as consumer_module
 from queue_core.worker.consumer.consumer import TaskConsumer
 from queue_core.worker.consumer.control import Control as ControlStep
 from queue_core.worker.control import asking, control_command, inspect_command, telling
@@ -120,6 +123,48 @@ def test_a_rate_limit_for_all_workers_needs_a_store(consumer, monkeypatch):
     with pytest.raises(UsageError, match="takes a broker with a key-value store"):
         telling.rate_limit(consumer, "app.two", "3/s cluster")
     assert consumer.tasks["app.two"].rate_limit == 2.0
+
+
+@pytest.fixture
+def meanwhile():
+    """Do something on another thread; it has ended, or waits for this one, when this returns."""
+    threads = []
+
+    def do(*call):
+        threads.append(threading.Thread(target=call[0], args=call[1:]))
+        threads[-1].start()
+        threads[-1].join(0.1)
+
+    yield do
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_a_limit_that_is_set_while_a_strategy_is_made_counts(consumer, monkeypatch, meanwhile):
+    tellings = iter([lambda: telling.rate_limit(consumer, "app.one", "7/s")])
+
+    def load(path):
+        for tell in tellings:
+            meanwhile(tell)
+        return lambda task, consumer: {"rate": task.rate_limit}
+
+    monkeypatch.setattr(consumer_module, "load", load)
+    assert consumer.strategy("app.one") == {"rate": None}
+    eventually(lambda: consumer.strategy("app.one") == {"rate": 7.0})
+
+
+def test_two_limits_that_are_set_at_once_both_count(consumer, monkeypatch, meanwhile):
+    tellings = iter([lambda: telling.rate_limit(consumer, "app.one", "7/s")])
+
+    def check_task(abilities, task):
+        for tell in tellings:
+            meanwhile(tell)
+
+    monkeypatch.setattr(consumer_module, "check_task", check_task)
+    telling.time_limit(consumer, "app.one", hard=5.0)
+    eventually(lambda: consumer.tasks["app.one"].rate_limit == 7.0)
+    assert consumer.tasks["app.one"].hard_limit == 5.0
 
 
 def test_who_says_hello_is_told_of_revoked_ids_and_tells_of_others(consumer):
