@@ -1,7 +1,7 @@
 """One channel, as threads other than the I/O thread see it.
 
-The broker answers a wrong request by closing the channel. Everybody who waits for an answer on it
-then gets the reason, ``on_closed`` is called once, and the channel is not used again.
+The broker answers a wrong request by closing the channel. Then ``on_closed`` is called once,
+everybody who waits for an answer on it gets the reason, and the channel is not used again.
 """
 
 from __future__ import annotations
@@ -113,10 +113,10 @@ class Channel:
             return
         self.closed = reason
         self.link.on_end.discard(self.end)
+        if self._on_closed is not None:
+            self._on_closed(reason)  # first: who waits looks at what it notes
         for future in list(self._waiting):
             fail(future, reason)
-        if self._on_closed is not None:
-            self._on_closed(reason)
 
 
 def _answer_method(future: Future[Any], frame: Any) -> None:

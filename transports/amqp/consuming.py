@@ -79,9 +79,17 @@ class Consuming:
                     "cancel it first"
                 )
             return
-        self._subscribe(inbox, queue, prefetch, deadline)
+        self._subscribe(inbox, queue, prefetch, deadline, present)
 
-    def _subscribe(self, inbox: Inbox, queue: str, prefetch: int, deadline: float) -> None:
+    def _subscribe(
+        self,
+        inbox: Inbox,
+        queue: str,
+        prefetch: int,
+        deadline: float,
+        former: Subscription | None,
+    ) -> None:
+        """Take ``former``'s place, unless another thread ends it or takes it meanwhile."""
         doing = f"subscribe to queue {queue!r}"
         subscription = Subscription(
             inbox, queue, prefetch, next(self._epochs), private=self._private(queue)
@@ -103,11 +111,15 @@ class Consuming:
             channel.close()
             raise
         with inbox.condition:
-            former = inbox.subscriptions.get(queue)
-            inbox.subscriptions[queue] = subscription
-            if subscription.over:
+            over = inbox.cancelled or inbox.stopped
+            wanted = not over and inbox.subscriptions.get(queue) is former
+            if wanted:
+                inbox.subscriptions[queue] = subscription
+            if wanted and subscription.over:
                 inbox.broken.append(subscription)
-        if former is not None and not former.cancelled:
+        if not wanted:
+            channel.close()
+        elif former is not None and not former.cancelled:
             former.channel.close()
 
     def _consume(self, subscription: Subscription, future: Future[Any]) -> None:
@@ -127,16 +139,17 @@ class Consuming:
         inbox = self._inboxes.get(consumer)
         if inbox is None:
             return
+        if queue is None:
+            with self._lock:
+                self._inboxes.pop(consumer, None)
         with inbox.condition:
+            inbox.cancelled = inbox.cancelled or queue is None
             for name in list(inbox.subscriptions):
                 if queue in (None, name):
                     del inbox.subscriptions[name]
             inbox.broken = deque(item for item in inbox.broken if queue not in (None, item.queue))
             inbox.woken = True
             inbox.condition.notify_all()
-        if queue is None:
-            with self._lock:
-                self._inboxes.pop(consumer, None)
         self._link.call(partial(self._end, inbox, queue), deadline, f"cancel consumer {consumer!r}")
 
     def _end(self, inbox: Inbox, queue: str | None, future: Future[Any]) -> None:
@@ -210,7 +223,7 @@ class Consuming:
         try:
             if broken.gone:
                 raise QueueNotFound("the broker had cancelled the consumer")
-            self._subscribe(inbox, queue, broken.prefetch, deadline)
+            self._subscribe(inbox, queue, broken.prefetch, deadline, broken)
         except QueueNotFound as error:
             with inbox.condition:
                 inbox.subscriptions.pop(queue, None)
@@ -336,7 +349,8 @@ class Consuming:
         inbox = subscription.inbox
         self._settling.live.pop(subscription.epoch, None)
         unproved = subscription.unproved + len(subscription.acks) + len(subscription.others)
-        subscription.acks, subscription.others, subscription.unproved = [], {}, 0
+        subscription.acks, subscription.others = [], {}
+        subscription.settlements_proved = subscription.settlements
         subscription.unsettled.clear()
         if subscription.ended:
             return

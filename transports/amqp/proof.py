@@ -56,7 +56,7 @@ def prove(subscriptions: Sequence[Subscription], future: Future[Any]) -> None:
 
 
 def _prove_one(subscription: Subscription, done: Callable[[], None]) -> None:
-    settled, loose = subscription.unproved, subscription.loose
+    settled, frames = subscription.settlements, subscription.frames_written
     strong = needs_two(subscription)
     steps = _two(subscription) if strong else _one(subscription)
 
@@ -65,8 +65,7 @@ def _prove_one(subscription: Subscription, done: Callable[[], None]) -> None:
             done()
             return
         if not steps:
-            subscription.unproved -= settled
-            subscription.loose -= loose if strong else 0
+            _note(subscription, settled, frames if strong else 0)
             done()
             return
         method, arguments = steps.pop(0)
@@ -78,6 +77,12 @@ def _prove_one(subscription: Subscription, done: Callable[[], None]) -> None:
             fail(request, error)
 
     step(None)
+
+
+def _note(subscription: Subscription, settled: int, frames: int) -> None:
+    """Note how far it is proved; several proofs may be under way, and end in any order."""
+    subscription.settlements_proved = max(subscription.settlements_proved, settled)
+    subscription.frames_proved = max(subscription.frames_proved, frames)
 
 
 def _one(subscription: Subscription) -> list[tuple[str, dict[str, Any]]]:

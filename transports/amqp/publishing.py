@@ -96,9 +96,10 @@ class Batch:
         return _CONFIRMED if returned is None else Outcome("unroutable", returned)
 
     def fail(self, error: BaseException) -> None:
-        """Wake the caller: nothing more will come."""
-        self.error = self.error or error
-        self._wake()
+        """Wake the caller, if there is a fate that will not come any more."""
+        if self._left:
+            self.error = self.error or error
+            self._wake()
 
     def _wake(self) -> None:
         with contextlib.suppress(RuntimeError):  # it is awake

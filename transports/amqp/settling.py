@@ -195,8 +195,9 @@ class Settling:
         return translate(self.lost or ConnectionLost("the connection is over"), doing)
 
     def _count_rest(self) -> None:
-        while self._outbox:
-            self.note_stale(self._outbox.popleft().delivery.consumer)
+        with contextlib.suppress(IndexError):  # at the end, or another thread took the last one
+            while True:
+                self.note_stale(self._outbox.popleft().delivery.consumer)
 
 
 def _returned(channel: int, tag: int, settlement: Settlement) -> bytes:

@@ -2,8 +2,8 @@
 
 An `Inbox` is shared by the consumer's thread and the I/O thread under its condition. A
 `Subscription` keeps the delivery tags that are unsettled, in order, and decides which acks may
-leave as one frame. It counts what was written since the last proof (see ``proof``): ``unproved``
-settlements, and ``loose`` frames.
+leave as one frame. It counts what was written and what of it is proved (see ``proof``):
+settlements, and frames.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Inbox:
         self.mending = False
         self.woken = False
         self.stopped = False
+        self.cancelled = False
 
     def notify(self) -> None:
         """Let the receiver look again."""
@@ -57,8 +58,10 @@ class Subscription:
         self._low = 1
         self.acks: list[int] = []
         self.others: dict[int, bytes] = {}
-        self.unproved = 0
-        self.loose = 0
+        self.settlements = 0
+        self.settlements_proved = 0
+        self.frames_written = 0
+        self.frames_proved = 0
         self.proofs = 0
         self.ended = False
         self.cancelled = False
@@ -70,6 +73,16 @@ class Subscription:
     def over(self) -> bool:
         """Nothing more will be delivered."""
         return self.ended or self.cancelled
+
+    @property
+    def unproved(self) -> int:
+        """How many settlements were written and are not certain."""
+        return self.settlements - self.settlements_proved
+
+    @property
+    def loose(self) -> int:
+        """How many frames were written and may be kept back by the broker."""
+        return self.frames_written - self.frames_proved
 
     @property
     def tag(self) -> str:
@@ -87,7 +100,7 @@ class Subscription:
         others, self.others = self.others, {}
         parts = [others[tag] for tag in sorted(others)]
         acks, self.acks = self.acks, []
-        self.unproved += len(parts) + len(acks)
+        self.settlements += len(parts) + len(acks)
         if acks:
             low = self._lowest()
             covered = [tag for tag in acks if tag < low]
@@ -95,7 +108,7 @@ class Subscription:
                 parts.append(frames.ack(number, max(covered), multiple=len(covered) > 1))
             if len(covered) < len(acks):
                 parts += [frames.ack(number, tag) for tag in acks if tag > low]
-        self.loose += len(parts)
+        self.frames_written += len(parts)
         return b"".join(parts)
 
     def _lowest(self) -> int:

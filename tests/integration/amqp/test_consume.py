@@ -14,6 +14,7 @@ from queue_core.message import Settlement
 from queue_core.testing.eventually import eventually
 from queue_core.topology import Queue
 from queue_core.transports.amqp import frames
+from queue_core.transports.amqp.channel import Channel
 
 
 def only_subscription(session):
@@ -289,6 +290,34 @@ def test_subscribing_again_changes_nothing_and_another_prefetch_is_refused(bench
         bench.session.subscribe("c", queue, prefetch=6)
     with pytest.raises(UsageError, match="1 to 65535"):
         bench.session.subscribe("c", queue, prefetch=0)
+
+
+@pytest.mark.parametrize("ending", ["cancel", "cancel_queue", "stop"])
+def test_who_subscribes_while_another_thread_ends_it_leaves_nothing_behind(
+    bench, monkeypatch, ending
+):
+    """Else messages go to a consumer that nobody reads."""
+    queue = bench.queue()
+    bench.send(queue, b"1")
+    session = bench.open()
+    session.subscribe("c", queue, prefetch=10)
+    break_channel(session)
+    end = {
+        "cancel": lambda: session.cancel("c"),
+        "cancel_queue": lambda: session.cancel("c", queue),
+        "stop": lambda: session.stop("c"),
+    }
+    opening = Channel.open
+
+    def open_late(*arguments, **options):
+        monkeypatch.undo()
+        end[ending]()
+        return opening(*arguments, **options)
+
+    monkeypatch.setattr(Channel, "open", open_late)
+    assert session.receive("c") == []
+    eventually(lambda: bench.session.inspect(queue).consumers == 0)
+    assert bench.rest(queue, least=1) == [b"1"]
 
 
 def test_a_failed_subscription_leaves_nothing_behind(bench):

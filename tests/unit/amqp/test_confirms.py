@@ -69,3 +69,13 @@ def test_the_end_of_a_channel_leaves_what_was_not_answered_unknown() -> None:
     assert first.error is None and isinstance(second.error, ConnectionError)
     assert fates(second) == ["confirmed", None]
     assert second.wait(0)
+
+
+def test_the_end_of_a_channel_changes_nothing_for_what_was_answered_out_of_order() -> None:
+    """Those who published it may not have looked yet."""
+    channel, (first, second) = sent(1, 1)
+    channel._on_confirm(2, False, True)
+    channel._on_closed(ConnectionError("gone"))
+    assert isinstance(first.error, ConnectionError)
+    assert second.error is None
+    assert fates(second) == ["confirmed"]

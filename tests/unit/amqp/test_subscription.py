@@ -123,6 +123,25 @@ def test_many_loose_settlements_are_proved_by_two_questions_one_after_the_other(
     assert (found.unproved, found.loose) == (0, 0)
 
 
+def test_two_proofs_at_the_same_time_prove_nothing_twice() -> None:
+    books = Books(100)
+    found = subscription(books)
+    proofs: list[Future[Any]] = [Future(), Future()]
+    for begin, proof in zip((2, 60), proofs, strict=True):
+        for tag in range(begin, begin + KEPT_BACK_FROM + 1):
+            settle(found, tag, "ack")
+        books.read(found.written())
+        prove([found], proof)
+    while not all(proof.done() for proof in proofs):
+        for _, _, answer in list(books.requests):
+            if not answer.done():
+                answer.set_result(None)
+    assert (found.unproved, found.loose) == (0, 0)
+    settle(found, 40, "ack")
+    found.written()
+    assert (found.unproved, found.loose) == (1, 1)
+
+
 def test_a_channel_that_ends_meanwhile_ends_the_wait_and_proves_nothing() -> None:
     books = Books(5)
     found = subscription(books)
