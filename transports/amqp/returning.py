@@ -11,14 +11,18 @@ These are
   begins that count again.
 
 At no moment is a message nowhere; if the process dies between copy and ack there are two of it. If
-a copy is not confirmed, the original goes back at once and uncounted, as the broker does it, and
-the next ``flush`` says so.
+a copy is not confirmed, the original goes back uncounted, as the broker does it, and the next
+``flush`` says so. What was to be requeued goes back after its delay, but within a minute: until
+then it keeps its place in the window here. At once it would come again at once, for ever, where a
+permission for the ladder is missing, say.
 
 Copies are sent by a thread of their own, begun at the first need, since settling must not block.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import threading
 from collections import Counter, deque
@@ -44,11 +48,17 @@ from queue_core.transports.amqp.publishing import PIECE
 from queue_core.transports.amqp.settling import Settling
 from queue_core.transports.amqp.topology import BACKSTOP, dead_letters_of
 
+logger = logging.getLogger(__name__)
+
 Publish = Callable[[Sequence[Publication], float], Sequence[Outcome]]
 """``publish(publications, timeout)``: without any delay of their own."""
 
 _BATCH = PIECE
 """Then nothing of a batch was sent if something in it cannot be."""
+SHORTEST_PAUSE = 1.0
+"""Seconds until what was to be requeued goes back, at least, if its copy was not confirmed."""
+LONGEST_PAUSE = 60.0
+"""Seconds that it is kept for, at most; RabbitMQ takes back what is unacked for too long."""
 
 
 class Copy(NamedTuple):
@@ -57,6 +67,13 @@ class Copy(NamedTuple):
     settlement: Settlement
     publication: Publication
     dead: bool
+
+
+class Kept(NamedTuple):
+    """What goes back at a time of `monotonic`, since its copy was not confirmed."""
+
+    due: float
+    settlement: Settlement
 
 
 class Returning:
@@ -81,6 +98,7 @@ class Returning:
         self._timeout = timeout
         self._condition = threading.Condition()
         self._jobs: deque[Settlement] = deque()
+        self._kept: dict[Token, Kept] = {}
         self._tokens: set[Token] = set()
         self._pending: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()  # of each consumer
@@ -92,11 +110,12 @@ class Returning:
 
     def take(self, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
         """Keep what needs a copy, to be done soon, and return the rest. Does not block."""
-        if not self._tokens and all(item.action == "ack" for item in settlements):
+        quiet = not self._tokens and not self._kept
+        if quiet and all(item.action == "ack" for item in settlements):
             return settlements
         rest = []
         for settlement in settlements:
-            if settlement.delivery.token in self._tokens:
+            if self.has(settlement.delivery):
                 self._settling.note_stale(settlement.delivery.consumer)
             elif self._needs_copy(settlement):
                 self._put(settlement)
@@ -113,15 +132,15 @@ class Returning:
             self._put(settlement)
 
     def has(self, delivery: Delivery) -> bool:
-        """Whether the delivery was settled and is still being worked on."""
-        return delivery.token in self._tokens
+        """Whether the delivery was settled and is still being worked on, or kept."""
+        return delivery.token in self._tokens or delivery.token in self._kept
 
     def wait(self, consumer: str, deadline: float) -> None:
         """Return when everything of ``consumer`` is done.
 
         Raises:
             ConnectTimeout: not by the deadline.
-            TransportError: some messages went back at once, since a copy was not confirmed.
+            TransportError: some messages go back uncounted, since a copy was not confirmed.
         """
         with self._condition:
             while self._pending[consumer]:
@@ -136,8 +155,8 @@ class Returning:
             why = self._first_failure.pop(consumer, "")
         if failed:
             raise TransportError(
-                f"{counted(failed, 'message')} that consumer {consumer!r} returned went back at "
-                f"once and uncounted: {why}"
+                f"{counted(failed, 'message')} that consumer {consumer!r} returned: back in the "
+                f"queue within {LONGEST_PAUSE:g} seconds, uncounted: {why}"
             )
 
     def settle_down(self, deadline: float, consumer: str | None = None) -> None:
@@ -194,13 +213,9 @@ class Returning:
     # the thread
 
     def _run(self) -> None:
-        while True:
-            with self._condition:
-                while not self._jobs and not self._closing:
-                    self._condition.wait()
-                if self._closing:
-                    return
-                jobs = [self._jobs.popleft() for _ in range(min(_BATCH, len(self._jobs)))]
+        while self._wait_for_work():
+            self._end_pauses()
+            jobs = [self._jobs.popleft() for _ in range(min(_BATCH, len(self._jobs)))]
             try:
                 self._do(jobs)
             except Exception as error:
@@ -212,6 +227,26 @@ class Returning:
                     self._tokens.difference_update(job.delivery.token for job in jobs)
                     self._pending -= Counter(job.delivery.consumer for job in jobs)
                     self._condition.notify_all()
+
+    def _wait_for_work(self) -> bool:
+        """Return True when there is something to do, False at the end."""
+        with self._condition:
+            while not self._closing:
+                due = min((kept.due for kept in self._kept.values()), default=math.inf)
+                left = due - monotonic()
+                if self._jobs or left <= 0:
+                    return True
+                self._condition.wait(None if left == math.inf else left)
+        return False
+
+    def _end_pauses(self) -> None:
+        """Give back what was kept for long enough."""
+        now = monotonic()
+        due = [kept.settlement for kept in self._kept.values() if kept.due <= now]
+        self._settling.settle([item for item in due if self._settling.held(item.delivery)])
+        with self._condition:
+            for settlement in due:
+                del self._kept[settlement.delivery.token]
 
     def _do(self, jobs: Iterable[Settlement]) -> None:
         """Settle each job: by its copy, or as the broker does it.
@@ -318,10 +353,18 @@ class Returning:
 
     def _give_back(self, job: Settlement, why: str) -> None:
         """Do it as the broker does: nothing is lost, but delay, count or reason are."""
-        self._settling.settle([Settlement(job.delivery, job.action, counted=False)])
+        consumer, queue = job.delivery.consumer, job.delivery.queue
+        settlement = Settlement(job.delivery, job.action, counted=False)
+        pause = min(max(job.delay, SHORTEST_PAUSE), LONGEST_PAUSE)
         with self._condition:
-            self._failures[job.delivery.consumer] += 1
-            self._first_failure.setdefault(job.delivery.consumer, why)
+            if job.action == "requeue":
+                self._kept[job.delivery.token] = Kept(monotonic() + pause, settlement)
+            self._failures[consumer] += 1
+            first = self._first_failure.setdefault(consumer, why) is why
+        if job.action != "requeue":
+            self._settling.settle([settlement])
+        if first:
+            logger.warning("a message of queue %r is returned without a copy: %s", queue, why)
 
 
 def _described(error: Exception) -> str:

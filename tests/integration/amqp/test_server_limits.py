@@ -88,6 +88,28 @@ def test_who_may_not_read_is_told_at_the_subscription(own_node, own_bench):
         session.close()
 
 
+def test_who_may_neither_set_a_message_aside_nor_delay_it_gets_it_again_after_a_pause(
+    own_node, own_bench, caplog
+):
+    queue = own_bench.queue()
+    wrong = own_bench.message(queue, b"{", content_type="application/json")
+    right = own_bench.message(queue, b"1", content_type="application/json")
+    assert own_bench.publish(own_bench.session, wrong, right) == ["confirmed"] * 2
+    with own_node.user("", ".*", queue) as url, Connection(url) as connection:
+        consumer = connection.consumer(queue)
+        message = consumer.receive(timeout=20.0)
+        assert message.payload == 1
+        message.ack()
+        assert consumer.receive(timeout=2.0) is None
+        with pytest.raises(TransportError, match="1 message that"):
+            consumer.flush()
+    (line,) = [r.message for r in caplog.records if "cannot be set aside" in r.message]
+    assert f"{queue}.dlq" in line
+    assert "configure" in line
+    assert "permission to configure, write and read exchanges and queues named qc." in caplog.text
+    assert own_bench.ready(queue) == 1
+
+
 def test_who_may_not_enter_a_virtual_host_is_told_at_open(own_node, own_bench):
     own_node.control("add_vhost", "closed")
     with own_node.user(".*", ".*", ".*") as url:

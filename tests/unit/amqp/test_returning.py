@@ -18,8 +18,10 @@ from queue_core.errors import (
     TransportError,
 )
 from queue_core.message import Delivery, Properties, Publication, Settlement
+from queue_core.testing.eventually import eventually
 from queue_core.topology import Queue
 from queue_core.transport import Outcome
+from queue_core.transports.amqp import returning as returning_module
 from queue_core.transports.amqp.arrivals import Arrivals
 from queue_core.transports.amqp.copies import NOTHING, Note, delayed
 from queue_core.transports.amqp.ladder import OUT, Target
@@ -86,7 +88,8 @@ def broker() -> Broker:
 
 
 @pytest.fixture
-def returning(broker: Broker) -> Iterator[Returning]:
+def returning(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Returning]:
+    monkeypatch.setattr(returning_module, "SHORTEST_PAUSE", 0.01)
     made: Any = broker
     returning = Returning(made, made, broker.publish, KNOWN, user="me", timeout=1.0)
     yield returning
@@ -105,6 +108,11 @@ def requeue(found: Delivery, delay: float = 0.0, *, counted: bool = True) -> lis
 
 def wait(returning: Returning) -> None:
     returning.wait("c", time.monotonic() + 20.0)
+
+
+def settled(broker: Broker, *expected: tuple[str, bool]) -> None:
+    """Wait until this, in whatever order, is what the broker was told."""
+    eventually(lambda: sorted(broker.settled) == sorted(expected))
 
 
 def test_what_the_broker_can_do_is_left_to_it(broker: Broker, returning: Returning) -> None:
@@ -155,10 +163,10 @@ def test_without_a_confirm_the_original_goes_back_and_flush_says_so(
     broker: Broker, returning: Returning, fate: str | Exception
 ) -> None:
     broker.fates = [fate]
-    returning.take(requeue(delivery(), 1.0))
+    returning.take(requeue(delivery(), 0.05))
     with pytest.raises(TransportError, match="1 message that"):
         wait(returning)
-    assert broker.settled == [("requeue", False)]
+    settled(broker, ("requeue", False))
     assert broker.forgotten
     wait(returning)
 
@@ -168,23 +176,69 @@ def test_who_never_flushes_is_told_of_the_first_failure_and_of_their_number(
 ) -> None:
     broker.fates = ["refused", "unknown", "confirmed"]
     for tag in range(3):
-        returning.take(requeue(delivery(tag=tag), 1.0))
+        returning.take(requeue(delivery(tag=tag), 0.05))
         returning.settle_down(time.monotonic() + 20.0)
     with pytest.raises(TransportError, match="2 messages that .* its copy is refused"):
         wait(returning)
     wait(returning)
     assert not returning._pending and not returning._tokens
+    eventually(lambda: not returning._kept)
 
 
 @pytest.mark.parametrize("error", [QueueNotFound("no queue"), AccessRefused("no permission")])
-def test_without_a_way_back_the_original_goes_back_at_once(
-    broker: Broker, returning: Returning, error: Exception
+def test_without_a_way_back_the_original_goes_back_after_its_delay(
+    broker: Broker, returning: Returning, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """At once it would come again at once, for ever, where a permission is missing, say."""
     broker.target_error = error
-    returning.take(requeue(delivery(), 1.0))
+    found, begun = delivery(), time.monotonic()
+    returning.take(requeue(found, 0.3))
     with pytest.raises(TransportError, match=str(error)):
         wait(returning)
-    assert (broker.sent, broker.settled) == ([], [("requeue", False)])
+    assert str(error) in caplog.text
+    settled(broker, ("requeue", False))
+    assert time.monotonic() - begun >= 0.3
+    assert broker.sent == []
+    eventually(lambda: not returning.has(found))
+
+
+def test_what_is_kept_until_it_goes_back_is_settled_and_holds_up_nobody(
+    broker: Broker, returning: Returning
+) -> None:
+    broker.target_error = AccessRefused("no permission")
+    kept = delivery(tag=1)
+    returning.take(requeue(kept, 3600.0))
+    returning.settle_down(time.monotonic() + 20.0)
+    assert returning.has(kept)
+    assert list(returning.take([Settlement(kept)])) == []
+    assert broker.stale == ["c"]
+    returning.take(requeue(delivery("limited", tag=2)))
+    settled(broker, ("ack", True))
+
+
+def test_what_went_back_with_its_channel_meanwhile_is_not_given_back(
+    broker: Broker, returning: Returning
+) -> None:
+    broker.target_error = AccessRefused("no permission")
+    found = delivery()
+    returning.take(requeue(found, 0.2))
+    returning.settle_down(time.monotonic() + 20.0)
+    broker.holds = False
+    eventually(lambda: not returning.has(found))
+    assert (broker.settled, broker.stale) == ([], [])
+
+
+@pytest.mark.parametrize(("delay", "pause"), [(0.0, 0.01), (5.0, 5.0), (3600.0, 60.0)])
+def test_the_pause_is_the_delay_within_bounds(
+    broker: Broker, returning: Returning, delay: float, pause: float
+) -> None:
+    broker.fates = ["refused"]
+    begun = time.monotonic()
+    found = delivery("limited")
+    with returning._condition:  # it cannot go back before it was looked at
+        returning._give_back(requeue(found, delay)[0], "because")
+        kept = returning._kept[found.token]
+    assert begun + pause <= kept.due <= time.monotonic() + pause
 
 
 def test_the_last_failure_becomes_a_dead_letter(broker: Broker, returning: Returning) -> None:
@@ -227,7 +281,7 @@ def test_a_dead_letter_that_is_refused_keeps_the_original(
     returning.take(requeue(delivery("limited", Note(2))))
     with pytest.raises(TransportError, match="refused"):
         wait(returning)
-    assert broker.settled == [("requeue", False)]
+    settled(broker, ("requeue", False))
 
 
 def test_dead_letters_are_sent_apart(broker: Broker, returning: Returning) -> None:
@@ -254,7 +308,7 @@ def test_a_copy_that_cannot_be_sent_leaves_the_others_alone(
     broker.gate.set()
     with pytest.raises(TransportError, match="1 message that .* one frame"):
         wait(returning)
-    assert sorted(broker.settled) == [("ack", True)] * 3 + [("requeue", False)]
+    settled(broker, *[("ack", True)] * 3, ("requeue", False))
 
 
 def test_a_failure_that_nobody_foresaw_leaves_the_others_alone(
@@ -267,7 +321,7 @@ def test_a_failure_that_nobody_foresaw_leaves_the_others_alone(
     broker.gate.set()
     with pytest.raises(TransportError, match="1 message that .* unforeseen"):
         wait(returning)
-    assert sorted(broker.settled) == [("ack", True)] * 2 + [("requeue", False)]
+    settled(broker, *[("ack", True)] * 2, ("requeue", False))
 
 
 def test_a_dead_letter_that_cannot_be_sent_is_left_to_the_broker(
