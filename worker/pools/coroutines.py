@@ -52,7 +52,7 @@ class AsyncioPool:
         self._jobs: deque[Job] = deque()
         self._stopping = False
         self._coroutines: frozenset[str] = frozenset()  # the names of tasks that the loop runs
-        self._flights: dict[int, _Flight] = {}  # of the loop's thread
+        self._flights: dict[int, _Flight] = {}  # changed by the loop's thread alone
         self._empty = threading.Event()
 
     abilities = ASYNCIO
@@ -150,12 +150,13 @@ class AsyncioPool:
     def _fill(self) -> None:
         while len(self._flights) < self._size:
             with self._lock:
-                job = self._jobs.popleft() if self._jobs else None
-            if job is None:
-                break
-            if self._runs.begin(job):
+                if not self._jobs:
+                    break
+                job = self._jobs.popleft()
                 flight = self._flights[job.ticket] = _Flight(self._loop)
-                flight.task = self._loop.create_task(self._run(job, flight))
+                self._runs.take(job)
+            self._runs.begin(job)
+            flight.task = self._loop.create_task(self._run(job, flight))
 
     async def _run(self, job: Job, flight: _Flight) -> None:
         try:

@@ -67,26 +67,30 @@ class Runs:
         self._farewell = app.hooks.process_shutdown
         return info
 
-    def begin(self, job: Job) -> bool:
-        """Note that a job runs; False, and it is reported as returned, once `wait` was called."""
+    def take(self, job: Job) -> bool:
+        """Note that a job runs, whose next step is `begin`; False once `wait` was called.
+
+        Under the same lock under which the job was found among those that wait: so it is always
+        among the ones or the others, and nobody who looks for it misses it.
+        """
         with self._changed:
-            closed = self._closed
-            if not closed:
+            if not self._closed:
                 self._running[job.ticket] = time.monotonic()
-        if closed:
-            self.tell(job.ticket, Returned())
-        elif job.announce:
+            return not self._closed
+
+    def begin(self, job: Job) -> None:
+        """Say that a job runs, if somebody wants to know."""
+        if job.announce:
             self._pass_on(job.ticket, Begins(os.getpid()))
-        return not closed
 
     def run(self, app: App, job: Job, guard: Guard) -> None:
-        """Run a job in this thread and report it; it is given back once `wait` was called."""
-        if self.begin(job):
-            try:
-                outcome: Outcome = run_job(app, job, guard, self.say_of(job))[0]
-            except BaseException as error:
-                outcome = self.failed(job, error)
-            self.end(job.ticket, outcome)
+        """Run a job that was taken in this thread, and report it."""
+        self.begin(job)
+        try:
+            outcome: Outcome = run_job(app, job, guard, self.say_of(job))[0]
+        except BaseException as error:
+            outcome = self.failed(job, error)
+        self.end(job.ticket, outcome)
 
     def failed(self, job: Job, error: BaseException) -> Outcome:
         """Tell that running a job failed, which is not for its task to do; return what it is."""

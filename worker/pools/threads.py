@@ -120,9 +120,11 @@ class ThreadPool:
 
     def terminate(self, ticket: int, number: int = signal.SIGTERM) -> bool:
         """End a job that no thread has taken; raise UsageError for one that runs."""
+        if self._runs.forget(self._jobs, self._changed, ticket, Terminated()):
+            return True
         if any(running.ticket == ticket for running in self._runs.running()):
             raise refuse(THREADS, "end a task that runs")
-        return self._runs.forget(self._jobs, self._changed, ticket, Terminated())
+        return False
 
     def _hire(self) -> None:
         while self._threads < self._size:
@@ -144,6 +146,7 @@ class ThreadPool:
                 if self._jobs and (at_once or not self._attended()):
                     job = self._jobs.popleft()
                     self._begun[job.ticket] = time.monotonic()
+                    self._runs.take(job)
                     if self._jobs and not self._lookout:
                         self._changed.notify()
                     return job
@@ -195,7 +198,10 @@ class SoloPool:
 
     def submit(self, job: Job) -> None:
         """Run the job; blocks until it has ended."""
-        self._runs.run(self._app, job, self._guard)
+        if self._runs.take(job):
+            self._runs.run(self._app, job, self._guard)
+        else:
+            self._runs.tell(job.ticket, Returned())
 
     def stop(self, grace: float) -> bool:
         """Wait for the job that runs."""

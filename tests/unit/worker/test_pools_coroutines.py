@@ -25,6 +25,7 @@ from queue_core.worker.pools.coroutines import ASYNCIO, AsyncioPool
 from queue_core.worker.pools.frames import Setup
 from queue_core.worker.pools.make import PoolOptions, make_pool
 from queue_core.worker.pools.processes import ABILITIES, ProcessPool
+from queue_core.worker.pools.runs import Runs
 from queue_core.worker.pools.threads import SOLO, THREADS, SoloPool, ThreadPool
 from tests.unit.worker.reports import runs
 
@@ -75,6 +76,45 @@ def test_as_many_coroutines_run_at_once_as_the_pool_is_large(start, reports, tmp
     runs(gate, 101)
     gate.touch()
     reports.wait(101)
+
+
+@pytest.fixture
+def about_to_begin(monkeypatch):
+    """Have pools stand still when they have taken a job: when they do, and what lets them go on."""
+    taken, go = threading.Event(), threading.Event()
+    begin = Runs.begin
+
+    def begin_late(runs, job):
+        taken.set()
+        assert go.wait(30)
+        return begin(runs, job)
+
+    monkeypatch.setattr(Runs, "begin", begin_late)
+    yield taken, go
+    go.set()
+
+
+@pytest.mark.parametrize("kind", ["threads", "asyncio"])
+def test_a_stop_waits_for_a_job_that_is_about_to_begin(start, reports, about_to_begin, kind):
+    taken, go = about_to_begin
+    pool = start(kind, 1)
+    job = reports.submit(pool, "who")
+    assert taken.wait(30)
+    threading.Timer(0.1, go.set).start()
+    assert pool.stop(30.0)
+    assert isinstance(reports.outcomes[job.ticket], Done)
+
+
+def test_a_coroutine_that_is_about_to_begin_can_be_terminated(
+    start, reports, tmp_path, about_to_begin
+):
+    taken, go = about_to_begin
+    pool = start(size=1)
+    job = reports.submit(pool, "wait_for", str(tmp_path / "gate"))
+    assert taken.wait(30)
+    assert not pool.withdraw(job.ticket) and pool.terminate(job.ticket)
+    go.set()
+    assert isinstance(reports.outcome(job), Terminated)
 
 
 def test_a_plain_function_does_not_hold_up_the_loop(start, reports):
