@@ -35,12 +35,16 @@ PORTS = {"postgresql": 5432, "mysql": 3306, "redis": 6379}
 
 
 @pytest.fixture(params=["redis_broker", "postgres_broker", "mysql_broker"])
-def stalling(request: pytest.FixtureRequest) -> Iterator[tuple[FaultProxy, Connection]]:
+def broker(request: pytest.FixtureRequest) -> str:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def stalling(broker: str) -> Iterator[tuple[FaultProxy, Connection]]:
     """A connection through a proxy."""
-    url = request.getfixturevalue(request.param)
-    address = parse(url)
+    address = parse(broker)
     with FaultProxy(address.host, address.port or PORTS[address.scheme]) as proxy:
-        through = url.replace(f":{address.port}/", f":{proxy.port}/")
+        through = broker.replace(f":{address.port}/", f":{proxy.port}/")
         with Connection(through, timeout=10.0, backoff=Backoff(0.05, 0.2)) as connection:
             yield proxy, connection
             proxy.heal()
@@ -99,6 +103,28 @@ def test_a_key_is_read_within_its_timeout_or_not_at_all(stalling, machine):
             call()
     proxy.heal()
     assert connection.key_value(timeout=20.0).key_get("k").value in (b"1", b"2", b"3")
+
+
+@pytest.mark.parametrize("change", ["set", "delete", "increment"])
+def test_a_change_of_a_key_that_was_given_up_does_not_come_after_a_later_one(
+    stalling, broker, change
+):
+    """It reaches the server all the same, as soon as the network is well again."""
+    proxy, connection = stalling
+    keys = connection.key_value(timeout=0.5)
+    keys.key_set("k", b"1")
+    changes = {
+        "set": lambda: keys.key_set("k", b"2"),
+        "delete": lambda: keys.key_delete("k"),
+        "increment": lambda: keys.key_increment("k"),
+    }
+    proxy.stall()
+    with pytest.raises(ConnectionLost):
+        changes[change]()
+    with Connection(broker) as other:
+        other.key_value().key_set("k", b"3")
+        proxy.heal()
+        assert connection.key_value(timeout=20.0).key_get("k").value == b"3"
 
 
 def test_a_call_to_nodes_ends_by_its_deadline_when_the_store_stalls_under_it(

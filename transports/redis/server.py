@@ -126,6 +126,10 @@ class Server:
         finally:
             self._until = until
 
+    def patience(self) -> float:
+        """Return the seconds after which an answer that is asked for now is given up."""
+        return min(self._patience, self._until - time.monotonic())
+
     def _left(self) -> float:
         """Return the seconds that are left for an answer. Raises TimeoutError."""
         left = self._until - time.monotonic()

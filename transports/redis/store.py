@@ -10,6 +10,8 @@ The rules:
   random name and a number: so a token stays unique even if the server came back with old data.
 - What grows is refused by a full server before anything has happened. Claiming, settling,
   releasing, collecting, sessions and the table begin with a removal, which a full server allows.
+- A change of a key says until when somebody waits for its answer, and does nothing after that: it
+  may come after a newer one.
 - A claim that finds nothing blocks in BLPOP on the bells of its queues. There are bells as long as
   there are ready messages, so none is missed between the look and the wait, and Redis gives each to
   one claim. A bell that is lost with who took it costs others at most the rest of their wait.
@@ -78,6 +80,7 @@ class RedisStore:
         self._fences = itertools.count(1)
         self._interrupt = Interrupt()
         self._seen: _Look | None = None  # the last one, if nothing was left
+        self._clock: int | None = None  # by how much the server's is ahead of ours, at most
 
     def connect(self) -> None:
         """Connect now, so that what is wrong with the server is said now."""
@@ -345,12 +348,12 @@ class RedisStore:
         plan: list[object] = []
         for write in writes:
             plan += [write.key, ttl_of(write.ttl), -1 if write.version is None else write.version]
-        numbers = self._run("value", "set", *plan, more=[write.value for write in writes])
+        numbers = self._change_keys("set", *plan, more=[write.value for write in writes])
         return [None if number is None else int(number) for number in numbers]
 
     def key_increment(self, key: str, amount: int = 1, *, ttl: float | None = None) -> int:
         """See `KeyValue.key_increment`."""
-        total = self._run("value", "increment", key, ttl_of(ttl), str(amount))
+        total = self._change_keys("increment", key, ttl_of(ttl), str(amount))
         if total == 0:
             raise UsageError(
                 f"the key {key!r} holds no whole number of 64 bits, so {amount} cannot be added "
@@ -360,7 +363,20 @@ class RedisStore:
 
     def key_delete(self, key: str, *, version: int | None = None) -> bool:
         """See `KeyValue.key_delete`."""
-        return bool(self._run("value", "delete", key, -1 if version is None else version))
+        return bool(self._change_keys("delete", key, -1 if version is None else version))
+
+    def _change_keys(self, command: str, *plan: object, more: Sequence[bytes] = ()) -> Any:
+        """Change keys now or never: not if the server gets to it when we have given it up."""
+        while (answer := self._run("value", command, self._until(), *plan, more=more)) == b"late":
+            self._clock = None  # somebody has set the server's, for we are still here
+        return answer
+
+    def _until(self) -> int:
+        """Return when an answer that is asked for now comes too late, by the server's clock."""
+        if self._clock is None:
+            began = time.monotonic()
+            self._clock = int(self._run("value", "now")) - micros(began)
+        return self._clock + micros(time.monotonic() + self._server.patience())
 
     def _run(self, script: str, *plan: object, more: Iterable[bytes] = ()) -> Any:
         return self._server.run(script, _encode(plan), *more)

@@ -416,6 +416,29 @@ def test_a_server_whose_clock_steps_back_repeats_no_number_and_loses_nothing(
     store.close()
 
 
+def test_a_server_whose_clock_steps_forward_changes_keys_all_the_same(
+    make_server: MakeServer,
+) -> None:
+    """It says that they come too late, once: the handle still waits, and asks for the time."""
+    server = make_server()
+    clock = "local function clock() return tonumber(redis.call('GET', KEYS[1] .. 'clock')) end"
+    server.client.set("{qc}:clock", 1_700_000_000_000_000)
+    store = RedisStores(clock).open(parse(server.url), SessionOptions())
+    store.key_set("k", b"1")
+    for change in (
+        lambda: store.key_set("k", b"2"),
+        lambda: store.key_increment("k"),
+        lambda: store.key_delete("k"),
+    ):
+        server.client.incrby("{qc}:clock", 86_400_000_000)
+        assert change()
+    assert store.key_get("k") is None
+    server.client.config_resetstat()
+    store.key_set("k", b"3")
+    assert server.client.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
+    store.close()
+
+
 def test_a_damaged_record_costs_its_message_the_history_and_nobody_else_anything(
     make_server: MakeServer, open_store: OpenStore
 ) -> None:

@@ -1,12 +1,18 @@
 -- KeyValue. A key is a hash: v the value, n its version, x when it expires (0: never). Redis deletes
 -- it a minute after it expired; x decides.
--- Plan: {"get", key} | {"set", key, ttl, version, key, ttl, version ...} |
--- {"increment", key, ttl, amount} | {"delete", key, version}; ttl in microseconds or -1, version -1
--- for any; the values to set are ARGV[2] and so on.
--- Answers: get {version, value} or nothing; set for each the version or nothing; increment the
--- number as text, or 0 if it is none; delete 1 or 0.
+-- Plan: {"now"} | {"get", key} | {"set", until, key, ttl, version, key, ttl, version ...} |
+-- {"increment", until, key, ttl, amount} | {"delete", until, key, version}; ttl in microseconds or
+-- -1, version -1 for any; the values to set are ARGV[2] and so on. What comes after `until` was given
+-- up by its caller, and others may have changed the key since: it changes nothing.
+-- Answers: "late"; or now the time as text; get {version, value} or nothing; set for each the version
+-- or nothing; increment the number as text, or 0 if it is none; delete 1 or 0.
 
 local command = plan[1]
+if command == 'now' then
+  return string.format('%.0f', time())
+elseif command ~= 'get' and time() > plan[2] then
+  return 'late'
+end
 local name, version, alive
 
 local function look_at(key)
@@ -29,7 +35,7 @@ end
 
 if command == 'set' then
   local answers = {}
-  for at = 2, #plan, 3 do
+  for at = 3, #plan, 3 do
     local ttl, wanted = plan[at + 1], plan[at + 2]
     look_at(plan[at])
     local answer = false
@@ -43,11 +49,11 @@ if command == 'set' then
   return answers
 end
 
-look_at(plan[2])
+look_at(command == 'get' and plan[2] or plan[3])
 if command == 'get' then
   return alive and {version, call('HGET', name, 'v')} or {}
 elseif command == 'increment' then
-  local ttl, amount = plan[3], plan[4]
+  local ttl, amount = plan[4], plan[5]
   if alive then
     local total = redis.pcall('HINCRBY', name, 'v', amount)
     if type(total) == 'table' then
@@ -62,7 +68,7 @@ elseif command == 'increment' then
   end
   return call('HGET', name, 'v')
 end
-local wanted = plan[3]
+local wanted = plan[4]
 if not alive or (wanted >= 0 and wanted ~= tonumber(version)) then
   return 0
 end
