@@ -153,11 +153,15 @@ class Intake:
             self.paused = before
             raise
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is here, and nothing is being settled."""
+        assert self._settler is not None, "it is open"
+        return not self._worker.in_flight and self._settler.idle  # the way that messages take
+
     def exhausted(self) -> bool:
-        """Whether nothing is here, and nothing waits in the queues."""
-        assert self._connection is not None and self._settler is not None, "it is open"
-        if len(self._worker.in_flight) or not self._settler.idle:
-            return False
+        """Whether nothing waits in the queues; blocks for round trips."""
+        assert self._connection is not None, "it is open"
         return not any(self._connection.inspect(queue).ready for queue in self.queues.values())
 
     def stop(self, *, ever: bool = False) -> None:

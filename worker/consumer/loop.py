@@ -65,20 +65,21 @@ class Loop(StartStopStep):
             self._thread.join(SETTLING if parent.worker.clean else JOIN)
 
     def _run(self, parent: TaskConsumer, stopping: threading.Event) -> None:
-        intake = parent.intake
+        intake, burst = parent.intake, parent.worker.options.burst
         look = time.monotonic() + LOOK
-        patience = BURST if parent.worker.options.burst else RECEIVE
+        patience = BURST if burst else RECEIVE
         try:
             while not stopping.is_set():
                 if (now := time.monotonic()) >= look:
                     look = now + LOOK
                     intake.tend()
                 taker = intake.taker
+                idle = burst and intake.idle  # before the wait: what ends later may bring more
                 if taker is None:
                     stopping.wait(LOOK)
                 elif (message := taker.receive(timeout=patience, patience=STALLED)) is not None:
                     parent.take(message, taker)
-                elif parent.worker.options.burst and intake.exhausted():
+                elif idle and intake.exhausted():
                     parent.worker.stop()
                     return
         except Exception as error:

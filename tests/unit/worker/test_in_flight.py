@@ -33,6 +33,7 @@ from queue_core.worker.consumer import intake, loop
 from queue_core.worker.consumer.intake import Intake
 from queue_core.worker.control import telling
 from queue_core.worker.delivery import ActiveRequest
+from queue_core.worker.endings import Reject
 from queue_core.worker.in_flight import InFlight
 from queue_core.worker.outcome import TaskInfo
 from queue_core.worker.pools import runs
@@ -472,6 +473,35 @@ def test_a_burst_ends_when_the_queues_are_empty(app):
     worker = Worker(ThreadPool(2, app), WorkerOptions(broker=app.broker, burst=True, control=False))
     assert worker.run() == DRAINED
     assert sorted(ran) == list(range(20))
+
+
+def test_a_burst_does_not_end_when_a_task_goes_back_just_after_a_look_found_nothing(
+    app, monkeypatch
+):
+    go, runs = threading.Event(), []
+
+    @app.task(name="again")
+    def again() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            assert go.wait(30)
+            raise Reject("not now", requeue=True)
+
+    receive = Consumer.receive
+
+    def receive_and_be_late(consumer, timeout=None, **options):
+        found = receive(consumer, timeout, **options)
+        if found is None and worker.in_flight and not go.is_set():
+            go.set()
+            eventually(lambda: not worker.in_flight and worker.consumer.settler.idle)
+        return found
+
+    monkeypatch.setattr(loop, "BURST", 0.1)
+    monkeypatch.setattr(Consumer, "receive", receive_and_be_late)
+    again.apply_async(ignore_result=True)
+    worker = Worker(ThreadPool(1, app), WorkerOptions(broker=app.broker, burst=True, control=False))
+    assert worker.run() == DRAINED
+    assert len(runs) == 2
 
 
 def test_a_check_takes_nothing(app):
