@@ -306,10 +306,12 @@ class Claimed(msgspec.Struct):
     """The answer to ``Store.claim``.
 
     The new claims in delivery order per queue, and the tokens of ``settle`` that were stale.
+    ``broken`` are queues from which nothing can be taken, with what is wrong with their data.
     """
 
     claims: Sequence[Claim] = ()
     stale_tokens: Sequence[Token] = ()
+    broken: Mapping[str, str] = {}
 
 
 class Counts(msgspec.Struct):
@@ -391,8 +393,9 @@ class Store(Protocol):
     more than a few round trips, except ``claim``.
 
     Where data of one queue alone can be damaged, a step on several does what it can for the others:
-    ``claim`` and ``collect`` leave that queue out (a claim of nothing else raises), ``release`` and
-    ``end_session`` give the rest back and raise, and the session stays with what it cannot.
+    ``claim`` (which says so; one of nothing else raises) and ``collect`` leave that queue out,
+    ``release`` and ``end_session`` give the rest back and raise, and the session stays with what it
+    cannot.
 
     A token is valid for every handle until its claim ends, and is never used twice, not even after
     a restart. To measure durations use a clock that survives as long as your data: ``time.time()``

@@ -21,7 +21,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -66,6 +66,7 @@ class Consumer:
         self._store: Store | None = None
         self._expect_by: Callable[[float], None] = lambda until: None
         self._unresolved = ""  # the request of a claim whose reply was lost
+        self._broken: set[str] = set()  # queues; said already
         self._until = math.inf
         self._woken = False
         self._stopped = False
@@ -164,10 +165,18 @@ class Consumer:
             self.ledger.land(flights, settle)
             raise
         self.ledger.claiming = False
+        if answer.broken or self._broken:
+            self._note_broken(wants, answer.broken)
         if flights:
             self.ledger.settled(flights, answer.stale_tokens)
             self.ledger.land(flights, ())
         return self._accept(answer.claims, limit)
+
+    def _note_broken(self, wants: Collection[str], broken: Mapping[str, str]) -> None:
+        """Say once which queues cannot be read, while the others go on."""
+        for queue in broken.keys() - self._broken:
+            logger.error("queue %r cannot be consumed: %s", queue, broken[queue])
+        self._broken = (self._broken - set(wants)) | broken.keys()
 
     def _repeat(self, limit: int) -> Sequence[Delivery]:
         """Ask what the claim took whose reply was lost.

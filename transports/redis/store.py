@@ -228,7 +228,7 @@ class RedisStore:
             self._interrupt.clear()
         claims, look.claims = look.claims, []
         self._seen = None if look.left else look
-        return Claimed(claims, tokens.stale(stale or ()))
+        return Claimed(claims, tokens.stale(stale or ()), look.broken)
 
     def _wait(
         self, call: _Call, last: _Look, groups: Sequence[object]
@@ -411,8 +411,9 @@ class _Call(msgspec.Struct):
 class _Look(msgspec.Struct):
     """What the script said about the queues, and what it took.
 
-    ``queues`` are those that it could look at. ``left`` says that there may be more. ``due_at``, by
-    our own clock, is when the next delayed message is due. ``stale`` are places of tokens.
+    ``queues`` are those that it could look at, ``broken`` the others. ``left`` says that there may
+    be more. ``due_at``, by our own clock, is when the next delayed message is due. ``stale`` are
+    places of tokens.
     """
 
     session: str
@@ -422,6 +423,7 @@ class _Look(msgspec.Struct):
     due_at: float
     stale: Sequence[int]
     claims: list[Claim]
+    broken: Mapping[str, str]
 
 
 def _read(answer: Sequence[bytes], call: _Call) -> _Look | None:
@@ -434,8 +436,10 @@ def _read(answer: Sequence[bytes], call: _Call) -> _Look | None:
     claims = read_claims(runs, answer)
     queues: Set[str] = call.rooms.keys()
     if broken:
-        queues = {name for place, name in enumerate(call.rooms) if place not in broken}
-    return _Look(call.session, queues, life, bool(left), due_at, stale or (), claims)
+        names = list(queues)
+        broken = {names[place]: problem for place, problem in broken}
+        queues = queues - broken.keys()
+    return _Look(call.session, queues, life, bool(left), due_at, stale or (), claims, broken or {})
 
 
 def _lease(packed: bytes) -> Lease | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from queue_core import Connection, Queue
 from queue_core.errors import BrokerFull, ConnectionLost, StoreCorrupt
 from queue_core.testing.eventually import eventually
 from queue_core.transport import Change, Envelope, Limit, SessionOptions
@@ -191,8 +192,9 @@ def test_a_foreign_key_in_one_queue_stops_no_step_for_the_others(
         return collected >= {("good", "dead"), ("good", "mortal")}
 
     def take() -> bool:
-        claims = store.claim("s", "r", {"bad": 9, "good": 9}, 0.1).claims
-        taken.update((claim.queue, claim.id) for claim in claims)
+        answer = store.claim("s", "r", {"bad": 9, "good": 9}, 0.1)
+        assert list(answer.broken) == ["bad"] and "WRONGTYPE" in answer.broken["bad"]
+        taken.update((claim.queue, claim.id) for claim in answer.claims)
         return taken >= {("good", "2"), ("good", "later")}
 
     eventually(collect)
@@ -209,6 +211,36 @@ def test_a_foreign_key_in_one_queue_stops_no_step_for_the_others(
     assert store.inspect("good").ready == 2
     server.client.delete(f"{{qc}}:{kind}:bad")
     assert store.end_session("dying", store.sessions()["dying"].beats)
+
+
+def test_who_consumes_a_queue_with_a_foreign_key_beside_others_is_told_of_it_once(
+    make_server: MakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = make_server()
+    names, key = ("good", "bad"), "{qc}:a:bad"
+
+    def told() -> list[str]:
+        said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        return [line for line in said if line.startswith("queue 'bad' cannot be consumed: ")]
+
+    with Connection(server.url) as connection:
+        connection.declare(*map(Queue, names))
+        producer = connection.producer()
+        with connection.consumer(*names) as consumer:
+            for turn in (1, 2):
+                server.client.set(key, "foreign")
+                for number in range(3):
+                    producer.publish(number, "good")
+                    message = consumer.receive(timeout=20.0)
+                    assert message is not None and message.payload == number
+                    message.ack()
+                assert consumer.receive(timeout=0.1) is None
+                assert len(told()) == turn and "WRONGTYPE" in told()[-1]
+                server.client.delete(key)
+                producer.publish("again", "bad")
+                message = consumer.receive(timeout=20.0)
+                assert message is not None and message.payload == "again"
+                message.ack()
 
 
 def _everything(server: OwnServer) -> dict[bytes, object]:

@@ -2,8 +2,8 @@
 -- first look and the session's after that; wants is a list of {queue, room}.
 -- Answer as in `claims`, the head being {"lost"} | {"gone"} | {"ok", life, left, due_in, stale, runs,
 -- broken}; left is 1 if there may be more ready messages, else 0, due_in is the time in microseconds
--- until something is due, -1 for never, and broken are the places, from 0, of queues with a key of a
--- foreign type. From these nothing is taken; it is an error if there are no others.
+-- until something is due, -1 for never, and broken has {place from 0, what is wrong} for queues with a
+-- key of a foreign type. From these nothing is taken; it is an error if there are no others.
 
 local session, life, request, fence = plan[1], plan[2], plan[3], plan[4]
 local wants, groups = plan[6], plan[7]
@@ -222,7 +222,7 @@ if not (plan[5] and take_again()) then
     local whole, seen = sound(look, want[1])
     found[index] = whole and seen
     if not whole then
-      broken[#broken + 1], problem = index - 1, seen
+      broken[#broken + 1], problem = {index - 1, seen}, seen
     end
   end
   if problem and #broken == #wants then
