@@ -112,10 +112,9 @@ class Sender:
         ignored = self._ignored(task, options.get("ignore_result"))
         letters, handle = self._letters(signature, ignored=ignored)
         unique_for = None if task is None else task.unique_for
-        if unique_for is not None:
-            other = self._claim(signature, unique_for, handle.id)
-            if other is not None:
-                return other
+        claim = None if unique_for is None else self._claim(signature, unique_for, handle.id)
+        if isinstance(claim, AsyncResult):
+            return claim
         try:
             (result,) = self._expected([handle], ignored=ignored)
             self._post(
@@ -124,9 +123,10 @@ class Sender:
                 timeout=self._patience(options),
             )
         except BaseException:
-            if unique_for is not None:
-                self._store().key_value().key_delete(unique_key(signature))
+            if claim is not None:
+                self._store().key_value().key_delete(unique_key(signature), version=claim)
             raise
+        _note_children(letters)
         self._tell(letters)
         return result
 
@@ -154,6 +154,7 @@ class Sender:
                 found.extend(self._expected([handle for _, handle in made], ignored=ignored))
                 letters = [letter for several, _ in made for letter in several]
                 self._declare(letters)
+                _note_children(letters)
                 if self._hooks.after_publish:
                     sent.extend(letters)
                 yield from letters
@@ -180,8 +181,6 @@ class Sender:
             self._need_counting()
         request = current_request()
         tasks = children(unfold(frozen), None if request is None else request.call)
-        if request is not None:
-            request.children += [task.options["task_id"] for task in tasks]
         if self._hooks.before_publish:
             for task in tasks:
                 self._hooks.before_publish.tell(task)
@@ -205,15 +204,18 @@ class Sender:
 
     def _claim(
         self, signature: Signature[Any], seconds: float, task_id: str
-    ) -> AsyncResult[Any] | None:
-        """Be the one that sends these arguments, or return the handle of the other one."""
+    ) -> int | AsyncResult[Any]:
+        """Be the one that sends these arguments, or return the handle of the other one.
+
+        The number is the claim's version: it may be over, and another's, before they are sent.
+        """
         store = self._store().key_value()
         key = unique_key(signature)
-        while store.key_set(key, task_id.encode(), ttl=seconds, version=0) is None:
+        while (claim := store.key_set(key, task_id.encode(), ttl=seconds, version=0)) is None:
             entry = store.key_get(key)
             if entry is not None:
                 return self.result_of(entry.value.decode(), must=False)
-        return None
+        return claim
 
     def _post(
         self, letters: Sequence[Letter], *, transaction: object | None, timeout: float | None
@@ -335,8 +337,9 @@ class Sender:
             require_key_value(self.connection)
             return self.connection
         if self._backend_connection is None:
-            self._backend_connection = Connection(str(self._backend))
-            require_key_value(self._backend_connection)
+            connection = Connection(str(self._backend))
+            require_key_value(connection)
+            self._backend_connection = connection
         return self._backend_connection
 
     def _need_counting(self) -> None:
@@ -359,6 +362,13 @@ class Sender:
         if self._backend_connection is not None:
             self._backend_connection.close()
         self.connection.close()
+
+
+def _note_children(letters: Iterable[Letter]) -> None:
+    """Note them as sent by the task that runs in this thread, if one does."""
+    request = current_request()
+    if request is not None:
+        request.children += [letter.publication.properties.headers["id"] for letter in letters]
 
 
 def _several(items: Iterable[Sequence[Any]], count: int) -> Iterator[list[Sequence[Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from datetime import UTC, datetime, timedelta
@@ -9,10 +10,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy
 
-from queue_core import ConfigError, MessageError, Unsupported, UsageError
+from queue_core import ConfigError, MessageError, NotConfirmed, Producer, Unsupported, UsageError
 from queue_core.worker import App, group
 from queue_core.worker.composing import Composer
 from queue_core.worker.patience import patience, read_policy
+from queue_core.worker.pools.threads import ThreadPool
+from queue_core.worker.runner import Worker, WorkerOptions
 from queue_core.worker.settings import plain_queue
 from queue_core.worker.unique import unique_key
 
@@ -212,6 +215,45 @@ def test_what_could_not_be_sent_may_be_sent_again(app):
     with pytest.raises(ConfigError):
         once.apply_async(queue="{}")
     assert once.delay().id and waiting(app) == 1
+
+
+def test_what_could_not_be_sent_in_time_takes_the_turn_of_nobody_else(app, monkeypatch):
+    """Its own turn may be over, and another process's, when its sending fails."""
+
+    @app.task(name="once", unique_for=60)
+    def once() -> None: ...
+
+    store, key = app.connection().key_value(), unique_key(once.s())
+
+    def fail_late(*_, **__):
+        store.key_delete(key)
+        store.key_set(key, b"another", version=0)
+        raise NotConfirmed("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Producer, "publish_many", fail_late)
+        with pytest.raises(NotConfirmed):
+            once.delay()
+    assert once.delay().id == "another"
+
+
+def test_a_task_has_sent_what_the_broker_has(app):
+    @app.task(name="mail", unique_for=60)
+    def mail(to: object) -> None: ...
+
+    @app.task(name="mails")
+    def mails() -> list[str]:
+        ids = {mail.delay("ann").id for _ in range(2)}
+        with contextlib.suppress(MessageError):
+            mail.delay(object())
+        with contextlib.suppress(ConfigError):
+            mail.apply_async(("bob",), queue="{}")
+        return [*ids, *(result.id for result in other.send_many([()] * 2))]
+
+    other = app.task(name="other")(lambda: None)
+    result = mails.delay()
+    assert Worker(ThreadPool(1, app), WorkerOptions(broker=app.broker, burst=True)).run() == 0
+    assert [child.id for child in result.children] == result.get(30)
 
 
 def test_arguments_are_the_same_if_they_are_written_the_same():
