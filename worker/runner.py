@@ -82,6 +82,7 @@ class Worker:
         self._blueprint: Blueprint | None = None
         self._signals = Signals(now=pool.abort, hang_up=self.restart_children)
         self._failure: Exception | None = None
+        self._failing = threading.Lock()
 
     @property
     def info(self) -> AppInfo:
@@ -207,11 +208,12 @@ class Worker:
         """Stop because of an error, which `run` raises in the end; what runs may finish."""
         if not isinstance(error, Exception):  # somebody wanted to leave, in the wrong thread
             error = RuntimeError(f"a thread of the worker was ended by {error!r}")
-        if self._failure is None:
-            self._failure = error
-            logger.error("the worker ends: %s", error)
-        if not self.stopping:
-            self.stop()
+        with self._failing:  # several at once: a second `stop` would cut off what runs
+            if self._failure is None:
+                self._failure = error
+                logger.error("the worker ends: %s", error)
+            if not self.stopping:
+                self.stop()
 
     def post(self, call: Callable[[], None]) -> None:
         """Have the thread of `run` call this soon, unless the worker ends before."""

@@ -72,6 +72,26 @@ def test_what_raises_is_told_once_and_raises_no_more(caplog):
     assert told[1:] == [1]
 
 
+def test_two_threads_that_fail_at_once_end_the_worker_gently(app, monkeypatch):
+    worker = Worker(ThreadPool(1, app), WorkerOptions(broker=app.broker))
+    first, stop = iter([True]), worker.stop
+
+    def stop_late():
+        if next(first, False):
+            other = threading.Thread(target=worker.fail, args=(Broken("the other wheel"),))
+            others.append(other)
+            other.start()
+            other.join(0.1)  # it waits for this one
+        stop()
+
+    others = []
+    monkeypatch.setattr(worker, "stop", stop_late)
+    worker.fail(Broken("the wheel came off"))
+    others[0].join(30)
+    assert worker.stopping and not worker._signals.urgent
+    worker._signals.close()
+
+
 def test_who_leaves_a_thread_of_the_worker_ends_it_with_an_error(app):
     running = Running(app, ThreadPool(1, app))
     guarded(sys.exit, running.worker.fail)()
