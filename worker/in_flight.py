@@ -76,8 +76,8 @@ class InFlight:
             request.state = "ended"
             if isinstance(outcome, _RAN):
                 self._remember(request, outcome)
-        if not isinstance(outcome, Returned):
-            self.totals[request.name] += 1
+            if not isinstance(outcome, Returned):
+                self.totals[request.name] += 1
         try:
             request.conclude(outcome)
         finally:

@@ -134,7 +134,8 @@ class Settler:
 
         Never raises.
         """
-        self.counts[_NAMES[type(outcome)]] += 1
+        with self._lock:
+            self.counts[_NAMES[type(outcome)]] += 1
         if _only_acks(outcome) and not message.settled:
             try:
                 message.ack()

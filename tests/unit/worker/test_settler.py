@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import Counter
 
 import pytest
 
@@ -146,6 +147,23 @@ def test_a_result_whose_id_cannot_be_told_keeps_no_message(connection, consumer,
     kept.settle(consumer.receive(30), Done(b"{}", 0.1, [], part))
     eventually(lambda: empty(connection), 30.0)
     kept.close()
+
+
+def test_outcomes_that_come_at_once_are_all_counted(connection, consumer, settler):
+    two = [take(connection, consumer) for _ in range(2)]
+    later = threading.Thread(target=settler.settle, args=(two[1], Done(b"", 0.1)))
+
+    class Slow(Counter):
+        def __missing__(self, name):
+            if later.ident is None:
+                later.start()
+                later.join(0.1)  # it waits for this one
+            return 0
+
+    settler.counts = Slow()
+    settler.settle(two[0], Done(b"", 0.1))
+    later.join(30)
+    assert settler.counts == {"done": 2}
 
 
 def test_nobody_waits_any_more_and_the_message_is_acked(connection, consumer, settler):
