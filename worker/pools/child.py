@@ -193,11 +193,15 @@ class _Guard:
         self._soft: float | None = None
         self._late = False
         self._interrupted = False
+        self._missed = False  # a signal came when there was no job
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
     def begin(self, job: Job) -> None:
         self._job, self._interrupted, self._late = job, False, False
+        if self._missed:  # perhaps it was for this one, which had its ticket already
+            self._missed = False
+            self._interrupted = self._granted.interrupted(job.ticket)
 
     def end(self) -> bool:
         """The job is over; whether it was interrupted."""
@@ -257,7 +261,9 @@ class _Guard:
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         """The parent wants a job to end; or somebody signals all processes, which it decides on."""
-        if self._job is not None and self._granted.interrupted(self._job.ticket):
+        if self._job is None:
+            self._missed = True
+        elif self._granted.interrupted(self._job.ticket):
             self._interrupted = True
             if self._inside:
                 raise TaskTerminated

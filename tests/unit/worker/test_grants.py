@@ -1,5 +1,7 @@
 """Which of two processes has a ticket."""
 
+import contextlib
+import signal
 import socket
 import threading
 import time
@@ -8,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from queue_core.worker.limits import TaskTerminated
+from queue_core.worker.pools.child import _Guard, _Line
 from queue_core.worker.pools.grants import STOP, Granted, Grants
 
 
@@ -132,3 +136,30 @@ def test_each_ticket_is_with_one_side_exactly(steps):
     finally:
         child._socket.detach()
         parent.close()
+
+
+@pytest.fixture
+def signals():
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("ended", "hit"), [(7, True), (6, False)])
+def test_a_signal_between_a_ticket_and_its_job_hits_that_job_or_none(
+    ends, reports, signals, ended, hit
+):
+    parent, child = ends
+    guard = _Guard(_Line(child._socket), child)
+    job = reports.job("add")
+    job.ticket = 7
+    parent.give([7])
+    assert child.next() == 7
+    parent.give([-ended])
+    signal.raise_signal(signal.SIGTERM)
+    guard.begin(job)
+    with pytest.raises(TaskTerminated) if hit else contextlib.nullcontext(), guard(None, None):
+        assert not hit, "it is not begun"
+    assert guard.end() is hit
