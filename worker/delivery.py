@@ -185,7 +185,11 @@ class ActiveRequest:
         if self.task.track_started:
             self.tell("RECEIVED")
         pool.submit(self.job())
-        if self.revoked:  # perhaps by somebody who looked into the pool before
+        self._reconsider(pool)
+
+    def _reconsider(self, pool: Pool) -> None:
+        """Who revoked it may have looked into the pool before that had it."""
+        if self.revoked:
             with contextlib.suppress(UsageError):  # it runs, in a pool that ends nothing
                 self._leave(pool)
 

@@ -37,17 +37,26 @@ def properties_of(message: Message) -> Properties:
         return Properties()
 
 
-def task_id(message: Message) -> str:
-    """Return the id of the task that the message asks for, or an empty string."""
-    properties = properties_of(message)
+def id_in(properties: Properties) -> str:
+    """Return the id of the task that a message with these asks for, or an empty string."""
     known = properties.headers.get("id")
     return known if isinstance(known, str) else properties.correlation_id or ""
 
 
+def name_in(properties: Properties) -> str:
+    """Return the name of the task that a message with these asks for, or an empty string."""
+    known = properties.headers.get("task")
+    return known if isinstance(known, str) else ""
+
+
+def task_id(message: Message) -> str:
+    """Return the id of the task that the message asks for, or an empty string."""
+    return id_in(properties_of(message))
+
+
 def task_name(message: Message) -> str:
     """Return the name of the task that the message asks for, or an empty string."""
-    known = properties_of(message).headers.get("task")
-    return known if isinstance(known, str) else ""
+    return name_in(properties_of(message))
 
 
 def label(message: Message) -> str:

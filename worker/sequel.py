@@ -17,8 +17,10 @@ from queue_core import (
     Connection,
     Message,
     MessageError,
+    Properties,
     Publication,
     Queue,
+    QueueNotFound,
     TopologyMismatch,
     TransportError,
     UsageError,
@@ -32,7 +34,15 @@ from queue_core.worker.failure_effects import (
     effects_of_failure,
 )
 from queue_core.worker.following import children
-from queue_core.worker.messages import label, properties_of, read_message, task_id, task_name
+from queue_core.worker.messages import (
+    id_in,
+    label,
+    name_in,
+    properties_of,
+    read_message,
+    task_id,
+    task_name,
+)
 from queue_core.worker.outcome import ChordPart, Done, Failed, Letter, Outcome, Reply, Retried
 from queue_core.worker.protocol import Call
 from queue_core.worker.results import base as delivering
@@ -121,16 +131,36 @@ class Sequel:
         With ``skipped`` it has no error links: nothing went wrong.
         """
         failure = Failure(type_name, "celery.exceptions", [reason])
-        properties = properties_of(message)
+        properties, body = properties_of(message), message.body
+        return self._of_never(
+            message, properties, body, failure, skipped=skipped, errbacks=not skipped
+        )
+
+    def of_lost(self, message: Message, follower: Publication, reason: str) -> list[Publication]:
+        """What follows a follower that cannot be sent, but its error links, which stay with it."""
+        failure = Failure("QueueNotFound", QueueNotFound.__module__, [reason])
+        return self._of_never(message, follower.properties, follower.body, failure, errbacks=False)
+
+    def _of_never(
+        self,
+        message: Message,
+        properties: Properties,
+        body: bytes,
+        failure: Failure,
+        *,
+        skipped: bool = False,
+        errbacks: bool,
+    ) -> list[Publication]:
+        """What follows a task that will never end, itself or because of ``message``."""
         try:
-            call = read_message(properties, message.body, self._accept)
+            call = read_message(properties, body, self._accept)
         except MessageError:
-            if not task_id(message):
+            if not id_in(properties):
                 return []
-            call = Call(task_name(message), task_id(message), [], {})
+            call = Call(name_in(properties), id_in(properties), [], {})
         reply = encode_failure(call, failure, status="REVOKED" if skipped else "FAILURE")
         effects = effects_of_failure(
-            self._composer, call, failure, queue=message.queue, errbacks=not skipped
+            self._composer, call, failure, queue=message.queue, errbacks=errbacks
         )
         if not call.ignore_result or (call.name in self._keep_errors and not skipped):
             effects.replies = [Reply(call.id, reply), *effects.replies]

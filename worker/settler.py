@@ -7,6 +7,8 @@
   step with the ack: neither happens without the other.
 - A task that did not fail by itself, since it was killed or not run at all, has error links and a
   chain too: they are read here, by the same rules, without running anything of the user's.
+- What follows a task and goes to an exchange that is not there is set aside in its stead, after
+  some tries: among the dead letters of the task's queue. Whoever waits for it gets a failure.
 - A message that can never run (unknown task, unreadable body, a third crash) is copied to the dead
   letters of its queue, or to ``<queue>.dlq``, with the reason in the header ``qc-error``, and acked
   in the same step. Whoever waits for it gets a failure.
@@ -27,24 +29,26 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, get_args
-
-import msgspec
+from typing import get_args
 
 from queue_core import (
     Backoff,
     Closed,
     Connection,
+    Exchange,
     Message,
     MessageError,
+    Properties,
     Publication,
     PublishError,
     Queue,
     QueueCoreError,
+    QueueNotFound,
     StaleDelivery,
+    TopologyMismatch,
     TransportError,
-    fresh_id,
 )
+from queue_core.worker.dead_letters import copied, dead_letter
 from queue_core.worker.guarding import Fail, guarded, unheard
 from queue_core.worker.messages import label, properties_of
 from queue_core.worker.outcome import (
@@ -69,16 +73,10 @@ TOGETHER = 500
 TOGETHER_BYTES = 1_000_000
 MAX_CRASHES = 3
 CRASHES_HEADER = "qc-crashes"
-ERROR_HEADER = "qc-error"
-QUEUE_HEADER = "qc-queue"
 _PATIENCE = Backoff(base=0.2, cap=5.0)
 _TRIES = 8
 _FINISH = 15.0
 _RETURN_DELAY = 30.0
-_MAX_HEADERS: Final = 64_000
-_MAX_HEADER: Final = 1_000
-"""How much of headers, and of one of them if those are more, a dead letter has, in characters."""
-
 
 _NAMES = {kind: kind.__name__.lower() for kind in get_args(Outcome)}
 _Replying = tuple[Message, Outcome, bytes]
@@ -323,11 +321,11 @@ class Settler:
             then = sequel.of_unfinished(message, "TimeLimitExceeded", reason)
             self._finish(message, then, keep=True, last=last)
         elif isinstance(outcome, Rejected):
-            self._rejected(message, outcome)
+            self._rejected(message, outcome, last=last)
         elif isinstance(outcome, Crashed):
-            self._crashed(message, outcome.how)
+            self._crashed(message, outcome.how, last=last)
         elif isinstance(outcome, Abandoned):
-            self._cut_off(message, "its worker had to end")
+            self._cut_off(message, "its worker had to end", last=last)
         else:
             self._give_back(message, counted=False)
 
@@ -339,56 +337,66 @@ class Settler:
         The task has failed if ``then`` is too large for the broker: it never will be taken.
         """
         try:
-            self._ack(message, then)
+            self._ack(message, then, last=last)
         except MessageError as error:
             logger.error("what follows %s cannot be sent: %s", label(message), error)
             name = type(error).__name__
-            self._ack(message, self._sequel.of_unfinished(message, name, str(error)))
+            then = self._sequel.of_unfinished(message, name, str(error))
+            self._ack(message, then, last=last)
         except PublishError as error:
             if keep or not last:
                 raise
             logger.error("the result of %s cannot be sent: %s", label(message), error)
             self._ack(message, ())
 
-    def _ack(self, message: Message, then: Sequence[Publication]) -> None:
-        """Ack and send in one step; only send what was acked before its run."""
+    def _ack(self, message: Message, then: Sequence[Publication], *, last: bool = False) -> None:
+        """Ack and send in one step; at the ``last`` try set aside what goes nowhere."""
         try:
-            if not message.settled:
-                message.ack(then=then or None)
-            elif then:
-                self._producer.publish_many(list(then))
+            self._ack_and_send(message, then)
+        except QueueNotFound:
+            if not last:
+                raise
+            self._ack_and_send(message, self._set_aside(message, then))
         except PublishError:
             self._sequel.doubt()  # perhaps somebody deleted a queue
             raise
 
+    def _ack_and_send(self, message: Message, then: Sequence[Publication]) -> None:
+        """In one step; only send what was acked before its run."""
+        if not message.settled:
+            message.ack(then=then or None)
+        elif then:
+            self._producer.publish_many(list(then))
+
     def _give_back(self, message: Message, *, counted: bool) -> None:
         """Return the message to its queue; what was acked before its run is sent again."""
         if message.settled:
-            self._ack(message, [_copy(message, "", message.queue, {})])
+            self._ack(message, [_again(message, {})])
         else:
             message.requeue(counted=counted)
 
     # --- what did not run, or did not come back ---------------------------------------------------
 
-    def _rejected(self, message: Message, outcome: Rejected) -> None:
+    def _rejected(self, message: Message, outcome: Rejected, *, last: bool) -> None:
         if outcome.requeue:
             logger.warning("%s goes back, as it asked for: %s", label(message), outcome.reason)
             self._give_back(message, counted=True)
             return
         logger.error("%s is given up: %s", label(message), outcome.reason)
-        self._give_up(message, outcome.type_name, outcome.reason)
+        self._give_up(message, outcome.type_name, outcome.reason, last=last)
 
-    def _cut_off(self, message: Message, why: str) -> None:
+    def _cut_off(self, message: Message, why: str, *, last: bool) -> None:
         """It began and did not end: once more, unless it was acked before, to run at most once."""
         if message.settled:
-            self._ack(message, self._sequel.of_unfinished(message, "WorkerLostError", why))
+            then = self._sequel.of_unfinished(message, "WorkerLostError", why)
+            self._ack(message, then, last=last)
         else:
             message.requeue(counted=True)
 
-    def _crashed(self, message: Message, how: str) -> None:
+    def _crashed(self, message: Message, how: str, *, last: bool) -> None:
         """A child died while it ran this message: once more, unless it did so too often."""
         if message.settled:
-            self._cut_off(message, f"the process that ran it died ({how})")
+            self._cut_off(message, f"the process that ran it died ({how})", last=last)
             return
         counted = self._connection.features.attempts
         known = message.headers.get(CRASHES_HEADER)
@@ -396,57 +404,68 @@ class Settler:
         if crashes >= MAX_CRASHES:
             reason = f"crash loop: the process that ran it died {crashes} times ({how})"
             logger.error("%s is given up: %s", label(message), reason)
-            self._give_up(message, "WorkerLostError", reason)
+            self._give_up(message, "WorkerLostError", reason, last=last)
             return
         logger.warning("%s goes back: the process that ran it died (%s)", label(message), how)
         if counted:
             message.requeue()
         else:
-            again = _copy(message, "", message.queue, {CRASHES_HEADER: crashes})
-            self._ack(message, [again])
+            self._ack(message, [_again(message, {CRASHES_HEADER: crashes})])
 
-    def _give_up(self, message: Message, type_name: str, reason: str) -> None:
+    def _give_up(self, message: Message, type_name: str, reason: str, *, last: bool) -> None:
         """To the dead letters, with the reason; whoever waits gets a failure."""
-        headers = {ERROR_HEADER: reason[:1000], QUEUE_HEADER: message.queue}
+        dead = self._buried(message, properties_of(message), message.body, reason)
+        then = self._sequel.of_unfinished(message, type_name, reason)
+        self._ack(message, [*then, dead], last=last)
+
+    def _buried(
+        self, message: Message, properties: Properties, body: bytes, reason: str
+    ) -> Publication:
+        """Return a copy of the message, or of what follows it, for its queue's dead letters."""
         queue = self.queues.get(message.queue)
         target = None if queue is None else queue.dead_letter_target
         if queue is not None and target is not None:
             key = queue.dead_letter_routing_key
             key = message.routing_key if key is None else key
-            dead = _copy(message, target, key, headers, small=True)
         else:
-            name = f"{message.queue[:250]}.dlq"
-            self._sequel.declare(Queue(name))
-            dead = _copy(message, "", name, headers, small=True)
-        self._ack(message, [*self._sequel.of_unfinished(message, type_name, reason), dead])
+            target, key = "", f"{message.queue[:250]}.dlq"
+            self._sequel.declare(Queue(key))
+        return dead_letter(properties, body, target, key, reason=reason, queue=message.queue)
+
+    def _set_aside(self, message: Message, then: Sequence[Publication]) -> list[Publication]:
+        """Put dead letters in the place of what goes to an exchange that is not there.
+
+        Whoever waits for such a follower gets a failure.
+        """
+        found = []
+        for follower in then:
+            if self._has(follower.exchange):
+                found.append(follower)
+                continue
+            reason = (
+                f"there is no exchange {follower.exchange!r} to send it to, with the routing key "
+                f"{follower.routing_key!r}"
+            )
+            logger.error("what follows %s is set aside: %s", label(message), reason)
+            found.append(self._buried(message, follower.properties, follower.body, reason))
+            found += self._set_aside(message, self._sequel.of_lost(message, follower, reason))
+        return found
+
+    def _has(self, exchange: str) -> bool:
+        """Whether the broker has this exchange."""
+        try:
+            if exchange:
+                self._connection.declare(Exchange(exchange), passive=True)
+        except TopologyMismatch:
+            return True
+        except QueueNotFound:
+            return False
+        return True
 
 
-def _copy(
-    message: Message, exchange: str, key: str, more: Mapping[str, object], *, small: bool = False
-) -> Publication:
-    """The message again, as it came: what is too much for us to send may have come from others.
-
-    With ``small`` without its large headers, if it has any.
-    """
-    known = properties_of(message)
-    headers = _without_large(known.headers) if small else known.headers
-    properties = msgspec.structs.replace(
-        known,
-        content_type=known.content_type or "application/octet-stream",
-        headers={**headers, **more},
-        expiration=None,
-        user_id=None,
-        delivery_mode=2,
-    )
-    return Publication(exchange, key, message.body, properties, fresh_id())
-
-
-def _without_large(headers: Mapping[str, Any]) -> Mapping[str, Any]:
-    """So few headers that a broker has room for more."""
-    sizes = {name: len(repr(value)) for name, value in headers.items()}
-    if sum(sizes.values()) <= _MAX_HEADERS:
-        return headers
-    return {name: value for name, value in headers.items() if sizes[name] <= _MAX_HEADER}
+def _again(message: Message, more: Mapping[str, object]) -> Publication:
+    """The message once more, for its own queue."""
+    return copied(properties_of(message), message.body, "", message.queue, more)
 
 
 def _only_acks(outcome: Outcome) -> bool:

@@ -476,7 +476,7 @@ def test_a_burst_ends_when_the_queues_are_empty(app):
 
 
 def test_a_burst_does_not_end_when_a_message_is_pushed_just_after_a_wait_for_one(app, monkeypatch):
-    """As RabbitMQ does: what a task that ends brings is here before anybody looks into the queue."""
+    """As by RabbitMQ: what a task that ends brings is here before anybody looks into a queue."""
     go, runs, pushed = threading.Event(), [], []
 
     @app.task(name="again")
@@ -738,7 +738,7 @@ class Taker:
 
 
 def test_a_message_that_ends_between_two_looks_keeps_its_consumer_open(app, monkeypatch):
-    """It goes from those in flight to the settler while the intake looks at the one or the other."""
+    """It goes from those in flight to the settler while the intake looks at one or the other."""
     monkeypatch.setattr(intake, "RETIRED", 0.0)
     request = SimpleNamespace(ticket=1, taker=None, state="reserved")
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from queue_core import ConfigError, StoreCorrupt
 from queue_core.mailbox import LamportClock
 from queue_core.testing.clocks import FakeClock
-from queue_core.testing.eventually import eventually
 from queue_core.worker.revoked import KEPT, MAX_IDS, Revoked
 from queue_core.worker.steps.state import VERSION, State, StateDB, StateFile
 from queue_core.worker.timer import Timer

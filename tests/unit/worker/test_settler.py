@@ -15,6 +15,7 @@ from queue_core import (
     Connection,
     ConnectionLost,
     DecodeError,
+    Exchange,
     Properties,
     Publication,
     Queue,
@@ -25,7 +26,16 @@ from queue_core.testing.eventually import eventually
 from queue_core.worker import App, Signature
 from queue_core.worker import settler as settling
 from queue_core.worker.composing import composer_of
-from queue_core.worker.outcome import Abandoned, ChordPart, Crashed, Done, Rejected, Returned
+from queue_core.worker.outcome import (
+    Abandoned,
+    ChordPart,
+    Crashed,
+    Done,
+    Failed,
+    Rejected,
+    Retried,
+    Returned,
+)
 from queue_core.worker.protocol import Call, task_headers
 from queue_core.worker.results.chords import KeyValueChords
 from queue_core.worker.results.key_value import KeyValueDeliverer
@@ -340,10 +350,10 @@ def test_what_is_too_large_for_the_broker_fails_its_task_once(
     settler = make(connection, RpcDeliverer(connection.producer()), {})
     ack = settler._ack
 
-    def ack_little(message, then):
+    def ack_little(message, then, **how):
         if any(len(publication.body) > 1500 for publication in then):
             raise TooLarge("a statement is more than the server takes")
-        ack(message, then)
+        ack(message, then, **how)
 
     monkeypatch.setattr(settler, "_ack", ack_little)
     reply = b"{}" if linked else b"x" * 2000
@@ -354,6 +364,82 @@ def test_what_is_too_large_for_the_broker_fails_its_task_once(
         told = replies.receive(30)
     assert told is not None and told.payload["result"]["exc_type"] == "TooLarge"
     assert connection.inspect("q").delayed == connection.inspect("next").ready == 0
+    settler.close()
+
+
+def nowhere(task_id):
+    """What asks for a task, by way of an exchange that is not there."""
+    options = {"task_id": task_id, "exchange": "nowhere", "routing_key": "key"}
+    return COMPOSER.compose(Signature("after", options=options))
+
+
+@pytest.mark.parametrize("acked", [False, True])
+@pytest.mark.parametrize(
+    ("outcome", "stored"),
+    [
+        (lambda letters: Done(b"{}", 0.1, letters), {"id-1": b"{}"}),
+        (lambda letters: Failed(b"{}", "E", 0.1, letters=letters), {"id-1": b"{}"}),
+        (lambda letters: Retried(*letters, b"", "E", 0.1, 0.1), {}),
+    ],
+)
+def test_what_goes_to_an_exchange_that_is_not_there_is_set_aside(
+    connection, consumer, monkeypatch, outcome, stored, acked
+):
+    """Else its task would be run again for ever, or what follows would be lost."""
+    monkeypatch.setattr(settling, "_PATIENCE", Backoff(base=0.001, cap=0.002))
+    deliverer = Deliverer()
+    settler = make(connection, deliverer, {})
+    message = take(connection, consumer)
+    if acked:
+        message.ack(then=())
+    settler.settle(message, outcome([nowhere("after")]))
+    eventually(lambda: settler.idle and empty(connection))
+    assert connection.inspect("q").delayed == 0
+    with connection.consumer("q.dlq") as consumer:
+        dead = consumer.receive(30)
+    assert dead is not None and dead.headers["task"] == "after" and dead.headers["id"] == "after"
+    reason = "there is no exchange 'nowhere' to send it to, with the routing key 'key'"
+    assert dead.headers["qc-error"] == reason and dead.headers["qc-queue"] == "q"
+    kept = dict(deliverer.stored)
+    assert "QueueNotFound" in str(kept.pop("after")) and kept == stored
+    settler.close()
+
+
+def test_an_exchange_that_comes_late_gets_what_waits_for_it(connection, consumer, monkeypatch):
+    monkeypatch.setattr(settling, "_PATIENCE", Backoff(base=0.001, cap=0.002))
+    settler = make(connection, Deliverer(), {})
+    tries = itertools.count(1)
+
+    def then(*_, **__):
+        if next(tries) == 3:
+            connection.declare(Queue("late", exchange=Exchange("nowhere"), routing_key="key"))
+        return []
+
+    monkeypatch.setattr(settler._sequel._deliverer, "deliver", then)
+    settler.settle(take(connection, consumer), Done(b"{}", 0.1, [nowhere("after")]))
+    eventually(lambda: settler.idle and empty(connection))
+    assert connection.inspect("late").ready == 1
+    settler.close()
+
+
+def test_a_task_that_is_given_up_keeps_its_error_link_that_goes_nowhere(
+    connection, consumer, monkeypatch
+):
+    monkeypatch.setattr(settling, "_PATIENCE", Backoff(base=0.001, cap=0.002))
+    deliverer = Deliverer()
+    settler = make(connection, deliverer, {})
+    handler = Signature("handler", options={"exchange": "nowhere", "routing_key": "key"})
+    letter = COMPOSER.compose(Signature("t", options={"task_id": "id-1", "link_error": handler}))
+    sent = letter.publication
+    sent.exchange, sent.routing_key = "", "q"
+    connection.producer().publish_many([sent])
+    settler.settle(consumer.receive(30), Rejected("no such task"))
+    eventually(lambda: settler.idle and empty(connection))
+    with connection.consumer("q.dlq") as consumer:
+        dead = [consumer.receive(30) for _ in range(2)]
+    reasons = {message.headers["task"]: message.headers["qc-error"] for message in dead}
+    assert reasons["t"] == "no such task" and "nowhere" in reasons["handler"]
+    assert b"no such task" in dict(deliverer.stored)["id-1"]
     settler.close()
 
 
