@@ -22,7 +22,7 @@ Where things stand, along the way of a task:
   ``outcome``, and ``running`` through the function, with ``request``, ``endings``, ``limits``,
   ``failure`` and, for coroutines, ``loops``.
 - Ended: ``settler`` acks; ``sequel`` is what goes with the ack, made by ``following``,
-  ``failure_effects`` and ``retrying``; ``results`` are kept and waited for.
+  ``failure_effects`` and ``retrying``; ``dead_letters``; ``results`` are kept and waited for.
 - Watched: ``control`` (remote commands), ``cli``, ``logs``, ``banner``, ``demo``.
 
 Small things that many use: ``locate`` and ``absent`` (finding the app), ``suggestions``,

@@ -648,15 +648,18 @@ def test_an_idle_worker_holds_what_it_held_until_messages_come_again(app, run, m
     monkeypatch.setattr(ThreadPool, "ahead", property(lambda pool: ahead[0]))
     monkeypatch.setattr(loop, "RECEIVE", 0.01)
     monkeypatch.setattr(loop, "LOOK", 0.0)
-    quick = app.task(name="quick")(lambda: "done")
+    go = threading.Event()
+    held = app.task(name="held")(lambda: go.wait(30.0))
     worker, _, _ = run()
     taker = worker.consumer.intake.taker
     ahead[0] = 64
     before = len(waits)
     eventually(lambda: len(waits) > before + 3, what="it has nothing to do")
     assert worker.consumer.intake.taker is taker
-    assert quick.delay().get(30) == "done"
+    result = held.delay()
     eventually(lambda: worker.consumer.intake.taker is not taker, what="it holds more")
+    go.set()
+    assert result.get(30)
 
 
 def ready(app, name=None):
