@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from queue_core import Deadline, QueueCoreError
 from queue_core.mailbox.answers import Answers
-from queue_core.mailbox.directory import Directory
+from queue_core.mailbox.directory import Directory, put_away
 from queue_core.mailbox.replies import Replies, Ticket
 from queue_core.mailbox.sending import FEW, Sender
 from queue_core.mailbox.wire import Address, Command, Reply
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 _PATIENCE: Final = 0.1
 """Seconds without an answer after which those that are missing are looked for; a quarter of it when
 they are few, since looking costs a message for each."""
+_LAST_WORDS: Final = 0.25
+"""Seconds in which the answer comes of a node that answered and left before it was looked for."""
 
 
 class Asking:
@@ -57,6 +59,7 @@ class Asking:
         self._limit = limit
         self._mixed = mixed
         self._awaited: set[str] | None = None  # None: nobody knows who there is
+        self._left: set[str] = set()  # those of them that were gone when last looked for
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Send, and yield until the last answer or the deadline."""
@@ -106,8 +109,8 @@ class Asking:
         in_vain = 0  # times that nothing came, up to six
         while not self._complete and not self._deadline.expired:
             patience = _PATIENCE / 4 if len(self._awaited or ()) <= FEW else _PATIENCE
-            bound = self._deadline.bound(min(1.0, patience * 2**in_vain))
-            moment = Deadline.after(bound, self._deadline.clock)
+            seconds = max(min(1.0, patience * 2**in_vain), _LAST_WORDS if self._left else 0.0)
+            moment = Deadline.after(self._deadline.bound(seconds), self._deadline.clock)
             reply = self._replies.next(ticket, moment, self._deadline)
             if reply is not None:
                 in_vain = 0
@@ -125,14 +128,15 @@ class Asking:
         return seen
 
     def _look_for_them(self) -> None:
-        """Wait no longer for nodes that are gone."""
+        """Wait no longer for nodes that are gone, and of which nothing has come since."""
         if not self._awaited:
             return
-        gone = self._sender.gone(sorted(self._awaited), self._deadline)
+        left, self._left = self._left, self._sender.gone(sorted(self._awaited), self._deadline)
+        gone = left & self._left
         if not gone:
             return
         self._awaited -= gone
         if self._command.address.names is not None:
             self.answers.unknown |= gone
         else:
-            self._directory.leave(*gone)
+            put_away(self._directory, gone, lambda names: self._sender.gone(names, self._deadline))

@@ -105,9 +105,9 @@ def _add_talk(
     def hello(state: object, name: str, labels: dict[str, str], again: bool = False) -> None:
         if name == node.name:
             return
+        directory.note(name, labels)
         if not again:
             wiring.cast(name, "qc.here", {"name": node.name, "labels": dict(node.labels)})
-        directory.note(name, labels)
 
     def here(state: object, name: str, labels: dict[str, str]) -> None:
         if name == node.name:
@@ -130,7 +130,7 @@ def _add_talk(
     panel.register(here, name="qc.here", visible=False)
     panel.register(tell, name="qc.tell", visible=False)
     panel.register(told, name="qc.told", visible=False)
-    panel.register(bye, name="qc.bye", visible=False)
+    panel.register(bye, name="qc.bye", visible=False, concurrency=0)  # before the next hello
 
 
 def _described(meta: Meta) -> dict[str, Any]:

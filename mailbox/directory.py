@@ -45,8 +45,8 @@ class Directory(Protocol):
     def join(self, name: str, labels: Labels, *, again: bool = False) -> None:
         """A node came, or says ``again`` that it is there, should it have been forgotten."""
 
-    def leave(self, *names: str) -> None:
-        """Nodes went, or were found dead."""
+    def leave(self, *names: str) -> dict[str, Labels]:
+        """Nodes went, or were found dead; return those that were known."""
 
     def record(self, entry: Entry) -> None:
         """Keep a command for nodes that come later."""
@@ -75,14 +75,17 @@ class SharedDirectory:
         """See `Directory.join`. With ``again`` it is one read, as a rule."""
         self._change_names(lambda names: names.get(name) != labels and {**names, name: labels})
 
-    def leave(self, *names: str) -> None:
+    def leave(self, *names: str) -> dict[str, Labels]:
         """See `Directory.leave`."""
-        gone = set(names)
-        self._change_names(
-            lambda known: (
-                bool(gone & known.keys()) and {n: v for n, v in known.items() if n not in gone}
-            )
-        )
+        gone: dict[str, Labels] = {}
+
+        def without(known: dict[str, Labels]) -> dict[str, Labels] | bool:
+            gone.clear()
+            gone.update({name: known[name] for name in names if name in known})
+            return bool(gone) and {n: v for n, v in known.items() if n not in gone}
+
+        self._change_names(without)
+        return gone
 
     def record(self, entry: Entry) -> None:
         """See `Directory.record`."""
@@ -135,10 +138,11 @@ class PeerDirectory:
                 self._to_ask = ASKED
         self._tell_all("qc.hello", {"name": name, "labels": labels, "again": again})
 
-    def leave(self, *names: str) -> None:
+    def leave(self, *names: str) -> dict[str, Labels]:
         """See `Directory.leave`."""
-        self.drop(names)
+        gone = self.drop(names)
         self._tell_all("qc.bye", {"names": names})
+        return gone
 
     def record(self, entry: Entry) -> None:
         """See `Directory.record`."""
@@ -163,11 +167,10 @@ class PeerDirectory:
             self._to_ask -= 1
             return self._to_ask >= 0
 
-    def drop(self, names: Iterable[str]) -> None:
-        """Some are not there any more."""
+    def drop(self, names: Iterable[str]) -> dict[str, Labels]:
+        """Some are not there any more; return those that were known."""
         with self._lock:
-            for name in names:
-                self._names.pop(name, None)
+            return {name: self._names.pop(name) for name in names if name in self._names}
 
     def peers(self, address: Address) -> tuple[str, ...]:
         """The names that this node knows, its own among them, as far as they are meant."""
@@ -199,6 +202,17 @@ class PeerDirectory:
                 self._names.setdefault(name, labels)
             for entry in entries:
                 self._journal.add(entry, self._clock.time())
+
+
+def put_away(directory: Directory, names: set[str], gone: Callable[[set[str]], set[str]]) -> None:
+    """Forget nodes that were found gone, but for those that have come again meanwhile.
+
+    A node has its queue before it says that it is there. So one that says it before we forget it is
+    found by ``gone``, which says who is not there, and one that says it later is not forgotten.
+    """
+    known = directory.leave(*names)
+    for name in names - gone(names):
+        directory.join(name, known.get(name, {}), again=True)
 
 
 def _decode(value: bytes) -> object:

@@ -76,6 +76,7 @@ class Inbox:
             TransportError: the broker is away, or refuses.
         """
         self._connection = connection
+        self._lost = False
         self.queue = connection.declare(queue)
         self._consumer: Consumer = connection.consumer(
             self.queue, prefetch=prefetch, decode=False, accept=accept
@@ -93,9 +94,12 @@ class Inbox:
             Closed: the connection, or this, was closed.
             QueueCoreError: the broker is away.
         """
+        if self._lost:
+            self._restore()  # which failed before: nobody says a second time that it is gone
         try:
             message = self._consumer.receive(timeout, patience=patience)
         except QueueNotFound:
+            self._lost = True
             self._restore()
             return None
         if message is not None:
@@ -118,6 +122,7 @@ class Inbox:
         self._connection.declare(self.queue)
         self._consumer.cancel_queue(self.queue)  # the subscription that has ended
         self._consumer.add_queue(self.queue)
+        self._lost = False
         logger.warning("queue %s was lost, and is declared again", self.queue.name)
 
     def stop(self) -> None:

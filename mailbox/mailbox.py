@@ -35,7 +35,13 @@ from queue_core.mailbox.answers import Answers
 from queue_core.mailbox.arguments import address_of, check_command, labels_of, names_of
 from queue_core.mailbox.asking import Asking
 from queue_core.mailbox.clock import LamportClock
-from queue_core.mailbox.directory import Directory, Labels, PeerDirectory, SharedDirectory
+from queue_core.mailbox.directory import (
+    Directory,
+    Labels,
+    PeerDirectory,
+    SharedDirectory,
+    put_away,
+)
 from queue_core.mailbox.inbox import private_queue
 from queue_core.mailbox.node import Node
 from queue_core.mailbox.outbox import Outbox
@@ -190,7 +196,7 @@ class Mailbox:
             return silent | {name: dict(labels) for name, labels in answers.items()}
         gone = self._sender.gone(known, deadline)
         if gone:
-            directory.leave(*gone)
+            put_away(directory, gone, lambda names: self._sender.gone(names, deadline))
         return {name: dict(labels) for name, labels in known.items() if name not in gone}
 
     # --- asking and telling -----------------------------------------------------------------------

@@ -137,7 +137,7 @@ class Node:
         self._stopping = threading.Event()
         self._lost = False
         self._rejoin = 0.0
-        self._rejoining = False
+        self._naming = threading.Lock()  # held while others are told that it is there, or left
         self._look = 0.0
         self._inbox: Inbox | None = None
         self._place: _Place | None = None
@@ -222,8 +222,12 @@ class Node:
         self._guard.begin()
         if self._guard.open:
             logger.debug("node %s obeys everybody who can publish to its broker", self.name)
-        self._reception.learn()
-        self._wiring.directory.join(self.name, self.labels)
+        try:
+            self._reception.learn()
+            self._wiring.directory.join(self.name, self.labels)
+        except BaseException:
+            self._delete_queue(self._inbox)  # else it would be there, and nobody in it
+            raise
         self._rejoin = time.monotonic() + _REJOIN
         self._thread = threading.Thread(target=self._serve, name=f"node {self.name}", daemon=True)
         self._thread.start()
@@ -320,29 +324,35 @@ class Node:
         if message is not None:
             # Later than it may be: this process stood still, and the message may have come before.
             self._take(message, min(time.monotonic(), asked + _POLL))
-        if time.monotonic() >= self._rejoin and not self._rejoining:
-            self._rejoining = self._runner.submit("qc.rejoin", 1, self._join_again)
+        if time.monotonic() >= self._rejoin:
+            self._rejoin = time.monotonic() + _REJOIN
+            self._runner.submit("qc.rejoin", 1, self._join_again)
 
     def _join_again(self) -> None:
         """Say that we are there, on a handlers' thread: commands do not wait for a store."""
         try:
-            if not self._stopping.is_set():
-                self._wiring.directory.join(self.name, self.labels, again=True)
+            with self._naming:
+                if not self._stopping.is_set():
+                    self._wiring.directory.join(self.name, self.labels, again=True)
         except QueueCoreError as error:
             logger.warning("node %s cannot say that it is there: %s", self.name, error)
-        finally:
-            self._rejoin = time.monotonic() + _REJOIN
-            self._rejoining = False
 
     def _say_goodbye(self) -> None:
         assert self._inbox is not None, "started"
         self._stopping.set()
+        if self._lost:
+            self._inbox.close()
+            return
         try:
-            if self._lost:
-                self._inbox.close()
-            else:
+            with self._naming:
                 self._wiring.directory.leave(self.name)
-                self._inbox.delete()
+        except QueueCoreError as error:
+            logger.debug("node %s cannot say that it leaves: %s", self.name, error)
+        self._delete_queue(self._inbox)
+
+    def _delete_queue(self, inbox: Inbox) -> None:
+        try:
+            inbox.delete()
         except QueueCoreError as error:
             logger.debug("node %s leaves its queue to its connection's end: %s", self.name, error)
 

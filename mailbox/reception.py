@@ -140,8 +140,9 @@ class Reception:
 
     def _hand_over(self, job: Job) -> None:
         command, meta = job.command, job.entry.meta
-        self._answers.begin(command)
-        if not meta.concurrency:
+        if not self._answers.begin(command):
+            self._count("repeated")  # it was learned from the journal a moment ago
+        elif not meta.concurrency:
             self._run(job)
         elif not self._runner.submit(meta.name, meta.concurrency, lambda: self._run(job)):
             self._answers.forget(command)
@@ -176,8 +177,11 @@ class Reception:
         try:
             value = entry.handler(self._node.state, **job.arguments)
             if not inspect.isgenerator(value):
+                self._record(job)  # before the answer: who has it may start a node at once
                 self._answers.reply(command, value)
-            elif not self._send_items(job, value):
+            elif self._send_items(job, value):
+                self._record(job)
+            else:
                 self._count("left")
                 return
             self._count("handled")
@@ -190,8 +194,6 @@ class Reception:
             self._log(command.method, error)
             text = _text(error)
             self._answers.reply(command, text, kind="error", error=type(error).__name__)
-        else:
-            self._record(job)
 
     def _log(self, method: str, error: BaseException) -> None:
         """Write down why a command was not done: all of it, unless the handler refused."""

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from queue_core import (
+    Closed,
     Connection,
     ConnectTimeout,
     Deadline,
@@ -235,7 +236,8 @@ class Replies(Generic[R]):
 
     def _take(self, own: _Own[R], deadline: Deadline, patience: float) -> None:
         """Take one answer, for whomever it is."""
-        assert own.inbox is not None, "open() was called before anything was asked"
+        if own.inbox is None:
+            raise Closed("answers are not heard any more")
         message = own.inbox.receive(deadline.remaining(), patience=patience)
         if message is None:
             return

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -13,6 +14,7 @@ from queue_core import (
 )
 from queue_core.mailbox import LamportClock
 from queue_core.mailbox.sending import FEW, Sender
+from queue_core.mailbox.wire import Address
 from queue_core.testing.eventually import eventually
 
 WAIT = 10.0
@@ -56,6 +58,29 @@ def test_nodes_that_answer_and_leave_before_the_caller_looks_are_heard(box, star
 
     monkeypatch.setattr(Sender, "send", send_slowly)
     assert dict(box.multi_call("leave", timeout=30)) == {"a": "gone", "b": "gone"}
+
+
+@pytest.mark.parametrize("names", [None, ["a", "b"]])
+def test_a_node_that_answers_and_leaves_while_it_is_looked_for_is_heard(
+    box, start, monkeypatch, names
+):
+    asked, node, other = threading.Event(), start("a"), start("b")
+    node.handler(lambda state: asked.wait(60) and leave(state), name="leave")
+    other.handler(lambda state: "here", name="leave")
+    eventually(lambda: set(box.nodes()) == {"a", "b"})
+    peers = other._wiring.directory
+    if peers.names() is None:  # then its answer says who else there is
+        eventually(lambda: set(peers.peers(Address())) == {"a", "b"})
+    gone = Sender.gone
+
+    def look_late(sender, *args):
+        asked.set()
+        assert node.wait(30)
+        return gone(sender, *args)
+
+    monkeypatch.setattr(Sender, "gone", look_late)
+    ask = box.multi_call if names is None else partial(box.call, names)
+    assert dict(ask("leave", timeout=60)) == {"a": "gone", "b": "here"}
 
 
 def leave(state):

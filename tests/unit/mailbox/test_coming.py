@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import pytest
+
 from queue_core import Connection, Exchange
 from queue_core.mailbox import LamportClock, Panel
 from queue_core.mailbox.builtin import Profile, builtin_commands
@@ -85,3 +87,20 @@ def test_a_node_that_came_before_tells_nothing_when_it_says_again_that_it_is_the
         second.join("b", {}, again=True)
         assert set(talk.said) == {"qc.hello"}
         assert set(first.peers(Address())) == {"a", "b"}
+
+
+def test_a_node_that_comes_is_known_although_it_could_not_be_told_so():
+    with Connection("memory://coming") as connection:
+        talk = Talk(connection)
+        known = talk.come("a")
+        hello = talk.panels["a"].find("qc.hello")
+        with pytest.raises(KeyError):  # there is nobody to be told
+            hello.handler(None, name="b", labels={})
+        assert set(known.peers(Address())) == {"a", "b"}
+
+
+def test_a_farewell_is_heard_where_commands_are_taken_so_that_no_later_hello_overtakes_it():
+    with Connection("memory://coming") as connection:
+        talk = Talk(connection)
+        talk.come("a")
+        assert talk.panels["a"].find("qc.bye").meta.concurrency == 0
