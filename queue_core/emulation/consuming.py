@@ -72,18 +72,20 @@ class Consumer:
         self._stopped = False
         self._retired = False
 
-    def remove(self, queue: str, *, deleted: bool = False) -> Window | None:
+    def remove(self, queue: str, *, deleted: str | None = None) -> Window | None:
         """End a subscription and return its window; `Ledger.finish` must follow.
 
-        ``deleted`` has the next receive raise QueueNotFound.
+        ``deleted`` is the uid of a queue that is gone: a subscription to another one of that name
+        stays. The next receive raises QueueNotFound.
         """
         ledger = self.ledger
         with ledger.lock:
-            window = ledger.windows.pop(queue, None)
-            if window is None:
+            window = ledger.windows.get(queue)
+            if window is None or deleted not in (None, window.uid):
                 return None
+            del ledger.windows[queue]
             self._stash = deque(item for item in self._stash if item.queue != queue)
-            if deleted:
+            if deleted is not None:
                 self._ended.append(queue)
             else:
                 ledger.leaving.append(window)

@@ -72,8 +72,8 @@ class Core:
         self.main = Names.main(options.node, self.uid)
         self.fence = Fence(options.lease, options.clock.monotonic())
         self.lock = threading.Lock()
-        self.exclusive: dict[str, str] = {}
-        """Exclusive queues of this session, with their uid."""
+        self.exclusive: set[tuple[str, str]] = set()
+        """Exclusive queues of this session: name and uid."""
         self.chores: deque[Chore] = deque()
         self.late: deque[LateClaim] = deque(maxlen=_MOST_LATE)
         self.keeper: Wakeable | None = None

@@ -54,8 +54,8 @@ logger = logging.getLogger(__name__)
 class Declarer:
     """Topology for one session. Thread-safe as far as the handles are not shared."""
 
-    def __init__(self, core: Core, on_deleted: Callable[[str], None]) -> None:
-        """``on_deleted`` hears the name of each queue that this session deleted."""
+    def __init__(self, core: Core, on_deleted: Callable[[str, str], None]) -> None:
+        """``on_deleted`` hears name and uid of each queue that this session deleted."""
         self._core = core
         self._on_deleted = on_deleted
 
@@ -173,7 +173,7 @@ class Declarer:
             if not made and (found is None or found.uid != entry.uid):
                 continue  # it was created meanwhile: prolong that one
             if entry.owner == core.main:
-                core.exclusive[name] = entry.uid
+                core.exclusive.add((name, entry.uid))
             return
 
     def _keep_alive(self, store: Store, queue: Queue, uid: str, seconds: float) -> None:
@@ -184,12 +184,11 @@ class Declarer:
         """
         store.open_session(Names.queue(queue.name, uid), seconds)
         if queue.exclusive:
-            self._core.exclusive[queue.name] = uid
+            self._core.exclusive.add((queue.name, uid))
 
     def _let_go(self, store: Store, name: str, uid: str) -> None:
         """The queue was certainly not written: its session ends, if it has one."""
-        if self._core.exclusive.get(name) == uid:
-            del self._core.exclusive[name]
+        self._core.exclusive.discard((name, uid))
         store.end_session(Names.queue(name, uid))
 
     def _edit_queue(self, store: Store, queue: Queue, uid: str, deadline: Deadline) -> QueueEntry:
@@ -308,8 +307,8 @@ class Declarer:
         gone = self._core.table.edit(store, delete, hint=[q(name)], deadline=deadline)
         if gone:
             store.end_session(Names.queue(name, uid))
-            self._core.exclusive.pop(name, None)
-            self._on_deleted(name)
+            self._core.exclusive.discard((name, uid))
+            self._on_deleted(name, uid)
         if leftovers is not None:
             leftovers.delete(store, deadline)
         return gone

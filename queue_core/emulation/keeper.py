@@ -104,7 +104,7 @@ class Keeper:
         self._fetch = SMALLEST_BATCH  # how many dead messages
         self._stuck: dict[str, float] = {}  # sessions that could not be ended: when to try again
         self._chores_from = float("-inf")  # after a failure they wait a little
-        self._idle: dict[str, float] = {}
+        self._idle: dict[tuple[str, str], tuple[int, float]] = {}  # version, and since when
         self._event = threading.Event()
         self._next_wake = float("-inf")
         self._asked = float("inf")
@@ -247,7 +247,7 @@ class Keeper:
         names: dict[str, tuple[Consumer | None, float]] = {core.main: (None, lease)}
         if self._collector:
             names[self._collector] = (None, lease)
-        for name, uid in list(core.exclusive.items()):
+        for name, uid in list(core.exclusive):
             names[Names.queue(name, uid)] = (None, lease)
         for consumer in self._consumers():
             for window in consumer.ledger.subscriptions():
@@ -400,18 +400,18 @@ class Keeper:
                 for consumer, uid in users:
                     if entry is None or entry.uid != uid:
                         with each:
-                            self._drop(store, consumer, name)
-        for name, uid in list(self._core.exclusive.items()):
+                            self._drop(store, consumer, name, uid)
+        for name, uid in list(self._core.exclusive):
             with each:
                 self._expire_exclusive(store, name, uid, used=name in consumed)
-        for name in self._idle.keys() - self._core.exclusive.keys():
-            del self._idle[name]
+        for queue in self._idle.keys() - self._core.exclusive:
+            del self._idle[queue]
         if each.error is not None:
             logger.debug("something is left as it is for now: %s", each.error)
         return LOOK_INTERVAL
 
-    def _drop(self, store: Store, consumer: Consumer, queue: str) -> None:
-        window = consumer.remove(queue, deleted=True)
+    def _drop(self, store: Store, consumer: Consumer, queue: str, uid: str) -> None:
+        window = consumer.remove(queue, deleted=uid)
         if window is not None:
             try:
                 consumer.ledger.finish(store, window)
@@ -421,12 +421,20 @@ class Keeper:
                 raise
 
     def _expire_exclusive(self, store: Store, name: str, uid: str, *, used: bool) -> None:
-        """Only we can consume from our exclusive queues, so only we see that one is idle."""
+        """Only we can consume from our exclusive queues, so only we see that one is idle.
+
+        Who declares it or subscribes gives its entry a new version, by which we notice.
+        """
         core = self._core
         now = core.clock.monotonic()
-        entry = core.table.queue(store, name).queue
-        if entry is None or entry.expires is None or used:
-            self._idle[name] = now
-        elif now - self._idle.setdefault(name, now) >= entry.expires:
+        known = core.table.queue(store, name)
+        entry, version = known.queue, known.version
+        if entry is not None and entry.uid != uid:
+            core.exclusive.discard((name, uid))  # another one has its name
+            return
+        idle = self._idle.setdefault((name, uid), (version, now))
+        if entry is None or entry.expires is None or used or idle[0] != version:
+            self._idle[name, uid] = version, now
+        elif now - idle[1] >= entry.expires:
             deadline = Deadline.after(core.options.timeout, core.clock)
-            self._declarer.remove(store, name, uid, deadline)
+            self._declarer.remove(store, name, uid, deadline, version=version)

@@ -407,8 +407,8 @@ class EmulatedSession:
         for _ in range(len(core.chores)):  # once: what takes many steps is left to others
             if (chore := core.next_chore()) is not None:
                 yield chore
-        for consumer in consumers:
-            yield partial(_send_all, ledger=consumer.ledger)
+        for ledger in [*(consumer.ledger for consumer in consumers), *self._leaving.values()]:
+            yield partial(_settle_all, ledger=ledger, deadline=self._deadline(left() / 2))
         # gives back uncounted whatever is unsettled
         yield partial(_end_session, name=core.main)
         yield partial(_end_session, name=Names.collect(core.uid))
@@ -418,7 +418,7 @@ class EmulatedSession:
                 yield partial(
                     declarer.leave, queue=window.queue, leases=window.leases, deadline=deadline
                 )
-        for name, uid in list(core.exclusive.items()):
+        for name, uid in list(core.exclusive):
             yield partial(declarer.remove, name=name, uid=uid, deadline=self._deadline(left()))
         for (_, queue), number in list(self._entering.items()):
             yield partial(_end_session, name=Names.consumer(queue, core.uid, number))
@@ -436,10 +436,10 @@ class EmulatedSession:
         for consumer in self._all_consumers():
             consumer.ledger.stir()
 
-    def _queue_deleted(self, queue: str) -> None:
+    def _queue_deleted(self, queue: str, uid: str) -> None:
         """End our own subscriptions to a queue that this session deleted."""
         for consumer in self._all_consumers():
-            window = consumer.remove(queue, deleted=True)
+            window = consumer.remove(queue, deleted=uid)
             if window is not None:
                 self._core.later(partial(_end_session, name=window.leases[0]))
 
@@ -448,8 +448,12 @@ def _end_session(store: Store, name: str) -> None:
     store.end_session(name)
 
 
-def _send_all(store: Store, ledger: Ledger) -> None:
-    ledger.send(store, ledger.take())
+def _settle_all(store: Store, ledger: Ledger, deadline: Deadline) -> None:
+    """Send what is pending, and let what is under way with other threads arrive."""
+    try:
+        ledger.flush(store, deadline)
+    except StaleDelivery as error:
+        logger.debug("closing a session: %s", error)
 
 
 def _stale(delivery: Delivery) -> StaleDelivery:
