@@ -109,7 +109,7 @@ class Connection:
         self._timeout = timeout
         self._codecs = codecs
         self._limits = limits
-        self._consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
+        self._consumers: weakref.WeakValueDictionary[int, Consumer] = weakref.WeakValueDictionary()
 
     # --- the connection itself --------------------------------------------------------------------
 
@@ -226,8 +226,9 @@ class Connection:
         with ExitStack() as stack:  # each is done, even if one before it fails
             stack.callback(end)
             if not self._recovery.closed:
-                for consumer in list(self._consumers):
-                    stack.callback(close, consumer)
+                for ref in self._consumers.valuerefs():  # which others may add to meanwhile
+                    if (consumer := ref()) is not None:
+                        stack.callback(close, consumer)
 
     def __enter__(self) -> Self:
         """Return itself; the connection is made when first needed."""
@@ -297,14 +298,9 @@ class Connection:
                 look.
         """
         _check_entity(entity)
-        existed = self._recovery.call(
-            lambda session, left: session.delete(
-                entity, if_unused=if_unused, if_empty=if_empty, timeout=left
-            ),
-            timeout=self._timeout,
+        return self._recovery.delete(
+            entity, if_unused=if_unused, if_empty=if_empty, timeout=self._timeout
         )
-        self._recovery.forget(entity)
-        return existed
 
     def inspect(self, queue: Queue | str) -> QueueInfo:
         """Count a queue's messages and consumers. Raises QueueNotFound."""
@@ -384,7 +380,7 @@ class Connection:
             limits=self._limits,
             timeout=self._timeout,
         )
-        self._consumers.add(consumer)
+        self._consumers[id(consumer)] = consumer
         return consumer
 
     def simple_queue(self, name: Queue | str, **unknown: Never) -> SimpleQueue:

@@ -206,6 +206,23 @@ class Recovery:
             if self.session is session:
                 return entity  # else it was replaced, and its successor may not have heard of this
 
+    def delete(self, entity: Entity, *, if_unused: bool, if_empty: bool, timeout: float) -> bool:
+        """Delete now, and declare it on no later session; return whether it existed."""
+        deadline = Deadline.after(timeout, self._options.clock)
+        existed = False
+
+        def delete(session: Session, left: float) -> tuple[Session, bool]:
+            return session, session.delete(
+                entity, if_unused=if_unused, if_empty=if_empty, timeout=left
+            )
+
+        while True:
+            session, found = self.call(delete, timeout=deadline)
+            existed |= found
+            self.forget(entity)
+            if self.session is session:
+                return existed  # else it was replaced, and its successor may have declared this
+
     def forget(self, entity: Entity) -> None:
         """Stop declaring this, and the bindings that lead to or from it."""
         self._entities.pop(_key(entity), None)

@@ -1,9 +1,21 @@
 """Connection.close has one deadline for everything."""
 
+import sys
+import threading
+
 import pytest
 
 from queue_core import Connection
 from queue_core.errors import Closed, ConnectTimeout
+
+
+@pytest.fixture
+def switching():
+    """Let threads take turns as often as possible."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 def test_closing_many_consumers_of_a_silent_broker_takes_one_timeout_not_one_for_each(broker):
@@ -47,3 +59,17 @@ def test_a_consumer_that_cannot_be_closed_keeps_nothing_else_open(broker, error)
         assert raised is error
     assert sorted(cancelled) == sorted(consumer._tag for consumer in consumers)
     assert session.closed and connection.closed
+
+
+def test_a_connection_can_be_closed_while_threads_still_make_consumers(broker, switching):
+    for _ in range(20):
+        connection = Connection("memory://a", transport=broker, clock=broker.clock)
+        consumers = [connection.consumer("q") for _ in range(200)]
+        thread = threading.Thread(
+            target=lambda c=connection, kept=consumers: kept.extend(
+                c.consumer("q") for _ in range(200)
+            )
+        )
+        thread.start()
+        connection.close()
+        thread.join(30)

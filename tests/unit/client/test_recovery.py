@@ -127,6 +127,22 @@ def test_a_declaration_made_while_the_session_is_replaced_is_made_on_the_new_one
     assert ("declare", Queue("generated")) in broker.sessions[1].calls
 
 
+def test_what_is_deleted_while_the_session_is_replaced_is_deleted_on_the_new_one(broker, recovery):
+    recovery.declare(Queue("q"), timeout=10.0)
+    first = broker.sessions[0]
+    delete = first.delete
+
+    def delete_and_lose(entity, **options):
+        existed = delete(entity, **options)
+        first.closed = True
+        purge(recovery)  # another thread opens the new session, and declares the queue there
+        return existed
+
+    first.delete = delete_and_lose
+    assert recovery.delete(Queue("q"), if_unused=False, if_empty=False, timeout=10.0)
+    assert broker.sessions[1].calls[-1] == ("delete", Queue("q"))
+
+
 def test_an_exclusive_queue_that_the_broker_still_holds_for_us_is_waited_for(broker, recovery):
     recovery.declare(Queue("mine", exclusive=True), timeout=10.0)
     broker.failures.extend([ConnectionLost("cut"), held()])
