@@ -9,7 +9,8 @@ The broker does by itself what `queue_core.emulation` does for stores, so this p
   ``subscription``: one consumer's life on a queue; ``proof``: that acks took effect
 - ``delaying``, ``returning``, ``arrivals``: delays and counted failures, which AMQP does not have;
   ``ladder``, ``copies``: what they declare and send, pure
-- ``frames``, ``tables``, ``properties``: the bytes of the hot path, pure
+- ``frames``, ``tables``, ``properties``: the bytes of the hot path, pure; ``direct_reply``: keys
+  that would end the connection
 - ``topology``, ``options``, ``errors``: arguments, URL options and errors translated, pure
 - ``versions``, ``durability``: what differs between servers and queues, pure
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from queue_core.errors import DecodeError, UsageError
 from queue_core.message import Headers, Properties
+from queue_core.transports.amqp.direct_reply import harmful
 from queue_core.transports.amqp.frames import short_string
 from queue_core.transports.amqp.tables import (
     DAMAGED,
@@ -116,13 +117,22 @@ def _encode_content(content_type: str, content_encoding: str) -> tuple[int, byte
 
 
 def _check_routes(headers: Headers) -> None:
-    """Raise UsageError for what RabbitMQ would close the channel for."""
+    """Raise UsageError for what RabbitMQ would close the channel or the connection for."""
     for name in _ROUTES:
-        if name in headers and not isinstance(headers[name], list | tuple):
+        if name not in headers:
+            continue
+        keys = headers[name]
+        if not isinstance(keys, list | tuple):
             raise UsageError(
                 f"AMQP header {name!r} is a list of routing keys for RabbitMQ, not "
-                f"{headers[name]!r:.60}; give it another name"
+                f"{keys!r:.60}; give it another name"
             )
+        for key in keys:
+            if isinstance(key, str) and harmful(key):
+                raise UsageError(
+                    f"AMQP header {name!r} has the routing key {key!r:.60}, a damaged address for "
+                    "RabbitMQ's direct replies; leave it out"
+                )
 
 
 def _short(what: str, text: str) -> bytes:

@@ -32,17 +32,20 @@ from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any
 
-from queue_core.errors import ConnectionLost, QueueCoreError
+from queue_core.errors import ConnectionLost, QueueCoreError, UsageError
 from queue_core.message import Publication
 from queue_core.transport import Outcome
 from queue_core.transports.amqp import frames
 from queue_core.transports.amqp.channel import Channel
+from queue_core.transports.amqp.direct_reply import PSEUDO_QUEUE, harmful
 from queue_core.transports.amqp.errors import blames, translate, wrong_exchange
 from queue_core.transports.amqp.io import Link
 from queue_core.transports.amqp.properties import encode_properties
 
 PIECE = 100
 """Publications that are encoded, and sent or refused, as one."""
+LONGEST_EXPIRATION = (2**32 - 1) / 1000
+"""Seconds; RabbitMQ closes the channel for more, some 49 days."""
 _CONFIRMED = Outcome("confirmed")
 _REFUSED = Outcome("refused", "the broker refused it: a queue is full, or cannot store it")
 
@@ -336,11 +339,24 @@ class Publisher:
 
 
 def _prepared(publication: Publication) -> Prepared:
-    """Return what to send; raises UsageError for properties that AMQP cannot carry."""
+    """Return what to send; raises UsageError for what AMQP cannot carry, or RabbitMQ not take."""
+    key, properties = publication.routing_key, publication.properties
+    if key.startswith(PSEUDO_QUEUE) and harmful(key):
+        key = PSEUDO_QUEUE  # nobody is there
+    if properties.reply_to == PSEUDO_QUEUE:
+        raise UsageError(
+            f"reply_to={PSEUDO_QUEUE!r}: the channel that publishes would have to consume the "
+            "answers; name a queue"
+        )
+    if properties.expiration is not None and properties.expiration > LONGEST_EXPIRATION:
+        raise UsageError(
+            f"the message's ttl of {properties.expiration:g} seconds is too long for RabbitMQ; use "
+            f"at most {LONGEST_EXPIRATION:g}, or none"
+        )
     return (
         publication.exchange,
-        publication.routing_key,
-        encode_properties(publication.properties),
+        key,
+        encode_properties(properties),
         publication.body,
         publication.mandatory,
     )

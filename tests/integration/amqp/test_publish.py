@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
+import pika
 import pytest
 
 from queue_core import Connection
@@ -18,6 +20,7 @@ from queue_core.errors import (
 )
 from queue_core.testing.eventually import eventually
 from queue_core.topology import Binding, Exchange, Queue
+from queue_core.transports.amqp.direct_reply import PSEUDO_QUEUE
 
 
 def test_returns_find_their_publication_among_many(bench):
@@ -178,12 +181,45 @@ def test_what_amqp_cannot_carry_is_refused_before_anything_is_sent(bench):
         bench.message("k" * 256),
         bench.message(queue, correlation_id="x" * 300),
         bench.message(queue, headers={"CC": "what RabbitMQ takes for a list of keys"}),
+        bench.message(queue, headers={"CC": [queue, "amq.rabbitmq.reply-to.a.b"]}),
+        bench.message(queue, reply_to="amq.rabbitmq.reply-to"),
+        bench.message(queue, expiration=5e6),
         bench.message(queue, headers={"k": list(range(100_000))}),
     ):
         with pytest.raises((UsageError, TooLarge)):
             bench.session.publish([bench.message(queue), wrong])
     assert bench.ready(queue) == 0
     bench.send(queue, b"fine")
+
+
+def test_a_damaged_address_for_a_direct_reply_is_a_queue_that_does_not_exist(bench):
+    """RabbitMQ 3.10 would end the connection, with everybody's publications."""
+    queue = bench.queue()
+    bench.send(queue, b"first")
+    link = bench.session._publisher._link
+    damaged = [bench.message("amq.rabbitmq.reply-to.g2dkAA==.k") for _ in range(2)]
+    damaged[1].mandatory = False
+    outcomes = bench.publish(bench.session, *damaged, bench.message(queue, b"last"))
+    assert outcomes == ["unroutable", "confirmed", "confirmed"]
+    assert not link.ended
+    assert bench.rest(queue) == [b"first", b"last"]
+
+
+def test_a_client_that_asked_for_a_direct_reply_gets_it(bench, amqp_url):
+    """One of another make: its publishing channel must be the one that consumes."""
+    queue, answers = bench.queue(), []
+    bench.session.subscribe("server", queue, prefetch=1)
+    with contextlib.closing(pika.BlockingConnection(pika.URLParameters(amqp_url))) as client:
+        channel = client.channel()
+        channel.basic_consume(PSEUDO_QUEUE, lambda *got: answers.append(got[3]), auto_ack=True)
+        channel.basic_publish("", queue, b"?", pika.BasicProperties(reply_to=PSEUDO_QUEUE))
+        (question,) = bench.take(bench.session, "server", 1)
+        answer = bench.message(question.reader.properties(question.raw).reply_to, b"!")
+        answer.mandatory = False
+        assert bench.publish(bench.session, answer) == ["confirmed"]
+        client.process_data_events(30)
+    assert answers == [b"!"]
+    bench.ack(bench.session, question)
 
 
 @pytest.mark.parametrize("value", [{1}, 1.5, 2**63, "\ud800"])
