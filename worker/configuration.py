@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -27,6 +27,8 @@ from queue_core.worker.blueprint import load
 from queue_core.worker.celery_settings import known_name, nearest_name, refusal
 from queue_core.worker.settings import DEFAULTS, FIELDS, STRUCTURED, Settings, read_setting
 from queue_core.worker.variables import FILE_VARIABLE, URL_VARIABLE
+
+T = TypeVar("T")
 
 _VARIABLE: Final = "QUEUE_CORE_"
 
@@ -130,7 +132,7 @@ def from_file(path: Path | str) -> list[Given]:
 
 
 def from_environment(environ: Mapping[str, str]) -> list[Given]:
-    """Read the variables that are settings. Raises ConfigError for a wrong value."""
+    """Read the variables that are settings. Raises ConfigError with a line for each wrong value."""
     values = {}
     if environ.get(URL_VARIABLE):
         values["broker_url"] = (URL_VARIABLE, environ[URL_VARIABLE])
@@ -138,7 +140,12 @@ def from_environment(environ: Mapping[str, str]) -> list[Given]:
         variable = _VARIABLE + name.upper()
         if variable in environ and kind not in STRUCTURED:
             values[name] = (variable, environ[variable])
-    return [_given(name, name, value, f"${variable}") for name, (variable, value) in values.items()]
+
+    def read(item: tuple[str, tuple[str, str]]) -> Given:
+        name, (variable, value) = item
+        return _given(name, name, value, f"${variable}")
+
+    return _each(values.items(), read)
 
 
 def find_file(environ: Mapping[str, str], folder: Path) -> Path | None:
@@ -201,21 +208,33 @@ def _read(values: Mapping[str, tuple[str, Any]], place: Callable[[str], str]) ->
     Raises ConfigError with a line for each that cannot be used.
     """
     found: dict[str, tuple[str, Given]] = {}
-    wrong = []
-    for spelled, (bare, value) in values.items():
+
+    def read(item: tuple[str, tuple[str, Any]]) -> Given:
+        spelled, (bare, value) = item
+        given = _read_one(spelled, bare, value, place(spelled))
+        before, known = found.setdefault(given.name, (spelled, given))
+        if known.value != given.value:
+            raise ConfigError(
+                f"{before} and {spelled} are the same setting with different values "
+                f"({given.where}); keep one of them"
+            )
+        return known
+
+    _each(values.items(), read)
+    return [given for _, given in found.values()]
+
+
+def _each(items: Iterable[T], read: Callable[[T], Given]) -> list[Given]:
+    """Read them all, or raise ConfigError with a line for each that cannot be read."""
+    found, wrong = [], []
+    for item in items:
         try:
-            given = _read_one(spelled, bare, value, place(spelled))
-            before, _ = found.setdefault(given.name, (spelled, given))
-            if found[given.name][1].value != given.value:
-                raise ConfigError(
-                    f"{before} and {spelled} are the same setting with different values "
-                    f"({given.where}); keep one of them"
-                )
+            found.append(read(item))
         except ConfigError as error:
             wrong.append(error)
     if wrong:
         raise ConfigError("\n".join(map(str, wrong))) from wrong[0].__cause__
-    return [given for _, given in found.values()]
+    return found
 
 
 def _read_one(spelled: str, bare: str, value: Any, where: str) -> Given:

@@ -319,6 +319,15 @@ def test_variables_are_settings_in_upper_case() -> None:
         from_environment({"QUEUE_CORE_TASK_ACKS_LATE": "2"})
 
 
+def test_variables_that_cannot_be_used_are_told_together() -> None:
+    wrong = {"QUEUE_CORE_TASK_ACKS_LATE": "2", "QUEUE_CORE_WORKER_CONCURRENCY": "many"}
+    with pytest.raises(ConfigError) as told:
+        from_environment({**wrong, "QUEUE_CORE_TIMEZONE": "UTC"})
+    lines = str(told.value).splitlines()
+    assert len(lines) == 2
+    assert {line.partition("$")[2].partition(")")[0] for line in lines} == set(wrong)
+
+
 def test_other_names_of_a_module_are_left_alone_unless_they_look_like_settings() -> None:
     source = SimpleNamespace(
         BROKER_URL="memory://a",
