@@ -70,6 +70,7 @@ def _copy(message: Message, error: MessageError, exchange: str, routing_key: str
     except DecodeError:
         properties = Properties()
     headers = dict(properties.headers)
+    headers.pop("CC", None)  # RabbitMQ would send the copy to those queues again, without an end
     headers["qc-error"] = f"{type(error).__name__}: {error}"[:MAX_REASON]
     headers["qc-queue"] = message.queue
     copied = Properties(

@@ -230,7 +230,7 @@ def buried(
 ) -> Publication:
     """Return a dead letter for ``exchange``, as the broker itself would write it.
 
-    ``key`` None keeps the routing key; ``now`` is in seconds since 1970.
+    ``key`` None keeps the routing keys; ``now`` is in seconds since 1970.
     """
     headers, history = _split(properties.headers)
     rows = deaths(history)
@@ -254,6 +254,8 @@ def buried(
     for fact in _FACTS:
         history.setdefault(f"x-first-death-{fact}", death[fact])
     headers |= {**history, "x-death": [death, *others]}
+    if key is not None:
+        headers.pop("CC", None)
     kept = properties.user_id if properties.user_id == user else None
     return Publication(
         exchange,

@@ -320,6 +320,23 @@ def test_who_subscribes_while_another_thread_ends_it_leaves_nothing_behind(
     assert bench.rest(queue, least=1) == [b"1"]
 
 
+def test_what_is_set_aside_goes_there_alone_whatever_other_queues_it_was_sent_to(bench, amqp_url):
+    """RabbitMQ routes by the header CC: each copy would come to the other queues again."""
+    first, second = bench.queue(), bench.queue()
+    wrong = bench.message(
+        first, b"{", content_type="application/json", headers={"CC": [second], "mine": 1}
+    )
+    assert bench.publish(bench.session, wrong) == ["confirmed"]
+    with Connection(amqp_url) as connection, connection.consumer(first, second) as consumer:
+        eventually(lambda: consumer.receive(timeout=0.1) or consumer.set_aside >= 2)
+        assert consumer.receive(timeout=0.3) is None
+        assert consumer.set_aside == 2
+    for queue in (first, second):
+        assert bench.rest(f"{queue}.dlq", least=1) == [b"{"]
+        bench.session.delete(Queue(f"{queue}.dlq"))
+    assert bench.ready(second) == 0
+
+
 def test_a_failed_subscription_leaves_nothing_behind(bench):
     with pytest.raises(QueueNotFound, match="no-such-queue"):
         bench.session.subscribe("c", "no-such-queue", prefetch=5)

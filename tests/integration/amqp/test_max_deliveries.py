@@ -64,6 +64,20 @@ def test_an_exhausted_message_is_buried_under_its_own_story(bench):
     assert bench.rest(queue) == []
 
 
+def test_an_exhausted_message_is_buried_where_the_queue_says_and_nowhere_else(bench):
+    """As the broker does it: a key for dead letters replaces those of the message, all of them."""
+    queue, grave = limited_queue(bench, 1)
+    other = bench.queue()
+    bench.publish(bench.session, bench.message(queue, b"poison", headers={"CC": [other]}))
+    assert bench.rest(other) == [b"poison"]
+    bench.session.subscribe("c", queue, prefetch=1)
+    (delivery,) = bench.take(bench.session, "c", 1)
+    bench.session.settle(requeue(delivery))
+    bench.session.flush("c")
+    assert bench.rest(grave, least=1) == [b"poison"]
+    assert bench.ready(other) == 0
+
+
 def test_one_delivery_is_enough_for_a_limit_of_one(bench):
     queue, grave = limited_queue(bench, 1)
     bench.send(queue, b"poison", b"good")
