@@ -5,7 +5,7 @@ A mailbox and a task worker are built on it.
 Start with `Connection`. Transports are written against `queue_core.transport`.
 """
 
-from queue_core.arguments import check_count, check_kind, need_seconds
+from queue_core.arguments import check_count, check_kind, copy_headers, need_seconds
 from queue_core.connection import Connection
 from queue_core.consumer import Consumer
 from queue_core.durability import Durability, Survives, Weakness
@@ -109,6 +109,7 @@ __all__ = [
     "Weakness",
     "check_count",
     "check_kind",
+    "copy_headers",
     "counted",
     "decode",
     "encode",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, Any
 
-from queue_core import Backoff, UsageError
+from queue_core import Backoff, ConfigError, TooLarge, UsageError, copy_headers
 from queue_core.worker.endings import Retry
 from queue_core.worker.message_template import MAX_PRIORITY
 from queue_core.worker.protocol import STANDARD_HEADERS
@@ -72,11 +72,22 @@ def again(
 
 def _own_headers(request: Request) -> dict[str, Any]:
     """Return the headers that the sender added to those of the protocol and of brokers."""
-    return {
+    own = {
         name: value
         for name, value in request.headers.items()
-        if name not in STANDARD_HEADERS and not name.startswith("x-")
+        if name not in STANDARD_HEADERS
+        and not name.startswith("x-")
+        and _can_be_sent({name: value})
     }
+    return own if _can_be_sent(own) else {}
+
+
+def _can_be_sent(headers: Mapping[str, Any]) -> bool:
+    try:
+        copy_headers(headers)
+    except (ConfigError, TooLarge):
+        return False
+    return True
 
 
 def retry_by_options(task: Task[..., Any], request: Request, error: BaseException) -> Retry | None:

@@ -22,6 +22,8 @@ from queue_core import (
     Consumer,
     DecodeError,
     Message,
+    Properties,
+    Publication,
     Queue,
     RemoteError,
 )
@@ -98,6 +100,34 @@ def test_a_retry_at_a_time_without_a_zone_is_in_that_of_the_app(app, run):
 
     run()
     assert send(app, "later").get(30) == "again"
+
+
+@pytest.mark.parametrize(
+    ("others", "kept"),
+    [
+        ({"a\nb": 1, "nan": float("nan"), "mine": 2}, {"mine": 2}),
+        ({"large": "x" * 70_000, "mine": 2}, {"mine": 2}),
+        ({f"h{number}": number for number in range(1_500)}, {}),
+    ],
+)
+def test_a_retry_leaves_out_the_headers_that_only_another_program_sends(app, run, others, kept):
+    seen = []
+
+    @app.task(name="once_more", bind=True)
+    def once_more(self) -> str:
+        seen.append({name: self.request.headers.get(name) for name in [*others, "mine"]})
+        if len(seen) == 1:
+            raise self.retry(countdown=0)
+        return "ran"
+
+    run()
+    headers = {"lang": "py", "task": "once_more", "id": "i", **others}
+    properties = Properties("application/json", "utf-8", headers, correlation_id="i")
+    sent = Publication("", app.queue().name, b"[[], {}, {}]", properties, "1")
+    result = app.AsyncResult("i")
+    app.connection().producer().publish_many([sent])
+    assert result.get(30) == "ran"
+    assert {name: value for name, value in seen[1].items() if value is not None} == kept
 
 
 def test_a_task_that_came_too_late_is_not_run_and_says_so(app, run):

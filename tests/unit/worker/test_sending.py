@@ -161,6 +161,7 @@ def test_what_no_broker_can_wait_for_is_said_by_the_message(composer):
         {"expires": True},
         {"priority": 1.5},
         {"headers": {"": 1}},
+        {"headers": {"a\nb": 1}},
         {"headers": {"x": object()}},
         {"headers": {"id": "x"}},
         {"countdown": 5, "expires": 5},
@@ -169,6 +170,12 @@ def test_what_no_broker_can_wait_for_is_said_by_the_message(composer):
 def test_an_option_that_is_wrong_is_a_config_error(composer, options):
     with pytest.raises(ConfigError):
         compose(composer, **options)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 2**70, {1}, {"y": {1: 2}}, object()])
+def test_a_header_that_cannot_be_sent_is_refused_by_its_name(composer, value):
+    with pytest.raises(ConfigError, match="the header 'mine' cannot be sent"):
+        compose(composer, headers={"other": 1, "mine": value})
 
 
 def test_limits_and_names_travel_in_the_headers(composer):
