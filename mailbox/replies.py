@@ -176,23 +176,24 @@ class Replies(Generic[R]):
     def wait(self, ticket: Ticket[R], deadline: Deadline, last: Deadline | None = None) -> bool:
         """Block until an answer to this ticket is there, or the deadline; return which it was.
 
-        While the broker is away it goes on trying within the deadline. A broker that says nothing
-        is given up a tenth of a second after ``last``, or after ``deadline`` if that is None.
+        When the deadline is over already it looks once, unless another thread is looking. While the
+        broker is away it goes on trying within the deadline. A broker that says nothing is given up
+        a tenth of a second after ``last``, or after ``deadline`` if that is None.
 
         Raises:
             Closed: the connection was closed.
         """
-        own = self._own.get()
+        own, looked = self._own.get(), False
         while not ticket.arrived:
             with own.turn:
                 if ticket.arrived:
                     return True
-                if deadline.expired:
+                if deadline.expired and (looked or own.taking):
                     return False
                 if own.taking:
                     own.turn.wait(deadline.bound(_TURN))
                     continue
-                own.taking = True
+                own.taking = looked = True
             try:
                 longer = 0.0 if last is None else last.remaining() - deadline.remaining()
                 self._take(own, deadline, _GRACE + max(0.0, longer))

@@ -52,6 +52,13 @@ def test_an_answer_finds_its_ticket(replies, reply):
     assert replies.next(mine, soon(0.0)) is None
 
 
+def test_an_answer_that_is_there_is_found_however_late_it_is_looked_for(replies, reply):
+    replies.open(soon())
+    ticket = replies.expect("mine")
+    reply("mine", 1)
+    assert replies.next(ticket, soon(0.0)) == 1
+
+
 def test_what_comes_late_or_for_nobody_is_counted(replies, reply):
     replies.open(soon())
     past, waiting = replies.expect("past"), replies.expect("waiting")
