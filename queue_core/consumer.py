@@ -177,6 +177,8 @@ class Consumer:
             if self._closed.is_set():  # meanwhile, by a thread that could not know of it
                 self._leave(self._timeout)
                 raise Closed("the consumer was closed while it subscribed")
+            if self._stopping.is_set():  # likewise
+                self.stop()
             for error in failed.values():
                 raise error
 

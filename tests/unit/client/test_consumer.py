@@ -395,6 +395,15 @@ def test_nothing_is_handed_out_after_close(broker, consumer):
         consumer.receive(1)
 
 
+def test_a_consumer_stopped_by_another_thread_while_it_subscribes_takes_nothing(broker, recovery):
+    consumer = Consumer(recovery, ["q"])
+    broker.on_subscribe = consumer.stop
+    assert consumer.receive(timeout=1.0) is None
+    (session,) = broker.sessions
+    assert "stop" in [call[0] for call in session.calls]
+    assert not recovery._subscriptions  # nor after a reconnect
+
+
 def test_a_consumer_closed_while_it_subscribes_leaves_no_subscription(broker, consumer):
     broker.batches.append([])
     broker.on_subscribe = consumer.close
