@@ -245,9 +245,9 @@ class _Guard:
             self._on_time()
 
     def _leave(self) -> None:
+        self._inside = False  # first: an alarm that comes now is for nobody
         if self._soft is not None:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
-        self._inside = False
 
     def _on_alarm(self, _number: int, _frame: object) -> None:
         self._late = True

@@ -140,9 +140,10 @@ def test_each_ticket_is_with_one_side_exactly(steps):
 
 @pytest.fixture
 def signals():
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
     before = [signal.getsignal(number) for number in numbers]
     yield
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
 
@@ -163,3 +164,22 @@ def test_a_signal_between_a_ticket_and_its_job_hits_that_job_or_none(
     with pytest.raises(TaskTerminated) if hit else contextlib.nullcontext(), guard(None, None):
         assert not hit, "it is not begun"
     assert guard.end() is hit
+
+
+def test_a_soft_limit_that_comes_when_its_task_has_just_ended_interrupts_nothing(
+    ends, reports, signals, monkeypatch
+):
+    _, child = ends
+    guard = _Guard(_Line(child._socket), child)
+    setitimer = signal.setitimer
+
+    def ring_before_it_is_disarmed(which, seconds):
+        if not seconds:
+            signal.raise_signal(signal.SIGALRM)
+        return setitimer(which, seconds)
+
+    monkeypatch.setattr(signal, "setitimer", ring_before_it_is_disarmed)
+    guard.begin(reports.job("add"))
+    with guard(600.0, None):
+        pass
+    assert not guard.end() and not guard._inside
