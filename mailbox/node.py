@@ -137,6 +137,7 @@ class Node:
         self._stopping = threading.Event()
         self._lost = False
         self._rejoin = 0.0
+        self._learned = False
         self._naming = threading.Lock()  # held while others are told that it is there, or left
         self._look = 0.0
         self._inbox: Inbox | None = None
@@ -329,11 +330,17 @@ class Node:
             self._runner.submit("qc.rejoin", 1, self._join_again)
 
     def _join_again(self) -> None:
-        """Say that we are there, on a handlers' thread: commands do not wait for a store."""
+        """Say that we are there, on a handlers' thread: commands do not wait for a store.
+
+        The first time also learn what others got before our queue was there and kept after we came.
+        """
         try:
             with self._naming:
                 if not self._stopping.is_set():
                     self._wiring.directory.join(self.name, self.labels, again=True)
+            if not self._learned:
+                self._reception.learn()
+                self._learned = True
         except QueueCoreError as error:
             logger.warning("node %s cannot say that it is there: %s", self.name, error)
 

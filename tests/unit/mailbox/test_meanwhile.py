@@ -18,7 +18,8 @@ from queue_core.mailbox import Mailbox
 from queue_core.mailbox import node as nodes
 from queue_core.mailbox.directory import SharedDirectory, put_away
 from queue_core.mailbox.inbox import Inbox
-from queue_core.mailbox.wire import node_queue
+from queue_core.mailbox.journal import entry_of
+from queue_core.mailbox.wire import Address, node_queue
 from queue_core.testing.eventually import eventually
 
 numbers = itertools.count()
@@ -93,6 +94,17 @@ def test_what_a_later_node_must_learn_is_kept_before_anybody_hears_that_it_is_do
     with node:
         assert box.call(["n"], "pause", timeout=20.0) == {"n": "done"}
     assert order == ["kept", "told"]
+
+
+def test_what_others_kept_just_after_a_node_came_is_learned_a_little_later(box, monkeypatch):
+    monkeypatch.setattr(nodes, "_REJOIN", 0.0)
+    node, done = box.node("n"), []
+    node.handler(lambda state: done.append(1), name="pause", kind="control", journal=60)
+    with node:  # its queue was not there yet when the others got this
+        command = box._sender.command("pause", {}, Address(), 60.0)
+        node._wiring.directory.record(entry_of(command, SystemClock().time() + 60))
+        box.call(["n"], "ping", timeout=20.0)
+        eventually(lambda: done)
 
 
 def test_a_command_that_is_learned_while_it_is_judged_is_run_once(box, monkeypatch):
