@@ -230,7 +230,7 @@ class Recovery:
             name = entity.name
             for key, known in list(self._entities.items()):
                 if isinstance(known, Binding) and name in (known.source, known.destination):
-                    del self._entities[key]
+                    self._entities.pop(key, None)
 
     def subscribe(self, consumer: str, queue: str, prefetch: int, *, timeout: float) -> None:
         """Subscribe now and on each later session; nothing happens if it is subscribed."""
@@ -253,7 +253,7 @@ class Recovery:
         """Do not subscribe again. The session itself is told by the caller."""
         for key in list(self._subscriptions):
             if key[0] == consumer and queue in (None, key[1]):
-                del self._subscriptions[key]
+                self._subscriptions.pop(key, None)
 
     def take_lost(self, consumer: str) -> QueueCoreError | None:
         """Return, once for each, the error of a subscription that could not be replayed."""
@@ -325,7 +325,7 @@ class Recovery:
                             f"the broker still holds the exclusive queue {entity.name!r} for our "
                             "earlier connection; it has not noticed yet that that one ended"
                         ) from error
-                    self._entities.pop(_key(entity))  # another process has it now
+                    self._entities.pop(_key(entity), None)  # another process has it now
                 self._give_up(entity, error)
             except (ConnectionLost, SessionLost, Closed):
                 raise

@@ -258,16 +258,16 @@ def test_closing_a_mailbox_leaves_no_queue(any_url, open_box, start):
         connection.inspect(name)
 
 
-def test_answers_that_trickle_in_do_not_stretch_the_timeout(box, start):
+def test_answers_that_trickle_in_do_not_stretch_the_timeout(box, start, machine):
     for number in range(5):
-        start(f"n{number}", state={"step": 0.4 * (number + 1)})
+        start(f"n{number}", state={"step": 0.8 * number})
     eventually(lambda: len(box.nodes()) == 5)
     box.multi_call("ping", timeout=WAIT)
-    begun = time.monotonic()
-    answers = box.multi_call("late_by_its_step", timeout=0.5)
-    assert time.monotonic() - begun < 1.5  # half a second after the last answer would be 2.5
-    assert set(answers) <= {"n0", "n1"}
-    assert answers.missing >= {"n2", "n3", "n4"}
+    with machine.within(1.0, 1.0):  # a second after the last answer would be 4.2
+        answers = box.multi_call("late_by_its_step", timeout=1.0)
+    assert set(answers) <= {"n0", "n1", "n2"}
+    if box._who().names() is not None or answers:  # else nobody has said who there is
+        assert answers.missing >= {"n3", "n4"}
 
 
 def test_every_fresh_caller_is_answered(open_box, start):

@@ -375,3 +375,25 @@ def test_what_is_closed_while_its_session_is_open_is_not_waited_for(broker, reco
     with pytest.raises(Closed, match="the consumer is closed"):
         recovery.call(closed, timeout=10.0)
     assert len(broker.sessions) == 1
+
+
+class Emptied(dict):
+    """What another thread empties while this one goes through it."""
+
+    def __iter__(self):
+        keys = list(super().__iter__())
+        self.clear()
+        return iter(keys)
+
+    def items(self):
+        items = list(super().items())
+        self.clear()
+        return items
+
+
+def test_two_threads_may_end_the_same_subscription_or_forget_the_same_binding(broker, recovery):
+    recovery._subscriptions = Emptied({("c", "q"): 1})
+    recovery.unsubscribe("c", None)
+    recovery._entities = Emptied({("binding",): Binding("x", "q", "key")})
+    recovery.forget(Queue("q"))
+    assert not recovery._subscriptions and not recovery._entities
