@@ -352,10 +352,10 @@ class Consuming:
         subscription.acks, subscription.others = [], {}
         subscription.settlements_proved = subscription.settlements
         subscription.unsettled.clear()
+        inbox.drop(subscription.epoch)
         if subscription.ended:
             return
         subscription.ended = True
-        inbox.drop(subscription.epoch)
         if isinstance(reason, ChannelClosedByClient):
             return
         if unproved:
