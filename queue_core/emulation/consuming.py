@@ -16,6 +16,7 @@ The rules:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -356,7 +357,8 @@ def return_late(store: Store, core: Core) -> None:
             claims = store.claim(core.main, late.request, {}, 0.0, repeat=True).claims
             give_back(store, [claim.token for claim in claims if claim.token not in late.known])
         if late.until <= core.clock.monotonic():
-            core.late.remove(late)
+            with contextlib.suppress(ValueError):  # it has made room for another
+                core.late.remove(late)
     each.tell()
 
 

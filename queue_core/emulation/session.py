@@ -214,7 +214,7 @@ class EmulatedSession:
             with self._lock:
                 self._settled_then[token] = ids
                 if len(self._settled_then) > MAX_STRAYS:
-                    del self._settled_then[next(iter(self._settled_then))]
+                    self._settled_then.pop(next(iter(self._settled_then)), None)
             raise
         finally:
             consumer.ledger.let_go(window, token, settled=settled)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from queue_core.emulation import EmulatedSession
+from queue_core.emulation.consuming import return_late
 from queue_core.errors import QueueCoreError
 from queue_core.topology import Queue
 from queue_core.transport import Store
@@ -136,3 +137,17 @@ def test_an_exclusive_queue_subscribed_to_in_the_moment_of_its_expiry_stays(benc
     session.tick()
     send(session, "mine", b"1")
     assert bodies(session.receive("c", wait=0)) == [b"1"]
+
+
+def test_a_late_claim_that_makes_room_for_another_while_it_is_given_back_is_no_error(
+    bench: Bench,
+) -> None:
+    session = bench.open()
+    core = session._core
+    for number in range(100):
+        core.expect_late(f"request {number}", ())
+    bench.clock.advance(1000)
+    once(bench, "claim", lambda: core.expect_late("one more", ()))
+    with session._pool.borrow() as store:
+        return_late(store, core)
+    assert [late.request for late in core.late] == ["one more"]
