@@ -281,14 +281,14 @@ class Recovery:
             except BaseException:
                 _close_quietly(session)
                 raise
+            self._connected_before = True  # before anybody finds the session, and loses it
+            self._held_since = None
             with self._swapping:
                 self._session = session
             self._end_forgotten(session, replayed)
             if self._closing.is_set():  # `close` may have looked before there was a session
                 _close_quietly(session)
                 raise Closed("the connection is closed; open a new Connection")
-            self._connected_before = True
-            self._held_since = None
             self._warn()
             return session
         finally:

@@ -301,6 +301,27 @@ def test_a_session_opened_while_the_recovery_is_closed_is_closed_too(broker, rec
     assert [session.closed for session in broker.sessions] == [True]
 
 
+def test_who_uses_a_session_in_the_moment_in_which_it_is_there_goes_on_when_it_breaks(
+    broker, recovery
+):
+    usual, seen = recovery._swapping, []
+    broker.dies = False
+
+    class UsedAtOnce:
+        def __enter__(self):
+            return usual.__enter__()
+
+        def __exit__(self, *exc_info):
+            usual.__exit__(*exc_info)
+            recovery._swapping = usual
+            broker.failures.append(ConnectionLost("cut"))
+            seen.append(purge(recovery))  # as another thread does
+
+    recovery._swapping = UsedAtOnce()
+    purge(recovery)
+    assert seen == [3]
+
+
 @pytest.mark.parametrize(
     "error",
     [TopologyMismatch("queue 'q' has other arguments"), AccessRefused("no permission for 'q'")],
