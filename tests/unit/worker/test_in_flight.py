@@ -709,9 +709,12 @@ def test_what_was_given_back_is_not_taken_again_before_there_is_room(app, run, m
     quick = app.task(name="quick")(lambda: "done")
     held = app.task(name="held")(lambda: go.wait(30.0))
     worker, _, _ = run(queues=queues)
-    for result in [quick.apply_async(queue="one") for _ in range(200)]:
-        assert result.get(30) == "done"
-    eventually(lambda: worker.pool.ahead > 1, what="much is held")
+
+    def much_is_held():
+        results = [quick.apply_async(queue="one") for _ in range(50)]
+        return all(result.get(30) == "done" for result in results) and worker.pool.ahead > 1
+
+    eventually(much_is_held)
     results = [held.apply_async(queue=queues[number % len(queues)]) for number in range(4)]
     eventually(lambda: sum(ready(app, name) for name in queues) == 3, what="one is held")
     before = next(looks)
