@@ -145,6 +145,7 @@ def test_of_many_names_those_that_nobody_has_are_known_soon(box, open_box, fleet
 def test_a_node_that_does_not_answer_in_time_is_missing(box, start, machine):
     start("a")
     start("b")
+    box.multi_call("ping", timeout=WAIT)  # it has a queue to be answered in
     begun = time.monotonic()
     with machine.within(0.5, 0.25):
         answers = box.call(["a", "b"], "nap", {"seconds": 3.0}, timeout=0.5)
@@ -157,6 +158,7 @@ def test_the_timeout_is_total_whatever_comes_in_between(box, start, machine):
     for number in range(4):
         start(f"n{number}")
     eventually(lambda: len(box.nodes()) == 4)
+    box.multi_call("ping", timeout=WAIT)
     threads = [
         threading.Thread(
             target=box.call, args=([f"n{number}"], "nap", {"seconds": 0.3 * number}, 5)
@@ -197,11 +199,12 @@ def test_a_cast_is_done_and_nobody_answers(box, start):
 
 def test_a_late_answer_does_not_disturb_the_next_call(box, start):
     start("a")
-    first = box.call(["a"], "nap", {"seconds": 1.0}, timeout=0.5)
+    box.call(["a"], "ping", timeout=WAIT)
+    first = box.call(["a"], "nap", {"seconds": 2.0}, timeout=1.0)
     assert first.missing == {"a"}
     second = box.call(["a"], "nap", {"seconds": 1.5}, timeout=WAIT)
     assert dict(second) == {"a": 1.5}
-    eventually(lambda: first.late == 1)
+    eventually(lambda: box.call(["a"], "ping", timeout=WAIT) and first.late == 1)
     assert box.unclaimed == 1
 
 

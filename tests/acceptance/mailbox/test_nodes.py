@@ -60,13 +60,16 @@ def test_a_handler_that_hangs_for_a_minute_does_not_keep_ping_waiting(box, start
     assert min(waits) < 1.0
 
 
-def test_what_waits_for_nothing_is_answered_even_when_every_thread_is_busy(box, start, monkeypatch):
+def test_what_waits_for_nothing_is_answered_even_when_every_thread_is_busy(
+    box, start, hears_at, monkeypatch
+):
     monkeypatch.setattr(runner, "MAX_THREADS", 1)
     gate = threading.Event()
     node = start("a", state={"gate": gate})
+    hears_at(box)
     box.cast(["a"], "wait_for_gate")
     eventually(lambda: node.state.get("waiting") == 1)
-    assert box.call(["a"], "add", {"x": 1}, timeout=0.3).missing == {"a"}
+    assert box.call(["a"], "add", {"x": 1}, timeout=1.0).missing == {"a"}
     assert "clock" in box.call(["a"], "clock", timeout=WAIT / 2)["a"]  # before the gate gives up
     gate.set()
 
@@ -132,12 +135,13 @@ def test_a_command_that_comes_too_late_is_not_done(box, start):
     assert node.state["waiting"] == 2
 
 
-def test_a_command_that_waited_beyond_its_lifetime_never_comes(box, open_box, namespace):
+def test_a_command_that_waited_beyond_its_lifetime_never_comes(box, open_box, hears_at, namespace):
     connection = open_box()._connection
     queue = connection.declare(private_queue(connection, f"a.{namespace}.pidbox"))
+    hears_at(box)
     box.cast(["a"], "revoke", {"task_id": "1"}, ttl=0.3)
     box.cast(["a"], "revoke", {"task_id": "2"}, ttl=None)
-    assert box.call(["a"], "ping", timeout=0.3).missing == {"a"}
+    assert box.call(["a"], "ping", timeout=1.0).missing == {"a"}
     time.sleep(0.3)
     with connection.consumer(queue) as consumer:
         assert consumer.receive(WAIT).payload["arguments"] == {"task_id": "2"}
@@ -304,15 +308,16 @@ def test_a_node_and_a_caller_whose_queues_were_deleted_have_them_again(box, star
     with caplog.at_level(logging.WARNING):
         node._wiring.connection.delete(Queue(node._inbox.queue.name))
         box._connection.delete(Queue(box.reply_queue))
-        eventually(lambda: "a" in box.call(["a"], "ping", timeout=1.0))
+        eventually(lambda: "a" in box.call(["a"], "ping", timeout=5.0), 60.0)
     # RabbitMQ says that a queue has ended before it has: who is quick declares it twice.
     assert set(re.findall("queue (.*) was lost, and is declared again", caplog.text)) == lost
 
 
-def test_a_caller_that_is_gone_harms_no_node(open_box, box, start):
+def test_a_caller_that_is_gone_harms_no_node(open_box, box, start, hears_at):
     gate = threading.Event()
     node = start("a", state={"gate": gate})
     gone = open_box()
+    hears_at(gone)
     assert gone.call(["a"], "wait_for_gate", timeout=1.0).missing == {"a"}
     gone.close()
     gate.set()
@@ -340,9 +345,10 @@ def test_a_large_answer_is_not_kept_for_a_command_that_comes_again(
     assert "done before" in answers[1].value
 
 
-def test_what_a_handler_yields_ends_when_its_callers_time_is_over(box, start):
+def test_what_a_handler_yields_ends_when_its_callers_time_is_over(box, start, hears_at):
     node = start("a")
-    answers = box.call(["a"], "ticks", timeout=1.0)
+    hears_at(box)
+    answers = box.call(["a"], "ticks", timeout=2.0)
     assert answers.missing == {"a"} and len(answers.partial["a"]) > 1
     eventually(lambda: node.state.get("closed") == 1)
     eventually(lambda: node.counts["left"] == 1)
