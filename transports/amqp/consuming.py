@@ -9,6 +9,10 @@ deliveries are stale and the next ``receive`` subscribes again. It does so too w
 cancels the consumer, which from RabbitMQ 4.3 on may have the same reason; then the old channel
 stays until what it delivered is settled. A consumer whose queue was deleted is cancelled too, and
 ``receive`` raises QueueNotFound once.
+
+A quorum queue without a majority does not answer a subscription. Who subscribes to it for the first
+time is told. After a reconnect, and in the place of a channel that ended, the subscription is left
+as it is: it begins when the queue is there again, and holds up nothing else until then.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from typing import Any
 from pika.exceptions import AMQPError, ChannelClosedByBroker, ChannelClosedByClient
 
 from queue_core.errors import (
+    ConnectTimeout,
     QueueCoreError,
     QueueNotFound,
     UsageError,
@@ -35,7 +40,8 @@ from queue_core.message import Delivery, Settlement
 from queue_core.transports.amqp import frames
 from queue_core.transports.amqp.channel import Channel
 from queue_core.transports.amqp.copies import NOTHING
-from queue_core.transports.amqp.io import Link
+from queue_core.transports.amqp.errors import why_ended
+from queue_core.transports.amqp.io import Link, answer
 from queue_core.transports.amqp.proof import needs_two, prove
 from queue_core.transports.amqp.properties import READER
 from queue_core.transports.amqp.settling import Settling
@@ -48,14 +54,18 @@ logger = logging.getLogger(__name__)
 class Consuming:
     """All subscriptions of a session. Methods block at most until their deadline."""
 
-    def __init__(self, link: Link, settling: Settling, private: Callable[[str], bool]) -> None:
+    def __init__(
+        self, link: Link, settling: Settling, private: Callable[[str], bool], *, again: bool
+    ) -> None:
         """Take what comes over ``link``, which is open; ``settling`` knows what is held.
 
         ``private(name)`` says whether a queue is this connection's alone and ends with it.
+        ``again``: subscriptions come from an earlier session.
         """
         self._link = link
         self._settling = settling
         self._private = private
+        self._again = again
         self._epochs = itertools.count(1)
         self._lock = threading.Lock()
         self._inboxes: dict[str, Inbox] = {}
@@ -105,7 +115,7 @@ class Consuming:
         subscription.channel = channel
         try:
             channel.rpc("basic_qos", deadline, doing, prefetch_count=prefetch)
-            self._link.call(partial(self._consume, subscription), deadline, doing, "basic_consume")
+            self._begin(subscription, deadline, doing, patient=self._again or former is not None)
         except BaseException:
             subscription.ended = True
             channel.close()
@@ -121,6 +131,20 @@ class Consuming:
             channel.close()
         elif former is not None and not former.cancelled:
             former.channel.close()
+
+    def _begin(
+        self, subscription: Subscription, deadline: float, doing: str, *, patient: bool
+    ) -> None:
+        try:
+            self._link.call(partial(self._consume, subscription), deadline, doing, "basic_consume")
+        except ConnectTimeout:
+            if not patient:
+                raise
+            logger.warning(
+                "%s: no answer, though the broker has just answered on the same channel; has the "
+                "queue lost its majority? Its messages come when it is there again",
+                doing,
+            )
 
     def _consume(self, subscription: Subscription, future: Future[Any]) -> None:
         channel = subscription.channel
@@ -171,13 +195,13 @@ class Consuming:
         ending = [item for item in ending if item.channel.closed is None]
         left = len(ending)
         if not left:
-            _done(future)
+            answer(future, None)
 
         def closed(raw: Any, reason: BaseException) -> None:
             nonlocal left
             left -= 1
             if not left:
-                _done(future)
+                answer(future, None)
 
         for subscription in ending:
             subscription.ended = True
@@ -361,7 +385,7 @@ class Consuming:
         if unproved:
             self._settling.note_stale(inbox.consumer, unproved)
         if isinstance(reason, ChannelClosedByBroker):
-            subscription.why = _explained(reason)
+            subscription.why = why_ended(reason)
         if not subscription.cancelled:
             self._note_broken(subscription)
 
@@ -383,24 +407,6 @@ class Consuming:
             with self._lock:
                 inbox = self._inboxes.setdefault(consumer, Inbox(consumer))
         return inbox
-
-
-def _explained(reason: ChannelClosedByBroker) -> str:
-    why = (
-        f"the broker had ended its channel ({reason.reply_code} {reason.reply_text}); what was not "
-        "acked is delivered again"
-    )
-    if "acknowledgement" in reason.reply_text:
-        why += (
-            "; a message must be acked within the broker's consumer_timeout: take less at once "
-            "(prefetch), do the work in shorter pieces, or raise it in rabbitmq.conf"
-        )
-    return why
-
-
-def _done(future: Future[Any]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _ignore(*arguments: Any) -> None:

@@ -280,6 +280,20 @@ def _text(error: BaseException) -> str:
     return text or type(error).__name__
 
 
+def why_ended(reason: ChannelClosed) -> str:
+    """Say why a consumer's channel ended, and what can be done about it."""
+    why = (
+        f"the broker had ended its channel ({reason.reply_code} {reason.reply_text}); what was not "
+        "acked is delivered again"
+    )
+    if "acknowledgement" in reason.reply_text:
+        why += (
+            "; a message must be acked within the broker's consumer_timeout: take less at once "
+            "(prefetch), do the work in shorter pieces, or raise it in rabbitmq.conf"
+        )
+    return why
+
+
 def blames(error: BaseException, publication: Publication) -> bool:
     """Whether a publishing channel may have been closed because of this publication.
 

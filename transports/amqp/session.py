@@ -64,7 +64,9 @@ class AmqpSession:
         self._administration = Administration(self._link, lambda: Link(settings, "asking"))
         self._settling = Settling(self._link)
         self._declared: dict[str, Queue] = {}
-        self._consuming = Consuming(self._link, self._settling, self._is_private)
+        self._consuming = Consuming(
+            self._link, self._settling, self._is_private, again=options.again
+        )
         self._delaying = Delaying(self._administration, self._declared, options.clock)
         self._returning = Returning(
             self._settling,

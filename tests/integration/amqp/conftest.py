@@ -187,6 +187,16 @@ class OwnNode:
             yield stack.close
 
     @contextmanager
+    def silent(self, queue: str) -> Iterator[None]:
+        """Let a quorum queue answer nobody for a while, as one without a majority does."""
+        member = f"'%2F_{queue}'"
+        self.evaluate(f"sys:suspend({member})")
+        try:
+            yield
+        finally:
+            self.evaluate(f"sys:resume({member})")
+
+    @contextmanager
     def user(self, configure: str, write: str, read: str) -> Iterator[str]:
         """Make a user with these permissions; the value is its URL."""
         name, password = f"user-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex

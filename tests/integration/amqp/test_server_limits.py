@@ -12,6 +12,7 @@ from queue_core import Connection
 from queue_core.errors import (
     AccessRefused,
     BrokerFull,
+    ConnectTimeout,
     NotConfirmed,
     StaleDelivery,
     TransportError,
@@ -239,3 +240,40 @@ def test_a_client_that_acks_too_late_is_told_and_goes_on(own_node, own_bench):
         consumer.flush()
         assert own_bench.ready(queue) == 0
     assert own_bench.rest(queue) == []
+
+
+# A quorum queue without a majority.
+
+
+def test_a_queue_that_does_not_answer_holds_up_no_other_after_a_reconnect(
+    own_node, own_bench, caplog
+):
+    silent, other = own_bench.queue(queue_type="quorum"), own_bench.queue()
+    with Connection(own_node.url, timeout=3.0) as connection:
+        consumers = {name: connection.consumer(name, decode=False) for name in (silent, other)}
+        for consumer in consumers.values():
+            consumer.start()
+        with own_node.silent(silent):
+            connection._recovery.session.cut()
+            own_bench.send(other, b"other")
+            message = consumers[other].receive(timeout=60.0)
+            assert message.body == b"other"
+            message.ack()
+            assert consumers[silent].receive(timeout=0.1) is None
+        assert f"{silent!r}: no answer" in caplog.text
+        own_bench.send(silent, b"late")
+        message = consumers[silent].receive(timeout=60.0)
+        assert message.body == b"late"
+        message.ack()
+
+
+def test_who_subscribes_first_to_a_queue_that_does_not_answer_is_told(own_node, own_bench):
+    silent, other = own_bench.queue(queue_type="quorum"), own_bench.queue()
+    session = own_bench.open()
+    with own_node.silent(silent):
+        with pytest.raises(ConnectTimeout, match=silent):
+            session.subscribe("c", silent, prefetch=1, timeout=1.0)
+        session.subscribe("c", other, prefetch=1)
+    session.subscribe("c", silent, prefetch=1)
+    own_bench.send(silent, b"1")
+    own_bench.ack(session, *own_bench.take(session, "c", 1))

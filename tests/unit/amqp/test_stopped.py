@@ -13,7 +13,7 @@ from queue_core.transports.amqp.subscription import Inbox, Subscription
 def consuming_of(sent: list[bytes]) -> Consuming:
     link: Any = SimpleNamespace(connection=SimpleNamespace(after_read=None, emit=sent.append))
     settling: Any = SimpleNamespace(lost=None, live={})
-    return Consuming(link, settling, lambda queue: False)
+    return Consuming(link, settling, lambda queue: False, again=False)
 
 
 def test_what_came_before_a_subscription_was_given_up_is_not_handed_out() -> None:
