@@ -63,6 +63,7 @@ def test_whoever_dies_or_stands_still_nothing_is_lost_and_no_certain_ack_is_undo
         return role, scripts("chronicler.py", *arguments)
 
     crowd = [start(role) for role in ["producer"] * 2 + ["consumer"] * 4]
+    eventually(lambda: any(note.event == "certain" for note in notes_of(tmp_path)), 60.0)
     frozen = set()
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
