@@ -171,8 +171,8 @@ class AsyncioPool:
             outcome = self._runs.failed(job, error)
         if flight.terminated and not isinstance(outcome, Done):
             outcome = Terminated()
-        del self._flights[job.ticket]
         self._runs.end(job.ticket, outcome)
+        del self._flights[job.ticket]
         self._fill()
         self._land()
 

@@ -117,6 +117,18 @@ def test_a_coroutine_that_is_about_to_begin_can_be_terminated(
     assert isinstance(reports.outcome(job), Terminated)
 
 
+def test_a_coroutine_that_has_just_ended_is_terminated_in_vain(start, reports, monkeypatch):
+    pool, end, told = start(size=1), Runs.end, []
+
+    def terminate_and_end(runs, ticket, outcome):
+        told.append(pool.terminate(ticket))
+        end(runs, ticket, outcome)
+
+    monkeypatch.setattr(Runs, "end", terminate_and_end)
+    job = reports.submit(pool, "who")
+    assert isinstance(reports.outcome(job), Done) and told == [True]
+
+
 def test_a_plain_function_does_not_hold_up_the_loop(start, reports):
     pool = start(size=1)
     slow, quick = reports.job("busy", 3.0), reports.job("sleep", 0.01)
