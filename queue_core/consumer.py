@@ -125,8 +125,9 @@ class Consumer:
             if deadline is None:  # what is at hand costs no look at the clock
                 need_seconds("patience", patience, zero=True)
                 deadline = Deadline.after(timeout, self._recovery.options.clock)
-            if not self._fetch(deadline, patience) and deadline.expired:
-                return None
+            elif deadline.expired:
+                return None  # whether nothing came, or nothing that can be read
+            self._fetch(deadline, patience)
 
     def __iter__(self) -> Iterator[Message]:
         """Yield messages until `stop` or `close` is called, by this thread or another."""
@@ -332,8 +333,8 @@ class Consumer:
 
     # --- inside -----------------------------------------------------------------------------------
 
-    def _fetch(self, deadline: Deadline, patience: float) -> bool:
-        """Ask the session once, within the deadline; return whether something came."""
+    def _fetch(self, deadline: Deadline, patience: float) -> None:
+        """Ask the session once, within the deadline."""
         self.start()
         if (lost := self._recovery.take_lost(self._tag)) is not None:
             raise lost
@@ -350,9 +351,8 @@ class Consumer:
         except (ConnectionLost, SessionLost):
             if self._settler is None or deadline.remaining() > MAX_WAIT:
                 raise
-            return False  # the deadline came before a new session; recovery has logged it
+            return  # the deadline came before a new session; recovery has logged it
         self._buffer.extend(batch)
-        return bool(batch)
 
     def _take(self, session: Session, wait: float, timeout: float) -> Sequence[Delivery]:
         if self._settler is None or self._settler.session is not session:

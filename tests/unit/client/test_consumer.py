@@ -421,6 +421,17 @@ def test_a_fallback_queue_with_other_arguments_is_used_as_it_is(broker, consumer
     assert [copy.routing_key for copy in broker.published] == ["q.dlq"]
 
 
+def test_messages_that_nobody_can_read_do_not_stretch_the_timeout(broker, consumer, monkeypatch):
+    def set_aside_slowly(recovery, message, *_):
+        broker.clock.advance(0.04)
+        message.ack()
+
+    monkeypatch.setattr("queue_core.consumer.set_aside", set_aside_slowly)
+    broker.batches.extend([[broker.delivery(b"{")] for _ in range(100)])
+    assert consumer.receive(0.1) is None
+    assert len(broker.batches) == 97
+
+
 REFUSALS = [
     AccessRefused("may not declare q.dlq"),
     BrokerFull("q.dlq takes no more"),
