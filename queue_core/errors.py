@@ -139,12 +139,16 @@ class PublishError(QueueCoreError):
 
     Attributes:
         receipts: for ``publish_many``, those so far in input order; empty for one publish.
+        publication: the message, as `Producer.prepare` returns it; None where that is not known.
     """
 
-    def __init__(self, message: str, receipts: tuple[object, ...] = ()) -> None:
+    def __init__(
+        self, message: str, receipts: tuple[object, ...] = (), publication: object = None
+    ) -> None:
         """Say which message was not accepted and why."""
         super().__init__(message)
         self.receipts = receipts
+        self.publication = publication
 
 
 class Unroutable(PublishError):

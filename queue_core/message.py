@@ -343,7 +343,8 @@ class Message:
         Raises:
             AlreadySettled: it was settled before.
             StaleDelivery: its lease or channel ended; somebody else has it or will get it.
-            PublishError: one of ``then`` was refused; the message is not acked.
+            Unroutable, Refused, NotConfirmed: one of ``then`` (the error's ``publication``) was not
+                accepted; the message is not acked.
         """
         if self._settled:
             raise AlreadySettled(self._described("was settled before"))

@@ -24,16 +24,14 @@ from queue_core.errors import (
     ConnectionLost,
     NotConfirmed,
     PublishError,
-    Refused,
     SessionLost,
     TooLarge,
-    Unroutable,
 )
 from queue_core.identifiers import fresh_id
 from queue_core.message import Properties, Publication
 from queue_core.outgoing import Outgoing
 from queue_core.policy import Deadline
-from queue_core.receipt import Receipt
+from queue_core.receipt import Receipt, described, failure_of
 from queue_core.recovery import Recovery
 from queue_core.serialization import DEFAULT_CODECS, DEFAULT_LIMITS, Codecs, Limits, encode
 from queue_core.topology import check_routing_key
@@ -331,8 +329,9 @@ class Producer:
                 if not sent:
                     raise
                 raise NotConfirmed(
-                    f"{_described(batch[0])} was not confirmed in time: {error}",
+                    f"{described(batch[0])} was not confirmed in time: {error}",
                     _before(receipts, waiting[0]),
+                    batch[0],
                 ) from error
             if not receipts and all([outcome.status == "confirmed" for outcome in outcomes]):
                 return [Receipt(publication, "confirmed") for publication in publications]
@@ -344,14 +343,15 @@ class Producer:
                     unknown.append(index)
                     why = why or outcome.detail
                 else:
-                    raise _failure(publications[index], outcome, _before(receipts, index))
+                    raise failure_of(publications[index], outcome, _before(receipts, index))
             if not unknown:
                 return [receipts[index] for index in range(len(publications))]
             waiting, batch = unknown, [publications[index] for index in unknown]
             if deadline.expired:
                 raise NotConfirmed(
-                    f"{_described(batch[0])} was not confirmed in time{why and f': {why}'}",
+                    f"{described(batch[0])} was not confirmed in time{why and f': {why}'}",
                     _before(receipts, waiting[0]),
+                    batch[0],
                 )
 
     def _publish_in(
@@ -369,7 +369,7 @@ class Producer:
         transaction = Transaction(handle, ended)
         (outcome,) = session.publish([publication], timeout=seconds, transaction=transaction)
         if outcome.status != "confirmed":
-            raise _failure(publication, outcome, ())
+            raise failure_of(publication, outcome)
         return receipt
 
 
@@ -401,27 +401,6 @@ def _pair(item: object) -> tuple[Any, str]:
         "publish_many takes pairs (body, routing_key), or what prepare() returned, not "
         f"{type(item).__name__}"
     )
-
-
-def _failure(
-    publication: Publication, outcome: Outcome, receipts: tuple[object, ...]
-) -> PublishError:
-    what = _described(publication)
-    detail = f": {outcome.detail}" if outcome.detail else ""
-    if outcome.status == "unroutable":
-        why = detail or ": no queue is bound for it"
-        advice = "declare and bind the queue first, or pass mandatory=False"
-        return Unroutable(f"{what} is unroutable{why}; {advice}", receipts)
-    if outcome.status == "refused":
-        return Refused(f"{what} was refused{detail}", receipts)
-    return NotConfirmed(f"{what} was not confirmed{detail}", receipts)
-
-
-def _described(publication: Publication) -> str:
-    target = (
-        f"exchange {publication.exchange!r}" if publication.exchange else "the default exchange"
-    )
-    return f"the message to {target} with routing key {publication.routing_key!r}"
 
 
 def _before(receipts: Mapping[int, Receipt], index: int) -> tuple[object, ...]:

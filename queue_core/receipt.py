@@ -1,10 +1,12 @@
-"""What a publish gives back: the proof that the broker has the message."""
+"""What a publish gives back: the proof that the broker has the message, or why it has not."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from queue_core.errors import NotConfirmed, PublishError, Refused, Unroutable
 from queue_core.message import Publication
+from queue_core.transport import Outcome
 
 Status = Literal["confirmed", "pending", "discarded"]
 
@@ -35,3 +37,26 @@ class Receipt:
             f"<Receipt {self.status} exchange={self.exchange!r} "
             f"routing_key={self.routing_key!r} id={self.id}>"
         )
+
+
+def failure_of(
+    publication: Publication, outcome: Outcome, receipts: tuple[object, ...] = ()
+) -> PublishError:
+    """Return the error for an outcome other than ``confirmed``."""
+    what = described(publication)
+    detail = f": {outcome.detail}" if outcome.detail else ""
+    if outcome.status == "unroutable":
+        why = detail or ": no queue is bound for it"
+        advice = "declare and bind the queue first, or pass mandatory=False"
+        return Unroutable(f"{what} is unroutable{why}; {advice}", receipts, publication)
+    if outcome.status == "refused":
+        return Refused(f"{what} was refused{detail}", receipts, publication)
+    return NotConfirmed(f"{what} was not confirmed{detail}", receipts, publication)
+
+
+def described(publication: Publication) -> str:
+    """Return where a message was to go, for an error's text."""
+    target = (
+        f"exchange {publication.exchange!r}" if publication.exchange else "the default exchange"
+    )
+    return f"the message to {target} with routing key {publication.routing_key!r}"

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from queue_core.arguments import check_kind, need_seconds
-from queue_core.errors import PublishError, StaleDelivery
+from queue_core.errors import StaleDelivery
 from queue_core.message import Delivery, Publication, Settlement
-from queue_core.receipt import Receipt
+from queue_core.receipt import Receipt, failure_of
 from queue_core.recovery import Recovery
 from queue_core.transport import Outcome, Session
 
@@ -63,7 +63,8 @@ class SessionSettler:
         """Publish ``then`` and ack the delivery in one step; blocks until both are certain.
 
         Raises:
-            PublishError: a publication was not taken; the delivery is as it was.
+            Unroutable, Refused, NotConfirmed: a publication was not taken; the delivery is as it
+                was.
             StaleDelivery: the delivery belongs to somebody else; nothing was published.
         """
         self._check(delivery)
@@ -78,12 +79,10 @@ class SessionSettler:
             return session.settle_then(delivery, publications, timeout=left)
 
         outcomes = self._recovery.call(settle, timeout=self._timeout)
-        for publication, outcome in zip(publications, outcomes, strict=True):
-            if outcome.status != "confirmed":
-                raise PublishError(
-                    f"not acked: the message to {publication.routing_key!r} was "
-                    f"{outcome.status} {outcome.detail}"
-                )
+        fates = zip(publications, outcomes, strict=True)
+        if failed := [fate for fate in fates if fate[1].status != "confirmed"]:
+            # One that is unroutable is why others were not stored.
+            raise failure_of(*min(failed, key=lambda fate: fate[1].status != "unroutable"))
         return [Receipt(publication, "confirmed") for publication in publications]
 
     def flush(self, session: Session, tag: str, timeout: float) -> None:

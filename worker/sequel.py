@@ -20,7 +20,6 @@ from queue_core import (
     Properties,
     Publication,
     Queue,
-    QueueNotFound,
     TopologyMismatch,
     TransportError,
     UsageError,
@@ -136,10 +135,9 @@ class Sequel:
             message, properties, body, failure, skipped=skipped, errbacks=not skipped
         )
 
-    def of_lost(self, message: Message, follower: Publication, reason: str) -> list[Publication]:
+    def of_lost(self, message: Message, follower: Publication, why: Failure) -> list[Publication]:
         """What follows a follower that cannot be sent, but its error links, which stay with it."""
-        failure = Failure("QueueNotFound", QueueNotFound.__module__, [reason])
-        return self._of_never(message, follower.properties, follower.body, failure, errbacks=False)
+        return self._of_never(message, follower.properties, follower.body, why, errbacks=False)
 
     def _of_never(
         self,

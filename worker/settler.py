@@ -7,8 +7,9 @@
   step with the ack: neither happens without the other.
 - A task that did not fail by itself, since it was killed or not run at all, has error links and a
   chain too: they are read here, by the same rules, without running anything of the user's.
-- What follows a task and goes to an exchange that is not there is set aside in its stead, after
-  some tries: among the dead letters of the task's queue. Whoever waits for it gets a failure.
+- What follows a task and goes to an exchange that is not there, or to no queue, is set aside in its
+  stead, after some tries: among the dead letters of the task's queue. Whoever waits for it gets a
+  failure.
 - A message that can never run (unknown task, unreadable body, a third crash) is copied to the dead
   letters of its queue, or to ``<queue>.dlq``, with the reason in the header ``qc-error``, and acked
   in the same step. Whoever waits for it gets a failure.
@@ -35,20 +36,17 @@ from queue_core import (
     Backoff,
     Closed,
     Connection,
-    Exchange,
     Message,
     MessageError,
-    Properties,
     Publication,
     PublishError,
     Queue,
     QueueCoreError,
     QueueNotFound,
     StaleDelivery,
-    TopologyMismatch,
     TransportError,
 )
-from queue_core.worker.dead_letters import copied, dead_letter
+from queue_core.worker.dead_letters import DeadLetters, copied
 from queue_core.worker.guarding import Fail, guarded, unheard
 from queue_core.worker.messages import label, properties_of
 from queue_core.worker.outcome import (
@@ -102,6 +100,7 @@ class Settler:
         self._producer = connection.producer()
         self._sequel = sequel
         self.queues = queues
+        self._dead_letters = DeadLetters(connection, sequel, lambda: self.queues)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="settler")
         self._storing = ThreadPoolExecutor(THREADS, thread_name_prefix="results")
         self._notes = ThreadPoolExecutor(1, thread_name_prefix="states")
@@ -349,17 +348,24 @@ class Settler:
             logger.error("the result of %s cannot be sent: %s", label(message), error)
             self._ack(message, ())
 
-    def _ack(self, message: Message, then: Sequence[Publication], *, last: bool = False) -> None:
-        """Ack and send in one step; at the ``last`` try set aside what goes nowhere."""
-        try:
-            self._ack_and_send(message, then)
-        except QueueNotFound:
-            if not last:
-                raise
-            self._ack_and_send(message, self._set_aside(message, then))
-        except PublishError:
-            self._sequel.doubt()  # perhaps somebody deleted a queue
-            raise
+    def _ack(
+        self,
+        message: Message,
+        then: Sequence[Publication],
+        dead: Sequence[Publication] = (),
+        *,
+        last: bool = False,
+    ) -> None:
+        """Ack and send in one step; at the ``last`` try what goes nowhere joins the ``dead``."""
+        then, dead = list(then), list(dead)
+        while True:
+            try:
+                self._ack_and_send(message, [*then, *dead])
+                return
+            except (PublishError, QueueNotFound) as error:
+                self._sequel.doubt()  # perhaps somebody deleted a queue
+                if not (last and self._dead_letters.set_aside(message, error, then, dead)):
+                    raise
 
     def _ack_and_send(self, message: Message, then: Sequence[Publication]) -> None:
         """In one step; only send what was acked before its run."""
@@ -414,53 +420,9 @@ class Settler:
 
     def _give_up(self, message: Message, type_name: str, reason: str, *, last: bool) -> None:
         """To the dead letters, with the reason; whoever waits gets a failure."""
-        dead = self._buried(message, properties_of(message), message.body, reason)
+        dead = self._dead_letters.bury(message, properties_of(message), message.body, reason)
         then = self._sequel.of_unfinished(message, type_name, reason)
-        self._ack(message, [*then, dead], last=last)
-
-    def _buried(
-        self, message: Message, properties: Properties, body: bytes, reason: str
-    ) -> Publication:
-        """Return a copy of the message, or of what follows it, for its queue's dead letters."""
-        queue = self.queues.get(message.queue)
-        target = None if queue is None else queue.dead_letter_target
-        if queue is not None and target is not None:
-            key = queue.dead_letter_routing_key
-            key = message.routing_key if key is None else key
-        else:
-            target, key = "", f"{message.queue[:250]}.dlq"
-            self._sequel.declare(Queue(key))
-        return dead_letter(properties, body, target, key, reason=reason, queue=message.queue)
-
-    def _set_aside(self, message: Message, then: Sequence[Publication]) -> list[Publication]:
-        """Put dead letters in the place of what goes to an exchange that is not there.
-
-        Whoever waits for such a follower gets a failure.
-        """
-        found = []
-        for follower in then:
-            if self._has(follower.exchange):
-                found.append(follower)
-                continue
-            reason = (
-                f"there is no exchange {follower.exchange!r} to send it to, with the routing key "
-                f"{follower.routing_key!r}"
-            )
-            logger.error("what follows %s is set aside: %s", label(message), reason)
-            found.append(self._buried(message, follower.properties, follower.body, reason))
-            found += self._set_aside(message, self._sequel.of_lost(message, follower, reason))
-        return found
-
-    def _has(self, exchange: str) -> bool:
-        """Whether the broker has this exchange."""
-        try:
-            if exchange:
-                self._connection.declare(Exchange(exchange), passive=True)
-        except TopologyMismatch:
-            return True
-        except QueueNotFound:
-            return False
-        return True
+        self._ack(message, then, [dead], last=last)
 
 
 def _again(message: Message, more: Mapping[str, object]) -> Publication:

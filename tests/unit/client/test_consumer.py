@@ -15,12 +15,14 @@ from queue_core.errors import (
     ConfigError,
     ConnectionLost,
     ConnectTimeout,
-    PublishError,
+    NotConfirmed,
     QueueNotFound,
+    Refused,
     SessionLost,
     StaleDelivery,
     TooLarge,
     TopologyMismatch,
+    Unroutable,
 )
 from queue_core.message import Properties, Publication
 from queue_core.producer import Producer
@@ -102,12 +104,23 @@ def test_ack_then_publishes_and_acks(broker, consumer):
     assert len(broker.sessions[0].settled) == 1
 
 
-def test_ack_then_does_not_ack_when_the_publication_is_refused(broker, consumer):
+@pytest.mark.parametrize(
+    ("outcomes", "error", "blamed"),
+    [
+        ([Outcome("refused", "full")], Refused, 0),
+        ([Outcome("confirmed"), Outcome("unknown", "no answer")], NotConfirmed, 1),
+        ([Outcome("refused", "because of another"), Outcome("unroutable", "none")], Unroutable, 1),
+    ],
+)
+def test_ack_then_does_not_ack_when_a_publication_is_not_taken(
+    broker, consumer, outcomes, error, blamed
+):
     broker.batches.append([broker.delivery()])
-    broker.outcomes.append([Outcome("refused", "full")])
-    message = consumer.receive(1)
-    with pytest.raises(PublishError, match="full"):
-        message.ack(then=[publication()])
+    broker.outcomes.append(outcomes)
+    message, then = consumer.receive(1), [publication() for _ in outcomes]
+    with pytest.raises(error, match=outcomes[blamed].detail) as caught:
+        message.ack(then=then)
+    assert caught.value.publication is then[blamed]
     assert not message.settled
     assert broker.sessions[0].settled == []
 

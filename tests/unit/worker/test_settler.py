@@ -92,7 +92,7 @@ def settler(connection):
 
 
 def take(connection, consumer, **options):
-    headers = task_headers(Call("t", "id-1", [], {}), origin="o")
+    headers = task_headers(Call("t", "id-1", [], {}), origin="o") | options.pop("headers", {})
     connection.producer().publish(
         [[], {}, {}], "q", headers=headers, correlation_id="id-1", **options
     )
@@ -403,6 +403,63 @@ def test_what_goes_to_an_exchange_that_is_not_there_is_set_aside(
     kept = dict(deliverer.stored)
     assert "QueueNotFound" in str(kept.pop("after")) and kept == stored
     settler.close()
+
+
+@pytest.mark.parametrize("acked", [False, True])
+def test_what_no_queue_is_bound_for_is_set_aside_and_the_rest_is_sent(
+    connection, consumer, monkeypatch, acked
+):
+    monkeypatch.setattr(settling, "_PATIENCE", Backoff(base=0.001, cap=0.002))
+    connection.declare(Exchange("unbound"), Queue("next"))
+    deliverer = Deliverer()
+    settler = make(connection, deliverer, {})
+    message = take(connection, consumer)
+    if acked:
+        message.ack(then=())
+    letters = [
+        COMPOSER.compose(Signature("after", options={"task_id": name, **target}))
+        for name, target in {
+            "one": {"exchange": "unbound", "routing_key": "a"},
+            "two": {"queue": "next"},
+            "three": {"exchange": "unbound", "routing_key": "b"},
+        }.items()
+    ]
+    settler.settle(message, Done(b"{}", 0.1, letters))
+    eventually(lambda: settler.idle and empty(connection))
+    assert connection.inspect("q").delayed == 0 and connection.inspect("next").ready == 1
+    with connection.consumer("q.dlq") as consumer:
+        dead = [consumer.receive(30).headers for _ in range(2)]
+    assert {headers["id"] for headers in dead} == {"one", "three"}
+    assert all("is unroutable: no queue is bound" in found["qc-error"] for found in dead)
+    kept = dict(deliverer.stored)
+    assert kept.pop("id-1") == b"{}" and set(kept) == {"one", "three"}
+    assert all("Unroutable" in str(body) for body in kept.values())
+    settler.close()
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_dead_letters_whose_exchange_takes_none_go_to_the_last_resort(
+    connection, consumer, monkeypatch, is_there
+):
+    monkeypatch.setattr(settling, "_PATIENCE", Backoff(base=0.001, cap=0.002))
+    if is_there:
+        connection.declare(Exchange("graves"))
+    queues = {"q": Queue("q", dead_letter_exchange="graves")}
+    settler = make(connection, Deliverer(), queues)
+    settler.settle(take(connection, consumer), Rejected("no such task"))
+    eventually(lambda: settler.idle and empty(connection))
+    assert connection.inspect("q").delayed == 0
+    with connection.consumer("q.dlq") as consumer:
+        assert consumer.receive(30).headers["qc-error"] == "no such task"
+    settler.close()
+
+
+def test_a_dead_letter_is_in_one_place(connection, consumer, settler):
+    """RabbitMQ would send a copy that still has the header CC to those queues once more."""
+    settler.settle(take(connection, consumer, headers={"CC": ["q"]}), Rejected("no such task"))
+    eventually(lambda: empty(connection))
+    with connection.consumer("q.dlq") as consumer:
+        assert "CC" not in consumer.receive(30).headers
 
 
 def test_an_exchange_that_comes_late_gets_what_waits_for_it(connection, consumer, monkeypatch):
