@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from queue_core.emulation import EmulatedSession
 from queue_core.emulation.consuming import return_late
 from queue_core.errors import QueueCoreError
@@ -35,38 +37,8 @@ def anew(session: EmulatedSession, queue: Queue) -> Callable[[], object]:
     return begin
 
 
-def test_acks_that_travel_with_a_claim_arrive_before_their_session_ends() -> None:
-    bench = Bench()
-    session = bench.open()
-    session.declare(Queue("work"))
-    send(session, "work", b"1")
-    session.subscribe("c", "work", prefetch=5)
-    ack(session, session.receive("c", wait=0))
-    taken, ended = threading.Event(), threading.Event()
-
-    def hook(name: str) -> None:
-        if name == "claim":
-            taken.set()
-            ended.wait(0.5)
-        elif name == "end_session":
-            ended.set()
-
-    def receive() -> None:
-        try:
-            session.receive("c", wait=5)
-        except QueueCoreError:
-            pass  # it was closed
-
-    bench.faults.hook = hook
-    thread = threading.Thread(target=receive)
-    thread.start()
-    assert taken.wait(30)
-    session.close(timeout=30)
-    thread.join(30)
-    assert bench.open().inspect("work").ready == 0
-
-
-def test_the_same_of_a_consumer_that_was_cancelled_first() -> None:
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_acks_that_travel_with_a_claim_arrive_before_their_session_ends(cancelled: bool) -> None:
     bench = Bench()
     session = bench.open()
     session.declare(Queue("work"))
@@ -92,7 +64,8 @@ def test_the_same_of_a_consumer_that_was_cancelled_first() -> None:
     thread = threading.Thread(target=receive)
     thread.start()
     assert taken.wait(30)
-    session.cancel("c")
+    if cancelled:
+        session.cancel("c")
     session.close(timeout=30)
     thread.join(30)
     assert bench.open().inspect("work").ready == 0
