@@ -429,7 +429,7 @@ class Store(Protocol):
         the same atomic step), its claims stay counted as attempts, and each of its messages notes
         one more *crash*. Without, it leaves politely: its claims are taken back from the attempts.
         Returns whether this call ended it. With ``beats`` it need not wait for what somebody else
-        keeps locked: it gives back the rest, and the session stays for a later call.
+        keeps locked: then nothing is given back, and the session stays for a later call.
         """
 
     # messages

@@ -108,8 +108,9 @@ class SqlStore:
     def end_session(self, session: str, beats: int | None = None) -> bool:
         """See `Store.end_session`.
 
-        Who ends the sessions of others waits for no lock: what somebody keeps locked stays with the
-        session, which goes on until a later call finds all of it free.
+        Who ends the sessions of others waits for no lock: as long as somebody keeps one of its rows
+        locked the session stays, with all that it holds. Its owner may have stopped in the middle
+        of a transaction, and go on: it must not hand out what others were given.
         """
         statements, died = self._statements, beats is not None
 
@@ -117,11 +118,11 @@ class SqlStore:
             row = steps.row(statement, session=session)
             return None if row is None or beats not in (None, row[1]) else row[0]
 
-        def work(steps: Steps) -> tuple[bool, Sequence[str]]:
+        def work(steps: Steps) -> list[str] | None:
             hold = statements.hold_free_session if died else statements.hold_session
             number = find(steps, hold)
             if number is None:
-                raise Undo((False, ()))
+                raise Undo
             rows = steps.change(
                 statements.give_back_free if died else statements.give_back,
                 owner=number,
@@ -129,18 +130,18 @@ class SqlStore:
                 back=int(not died),
                 crash=int(died),
             )
-            ends = steps.row(statements.is_holding, owner=number) is None
-            if ends:
-                steps.run(statements.end_requests, owner=number)
-                steps.run(statements.end_session, owner=number)
-            return ends, [row[0] for row in rows]
+            if steps.row(statements.is_holding, owner=number) is not None:
+                raise Undo
+            steps.run(statements.end_requests, owner=number)
+            steps.run(statements.end_session, owner=number)
+            return [row[0] for row in rows]
 
         if self._database.read(lambda steps: find(steps, statements.session_number)) is None:
             return False
-        ended, queues = self._database.write(work)
+        queues = self._database.write(work)
         if queues:
             self._database.notify(queues)
-        return ended
+        return queues is not None
 
     # messages
 
