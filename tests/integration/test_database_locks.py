@@ -1,7 +1,7 @@
 """A row that somebody's transaction keeps locked holds up nothing else.
 
-A console that was left open, a program that was stopped between two statements: what it has locked
-waits, and only that.
+A console that was left open, a program that was stopped between two statements: the key that it has
+locked waits, or the session of which it has locked something, and nobody waits with it.
 """
 
 from __future__ import annotations
